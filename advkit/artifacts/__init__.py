@@ -1,0 +1,1 @@
+"""Files that stages exchange: whole or absent, digested, saying where they come from."""

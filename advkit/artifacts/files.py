@@ -1,0 +1,166 @@
+"""Files that appear whole or not at all, and locks on the outputs of a run."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from advkit.errors import BusyError, InputError, StorageError, storage
+
+MAGIC = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"PK\x03\x04": "a PyTorch or zip archive, which advkit never unpickles",
+    b"\x80\x02": "a pickle, which advkit never loads",
+    b"\x80\x03": "a pickle, which advkit never loads",
+    b"\x80\x04": "a pickle, which advkit never loads",
+    b"\x80\x05": "a pickle, which advkit never loads",
+    b"<!DOC": "a web page (a failed download?)",
+    b"<html": "a web page (a failed download?)",
+}
+
+
+def folder(path: Path) -> Path:
+    """Create a folder and prove that it can be written.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    probe = path / f".probe.{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            raise StorageError(f"cannot write {path}: a file is in the folder's place") from None
+        raise storage(error, path) from error
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write; put it in place, synced, when the block ends well.
+
+    A reader sees the old file or the whole new one. The leftovers of writers that died are
+    removed on the way.
+
+    Raises:
+        StorageError: disk full, file-size limit, folder read-only or gone.
+    """
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _alive(int(stale.name.split(".")[-2])):
+            stale.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise storage(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line and sync it.
+
+    Raises:
+        StorageError: disk full, folder gone.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage(error, path) from error
+
+
+@contextmanager
+def lock(output: Path) -> Iterator[None]:
+    """Hold an output (a file or a run folder) for this process.
+
+    The kernel drops the lock with the process, so a dead holder never blocks anyone.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    path = output.with_name(f".{output.name}.lock")
+    folder(path.parent)
+    handle = _acquire(path, output)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _acquire(path: Path, output: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have unlinked the file between our open and our lock.
+            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+            os.close(handle)
+            raise BusyError(f"{output} is being written by {holder}: wait for it") from None
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+
+
+def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
+    """Check that a file exists, is not empty, and looks like what is wanted.
+
+    Raises:
+        InputError: it does not; the message says what it is instead.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (wanted: {wanted})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise InputError(f"{path}: empty file (wanted: {wanted})")
+    for prefix, what in MAGIC.items():
+        if prefix != magic and head.startswith(prefix):
+            raise InputError(f"{path}: this is {what}; wanted: {wanted}")
+    if magic and not head.startswith(magic):
+        raise InputError(f"{path}: not {wanted}")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,127 @@
+"""The description that every artifact carries, and the digest that binds it to the content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from advkit import __version__
+from advkit.errors import InputError, MismatchError
+
+SCHEMA = 1
+
+
+class Array(NamedTuple):
+    """One named array as the digest sees it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview | bytes
+
+
+def canonical(value: Any) -> str:
+    """Return JSON with one spelling: sorted keys, no spaces, no NaN.
+
+    >>> canonical({"b": 1, "a": [0.1]})
+    '{"a":[0.1],"b":1}'
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest(description: Mapping[str, Any], arrays: Iterable[Array]) -> str:
+    """Return the sha256 over the arrays in name order and the description but for its digest."""
+    sha = hashlib.sha256()
+    for array in sorted(arrays):
+        sha.update(canonical([array.name, array.dtype, list(array.shape)]).encode())
+        sha.update(array.data)
+    rest = {key: value for key, value in description.items() if key != "digest"}
+    sha.update(canonical(rest).encode())
+    return f"sha256:{sha.hexdigest()}"
+
+
+def describe(
+    kind: str,
+    *,
+    config: Mapping[str, Any],
+    seed: int,
+    parents: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any],
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the description of a new artifact, without time, host or path.
+
+    Args:
+        kind: checkpoint, labels, logits or analysis.
+        config: the resolved configuration that made it.
+        seed: the seed of its random streams.
+        parents: what it was made from, see `parent`.
+        environment: what rounding depends on: device kind, threads.
+        more: the figures of that kind.
+    """
+    import torch  # the version belongs to the description; importing it here keeps reads light
+
+    versions = {"advkit": __version__, "torch": torch.__version__}
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "config": dict(config),
+        "seed": seed,
+        "versions": versions,
+        "environment": dict(environment),
+        "parents": [dict(each) for each in parents],
+        **more,
+    }
+
+
+def parent(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an artifact as its children name it, with its own parents: the chain to the data."""
+    keep = ("kind", "digest", "method", "arch", "role", "seed", "parents")
+    return {key: info[key] for key in keep if key in info}
+
+
+def data_parent(name: str, split: str, fingerprint: str) -> dict[str, Any]:
+    """Return a data set as the first link of a chain."""
+    return {"kind": "data", "name": name, "split": split, "digest": fingerprint}
+
+
+def check(text: str | None, arrays: Iterable[Array], where: object, wanted: str) -> dict[str, Any]:
+    """Parse a description and prove that it and the arrays are what was written.
+
+    Raises:
+        InputError: no description, another kind, or a digest that does not match.
+        MismatchError: written by a newer or older format version.
+    """
+    info = parse(text, where, wanted)
+    if digest(info, arrays) != info.get("digest"):
+        raise InputError(f"{where}: corrupt: the content does not match its digest; make it anew")
+    return info
+
+
+def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
+    """Parse a description and check kind and schema (not the digest).
+
+    Raises:
+        InputError: no description or another kind.
+        MismatchError: another format version.
+    """
+    if text is None:
+        raise InputError(f"{where}: not made by advkit: it carries no description")
+    try:
+        info = json.loads(text)
+    except ValueError:
+        raise InputError(f"{where}: corrupt: its description is not JSON") from None
+    if not isinstance(info, dict) or "kind" not in info or "schema" not in info:
+        raise InputError(f"{where}: corrupt: its description lacks kind and schema")
+    if info["schema"] != SCHEMA:
+        raise MismatchError(
+            f"{where}: format version {info['schema']}, this advkit reads {SCHEMA}: "
+            "use the advkit version that wrote it"
+        )
+    if info["kind"] != wanted:
+        raise InputError(f"{where}: this is a {info['kind']} file; wanted: a {wanted} file")
+    return info

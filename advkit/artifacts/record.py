@@ -1,0 +1,83 @@
+"""Records: the JSON lines that one stage prints and the next one reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from advkit.errors import InputError
+
+KINDS = ("checkpoint", "labels", "logits", "analysis")
+Record = dict[str, Any]
+
+
+def make(kind: str, path: Path | str | None, digest: str, **figures: Any) -> Record:
+    """Return a record; figures that are not finite numbers become null."""
+    record: Record = {"kind": kind, "path": relative(path) if path else None, "digest": digest}
+    record.update({name: _plain(value) for name, value in figures.items()})
+    return record
+
+
+def relative(path: Path | str) -> str:
+    """Return a path relative to the working directory where it lies below it, else absolute."""
+    absolute = os.path.abspath(path)
+    here = os.getcwd()
+    inside = absolute == here or absolute.startswith(here.rstrip("/") + "/")
+    return os.path.relpath(absolute, here) if inside else absolute
+
+
+def line(record: Record) -> str:
+    """Return the record as one JSON line."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
+def parse(text: str) -> Record:
+    """Read one stdin line: a record, or a bare path.
+
+    >>> parse("runs/a/best.safetensors")
+    {'path': 'runs/a/best.safetensors'}
+
+    Raises:
+        InputError: JSON without a path.
+    """
+    text = text.strip()
+    if not text.startswith("{"):
+        return {"path": text}
+    try:
+        record = json.loads(text)
+    except ValueError:
+        raise InputError(f"stdin holds a broken record: {shown(text)}") from None
+    if not isinstance(record.get("path"), str):
+        raise InputError(f"a {record.get('kind', 'nameless')} record on stdin has no path")
+    return dict(record)
+
+
+def wanted(record: Record, kinds: tuple[str, ...]) -> str:
+    """Return the record's path, having checked that its kind is usable.
+
+    Raises:
+        InputError: another kind.
+    """
+    kind = record.get("kind")
+    if kind is not None and kind not in kinds:
+        raise InputError(f"got a {kind} record, wanted: {' or '.join(kinds)}")
+    return str(record["path"])
+
+
+def shown(text: str, width: int = 60) -> str:
+    """Return a piece of foreign text that is safe in one line."""
+    clean = text.encode("unicode_escape").decode()
+    return repr(clean if len(clean) <= width else clean[: width - 1] + "…")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

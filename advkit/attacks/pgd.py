@@ -1,0 +1,130 @@
+"""Projected gradient descent: K steps of steepest ascent inside the ball."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advkit import modes
+from advkit.losses import cross_entropy
+from advkit.threat import Threat
+from advkit.threat import step_size as parse_step
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    loss: Loss = cross_entropy,
+    random_start: bool | str = True,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Return the last iterate, (B, C, H, W), inside ball and box: the training role.
+
+    x_{k+1} = Π(x_k + α·sign ∇ℓ) for linf, with a unit l2 gradient for l2.
+
+    Args:
+        model: logits from pixels; its mode is the caller's choice and stays as it is.
+        x: clean images (B, C, H, W) in [0, 1].
+        y: what `loss` compares with: classes (B,) or probabilities (B, C).
+        threat: norm ball and pixel box.
+        steps: K.
+        step_size: α in pixel space; ε/4 if None.
+        loss: (logits, y) → loss per example (B,), ascended.
+        random_start: True is uniform in the ball, False is x, or a name of `threat.STARTS`.
+        generator: of the start's noise; the global one if None.
+
+    Source: Madry et al., ICLR 2018, section 2.1; ADR, eq. 2.
+    """
+    x_adv = x
+    for x_adv, logits in _iterates(
+        model, x, y, threat, steps, step_size, loss, random_start, generator
+    ):
+        del logits  # only the evaluation role looks at them
+    return x_adv
+
+
+def attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    generator: Generator,
+    steps: int = 20,
+    step_size: str = "eps/4",
+    restarts: int = 1,
+) -> Tensor:
+    """Return each example's worst iterate: the evaluation role.
+
+    A misclassified iterate beats every correctly classified one; among equals the one of
+    highest cross-entropy wins. All iterates count, the start included, so accuracy is never
+    above that of the last iterate.
+
+    Args:
+        steps: gradient steps.
+        step_size: in pixel space, or a share of ε such as eps/4.
+        restarts: random starts; the worst is kept for each example.
+    """
+    worst = x.clone()
+    score = torch.full((len(x),), -torch.inf, device=x.device)
+    size = parse_step(step_size, threat.eps)
+    for _ in range(restarts):
+        path = _iterates(model, x, y, threat, steps, size, cross_entropy, True, generator)
+        last = x
+        for x_adv, logits in path:
+            last = x_adv
+            if logits is not None:
+                worst, score = _worse(worst, score, x_adv, logits, y)
+        with torch.no_grad():
+            worst, score = _worse(worst, score, last, model(last), y)
+    return worst
+
+
+def _iterates(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    steps: int,
+    step_size: float | None,
+    loss: Loss,
+    random_start: bool | str,
+    generator: Generator | None,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield (iterate, its logits) with the start first; the last one has no logits yet."""
+    kind = {True: "uniform", False: "none"}.get(random_start, random_start)  # type: ignore[call-overload]
+    size = threat.eps / 4 if step_size is None else step_size
+    x_adv = threat.start(x, kind, generator)
+    with modes.frozen(model):
+        for _ in range(steps):
+            x_adv = x_adv.requires_grad_(True)
+            with torch.enable_grad():
+                logits = model(x_adv)
+                # The sum leaves each example its own gradient; a mean invites underflow.
+                (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x_adv)
+            x_adv = x_adv.detach()
+            yield x_adv, logits.detach()
+            x_adv = threat.project(threat.step(x_adv, gradient, size), x)
+    yield x_adv, None
+
+
+def _worse(
+    worst: Tensor, score: Tensor, x_adv: Tensor, logits: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Replace the examples that `x_adv` hurts more."""
+    value = cross_entropy(logits, y).detach().float()
+    # An offset no finite cross-entropy reaches puts every misclassified iterate first.
+    value = torch.where(logits.argmax(1) != y, value + 1e6, value)
+    value = torch.nan_to_num(value, nan=torch.inf)
+    better = value > score
+    shape = (-1, *[1] * (x_adv.dim() - 1))
+    return torch.where(better.view(shape), x_adv, worst), torch.where(better, value, score)

@@ -1,0 +1,44 @@
+"""Data sets: uint8 images with labels in a fixed order.
+
+A data set is named `NAME` or `NAME:PATH`; the path wins over `--data-root`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from advkit import registry
+from advkit.data._images import Images
+from advkit.errors import InputError, UsageError
+
+
+def load(
+    text: str, split: str, *, root: str | Path | None = None, **options: Any
+) -> Images:
+    """Load one split (`train` or `test`) of a data set.
+
+    Args:
+        text: `NAME[:PATH]`.
+        split: train or test.
+        root: where data sets lie, for those that need files.
+        options: the set's own options; None means not given.
+
+    Raises:
+        UsageError: no such data set, no place to look, or an option that the set does not have.
+        InputError: the files are missing, corrupt or empty.
+    """
+    name, path = registry.split_path(text)
+    part = registry.part("data", name)
+    needs_files = part.constants.get("FILES", True)
+    if needs_files and path is None and root is None:
+        raise UsageError(f"where is {name}? write --data {name}:DIR or give --data-root")
+    known = {option.name for option in part.options}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given.keys() - known:
+        raise UsageError(f"--{key.replace('_', '-')} has no meaning for the data set {name}")
+    where = Path(path) if path is not None else Path(root or ".")
+    images: Images = registry.load("data", name).load(where, split, **given)
+    if len(images.labels) == 0:
+        raise InputError(f"{text}: the {split} split is empty")
+    return images

@@ -1,0 +1,58 @@
+"""`idx:DIR`: MNIST's file format (`train-images-idx3-ubyte`, `t10k-…`, plain or `.gz`)."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from advkit.data._images import Images
+from advkit.errors import InputError
+
+PREFIX = {"train": "train", "test": "t10k"}
+
+
+def load(root: Path, split: str) -> Images:
+    """Load grey images (N, 1, H, W) and their labels.
+
+    Args:
+        root: the folder with the four files.
+        split: train or test.
+
+    Raises:
+        InputError: a file is missing, truncated, or not in the format.
+
+    Source: Y. LeCun's description of the format, "The MNIST database of handwritten digits".
+    """
+    pixels = _read(root, f"{PREFIX[split]}-images-idx3-ubyte", dimensions=3)
+    targets = _read(root, f"{PREFIX[split]}-labels-idx1-ubyte", dimensions=1)
+    labels = torch.from_numpy(targets.astype(np.int64))
+    count = max(10, int(labels.max()) + 1) if len(labels) else 10
+    names = tuple(str(label) for label in range(count))
+    return Images("idx", split, torch.from_numpy(pixels)[:, None], labels, names, 2, False)
+
+
+def _read(root: Path, name: str, dimensions: int) -> np.ndarray:  # type: ignore[type-arg]
+    path, raw = _bytes(root, name)
+    header = 4 + 4 * dimensions
+    if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
+        raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
+    shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
+    if len(raw) - header != math.prod(shape):
+        raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
+
+
+def _bytes(root: Path, name: str) -> tuple[Path, bytes]:
+    for path in (root / name, root / f"{name}.gz", root / name.replace("-idx", ".idx")):
+        if path.is_file():
+            try:
+                raw = path.read_bytes()
+                return path, gzip.decompress(raw) if path.suffix == ".gz" else raw
+            except (OSError, EOFError, zlib.error) as error:
+                raise InputError(f"{path}: cannot be read: {error}") from None
+    raise InputError(f"{root}: no {name} (plain or .gz) there")

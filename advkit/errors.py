@@ -1,0 +1,103 @@
+"""The error tree and the one table of exit codes.
+
+    AdvkitError           1   the work failed for a reason not below
+      UsageError          2   unknown option, name or key; a device or package that is not there
+      InputError          3   an input is missing, empty, corrupt, of the wrong kind
+      MismatchError       4   inputs that do not fit together
+      NumericalError      5   NaN or infinity where none may be
+      StorageError        6   disk full, folder read-only or gone
+      BusyError           7   another run holds that output
+      Verdict             8   a verdict that was asked for came out negative
+      Stopped       128 + n   ended by signal n, state saved first
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class AdvkitError(Exception):
+    """A failure that a person can act on: its message is one line and says what to do."""
+
+    code = 1
+
+
+class UsageError(AdvkitError):
+    """The command line or the configuration asks for something that does not exist."""
+
+    code = 2
+
+
+class InputError(AdvkitError):
+    """An input file or record cannot be used."""
+
+    code = 3
+
+
+class MismatchError(AdvkitError):
+    """Inputs are each fine but do not belong together."""
+
+    code = 4
+
+
+class NumericalError(AdvkitError):
+    """A number that must be finite is not."""
+
+    code = 5
+
+
+class StorageError(AdvkitError):
+    """The disk or the folder refuses to take the result."""
+
+    code = 6
+
+
+class BusyError(AdvkitError):
+    """Another process is writing the same output."""
+
+    code = 7
+
+
+class Verdict(AdvkitError):
+    """The work is done and the answer that was asked for is no."""
+
+    code = 8
+
+
+class Stopped(AdvkitError):
+    """A signal asked the process to end."""
+
+    def __init__(self, signum: int, message: str = "stopped") -> None:
+        super().__init__(message)
+        self.code = 128 + signum
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that does not exist, with its nearest neighbours.
+
+    >>> str(unknown("method", "adrr", ["adr", "at", "trades"]))
+    "unknown method 'adrr': did you mean 'adr'? (known: adr, at, trades)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = " or ".join(repr(word) for word in near)
+    question = f"did you mean {hint}? " if near else ""
+    return UsageError(f"unknown {what} {name!r}: {question}(known: {', '.join(names)})")
+
+
+def storage(error: OSError, path: object) -> AdvkitError:
+    """Translate an operating-system error met while writing `path`."""
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EFBIG: "the file-size limit is reached",
+        errno.EROFS: "the file system is read-only",
+        errno.EACCES: "permission denied",
+        errno.EPERM: "permission denied",
+        errno.ENOENT: "the folder is gone",
+        errno.ENOTDIR: "a file is in the place of its folder",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(f"cannot write {path}: {reason}; earlier files are intact")

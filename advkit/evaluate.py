@@ -1,0 +1,447 @@
+"""Evaluation: what a model says of each example, clean and under attack, and who broke it.
+
+A verdict never comes from an attack itself: every adversarial image is audited (ball, box,
+finite) and judged by a forward pass of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from advkit import modes, registry, seeding
+from advkit.artifacts import checkpoint, provenance
+from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
+from advkit.attacks import pgd
+from advkit.data._images import Images, pixels
+from advkit.data._split import first
+from advkit.errors import AdvkitError, MismatchError, NumericalError, UsageError
+from advkit.reporting import Reporter
+from advkit.threat import SLACK, Threat, parse_eps
+
+FILL_STEPS = 20
+AUTOATTACK = "autoattack"
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """What an evaluation is: the attack, its threat, and on what.
+
+    `attack` is `autoattack` or a part's name; `options` are the part's own; `eps` is text, so
+    that 8/255 stays exact.
+    """
+
+    attack: str
+    norm: str
+    eps: str
+    data: str
+    seed: int = 0
+    batch_size: int = 250
+    version: str = "standard"
+    limit: int | None = None
+    save_images: bool = False
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def threat(self) -> Threat:
+        """The norm ball.
+
+        Raises:
+            UsageError: ε or norm make no sense.
+        """
+        return Threat(self.norm, parse_eps(self.eps, self.norm))
+
+    def described(self) -> dict[str, Any]:
+        """The configuration as the artifact carries it: without paths."""
+        common = {
+            "attack": self.attack,
+            "data": registry.split_path(self.data)[0],
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "limit": self.limit,
+        }
+        if self.attack == "none":
+            return common
+        common |= {"norm": self.norm, "eps": self.eps, "save_images": self.save_images}
+        if self.attack == AUTOATTACK:
+            return {**common, "version": self.version}
+        return {**common, **(self.options or {})}
+
+    @property
+    def file_stem(self) -> str:
+        """What the output is called behind the checkpoint's name."""
+        words = [self.attack]
+        if self.attack == AUTOATTACK and self.version != "standard":
+            words.append(self.version)
+        if self.attack != "none":
+            words += [self.norm, self.eps.replace("/", "-")]
+        if self.limit:
+            words.append(f"n{self.limit}")
+        return "-".join(words)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One attack over the examples: `run(x, y, name of the batch)` gives adversarial images.
+
+    `judges`: a misclassification counts as broken by it. `everyone`: it also visits examples
+    that were wrong when clean, and its logits stand for all whom nothing broke.
+    """
+
+    name: str
+    run: Callable[[Tensor, Tensor, int], Tensor]
+    judges: bool
+    everyone: bool
+
+
+def attack_names(settings: AttackSettings, classes: int) -> list[str]:
+    """Return the attacks that judge, in their order."""
+    if settings.attack == "none":
+        return []
+    if settings.attack != AUTOATTACK:
+        return [settings.attack]
+    from advkit.attacks import _autoattack
+
+    return list(_autoattack.attacks(settings.version, classes))
+
+
+def passes(model: nn.Module, settings: AttackSettings, classes: int) -> list[Pass]:
+    """Return the passes of an evaluation, in their order."""
+    names = attack_names(settings, classes)
+    if settings.attack == AUTOATTACK:
+        from advkit.attacks import _autoattack
+
+        judge = _autoattack.Judge(
+            model, settings.threat, settings.version, classes, settings.seed
+        )
+
+        def runner(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+            return lambda x, y, _: judge.attack(name, x, y)
+
+        fill = _part_runner(model, "pgd", settings, {"steps": FILL_STEPS})
+        judges = [Pass(name, runner(name), True, False) for name in names]
+        return [*judges, Pass("pgd for the rest", fill, False, True)]
+    return [
+        Pass(name, _part_runner(model, name, settings, settings.options or {}), True, True)
+        for name in names
+    ]
+
+
+def _part_runner(
+    model: nn.Module, name: str, settings: AttackSettings, options: Mapping[str, Any]
+) -> Callable[[Tensor, Tensor, int], Tensor]:
+    attack = registry.load("attacks", name).attack
+
+    def run(x: Tensor, y: Tensor, batch: int) -> Tensor:
+        generator = seeding.generator(settings.seed, "evaluation", name, batch)
+        found: Tensor = attack(model, x, y, settings.threat, generator=generator, **options)
+        return found
+
+    return run
+
+
+class Evaluation:
+    """The books of one evaluation, kept per example and per finished batch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        info: Mapping[str, Any],
+        images: Images,
+        settings: AttackSettings,
+        *,
+        environment: Mapping[str, Any],
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.model, self.info, self.settings = model, info, settings
+        self.images = images
+        self.environment = environment
+        self.reporter = reporter or Reporter()
+        self.device = next(model.parameters()).device
+        self.known = list(images.classes) == list(info["data"]["classes"])
+        if not self.known and settings.attack != "none":
+            raise MismatchError(
+                f"{images.name} has other classes than the model: attacks need its labels; "
+                "--attack none gives the logits of out-of-distribution data"
+            )
+        self.positions = first(images.labels, settings.limit)
+        labels = images.labels[self.positions]
+        self.labels = labels if self.known else torch.full_like(labels, -1)
+        self.classes = len(info["data"]["classes"])
+        self.clean = torch.zeros(len(labels), self.classes)
+        self.adversarial = torch.zeros(len(labels), self.classes)
+        self.norm = torch.zeros(len(labels))
+        self.broken_by = torch.full((len(labels),), ROBUST, dtype=torch.int8)
+        self.saved = self._x(torch.arange(len(labels))) if settings.save_images else None
+        self.done = (0, 0)
+
+    def run(self, partial: Path | None = None) -> Logits:
+        """Do what is not done yet and return the whole.
+
+        Args:
+            partial: where finished batches are kept until the end, to go on from.
+
+        Raises:
+            NumericalError: the model gives NaN or infinite logits.
+            AdvkitError: an attack left the ball or the box.
+        """
+        with modes.evaluating(self.model), modes.frozen(self.model):
+            self._clean_pass()
+            plan = passes(self.model, self.settings, self.classes)
+            if partial is not None:
+                self._restore(partial)
+            for number, each in enumerate(plan):
+                if number >= self.done[0]:
+                    self._attack_pass(number, each, partial)
+        return self._logits()
+
+    def _x(self, rows: Tensor) -> Tensor:
+        raw = self.images.batch(self.positions[rows])
+        return fitted(pixels(raw, self.device), tuple(self.info["model"]["input_shape"]))
+
+    def _chunks(self, rows: Tensor) -> Sequence[Tensor]:
+        return rows.split(self.settings.batch_size) if len(rows) else ()
+
+    @torch.no_grad()
+    def _clean_pass(self) -> None:
+        for rows in self._chunks(torch.arange(len(self.labels))):
+            x = self._x(rows)
+            logits = self.model(x)
+            if int(rows[0]) == 0:
+                self._require_deterministic(x, logits)
+            self.clean[rows] = self._finite(logits, rows)
+        self.adversarial = self.clean.clone()
+        wrong = self.clean.argmax(1) != self.labels
+        self.broken_by[wrong & (self.labels >= 0)] = WRONG
+
+    def _require_deterministic(self, x: Tensor, logits: Tensor) -> None:
+        if self.settings.version != "rand" and not torch.equal(self.model(x), logits):
+            self.reporter.warn(
+                "the model answers differently to the same images: verdicts of one forward pass "
+                "overstate an attack; AutoAttack has --version rand for this"
+            )
+
+    def _finite(self, logits: Tensor, rows: Tensor) -> Tensor:
+        bad = ~torch.isfinite(logits).all(1)
+        if bool(bad.any()):
+            example = int(self.positions[rows[int(bad.nonzero()[0])]])
+            raise NumericalError(
+                f"the model's logits of example {example} are not finite: nothing can be judged"
+            )
+        return logits.float().cpu()
+
+    def _attack_pass(self, number: int, each: Pass, partial: Path | None) -> None:
+        chunks = self._chunks(self._visited(number, each))
+        batch = self.done[1] if number == self.done[0] else 0
+        total = sum(len(rows) for rows in chunks)
+        behind = sum(len(rows) for rows in chunks[:batch])
+        self.reporter.begin(each.name, total, behind)
+        for place in range(batch, len(chunks)):
+            rows = chunks[place]
+            self._attack_batch(number, each, rows, place)
+            self.done = (number, place + 1)
+            if partial is not None:
+                self._save(partial)
+            robust = int((self.broken_by == ROBUST).sum())
+            self.reporter.advance(len(rows), robust=f"{robust}/{len(self.labels)}")
+        self.reporter.end()
+        self.done = (number + 1, 0)
+
+    def _visited(self, number: int, each: Pass) -> Tensor:
+        """Rows that a pass visits, as they were when it began."""
+        if not each.everyone:
+            standing = (self.broken_by == ROBUST) | (self.broken_by == number)
+        elif each.judges:
+            standing = torch.ones_like(self.broken_by, dtype=torch.bool)
+        else:
+            standing = self.broken_by < 0
+        return standing.nonzero().flatten()
+
+    def _attack_batch(self, number: int, each: Pass, rows: Tensor, place: int) -> None:
+        x, y = self._x(rows), self.labels[rows].to(self.device)
+        x_adv = each.run(x, y, place)
+        norm = audited(x_adv, x, self.settings.threat, each.name)
+        with torch.no_grad():
+            logits = self._finite(self.model(x_adv), rows)
+        broken = (logits.argmax(1) != self.labels[rows]) & (self.broken_by[rows] == ROBUST)
+        if each.judges:
+            self.broken_by[rows[broken]] = number
+        kept = torch.ones_like(broken) if each.everyone else broken
+        self.adversarial[rows[kept]] = logits[kept]
+        self.norm[rows[kept]] = norm.float().cpu()[kept]
+        if self.saved is not None:
+            self.saved[rows[kept]] = x_adv.to(self.saved.device)[kept]
+
+    def _logits(self) -> Logits:
+        settings = self.settings
+        attacked = settings.attack != "none"
+        names = attack_names(settings, self.classes)
+        source = provenance.data_parent(
+            registry.split_path(settings.data)[0], self.images.split, self.images.fingerprint
+        )
+        more: dict[str, Any] = {}
+        if settings.attack == AUTOATTACK:
+            from advkit.attacks import _autoattack
+
+            more["implementation"] = _autoattack.package()
+            more["target_classes"] = min(_autoattack.TARGETS, self.classes - 1)
+        info = provenance.describe(
+            "logits",
+            config=settings.described(),
+            seed=settings.seed,
+            parents=[provenance.parent(self.info), source],
+            environment=self.environment,
+            attacks=names,
+            method=self.info["method"],
+            arch=self.info["arch"],
+            role=self.info["role"],
+            data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
+            **more,
+        )
+        return Logits(
+            index=self.positions,
+            labels=self.labels,
+            clean=self.clean,
+            adversarial=self.adversarial if attacked else None,
+            norm=self.norm if attacked else None,
+            broken_by=self.broken_by if attacked else None,
+            images=self.saved.cpu() if attacked and self.saved is not None else None,
+            info=info,
+        )
+
+    def _save(self, partial: Path) -> None:
+        tensors = {
+            "adversarial": self.adversarial, "norm": self.norm, "broken_by": self.broken_by
+        }
+        if self.saved is not None:
+            tensors["images"] = self.saved
+        checkpoint.write(partial, tensors, {**self._identity(), "done": list(self.done)})
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "schema": provenance.SCHEMA,
+            "kind": "partial",
+            "config": self.settings.described(),
+            "checkpoint": self.info["digest"],
+            "data": self.images.fingerprint,
+            "environment": dict(self.environment),
+        }
+
+    def _restore(self, partial: Path) -> None:
+        if not partial.exists():
+            return
+        tensors, info = checkpoint.read(partial, "partial")
+        if any(info.get(key) != value for key, value in self._identity().items()):
+            self.reporter.note(f"{partial}: of another evaluation, started anew")
+            return
+        self.adversarial, self.norm = tensors["adversarial"], tensors["norm"]
+        self.broken_by = tensors["broken_by"]
+        if self.saved is not None:
+            self.saved = tensors["images"].to(self.device)
+        self.done = (info["done"][0], info["done"][1])
+        self.reporter.note("going on from the batches that an earlier run finished")
+
+
+def audited(x_adv: Tensor, x: Tensor, threat: Threat, name: str) -> Tensor:
+    """Check that adversarial images are legal; return ‖x′ − x‖ per example, (B,).
+
+    Raises:
+        AdvkitError: outside the ball or the box by more than rounding, or not finite.
+    """
+    norm = threat.distance(x_adv, x)
+    slack = SLACK if threat.norm == "linf" else 1e-5 * max(threat.eps, 1)
+    low, high = x_adv.amin(), x_adv.amax()
+    legal = (norm <= threat.eps + slack).all() & (low >= -SLACK) & (high <= 1 + SLACK)
+    if not bool(legal):  # comparisons with NaN are false, so NaN is illegal too
+        raise AdvkitError(
+            f"{name} left the threat model: norm {float(norm.max()):g} of {threat.eps:g}, "
+            f"pixels {float(low):g} to {float(high):g}"
+        )
+    return norm
+
+
+def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Resize and convert images (B, C, H, W) to a model's input shape (channels, H, W)."""
+    channels, height, width = shape
+    if x.shape[1] != channels:
+        grey = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
+        x = grey.expand(-1, channels, -1, -1)
+    if x.shape[2:] != (height, width):
+        x = F.interpolate(x, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+    return x.contiguous()
+
+
+def accuracies(
+    model: nn.Module,
+    images: Images,
+    positions: Tensor,
+    threat: Threat | None,
+    *,
+    steps: int,
+    generator: Generator,
+) -> tuple[int, int]:
+    """Count correct answers of one batch, clean and under PGD's worst iterate.
+
+    Args:
+        model: in any mode; evaluated in eval mode.
+        images: the data set.
+        positions: (B,) which of its examples.
+        threat: None leaves the attack out.
+        steps: PGD steps of size ε/4.
+        generator: of the random start.
+    """
+    device = next(model.parameters()).device
+    x = pixels(images.batch(positions), device)
+    y = images.labels[positions].to(device)
+    with modes.evaluating(model), torch.no_grad():
+        clean = int((model(x).argmax(1) == y).sum())
+        if threat is None:
+            return clean, 0
+        x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
+        return clean, int((model(x_adv).argmax(1) == y).sum())
+
+
+def accuracy_after(logits: Logits) -> dict[str, float]:
+    """Return the robust accuracy left after each attack, in order."""
+    if logits.broken_by is None:
+        return {}
+    left = {}
+    for number, name in enumerate(logits.attacks):
+        standing = (logits.broken_by == ROBUST) | (logits.broken_by > number)
+        left[name] = float(standing.double().mean())
+    return left
+
+
+def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Check weights before an evaluation.
+
+    Raises:
+        NumericalError: naming the first tensor with NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NumericalError(f"{where}: {name} holds NaN or infinity")
+
+
+def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an attack with its defaults filled in.
+
+    Raises:
+        UsageError: unknown attack, or an option that it does not have.
+    """
+    part = registry.part("attacks", name)
+    options = {option.name: option.default for option in part.options}
+    for key, value in given.items():
+        if value is None:
+            continue
+        if key not in options:
+            raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
+        options[key] = value
+    return options
+

@@ -1,0 +1,65 @@
+"""ADR: the one-hot label rectified by the softened output of an EMA teacher."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from advkit.data._batches import Batch
+from advkit.errors import AdvkitError
+from advkit.labels import Context
+from advkit.schedules import anneal as anneal_to
+from advkit.schedules import parse_span
+
+NEEDS = ("ema",)
+
+
+def rectify(logits: Tensor, y: Tensor, tau: float, lam: float) -> Tensor:
+    """Return λ_i·p + (1 − λ_i)·onehot(y) with p = softmax(z/τ), (B, C), rows summing to 1.
+
+    λ_i = clip(λ − (max_c p_c − p_y), 0, 1), both taken from the softened p, so the true class
+    stays on top for every λ < 1: where the teacher errs by more than λ, the label is one-hot.
+
+    Args:
+        logits: z, the teacher's logits (B, C), any float dtype; computed in float32 or wider.
+        y: true classes, (B,) int64.
+        tau: temperature τ > 0.
+        lam: interpolation λ in [0, 1].
+
+    >>> rectify(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), 2.0, 0.8).round(decimals=4)
+    tensor([[0.5640, 0.2208, 0.1339]])
+
+    Source: ADR, equations 3 to 5; equal to the authors' `src/adr.py`.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    p = F.softmax(logits.to(wide) / tau, dim=1)
+    p_true = p.gather(1, y[:, None])
+    lam_i = (lam - (p.amax(1, keepdim=True) - p_true)).clamp(0, 1)
+    return lam_i * p + (1 - lam_i) * F.one_hot(y, p.shape[1]).to(p.dtype)
+
+
+def targets(
+    batch: Batch,
+    context: Context,
+    *,
+    tau: str = "2.5:2.0",
+    lambda_: str = "0.7:0.95",
+    anneal: Literal["cosine", "linear", "step", "constant"] = "cosine",
+) -> Tensor:
+    """Return rectified rows, (B, C), from the teacher's view of the augmented clean images.
+
+    Args:
+        tau: temperature τ of the EMA teacher, from START:END over the run.
+        lambda_: trust λ in the teacher, from START:END over the run.
+        anneal: how τ and λ move from START to END.
+
+    Source: ADR, section 4.2, annealed per iteration. Defaults are the paper's for CIFAR-10.
+    """
+    if context.teacher is None:
+        raise AdvkitError("ADR labels need the EMA teacher")
+    temperature = anneal_to(*parse_span(tau), context.progress, anneal)
+    trust = anneal_to(*parse_span(lambda_), context.progress, anneal)
+    return rectify(context.teacher(batch.x), batch.y, temperature, trust)

@@ -1,0 +1,108 @@
+"""Methods: named combinations of three independent choices, and the numbers that go with them.
+
+objective × labels × weight space. `trades-adr-wa` is the TRADES objective on ADR labels with
+weight averaging; any other combination is spelt with the three options.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from advkit import registry
+from advkit.errors import unknown
+
+PRESETS = ("paper", "repo")
+BASES = {
+    "natural": ("natural", "onehot"),
+    "at": ("at", "onehot"),
+    "trades": ("trades", "onehot"),
+    "ls": ("at", "smoothing"),
+    "adr": ("at", "adr"),
+    "trades-adr": ("trades", "adr"),
+}
+"""Name → (objective, labels)."""
+WA = "-wa"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The three choices: an objective, a label source, and whether weights are averaged."""
+
+    objective: str
+    labels: str
+    wa: bool
+
+    @property
+    def name(self) -> str:
+        """The method's name where it has one, else its parts: `trades+smoothing`."""
+        pair = (self.objective, self.labels)
+        names = [name for name, parts in BASES.items() if parts == pair]
+        return (names[0] if names else "+".join(pair)) + (WA if self.wa else "")
+
+
+def names() -> list[str]:
+    """Every method that `--method` knows."""
+    return [base + suffix for base in BASES for suffix in ("", WA)]
+
+
+def parse(name: str) -> Choices:
+    """Return the choices behind a name.
+
+    >>> parse("trades-adr-wa")
+    Choices(objective='trades', labels='adr', wa=True)
+    >>> parse("trades+smoothing").labels
+    'smoothing'
+
+    Raises:
+        UsageError: no such method.
+    """
+    base = name.removesuffix(WA)
+    objective, plus, labels = base.partition("+")
+    if not plus:
+        if base not in BASES:
+            raise unknown("method", name, names())
+        objective, labels = BASES[base]
+    return Choices(objective, labels, name.endswith(WA))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Values for the settings that `when` describes, and where they come from."""
+
+    source: str
+    when: Mapping[str, tuple[Any, ...]]
+    values: Mapping[str, Any]
+
+    def fits(self, facts: Mapping[str, Any]) -> bool:
+        """Whether every condition names the fact at hand."""
+        return all(facts.get(key) in allowed for key, allowed in self.when.items())
+
+
+@cache
+def rules(preset: str) -> tuple[Rule, ...]:
+    """Read the rules of `default`, `paper` or `repo` in their order; later ones win."""
+    path = registry.ROOT / "presets" / f"{preset}.toml"
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    return tuple(
+        Rule(
+            row["source"],
+            {key: tuple(allowed) for key, allowed in row.get("when", {}).items()},
+            row["values"],
+        )
+        for row in table["rule"]
+    )
+
+
+def fitting(preset: str, facts: Mapping[str, Any]) -> Iterator[Rule]:
+    """Yield the rules of a preset that fit data set, architecture and method parts.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if preset not in (*PRESETS, "default"):
+        raise unknown("preset", preset, PRESETS)
+    return (rule for rule in rules(preset) if rule.fits(facts))

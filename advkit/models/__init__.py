@@ -1,0 +1,95 @@
+"""Architectures: logits from pixels in [0, 1], with the normalisation inside as buffers.
+
+An architecture is named by its file; trailing numbers are its first options in their order:
+`wrn-34-10` is `wrn.py` with depth 34 and widen factor 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit import registry, seeding
+from advkit.artifacts import checkpoint
+from advkit.errors import MismatchError
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+
+
+def build(
+    arch: str, classes: int, *, channels: int, statistics: Statistics, seed: int, **options: Any
+) -> nn.Module:
+    """Build a freshly initialised net; the global generator is left as it was.
+
+    Args:
+        arch: name, see `registry.split_numbers`.
+        classes: number of logits.
+        channels: 1 or 3.
+        statistics: per-channel mean and standard deviation of pixels in [0, 1].
+        seed: of the initial weights.
+        options: the architecture's own options.
+
+    Raises:
+        UsageError: no such architecture, or options that it cannot take.
+    """
+    name, numbers = registry.split_numbers(arch)
+    module = registry.load("models", name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeding.derive(seed, "weights"))
+        net: nn.Module = module.build(
+            classes, channels=channels, statistics=statistics, **{**options, **numbers}
+        )
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def load(
+    path: Path | str, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuild the net of a checkpoint, in eval mode: (model, description).
+
+    Raises:
+        InputError: missing, corrupt or foreign file.
+        MismatchError: the tensors are not those of the architecture that the file names.
+    """
+    tensors, info = checkpoint.read(path)
+    model = restore(tensors, info, path)
+    return model.to(device).eval(), info
+
+
+def restore(
+    tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: object
+) -> nn.Module:
+    """Build the net that a description names and fill it.
+
+    Raises:
+        MismatchError: names, shapes or dtypes differ; the message lists the first.
+    """
+    described = info["model"]
+    model = build(
+        described["arch"],
+        len(info["data"]["classes"]),
+        channels=described["input_shape"][0],
+        statistics=(described["mean"], described["std"]),
+        seed=0,
+        **described["options"],
+    )
+    _compare(model.state_dict(), tensors, where)
+    model.load_state_dict(dict(tensors))
+    return model
+
+
+def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object) -> None:
+    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name} is not in the architecture" for name in found.keys() - expected.keys()]
+    for name in expected.keys() & found.keys():
+        want, got = expected[name], found[name]
+        if want.shape != got.shape or want.dtype != got.dtype:
+            shapes = f"{got.dtype} {tuple(got.shape)}, not {want.dtype} {tuple(want.shape)}"
+            problems.append(f"{name} is {shapes}")
+    if problems:
+        listed = "; ".join(sorted(problems)[:3])
+        raise MismatchError(f"{where}: {len(problems)} tensors do not fit: {listed}")

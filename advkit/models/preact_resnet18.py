@@ -1,0 +1,84 @@
+"""PreActResNet-18 in CIFAR form (11.17 M parameters at width 64)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.models._blocks import activation as activation_of
+
+
+class PreActBlock(nn.Module):
+    """Normalise and activate before each 3×3 convolution; a 1×1 shortcut where shapes change."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, act: str) -> None:
+        super().__init__()
+        self.act = activation_of(act)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.changes = stride != 1 or inputs != outputs
+        if self.changes:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
+        out = self.act(self.bn1(x))
+        kept = self.shortcut(out) if self.changes else x
+        out = self.conv2(self.act(self.bn2(self.conv1(out))))
+        return out + kept
+
+
+class PreActResNet18(Net):
+    """Four stages of two pre-activation blocks, a last normalisation, and a linear layer."""
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        statistics: tuple[Sequence[float], Sequence[float]],
+        width: int,
+        act: str,
+    ) -> None:
+        super().__init__(statistics)
+        self.act = activation_of(act)
+        self.conv1 = conv3x3(channels, width)
+        inputs = width
+        layers = []
+        for stage in range(4):
+            outputs = width * 2**stage
+            first = PreActBlock(inputs, outputs, 2 if stage else 1, act)
+            layers.append(nn.Sequential(first, PreActBlock(outputs, outputs, 1, act)))
+            inputs = outputs
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self.bn = nn.BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
+        out = self.conv1(self.normalise(x))
+        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
+        logits: Tensor = self.linear(pooled(self.act(self.bn(out))))
+        return logits
+
+
+def build(
+    classes: int,
+    *,
+    channels: int,
+    statistics: tuple[Sequence[float], Sequence[float]],
+    width: int = 64,
+    activation: str = "relu",
+) -> nn.Module:
+    """Build the net of "Overfitting in adversarially robust deep learning".
+
+    Args:
+        width: channels of the first stage.
+        activation: relu or silu.
+
+    Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
+    """
+    return PreActResNet18(classes, channels, statistics, width, activation)

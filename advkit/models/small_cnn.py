@@ -1,0 +1,54 @@
+"""A four-layer CNN for 8×8 images: three convolutions and a linear layer (15 k parameters)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.models._blocks import activation as activation_of
+
+
+class SmallCNN(Net):
+    """Convolutions of width, 2·width and 2·width channels, each with batch normalisation."""
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        statistics: tuple[Sequence[float], Sequence[float]],
+        width: int,
+        act: str,
+    ) -> None:
+        super().__init__(statistics)
+        self.act = activation_of(act)
+        self.conv1, self.bn1 = conv3x3(channels, width), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv3x3(width, 2 * width, 2), nn.BatchNorm2d(2 * width)
+        self.conv3, self.bn3 = conv3x3(2 * width, 2 * width), nn.BatchNorm2d(2 * width)
+        self.linear = nn.Linear(2 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
+        out = self.act(self.bn1(self.conv1(self.normalise(x))))
+        out = self.act(self.bn2(self.conv2(out)))
+        out = self.act(self.bn3(self.conv3(out)))
+        logits: Tensor = self.linear(pooled(out))
+        return logits
+
+
+def build(
+    classes: int,
+    *,
+    channels: int,
+    statistics: tuple[Sequence[float], Sequence[float]],
+    width: int = 16,
+    activation: str = "relu",
+) -> nn.Module:
+    """Build the net.
+
+    Args:
+        width: channels of the first convolution.
+        activation: relu or silu.
+    """
+    return SmallCNN(classes, channels, statistics, width, activation)

@@ -1,0 +1,114 @@
+"""Wide residual nets WRN-D-K, written `wrn-34-10` (46.16 M parameters)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from advkit.errors import UsageError
+from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.models._blocks import activation as activation_of
+
+
+class WideBlock(nn.Module):
+    """A pre-activation block; where the width changes, the shortcut starts after the first BN."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, act: str) -> None:
+        super().__init__()
+        self.act = activation_of(act)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.changes = inputs != outputs
+        if self.changes:
+            self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
+        out = self.act(self.bn1(x))
+        kept = self.convShortcut(out) if self.changes else x
+        out = self.conv2(self.act(self.bn2(self.conv1(out))))
+        return out + kept
+
+
+class Group(nn.Module):
+    """One group of blocks; `layer` is the name that published checkpoints use."""
+
+    def __init__(self, blocks: Sequence[WideBlock]) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the blocks in turn."""
+        out: Tensor = self.layer(x)
+        return out
+
+
+class WideResNet(Net):
+    """Three groups of (depth − 4)/6 blocks with 16·K, 32·K and 64·K channels."""
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        statistics: tuple[Sequence[float], Sequence[float]],
+        depth: int,
+        widen: int,
+        act: str,
+    ) -> None:
+        super().__init__(statistics)
+        self.act = activation_of(act)
+        self.conv1 = conv3x3(channels, 16)
+        inputs = 16
+        groups = []
+        for group in range(3):
+            outputs = 16 * widen * 2**group
+            blocks = []
+            for block in range((depth - 4) // 6):
+                stride = 2 if group > 0 and block == 0 else 1
+                blocks.append(WideBlock(inputs, outputs, stride, act))
+                inputs = outputs
+            groups.append(Group(blocks))
+        self.block1, self.block2, self.block3 = groups
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.fc = nn.Linear(inputs, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, 0, math.sqrt(2 / fan))
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
+        out = self.block3(self.block2(self.block1(self.conv1(self.normalise(x)))))
+        logits: Tensor = self.fc(pooled(self.act(self.bn1(out))))
+        return logits
+
+
+def build(
+    classes: int,
+    *,
+    channels: int,
+    statistics: tuple[Sequence[float], Sequence[float]],
+    depth: int = 34,
+    widen: int = 10,
+    activation: str = "relu",
+) -> nn.Module:
+    """Build the net of the TRADES and AWP code, with its initialisation.
+
+    Args:
+        depth: layers, 6·n + 4.
+        widen: factor on the width.
+        activation: relu or silu.
+
+    Raises:
+        UsageError: the depth is not 6·n + 4.
+
+    Source: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise UsageError(f"wrn-{depth}-{widen}: the depth must be 6n + 4, for example 28 or 34")
+    return WideResNet(classes, channels, statistics, depth, widen, activation)

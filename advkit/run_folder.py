@@ -1,0 +1,114 @@
+"""The folder of one training run: what lies where, and whether it is new, partial or done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advkit import config
+from advkit.artifacts import files
+from advkit.config import Resolved
+from advkit.errors import InputError, MismatchError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. `final.safetensors` is written last: where it lies, the run is done."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """What `--resume` goes on from; gone when the run is done."""
+        return self.path / "state.safetensors"
+
+    def checkpoint(self, role: str) -> Path:
+        """`best`, `final`, `best-ema` or `final-ema`."""
+        return self.path / f"{role}.safetensors"
+
+    @property
+    def done(self) -> bool:
+        """Whether the run went to its end."""
+        return self.checkpoint("final").exists() and self.config.exists()
+
+    @contextmanager
+    def opened(
+        self, wanted: Resolved, *, resume: bool, overwrite: bool
+    ) -> Iterator[bool]:
+        """Hold the folder and yield whether there is anything left to train.
+
+        Raises:
+            MismatchError: it holds a run with other options, or a partial one without `resume`.
+            BusyError: another process trains here.
+            StorageError: it cannot be written.
+        """
+        with files.lock(self.path):
+            if overwrite and self.config.exists():
+                self._clear()
+            self._require_fresh(wanted, resume)
+            files.folder(self.path)
+            if not self.config.exists():
+                files.write_text(self.config, wanted.toml())
+            yield not self.done
+
+    def _require_fresh(self, wanted: Resolved, resume: bool) -> None:
+        if not self.config.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
+            return
+        changed = config.differences(self.settings(), wanted.settings)
+        if changed:
+            raise MismatchError(
+                f"{self.path} holds a run with other options ({changed}): "
+                "choose another -o or --name, or --overwrite"
+            )
+        if not self.done and not resume and (self.state.exists() or self.metrics.exists()):
+            raise MismatchError(
+                f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
+            )
+
+    def settings(self) -> config.Settings:
+        """Return the settings of the run that lies here."""
+        return config.resolve({}, file=config.read(self.config)).settings
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the metrics so far, a row an epoch."""
+        if not self.metrics.exists():
+            return []
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            return [json.loads(line) for line in lines]
+        except ValueError:
+            raise InputError(f"{self.metrics}: corrupt: not JSON lines") from None
+
+    def keep_rows(self, epochs: int) -> None:
+        """Drop rows of epochs that the saved state has not seen, and a torn last line."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text(encoding="utf-8").splitlines()[:epochs]
+            files.write_text(self.metrics, "".join(f"{line}\n" for line in lines))
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Append one epoch's metrics."""
+        files.append_line(self.metrics, json.dumps(row))
+
+    def _clear(self) -> None:
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

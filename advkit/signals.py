@@ -1,0 +1,52 @@
+"""Signals: at once where nothing is at stake, at the next step boundary where state is saved.
+
+A second signal always ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from advkit.errors import Stopped
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class _State:
+    pending: int | None = None
+    deferred: bool = False
+
+
+def install() -> None:
+    """Take over the signals of this process (main thread only)."""
+    _State.pending, _State.deferred = None, False
+    for each in HANDLED:
+        signal.signal(each, _handle)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let signals wait: inside, they only set what `pending` returns."""
+    before = _State.deferred
+    _State.deferred = True
+    try:
+        yield
+    finally:
+        _State.deferred = before
+
+
+def pending() -> int | None:
+    """Return the number of the signal that waits, if any."""
+    return _State.pending
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    if _State.pending is not None:
+        os._exit(128 + signum)
+    _State.pending = signum
+    if not _State.deferred:
+        raise Stopped(signum, f"ended by {signal.Signals(signum).name}")

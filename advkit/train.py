@@ -1,0 +1,433 @@
+"""Training: one step on one screen, and a loop that can stop and go on at any step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit import data, models, modes, registry, seeding, signals
+from advkit.artifacts import checkpoint, provenance
+from advkit.attacks.pgd import pgd
+from advkit.config import Resolved, Settings
+from advkit.data._batches import Batch, Batches
+from advkit.data._images import Images
+from advkit.data._split import first, validation
+from advkit.errors import InputError, MismatchError, NumericalError, Stopped
+from advkit.evaluate import accuracies
+from advkit.labels import Context
+from advkit.objectives import Given
+from advkit.reporting import Reporter
+from advkit.run_folder import RunFolder
+from advkit.schedules import learning_rate
+from advkit.threat import Threat, parse_eps, step_size
+from advkit.weights.ema import Ema
+
+VAL_SIZE = 1024
+VAL_STEPS = 10
+CHECK_EVERY = 20
+"""Steps between looks at the loss on a GPU, where each look waits for the device."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what `state.safetensors` holds beside tensors.
+
+    `epoch` and `step` count finished ones; step = steps per epoch means that only the
+    validation of that epoch is missing. `sums` are those of the current epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), dtype=torch.float64))
+
+
+SUMS = ("n", "loss", "clean", "adversarial", "entropy")
+
+
+class Trainer:
+    """One run: the student, its average, its optimizer, and the books."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: Images,
+        *,
+        device: torch.device,
+        threads: int,
+        reporter: Reporter,
+    ) -> None:
+        self.settings, self.device, self.reporter = settings, device, reporter
+        self.environment = {"device": device.type, "threads": threads}
+        kept = first(images.labels, settings.limit)
+        size = settings.val_size or min(VAL_SIZE, len(kept) // 5)
+        training, held = validation(images.labels[kept], size, settings.split_seed)
+        self.images, self.held = images, kept[held]
+        self.batches = Batches(images, kept[training], settings.batch_size, settings.seed, device)
+        self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
+        self.classes = len(images.classes)
+        self._find_parts()
+        self.model = models.build(
+            settings.arch,
+            self.classes,
+            channels=images.shape[0],
+            statistics=images.normalisation,
+            seed=settings.seed,
+            **settings.options_of("models"),
+        ).to(device)
+        needs_ema = settings.wa or "ema" in self.label_needs
+        self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov and settings.momentum > 0,
+            weight_decay=settings.weight_decay,
+        )
+        self.progress = Progress()
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def _find_parts(self) -> None:
+        settings = self.settings
+        self.labels = registry.load("labels", settings.labels)
+        self.objective = registry.load("objectives", settings.objective)
+        self.label_needs = registry.part("labels", settings.labels).constants.get("NEEDS", ())
+        objective = registry.part("objectives", settings.objective)
+        self.needs_clean = "clean" in objective.constants.get("NEEDS", ())
+        self.start = settings.attack_start or objective.constants.get("START", "uniform")
+        self.label_options = _arguments(self.labels.targets, settings.options_of("labels"))
+        options = settings.options_of("objectives")
+        self.inner_options = _arguments(self.objective.inner, options)
+        self.outer_options = _arguments(self.objective.outer, options)
+
+    def step(self, batch: Batch, epoch: int, step: int) -> None:
+        """Train on one batch.
+
+        The order is that of the ADR authors' code: labels come from the teacher as it was
+        before this step, the attack sees those labels, and the teacher moves last.
+        """
+        settings, model = self.settings, self.model
+        steps = len(self.batches)
+        t, total = epoch * steps + step, settings.epochs * steps
+        teacher = self.ema.teacher if self.ema else None
+        context = Context(t / total, self.classes, teacher)
+        with torch.no_grad():
+            targets = self.labels.targets(batch, context, **self.label_options)
+        model.train()
+        given = Given(batch.y, targets)
+        x_adv = batch.x
+        if settings.attack_steps > 0:
+            with modes.attack_bn(model, settings.attack_bn):
+                if self.needs_clean:  # one pass serves every step of the attack
+                    with torch.no_grad():
+                        given = Given(batch.y, targets, model(batch.x))
+                x_adv = self._attacked(batch, given, epoch, step)
+        loss, seen = self.objective.outer(model, batch.x, x_adv, given, **self.outer_options)
+        self._guard(loss, epoch, step)
+        rate = learning_rate(
+            settings.lr_schedule, settings.lr, t, steps, settings.epochs, settings.drops
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update(model)
+        self._count(batch, targets, loss, seen)
+
+    def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
+        settings = self.settings
+        return pgd(
+            self.model,
+            batch.x,
+            batch.y,
+            self.threat,
+            steps=settings.attack_steps,
+            step_size=step_size(settings.step_size, self.threat.eps),
+            loss=lambda logits, _: self.objective.inner(logits, given, **self.inner_options),
+            random_start=self.start,
+            generator=seeding.generator(settings.seed, "attack", epoch, step),
+        )
+
+    def _guard(self, loss: Tensor, epoch: int, step: int) -> None:
+        """Refuse a non-finite loss before it reaches the weights (on a GPU: soon after).
+
+        Raises:
+            NumericalError: naming epoch, step, loss and learning rate.
+        """
+        self.finite &= torch.isfinite(loss.detach())
+        looks = self.device.type == "cpu" or step % CHECK_EVERY == 0
+        if looks and not bool(self.finite):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise NumericalError(
+                f"the loss is {float(loss)} at epoch {epoch + 1}, step {step + 1}, learning rate "
+                f"{rate:g}: the run diverged; earlier checkpoints are kept; lower --lr"
+            )
+
+    def _count(self, batch: Batch, targets: Tensor, loss: Tensor, seen: Mapping[str, Any]) -> None:
+        """Add one batch to the epoch's sums, without waiting for the device."""
+        zero = torch.zeros((), device=self.device)
+        hits = [
+            (seen[name].argmax(1) == batch.y).sum() if name in seen else zero
+            for name in ("clean", "adversarial")
+        ]
+        entropy = -torch.special.xlogy(targets, targets).sum()
+        count = torch.tensor(float(len(batch.y)), device=self.device)
+        row = [count, loss.detach() * len(batch.y), *hits, entropy]
+        self.progress.sums = self.progress.sums.to(self.device)
+        self.progress.sums += torch.stack([value.double() for value in row])
+
+    def fit(self, folder: RunFolder) -> None:
+        """Train from where `progress` stands to the end, saving on the way.
+
+        Raises:
+            Stopped: a signal came; the state was saved at the step boundary.
+            NumericalError: the run diverged.
+        """
+        progress, steps = self.progress, len(self.batches)
+        done = progress.epoch * steps + progress.step
+        self.reporter.begin("training", self.settings.epochs * steps, done)
+        with signals.deferred():
+            while progress.epoch < self.settings.epochs:
+                started, epoch = time.monotonic(), progress.epoch
+                order = self.batches.order(epoch)
+                for step in range(progress.step, steps):
+                    self.step(self.batches.at(order, epoch, step), epoch, step)
+                    progress.step = step + 1
+                    self.reporter.advance()
+                    self._stop_if_asked(folder)
+                self._finish_epoch(folder, started)
+        self.reporter.end()
+
+    def _finish_epoch(self, folder: RunFolder, started: float) -> None:
+        progress = self.progress
+        row = self._averages()
+        for role, model in self._candidates():
+            figures = self._validate(folder, model)
+            row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
+            self._select(folder, role, model, figures)
+        seconds = time.monotonic() - started
+        row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
+        folder.add_row({"epoch": progress.epoch + 1, **row})
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.sums = torch.zeros(len(SUMS), dtype=torch.float64)
+        self.save(folder)
+        self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
+        self._stop_if_asked(folder)
+
+    def _averages(self) -> dict[str, Any]:
+        sums = dict(zip(SUMS, self.progress.sums.tolist(), strict=True))
+        n = max(sums["n"], 1)
+        row = {
+            "n": int(sums["n"]),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": sums["loss"] / n,
+            "target_entropy": sums["entropy"] / n,
+        }
+        if self.settings.objective != "at":
+            row["train_clean_accuracy"] = sums["clean"] / n
+        if self.settings.attack_steps > 0:
+            row["train_robust_accuracy"] = sums["adversarial"] / n
+        return row
+
+    def _candidates(self) -> list[tuple[str, nn.Module]]:
+        found: list[tuple[str, nn.Module]] = [("best", self.model)]
+        if self.settings.wa and self.ema:
+            found.append(("best-ema", self.ema.model))
+        return found
+
+    def _validate(self, folder: RunFolder, model: nn.Module) -> dict[str, float]:
+        """Clean and PGD-10 accuracy on the validation split, noise fixed over the epochs."""
+        figures: dict[str, float] = {}
+        chunk = max(self.settings.batch_size, 256)
+        clean = robust = 0
+        for start in range(0, len(self.held), chunk):
+            positions = self.held[start : start + chunk]
+            hits = accuracies(
+                model,
+                self.images,
+                positions,
+                self.threat if self.settings.attack_steps > 0 else None,
+                steps=VAL_STEPS,
+                generator=seeding.generator(self.settings.seed, "validation", start),
+            )
+            clean, robust = clean + hits[0], robust + hits[1]
+            self._stop_if_asked(folder)
+        figures["clean_accuracy"] = clean / len(self.held)
+        if self.settings.attack_steps > 0:
+            figures["robust_accuracy"] = robust / len(self.held)
+        return figures
+
+    def _select(
+        self, folder: RunFolder, role: str, model: nn.Module, figures: Mapping[str, float]
+    ) -> None:
+        """Keep the model if it is better than every earlier epoch (ties: the earlier)."""
+        key = "robust_accuracy" if "robust_accuracy" in figures else "clean_accuracy"
+        best = self.progress.best.get(role)
+        if best is None or figures[key] > best[key]:
+            metrics = {"epoch": self.progress.epoch + 1, "n": len(self.held), **figures}
+            self.progress.best[role] = metrics
+            self.write(folder, role, model, metrics)
+
+    def _stop_if_asked(self, folder: RunFolder) -> None:
+        signum = signals.pending()
+        if signum is not None:
+            self.save(folder)
+            where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+            raise Stopped(signum, f"stopped at {where}, state saved: go on with --resume")
+
+    def describe(self, kind: str, **more: Any) -> dict[str, Any]:
+        """Return the description of an artifact of this run."""
+        settings, images = self.settings, self.images
+        mean, std = images.normalisation
+        source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
+        return provenance.describe(
+            kind,
+            config=settings.described(),
+            seed=settings.seed,
+            parents=[source],
+            environment=self.environment,
+            method=settings.method,
+            arch=settings.arch,
+            data={"name": settings.data_name, "classes": list(images.classes)},
+            model={
+                "arch": settings.arch,
+                "options": settings.options_of("models"),
+                "input_shape": list(images.shape),
+                "mean": list(mean),
+                "std": list(std),
+            },
+            **more,
+        )
+
+    def write(
+        self, folder: RunFolder, role: str, model: nn.Module, metrics: Mapping[str, Any]
+    ) -> None:
+        """Write one checkpoint of the run.
+
+        Raises:
+            NumericalError: a tensor is not finite.
+        """
+        tensors = model.state_dict()
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise NumericalError(f"{name} is not finite: nothing is written; lower --lr")
+        description = self.describe("checkpoint", role=role, metrics=dict(metrics))
+        checkpoint.write(folder.checkpoint(role), tensors, description)
+
+    def finish(self, folder: RunFolder) -> None:
+        """Write the last weights; the student's come last, as the mark of a finished run."""
+        rows = folder.rows()
+        names = ("clean_accuracy", "robust_accuracy")
+
+        def metrics(suffix: str) -> dict[str, Any]:
+            found = {name: rows[-1].get(f"val_{name}{suffix}") for name in names}
+            kept = {name: value for name, value in found.items() if value is not None}
+            return {"epoch": self.settings.epochs, "n": len(self.held), **kept}
+
+        if self.ema:
+            self.write(folder, "final-ema", self.ema.model, metrics("-ema"))
+        self.write(folder, "final", self.model, metrics(""))
+        folder.state.unlink(missing_ok=True)
+
+    def save(self, folder: RunFolder) -> None:
+        """Write everything that a resumed run needs."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.ema:
+            average = self.ema.model.state_dict()
+            tensors |= {f"ema.{name}": value for name, value in average.items()}
+        for name, parameter in self.model.named_parameters():
+            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{name}"] = buffer
+        progress = self.progress
+        tensors["sums"] = progress.sums
+        description = self.describe(
+            "state", epoch=progress.epoch, step=progress.step, best=progress.best
+        )
+        checkpoint.write(folder.state, tensors, description)
+
+    def restore(self, folder: RunFolder) -> None:
+        """Go back to the saved state.
+
+        Raises:
+            InputError: the state file is corrupt.
+            MismatchError: it was made from other data.
+        """
+        tensors, info = checkpoint.read(folder.state, "state")
+        if info["parents"][0]["digest"] != self.images.fingerprint:
+            raise MismatchError(f"{folder.path}: the training data changed since this run began")
+        if info["environment"] != self.environment:
+            self.reporter.warn(
+                f"resumed on {self.environment}, begun on {info['environment']}: "
+                "rounding may differ from an uninterrupted run"
+            )
+        try:
+            self.model.load_state_dict(_below(tensors, "model."))
+            if self.ema:
+                self.ema.model.load_state_dict(_below(tensors, "ema."))
+            momentum = _below(tensors, "momentum.")
+            for name, parameter in self.model.named_parameters():
+                if name in momentum:
+                    buffer = torch.empty_like(parameter).copy_(momentum[name])
+                    self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        except RuntimeError as error:
+            raise InputError(f"{folder.state}: does not fit: {str(error).splitlines()[0]}") from None
+        self.progress = Progress(info["epoch"], info["step"], info["best"], tensors["sums"])
+        folder.keep_rows(info["epoch"])
+
+
+def train(
+    resolved: Resolved,
+    folder: RunFolder,
+    *,
+    device: torch.device,
+    threads: int,
+    data_root: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> bool:
+    """Train one run in its folder; return False if it was already done.
+
+    Raises:
+        UsageError, InputError, MismatchError, NumericalError, StorageError, BusyError, Stopped:
+            see `errors`; whatever happens, files under their final names are whole.
+    """
+    settings, reporter = resolved.settings, reporter or Reporter()
+    torch.set_num_threads(threads)
+    with folder.opened(resolved, resume=resume, overwrite=overwrite) as work:
+        if not work:
+            return False
+        images = data.load(
+            settings.data, "train", root=data_root, **settings.options_of("data")
+        )
+        trainer = Trainer(settings, images, device=device, threads=threads, reporter=reporter)
+        if folder.state.exists():
+            trainer.restore(folder)
+        else:
+            folder.keep_rows(0)
+        trainer.fit(folder)
+        trainer.finish(folder)
+    return True
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _arguments(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the options that a function declares, under its own spelling (`lambda_`)."""
+    declared = function.__kwdefaults__ or {}
+    return {name: options[name.rstrip("_")] for name in declared if name.rstrip("_") in options}

@@ -1,0 +1,1 @@
+"""Weight space: what happens to the parameters beside the optimizer's step."""
