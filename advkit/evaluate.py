@@ -23,6 +23,7 @@ from advkit.data._images import Images, pixels
 from advkit.data._split import first
 from advkit.errors import AdvkitError, MismatchError, NumericalError, UsageError
 from advkit.reporting import Reporter
+from advkit.stats import wilson
 from advkit.threat import SLACK, Threat, parse_eps
 
 FILL_STEPS = 20
@@ -416,6 +417,29 @@ def accuracy_after(logits: Logits) -> dict[str, float]:
         standing = (logits.broken_by == ROBUST) | (logits.broken_by > number)
         left[name] = float(standing.double().mean())
     return left
+
+
+def figures(logits: Logits) -> dict[str, Any]:
+    """Return the accuracies of a logits file with their 95 % Wilson intervals, for its record.
+
+    `accuracy_after` is the robust accuracy left after each attack. Without labels (out of
+    distribution) accuracies are None; without an attack the robust ones are.
+    """
+    config, n = logits.info["config"], len(logits.labels)
+    found: dict[str, Any] = {"attack": config["attack"], "n": n}
+    found |= {"clean_accuracy": None, "clean_ci95": None}
+    found |= {"robust_accuracy": None, "ci95": None}
+    if "eps" in config:
+        threat = parse_eps(config["eps"], config["norm"])
+        found |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
+    if bool((logits.labels >= 0).all()):
+        clean = int((logits.clean.argmax(1) == logits.labels).sum())
+        found |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}
+    if logits.broken_by is not None:
+        robust = int((logits.broken_by == ROBUST).sum())
+        found |= {"robust_accuracy": robust / n, "ci95": list(wilson(robust, n))}
+        found["accuracy_after"] = accuracy_after(logits)
+    return found
 
 
 def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:

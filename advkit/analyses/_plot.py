@@ -1,0 +1,131 @@
+"""How every picture looks, and where it goes.
+
+Colours are Okabe and Ito's, which stay apart for colour-blind readers; text is legible at the
+width of a paper's column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advkit.analyses import Histogram, Panel, Result
+from advkit.artifacts import files
+from advkit.errors import UsageError
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
+COLOURS = {
+    "clean": BLUE,
+    "adversarial": ORANGE,
+    "clean, right": BLUE,
+    "clean, wrong": GREEN,
+    "adversarial, right": ORANGE,
+    "adversarial, wrong": "#CC79A7",
+}
+HATCHES = {"clean, wrong": "////", "adversarial, wrong": "////"}
+SUFFIXES = (".png", ".svg", ".pdf")
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "advkit",
+}
+PANEL = (3.4, 2.7)
+"""Width and height of one panel in inches."""
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def check(path: Path) -> None:
+    """Refuse a picture format early.
+
+    Raises:
+        UsageError: not PNG, SVG or PDF.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {path}: the name must end in {', '.join(SUFFIXES)}")
+
+
+def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
+    """Draw one row of panels for each named result and write the picture atomically.
+
+    Raises:
+        UsageError: the analysis has no picture.
+        StorageError: the file cannot be written.
+    """
+    import matplotlib as mpl  # a second to import
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = max(len(result.panels) for _, result in results)
+    if columns == 0:
+        raise UsageError("this analysis has no picture")
+    width, height = PANEL
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(results),
+            columns,
+            figsize=(width * columns, height * len(results)),
+            squeeze=False,
+            layout="constrained",
+        )
+        for row, (name, result) in zip(axes, results, strict=True):
+            _fill(row, name, result.panels)
+        stamp = {"Date": None} if path.suffix == ".svg" else {}
+        stamp = {"CreationDate": None} if path.suffix == ".pdf" else stamp
+        with files.replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=stamp)
+        plt.close(figure)
+
+
+def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
+    for axes, panel in zip(row, panels, strict=False):
+        panel(axes)
+    for axes in row[len(panels) :]:
+        axes.set_visible(False)
+    row[0].set_title(f"{name}\n{row[0].get_title()}".strip(), loc="left", fontsize=9)
+
+
+def histogram(data: Histogram, xlabel: str) -> Panel:
+    """Return a panel with the share of examples per bin, one outline a series."""
+
+    def draw(axes: Any) -> None:
+        for series, counts in data.counts.items():
+            total = max(sum(counts), 1)
+            shares = [count / total for count in counts]
+            colour = COLOURS.get(series, GREY)
+            axes.stairs(
+                shares,
+                data.edges,
+                fill=True,
+                alpha=0.25,
+                color=colour,
+                hatch=HATCHES.get(series),
+            )
+            axes.stairs(shares, data.edges, color=colour, linewidth=1.4, label=series)
+        axes.set(xlabel=xlabel, ylabel="share of examples", title=data.title)
+        axes.set_xlim(data.edges[0], data.edges[-1])
+        axes.legend(fontsize=8)
+
+    return draw
+
+
+def spark(data: Histogram) -> list[str]:
+    """Return the histogram as lines of text, one a series.
+
+    >>> spark(Histogram("h", (0.0, 1.0, 2.0), {"clean": (1, 4)}))
+    ['clean  0 ▂█ 2  (n = 5)']
+    """
+    widest = max(len(series) for series in data.counts)
+    lines = []
+    for series, counts in data.counts.items():
+        top = max(*counts, 1)
+        bars = "".join(BARS[round(count / top * (len(BARS) - 1))] for count in counts)
+        low, high = f"{data.edges[0]:g}", f"{data.edges[-1]:.3g}"
+        lines.append(f"{series:<{widest}}  {low} {bars} {high}  (n = {sum(counts)})")
+    return lines

@@ -1,0 +1,177 @@
+"""Calibration, clean and under attack: ECE, adaptive ECE, MCE, NLL, Brier, reliability diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkit.analyses import Panel, Result, conditions, require_labels
+from advkit.analyses._plot import COLOURS, GREY
+from advkit.artifacts.hdf5 import Logits
+from advkit.errors import UsageError
+from advkit.losses import cross_entropy, log_softmax
+from advkit.stats import wilson
+
+KINDS = ("logits",)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Non-empty bins of confidence: `low`, `high`, `count`, mean `confidence`, `accuracy`."""
+
+    low: Tensor
+    high: Tensor
+    count: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+
+    @property
+    def gaps(self) -> Tensor:
+        """|accuracy − confidence| of each bin."""
+        return (self.accuracy - self.confidence).abs()
+
+    @property
+    def error(self) -> float:
+        """Mean gap weighted by count."""
+        return float((self.gaps * self.count).sum() / self.count.sum())
+
+
+def reliability(probabilities: Tensor, y: Tensor, bins: int, *, equal_mass: bool = False) -> Bins:
+    """Sort predictions into bins of confidence.
+
+    Args:
+        probabilities: (N, C), rows summing to 1.
+        y: (N,) int64.
+        bins: how many; of equal width (k/bins, (k+1)/bins], so that confidence 1 lies in the
+            last one, or of equal mass.
+        equal_mass: bins hold equally many examples (to within one) in order of confidence.
+    """
+    confidence, predicted = probabilities.double().max(1)
+    correct = (predicted == y).double()
+    if equal_mass:
+        order = confidence.argsort(stable=True)
+        groups = [group for group in torch.tensor_split(order, bins) if len(group)]
+        place = torch.empty_like(order)
+        for number, group in enumerate(groups):
+            place[group] = number
+    else:
+        place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    count = torch.bincount(place, minlength=bins).double()
+    filled = count > 0
+    sums = [torch.bincount(place, weights=each, minlength=bins) for each in (confidence, correct)]
+    mean_confidence, accuracy = (each[filled] / count[filled] for each in sums)
+    edges = torch.arange(bins + 1).double() / bins
+    low, high = edges[:-1][filled], edges[1:][filled]
+    if equal_mass:
+        low = torch.stack([confidence[group].min() for group in groups])
+        high = torch.stack([confidence[group].max() for group in groups])
+    return Bins(low, high, count[filled], mean_confidence, accuracy)
+
+
+def ece(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
+    """Return the expected calibration error over bins of equal width, in [0, 1].
+
+    Σ_k n_k/N · |accuracy_k − confidence_k|.
+
+    Args:
+        probabilities: (N, C).
+        y: (N,) int64.
+        bins: number of bins.
+
+    >>> p = torch.tensor([[0.75, 0.25], [0.75, 0.25]])
+    >>> ece(p, torch.tensor([0, 1]), 10)
+    0.25
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3. Unlike
+    torchmetrics 1.9, a confidence of exactly 1 belongs to the last bin.
+    """
+    return reliability(probabilities, y, bins).error
+
+
+def adaptive_ece(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
+    """Return the calibration error over bins of equal mass, in [0, 1].
+
+    Source: Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019.
+    """
+    return reliability(probabilities, y, bins, equal_mass=True).error
+
+
+def brier(probabilities: Tensor, y: Tensor) -> float:
+    """Return the mean of Σ_c (p_c − onehot_c)², in [0, 2].
+
+    Source: Brier, "Verification of forecasts", Monthly Weather Review 1950.
+    """
+    truth = torch.nn.functional.one_hot(y, probabilities.shape[1])
+    return float((probabilities.double() - truth).square().sum(1).mean())
+
+
+def analyze(inputs: Sequence[Logits], *, bins: int = 15) -> Result:
+    """Measure calibration of one logits file.
+
+    Args:
+        bins: bins of confidence, of equal width (of equal mass for adaptive ECE).
+
+    Raises:
+        InputError: out-of-distribution data, which has no labels.
+        UsageError: no bin.
+    """
+    if bins < 1:
+        raise UsageError("--bins must be at least 1")
+    (logits,) = inputs
+    y = require_labels(logits, "calibration")
+    numbers: dict[str, float | int | str | None] = {"n": len(y), "bins": bins}
+    rows: list[tuple[Any, ...]] = []
+    panels: list[Panel] = []
+    for name, values in conditions(logits).items():
+        p = log_softmax(values).exp()
+        found = reliability(p, y, bins)
+        correct = (values.argmax(1) == y).double()
+        figures = {
+            "accuracy": float(correct.mean()),
+            "confidence": float(p.double().amax(1).mean()),
+            "ece": found.error,
+            "adaptive_ece": adaptive_ece(p, y, bins),
+            "mce": float(found.gaps.max()),
+            "nll": float(cross_entropy(values.double(), y).mean()),
+            "brier": brier(p, y),
+        }
+        numbers.update({f"{name}_{key}": value for key, value in figures.items()})
+        columns = (found.low, found.high, found.count, found.confidence, found.accuracy)
+        rows += [(name, *line) for line in zip(*(c.tolist() for c in columns), strict=True)]
+        panels.append(_diagram(name, found))
+    header = ("condition", "low", "high", "count", "confidence", "accuracy")
+    return Result(numbers, header, tuple(rows), tuple(panels))
+
+
+def _diagram(name: str, bins: Bins) -> Panel:
+    """Return a reliability diagram: accuracy per bin with its 95 % Wilson interval."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
+        hits = (bins.accuracy * bins.count).round().int().tolist()
+        ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
+        accuracy = bins.accuracy.tolist()
+        below = [a - low for a, (low, _) in zip(accuracy, ends, strict=True)]
+        above = [high - a for a, (_, high) in zip(accuracy, ends, strict=True)]
+        share = (bins.count / bins.count.sum()).tolist()
+        width = (bins.high - bins.low).tolist()
+        colour = COLOURS[name]
+        axes.bar(
+            bins.low.tolist(), share, width, align="edge", color=colour, alpha=0.2,
+            label="share of examples",
+        )  # fmt: skip
+        axes.errorbar(
+            bins.confidence.tolist(), accuracy, yerr=[below, above], color=colour, marker="o",
+            markersize=3.5, linewidth=1.2, capsize=2, label="accuracy, 95 % interval",
+        )  # fmt: skip
+        axes.set(
+            xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy",
+            title=f"{name}, ECE {bins.error:.3f}",
+        )  # fmt: skip
+        axes.legend(fontsize=7, loc="upper left")
+
+    return draw

@@ -1,0 +1,41 @@
+"""Runs and attacks side by side: clean and robust accuracy with 95 % Wilson intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advkit.analyses import Result
+from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.stats import wilson
+
+KINDS = ("logits",)
+COMPARES = True
+COLUMNS = (
+    "run", "role", "method", "attack", "eps", "n",
+    "clean_accuracy", "clean_low", "clean_high",
+    "robust_accuracy", "robust_low", "robust_high",
+)  # fmt: skip
+
+
+def analyze(inputs: Sequence[Logits]) -> Result:
+    """List logits files, a row each, in the order given."""
+    rows = tuple(_row(logits) for logits in inputs)
+    return Result({"files": len(rows)}, COLUMNS, rows)
+
+
+def _row(logits: Logits) -> tuple[Any, ...]:
+    config, n = logits.info["config"], len(logits.labels)
+    place = (Path(logits.path).resolve().parent.name, logits.info["role"])
+    spec = (logits.info["method"], config["attack"], config.get("eps"), n)
+    clean = robust = (None, None, None)
+    if bool((logits.labels >= 0).all()):
+        clean = _interval(int((logits.clean.argmax(1) == logits.labels).sum()), n)
+        if logits.broken_by is not None:
+            robust = _interval(int((logits.broken_by == ROBUST).sum()), n)
+    return (*place, *spec, *clean, *robust)
+
+
+def _interval(hits: int, n: int) -> tuple[Any, Any, Any]:
+    return (hits / n, *wilson(hits, n))

@@ -1,0 +1,239 @@
+"""`advkit attack`: clean and adversarial logits of checkpoints, with verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advkit import config, registry
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.cli import options, stage
+from advkit.cli.options import Command, Given, Option
+from advkit.errors import MismatchError, UsageError, Verdict
+from advkit.threat import parse_eps
+
+if TYPE_CHECKING:
+    from advkit.artifacts.hdf5 import Logits
+    from advkit.evaluate import AttackSettings
+
+VERSIONS = ("standard", "plus", "rand")
+OWN = (
+    Option("autoattack", "bool", None, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square", "Actions"),
+    Option("version", "str", None, "AutoAttack's version (standard)", "Attack", VERSIONS),
+    Option("attack", "str", None, "one attack by name", "Attack"),
+    options.NORM,
+    options.EPS,
+    Option("data", "str", None, "data set; the checkpoint's", "Data"),
+    Option("image_size", "int", None, "of folder:DIR; the checkpoint's input size", "Data"),
+    Option("limit", "int", None, "first N test examples, class balanced", "Data"),
+    Option("seed", "int", None, "seed of starts and searches (0)", "Attack"),
+    Option("batch_size", "int", None, "examples in a batch (250)", "Machine"),
+    Option("save_images", "bool", None, "keep the adversarial images too", "Actions"),
+    Option("fail_under", "float", None, "exit 8 if robust accuracy is below this", "Attack"),
+)
+
+
+def _part_options() -> tuple[Option, ...]:
+    found: dict[str, Option] = {}
+    for part in registry.parts("attacks").values():
+        for option in part.options:
+            text = f"{option.help.rstrip('.')} ({part.name}: {option.default})"
+            found[option.name] = Option(
+                option.name, option.kind, None, text, "Attack", option.choices
+            )
+    return tuple(found.values())
+
+
+def run(given: Given) -> Iterator[Record]:
+    """Evaluate every checkpoint that comes in."""
+    _check(given)
+    return stage.each(
+        given,
+        "attack",
+        stage.sources(given, "checkpoint", ("checkpoint",)),
+        lambda source: _evaluated(given, source),
+        lambda record: _judge(given, record),
+    )
+
+
+def _check(given: Given) -> None:
+    if bool(given["autoattack"]) == bool(given["attack"]):
+        raise UsageError("choose one: --autoattack, or --attack NAME")
+    if given["attack"]:
+        registry.part("attacks", given["attack"])
+        if given["version"]:
+            raise UsageError("--version belongs to --autoattack")
+    if given["eps"] is not None:
+        parse_eps(given["eps"], given["norm"] or "linf")
+    if given["fail_under"] is not None and given["attack"] == "none":
+        raise UsageError("--fail-under needs an attack")
+    if given["batch_size"] is not None and given["batch_size"] < 1:
+        raise UsageError("--batch-size must be at least 1")
+
+
+def _evaluated(given: Given, source: Record) -> Record:
+    path = Path(records.wanted(source, ("checkpoint",)))
+    settings, info = _settings(given, source, path)
+    out = Path(given["out"]) if given["out"] else _place(path, settings, info)
+    result, seconds = _logits(given, path, settings, out)
+    return _record(result, out, path, seconds)
+
+
+def _judge(given: Given, record: Record) -> None:
+    robust, least = record["robust_accuracy"], given["fail_under"]
+    if least is not None and robust < least:
+        raise Verdict(f"{record['path']}: robust accuracy {robust:.4f} is under {least:g}")
+
+
+def _settings(
+    given: Given, source: Record, path: Path
+) -> tuple[AttackSettings, dict[str, Any]]:
+    from advkit import evaluate
+    from advkit.artifacts import checkpoint
+
+    info = checkpoint.read_info(path)
+    trained = info["config"]
+    name = given["attack"] or evaluate.AUTOATTACK
+    parts = [option.name for option in _part_options()]
+    extra = stage.chosen(given, parts)
+    if given["attack"]:
+        extra = evaluate.part_options(name, extra)
+    else:
+        for key in (key for key, value in extra.items() if value is not None):
+            raise UsageError(f"--{key.replace('_', '-')} has no meaning for --autoattack")
+    settings = evaluate.AttackSettings(
+        attack=name,
+        norm=given["norm"] or trained["norm"],
+        eps=given["eps"] or trained["eps"],
+        data=given["data"] or _location(source, path, info),
+        seed=given["seed"] or 0,
+        batch_size=given["batch_size"] or 250,
+        version=given["version"] or "standard",
+        limit=given["limit"],
+        save_images=bool(given["save_images"]),
+        options=extra,
+    )
+    settings.threat  # noqa: B018  (refuses an impossible ε before any work)
+    return settings, info
+
+
+def _location(source: Record, path: Path, info: dict[str, Any]) -> str:
+    """Find where the checkpoint's data lies: the record says, or the run's configuration."""
+    name = str(info["data"]["name"])
+    if isinstance(source.get("data"), str):
+        return str(source["data"])
+    beside = path.parent / "config.toml"
+    if beside.exists():
+        place = str(config.read(beside).get("data", name))
+        if registry.split_path(place)[0] == name:
+            return place
+    return name
+
+
+def _place(path: Path, settings: AttackSettings, info: dict[str, Any]) -> Path:
+    name, where = registry.split_path(settings.data)
+    other = "" if name == info["data"]["name"] else f"-on-{name}"
+    if other and where:
+        other += f"-{Path(where).resolve().name}"
+    return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
+
+
+def _logits(
+    given: Given, path: Path, settings: AttackSettings, out: Path
+) -> tuple[Logits, float]:
+    """Return the logits in place at `out`, made now or found there, and the seconds it took."""
+    import time
+
+    from advkit import data, models
+    from advkit.artifacts import files, hdf5
+    from advkit.evaluate import Evaluation, require_finite
+
+    reporter = stage.speaker("attack", given)
+    if out.suffix != ".h5":
+        raise UsageError(f"-o {out}: the name must end in .h5")
+    with files.lock(out):
+        device = stage.device(given["device"])
+        model, info = models.load(path, device)
+        images = _images(given, settings, info, data)
+        threads = stage.threads(given, info["arch"])
+        if out.exists() and not given["overwrite"]:
+            reporter.note(f"{out}: already done")
+            return _found(out, settings, info, images.fingerprint), 0.0
+        require_finite(model.state_dict(), path)
+        started = time.monotonic()
+        stage.use_threads(threads)
+        partial = out.with_name(f"{out.name}.part")
+        evaluation = Evaluation(
+            model, info, images, settings,
+            environment={"device": device.type, "threads": threads}, reporter=reporter,
+        )  # fmt: skip
+        result = evaluation.run(partial)
+        hdf5.write_logits(out, result)
+        partial.unlink(missing_ok=True)
+        return hdf5.read_logits(out), round(time.monotonic() - started, 3)
+
+
+def _images(given: Given, settings: AttackSettings, info: dict[str, Any], data: Any) -> Any:
+    name = registry.split_path(settings.data)[0]
+    size = given["image_size"]
+    if size is None and name == info["data"]["name"]:
+        size = info["config"].get("image_size")
+    more = {"image_size": size} if size is not None else {}
+    return data.load(settings.data, "test", root=given["data_root"], **more)
+
+
+def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) -> Logits:
+    """Return the file that lies there, if the same work made it.
+
+    Raises:
+        MismatchError: other work did; the message says what differs.
+    """
+    from advkit.artifacts import hdf5
+
+    there = hdf5.read_logits(out)
+    before = {
+        **there.info["config"],
+        "checkpoint": there.info["parents"][0]["digest"],
+        "data digest": there.info["parents"][1]["digest"],
+    }
+    now = {**settings.described(), "checkpoint": info["digest"], "data digest": data}
+    keys = sorted(before.keys() | now.keys())
+    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+    if changed:
+        raise MismatchError(
+            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
+        )
+    return there
+
+
+def _record(logits: Logits, out: Path, checkpoint: Path, seconds: float) -> Record:
+    from advkit.evaluate import figures
+
+    info = logits.info
+    return records.make(
+        "logits",
+        out,
+        info["digest"],
+        run=checkpoint.resolve().parent.name,
+        checkpoint=records.relative(checkpoint),
+        data=info["data"]["name"],
+        arch=info["arch"],
+        method=info["method"],
+        role=info["role"],
+        seed=info["seed"],
+        **figures(logits),
+        seconds=seconds,
+    )
+
+
+COMMAND = Command(
+    "attack",
+    "Attack checkpoints and write clean and adversarial logits with a verdict per example.",
+    (*OWN, *_part_options(), options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
+    run,
+    argument="[CHECKPOINT]...",
+    listing=("attacks",),
+    example="advkit attack runs/digits-small-cnn-adr-s0/best.safetensors --autoattack",
+)

@@ -1,0 +1,59 @@
+"""`advkit inspect FILE`: what an artifact is, where it comes from, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.cli import stage
+from advkit.cli.options import Command, Given
+
+
+def run(given: Given) -> Iterator[Record]:
+    """Check every file and describe it."""
+    return stage.each(
+        given, "inspect", stage.sources(given, "artifact", records.KINDS), _inspected
+    )
+
+
+def _inspected(source: Record) -> Record:
+    from advkit.artifacts import artifact
+
+    path = Path(records.wanted(source, records.KINDS))
+    info = artifact.read_info(path)
+    chain = [f"{info['kind']} {_short(info['digest'])}", *_chain(info)]
+    return records.make(
+        info["kind"],
+        path,
+        info["digest"],
+        whole=True,
+        bytes=path.stat().st_size,
+        chain=chain,
+        description={key: value for key, value in info.items() if key != "digest"},
+    )
+
+
+def _chain(info: Mapping[str, Any], depth: int = 1) -> Iterator[str]:
+    """Yield the ancestors, nearest first, indented by generation."""
+    for parent in info.get("parents", []):
+        words = [parent["kind"], *(str(parent[k]) for k in ("method", "name") if k in parent)]
+        words += [str(parent[k]) for k in ("role", "split") if k in parent]
+        yield "  " * depth + " ".join(words) + f" {_short(parent['digest'])}"
+        yield from _chain(parent, depth + 1)
+
+
+def _short(digest: str) -> str:
+    return digest[:19]
+
+
+COMMAND = Command(
+    "inspect",
+    "Say what an artifact is and check it against its digest.",
+    (),
+    run,
+    argument="[FILE]...",
+    example="advkit inspect runs/digits-small-cnn-adr-s0/best.safetensors",
+)

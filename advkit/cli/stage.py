@@ -1,0 +1,262 @@
+"""What every command does around its work: inputs, records, errors, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.cli.options import Command, Given
+from advkit.cli.progress import reporter, say
+from advkit.errors import AdvkitError, InputError, Stopped, StorageError, UsageError
+from advkit.reporting import Reporter
+
+if TYPE_CHECKING:
+    import torch
+
+TINY = ("small-cnn", "resnet8")
+
+
+class ReaderGone(AdvkitError):
+    """The process that read our stdout went away."""
+
+    code = 141
+
+
+class Reported(AdvkitError):
+    """A failure that has been printed already; only its exit code is left to pass on."""
+
+    def __init__(self, first: AdvkitError) -> None:
+        super().__init__(str(first))
+        self.code = first.code
+
+
+def call(command: Command, given: Given) -> None:
+    """Run a command and print its records; what libraries print goes to stderr.
+
+    Raises:
+        AdvkitError: as the work does; `guarded` turns it into an exit code.
+    """
+    stdout = sys.stdout
+    if not (given.get("verbose") or given.get("debug")):
+        warnings.simplefilter("ignore")
+    with contextlib.redirect_stdout(sys.stderr):
+        for record in command.run(given) or ():
+            emit(stdout, record, bool(given.get("json")))
+
+
+def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
+    """Run `work` and return its exit code, with one line on stderr for a failure."""
+    try:
+        work()
+        return _flushed(stage)
+    except Reported as error:
+        return error.code
+    except AdvkitError as error:
+        if debug:
+            traceback.print_exc()
+        say(stage, ("" if isinstance(error, Stopped) else "error: ") + str(error))
+        return error.code
+    except KeyboardInterrupt:
+        say(stage, "ended by SIGINT")
+        return 130
+    except MemoryError:
+        say(stage, "error: out of memory: lower --batch-size, or free some")
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        say(stage, f"error: {_explained(error)}")
+        return 1
+
+
+def _explained(error: Exception) -> str:
+    if type(error).__name__ == "OutOfMemoryError":
+        return "out of memory on the device: lower --batch-size"
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (run it again with --debug for the traceback)"
+
+
+def _flushed(stage: str) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        return ReaderGone.code
+    except OSError as error:
+        say(stage, f"error: cannot write to stdout: {error.strerror}")
+        _abandon_stdout()
+        return StorageError.code
+    return 0
+
+
+def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
+    """Print one record: a JSON line, or a readable form at a terminal.
+
+    Raises:
+        ReaderGone: nobody reads any more.
+        StorageError: the record cannot be written (a full disk behind stdout).
+    """
+    try:
+        if isinstance(record, str):
+            stdout.write(record)
+        elif as_json or not stdout.isatty():
+            stdout.write(records.line(record) + "\n")
+        else:
+            _show(stdout, record)
+        stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        raise ReaderGone("the reader of stdout went away; files are in place") from None
+    except OSError as error:
+        _abandon_stdout()
+        reason = "no space" if error.errno == errno.ENOSPC else error.strerror
+        raise StorageError(f"cannot write to stdout: {reason}; files are in place") from None
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush stays silent."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+
+
+def _show(stdout: TextIO, record: Record) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in record.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        table.add_row(key, shown)
+    Console(file=stdout).print(table)
+
+
+def sources(given: Given, wanted: str, kinds: tuple[str, ...]) -> Iterator[Record]:
+    """Yield the inputs one by one: paths on the command line, else records or paths on stdin.
+
+    Raises:
+        UsageError: nothing was named and stdin is a terminal.
+        InputError: stdin is empty or holds something unusable.
+    """
+    named = given.get("files") or []
+    for path in named:
+        if path == "-":
+            yield from _stdin(wanted, kinds)
+        else:
+            yield {"path": path}
+    if not named:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(f"no {wanted} given: name a file, or pipe in the stage before")
+        yield from _stdin(wanted, kinds)
+
+
+def _stdin(wanted: str, kinds: tuple[str, ...]) -> Iterator[Record]:
+    seen = False
+    for raw in sys.stdin.buffer:
+        text = raw.decode("utf-8", errors="surrogateescape").strip()
+        if text:
+            seen = True
+            record = records.parse(text)
+            records.wanted(record, kinds)
+            yield record
+    if not seen:
+        raise InputError(f"no {wanted} on stdin: the stage before gave nothing")
+
+
+def each(
+    given: Given,
+    stage: str,
+    inputs: Iterator[Record],
+    work: Callable[[Record], Record],
+    verdict: Callable[[Record], None] | None = None,
+) -> Iterator[Record]:
+    """Do the work for every input; one that fails is reported and the rest go on.
+
+    `verdict` sees each record after it was printed and may raise.
+
+    Raises:
+        Reported: with the exit code of the first failure.
+    """
+    first: AdvkitError | None = None
+    while True:
+        try:
+            source = next(inputs)
+        except StopIteration:
+            break
+        except AdvkitError as error:
+            first = first or error
+            say(stage, f"error: {error}")
+            if given.get("debug"):
+                traceback.print_exc()
+            break
+        try:
+            record = work(source)
+            yield record
+            if verdict is not None:
+                verdict(record)
+        except (Stopped, ReaderGone):
+            raise
+        except AdvkitError as error:
+            if given.get("debug"):
+                traceback.print_exc()
+            say(stage, f"error: {error}")
+            first = first or error
+    if first is not None:
+        raise Reported(first)
+
+
+def speaker(stage: str, given: Given) -> Reporter:
+    """Return the reporter of a stage."""
+    return reporter(stage, quiet=bool(given.get("quiet")))
+
+
+def device(text: str | None) -> torch.device:
+    """Choose where to compute.
+
+    Raises:
+        UsageError: no such device here; there is no silent fallback to the CPU.
+    """
+    import torch
+
+    name = text or "auto"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    there = {
+        "cpu": 0 if number else 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if kind not in there or (number and not number.isdigit()):
+        raise UsageError(f"unknown device {name!r}: auto, cpu, cuda, cuda:N or mps")
+    if int(number or 0) >= there[kind]:
+        raise UsageError(f"--device {name}: there is no such device here")
+    return torch.device(name)
+
+
+def threads(given: Given, arch: str) -> int:
+    """Choose the CPU threads: given, or 1 for tiny nets, where more only get in the way."""
+    if given.get("threads") is not None:
+        if given["threads"] < 1:
+            raise UsageError("--threads must be at least 1")
+        return int(given["threads"])
+    return 1 if arch in TINY else len(os.sched_getaffinity(0))
+
+
+def use_threads(count: int) -> None:
+    """Set torch's CPU threads."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def chosen(given: Given, names: Sequence[str]) -> Given:
+    """Return the named options as they were given."""
+    return {name: given.get(name) for name in names}

@@ -1,0 +1,137 @@
+"""`advkit train`: adversarial training in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from advkit import config, method
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.cli import options, stage
+from advkit.cli.options import Command, Given, Option
+from advkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from advkit.run_folder import RunFolder
+
+EMIT = ("best", "final", "all")
+OWN = (
+    Option("preset", "str", None, "numbers of the paper or of its code", config.METHOD,
+           method.PRESETS),
+    Option("config", "str", None, "read options from a TOML file; flags win", config.RUN),
+    Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
+    Option("resume", "bool", None, "go on with the run in its folder, or start it", "Actions"),
+    Option("name", "str", None, "added to the run folder's name", config.RUN),
+    Option("emit", "str", None, "which checkpoints get a record (best)", config.RUN, EMIT),
+)  # fmt: skip
+
+
+def run(given: Given) -> Iterator[Record | str]:
+    """Resolve, train, and yield the records of the checkpoints asked for."""
+    emit = given["emit"] or "best"
+    if emit not in EMIT:
+        raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
+    resolved = _resolved(given)
+    if given["print_config"]:
+        yield resolved.toml()
+        return
+    from advkit.run_folder import RunFolder
+    from advkit.train import train
+
+    settings, reporter = resolved.settings, stage.speaker("train", given)
+    folder = RunFolder(_place(given, settings))
+    fresh = train(
+        resolved,
+        folder,
+        device=stage.device(given["device"]),
+        threads=stage.threads(given, settings.arch),
+        data_root=Path(given["data_root"]) if given["data_root"] else None,
+        resume=bool(given["resume"]),
+        overwrite=bool(given["overwrite"]),
+        reporter=reporter,
+    )
+    if not fresh:
+        reporter.note(f"{folder.path}: already done")
+    found = list(_records(folder, settings, emit))
+    gap = found[0].get("overfitting_gap")
+    if fresh and gap is not None:
+        reporter.note(
+            f"robust overfitting: best {found[0]['best_robust_accuracy']:.3f}, "
+            f"final {found[0]['final_robust_accuracy']:.3f}, gap {gap:.3f} (validation, PGD-10)"
+        )
+    yield from found
+
+
+def _resolved(given: Given) -> config.Resolved:
+    flags = stage.chosen(given, [option.name for option in config.options()])
+    file: dict[str, Any] | None = None
+    name = "config file"
+    if given["config"]:
+        file, name = config.read(Path(given["config"])), f"from {Path(given['config']).name}"
+    elif given["resume"] and given["out"] and (Path(given["out"]) / "config.toml").exists():
+        # A run that goes on needs no option repeated; one that differs is refused by its folder.
+        file, name = config.read(Path(given["out"]) / "config.toml"), "the run's own"
+    return config.resolve(flags, file=file, file_name=name, preset=given["preset"])
+
+
+def _place(given: Given, settings: config.Settings) -> Path:
+    if given["out"]:
+        return Path(given["out"])
+    suffix = f"-{given['name']}" if given["name"] else ""
+    return Path("runs") / f"{settings.run_name}{suffix}"
+
+
+def _records(folder: RunFolder, settings: config.Settings, emit: str) -> Iterator[Record]:
+    from advkit.artifacts import checkpoint
+
+    suffix = "-ema" if settings.wa else ""
+    roles = {
+        "best": [f"best{suffix}"],
+        "final": [f"final{suffix}"],
+        "all": ["best", "best-ema", "final", "final-ema"],
+    }[emit]
+    rows = folder.rows()
+    seconds = round(sum(row["seconds"] for row in rows), 3)
+    for role in roles:
+        path = folder.checkpoint(role)
+        if path.exists():
+            info = checkpoint.read_info(path)
+            figures = {**info["metrics"], **_gap(rows, role), "seconds": seconds}
+            yield records.make(
+                "checkpoint",
+                path,
+                info["digest"],
+                run=folder.path.resolve().name,
+                data=settings.data,
+                arch=settings.arch,
+                method=settings.method,
+                role=role,
+                seed=settings.seed,
+                **figures,
+            )
+
+
+def _gap(rows: list[dict[str, Any]], role: str) -> dict[str, float]:
+    """Return best, final and their difference on the validation split."""
+    key = "val_robust_accuracy" + ("-ema" if role.endswith("-ema") else "")
+    values = [row[key] for row in rows if key in row]
+    if not values:
+        return {}
+    best, final = max(values), values[-1]
+    return {
+        "best_robust_accuracy": best,
+        "final_robust_accuracy": final,
+        "overfitting_gap": best - final,
+    }
+
+
+COMMAND = Command(
+    "train",
+    "Train a classifier: objective × labels × weight space, by name or one by one.",
+    (*config.options(), *OWN, options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
+    run,
+    listing=("objectives", "labels", "models", "data"),
+    example="advkit train --data digits --method adr",
+)
