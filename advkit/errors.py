@@ -1,14 +1,14 @@
 """The error tree and the one table of exit codes.
 
-    AdvkitError           1   the work failed for a reason not below
-      UsageError          2   unknown option, name or key; a device or package that is not there
-      InputError          3   an input is missing, empty, corrupt, of the wrong kind
-      MismatchError       4   inputs that do not fit together
-      NumericalError      5   NaN or infinity where none may be
-      StorageError        6   disk full, folder read-only or gone
-      BusyError           7   another run holds that output
-      Verdict             8   a verdict that was asked for came out negative
-      Stopped       128 + n   ended by signal n, state saved first
+AdvkitError           1   the work failed for a reason not below
+  UsageError          2   unknown option, name or key; a device or package that is not there
+  InputError          3   an input is missing, empty, corrupt, of the wrong kind
+  MismatchError       4   inputs that do not fit together
+  NumericalError      5   NaN or infinity where none may be
+  StorageError        6   disk full, folder read-only or gone
+  BusyError           7   another run holds that output
+  Verdict             8   a verdict that was asked for came out negative
+  Stopped       128 + n   ended by signal n, state saved first
 """
 
 from __future__ import annotations

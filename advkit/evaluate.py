@@ -118,9 +118,7 @@ def passes(model: nn.Module, settings: AttackSettings, classes: int) -> list[Pas
     if settings.attack == AUTOATTACK:
         from advkit.attacks import _autoattack
 
-        judge = _autoattack.Judge(
-            model, settings.threat, settings.version, classes, settings.seed
-        )
+        judge = _autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
 
         def runner(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
             return lambda x, y, _: judge.attack(name, x, y)
@@ -207,7 +205,7 @@ class Evaluation:
         return fitted(pixels(raw, self.device), tuple(self.info["model"]["input_shape"]))
 
     def _chunks(self, rows: Tensor) -> Sequence[Tensor]:
-        return rows.split(self.settings.batch_size) if len(rows) else ()
+        return torch.split(rows, self.settings.batch_size) if len(rows) else ()
 
     @torch.no_grad()
     def _clean_pass(self) -> None:
@@ -317,9 +315,7 @@ class Evaluation:
         )
 
     def _save(self, partial: Path) -> None:
-        tensors = {
-            "adversarial": self.adversarial, "norm": self.norm, "broken_by": self.broken_by
-        }
+        tensors = {"adversarial": self.adversarial, "norm": self.norm, "broken_by": self.broken_by}
         if self.saved is not None:
             tensors["images"] = self.saved
         checkpoint.write(partial, tensors, {**self._identity(), "done": list(self.done)})
@@ -468,4 +464,3 @@ def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
         options[key] = value
     return options
-

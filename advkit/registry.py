@@ -166,9 +166,7 @@ def _read(folder: str, path: Path) -> Part:
         problems.append("it has no docstring")
     help_line = doc.split("\n", 1)[0].strip()
     name = path.stem.replace("_", "-")
-    return Part(
-        folder, name, help_line, tuple(options.values()), _constants(tree), tuple(problems)
-    )
+    return Part(folder, name, help_line, tuple(options.values()), _constants(tree), tuple(problems))
 
 
 def _options(node: ast.FunctionDef) -> list[Option]:

@@ -23,17 +23,17 @@ class RunFolder:
     path: Path
 
     @property
-    def config(self) -> Path:
+    def config_file(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.toml"
 
     @property
-    def metrics(self) -> Path:
+    def metrics_file(self) -> Path:
         """One JSON line an epoch."""
         return self.path / "metrics.jsonl"
 
     @property
-    def state(self) -> Path:
+    def state_file(self) -> Path:
         """What `--resume` goes on from; gone when the run is done."""
         return self.path / "state.safetensors"
 
@@ -44,12 +44,10 @@ class RunFolder:
     @property
     def done(self) -> bool:
         """Whether the run went to its end."""
-        return self.checkpoint("final").exists() and self.config.exists()
+        return self.checkpoint("final").exists() and self.config_file.exists()
 
     @contextmanager
-    def opened(
-        self, wanted: Resolved, *, resume: bool, overwrite: bool
-    ) -> Iterator[bool]:
+    def opened(self, wanted: Resolved, *, resume: bool, overwrite: bool) -> Iterator[bool]:
         """Hold the folder and yield whether there is anything left to train.
 
         Raises:
@@ -58,16 +56,16 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         with files.lock(self.path):
-            if overwrite and self.config.exists():
+            if overwrite and self.config_file.exists():
                 self._clear()
             self._require_fresh(wanted, resume)
             files.folder(self.path)
-            if not self.config.exists():
-                files.write_text(self.config, wanted.toml())
+            if not self.config_file.exists():
+                files.write_text(self.config_file, wanted.toml())
             yield not self.done
 
     def _require_fresh(self, wanted: Resolved, resume: bool) -> None:
-        if not self.config.exists():
+        if not self.config_file.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
@@ -77,34 +75,38 @@ class RunFolder:
                 f"{self.path} holds a run with other options ({changed}): "
                 "choose another -o or --name, or --overwrite"
             )
-        if not self.done and not resume and (self.state.exists() or self.metrics.exists()):
+        if (
+            not self.done
+            and not resume
+            and (self.state_file.exists() or self.metrics_file.exists())
+        ):
             raise MismatchError(
                 f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
 
     def settings(self) -> config.Settings:
         """Return the settings of the run that lies here."""
-        return config.resolve({}, file=config.read(self.config)).settings
+        return config.resolve({}, file=config.read(self.config_file)).settings
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the metrics so far, a row an epoch."""
-        if not self.metrics.exists():
+        if not self.metrics_file.exists():
             return []
         try:
-            lines = self.metrics.read_text(encoding="utf-8").splitlines()
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
             return [json.loads(line) for line in lines]
         except ValueError:
-            raise InputError(f"{self.metrics}: corrupt: not JSON lines") from None
+            raise InputError(f"{self.metrics_file}: corrupt: not JSON lines") from None
 
     def keep_rows(self, epochs: int) -> None:
         """Drop rows of epochs that the saved state has not seen, and a torn last line."""
-        if self.metrics.exists():
-            lines = self.metrics.read_text(encoding="utf-8").splitlines()[:epochs]
-            files.write_text(self.metrics, "".join(f"{line}\n" for line in lines))
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()[:epochs]
+            files.write_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's metrics."""
-        files.append_line(self.metrics, json.dumps(row))
+        files.append_line(self.metrics_file, json.dumps(row))
 
     def _clear(self) -> None:
         for path in self.path.iterdir():

@@ -125,7 +125,8 @@ def step_size(text: str, eps: float) -> float:
 
 
 def _norm(delta: Tensor) -> Tensor:
-    return delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.dim() - 1))
+    flat: Tensor = delta.flatten(1).norm(dim=1)
+    return flat.view(-1, *[1] * (delta.dim() - 1))
 
 
 def _unit(delta: Tensor) -> Tensor:

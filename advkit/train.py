@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +18,19 @@ from advkit.data._batches import Batch, Batches
 from advkit.data._images import Images
 from advkit.data._split import first, validation
 from advkit.errors import InputError, MismatchError, NumericalError, Stopped
-from advkit.evaluate import accuracies
 from advkit.labels import Context
 from advkit.objectives import Given
 from advkit.reporting import Reporter
 from advkit.run_folder import RunFolder
 from advkit.schedules import learning_rate
+from advkit.selection import HeldOut, better
 from advkit.threat import Threat, parse_eps, step_size
+from advkit.training_state import Progress, pack, unpack
 from advkit.weights.ema import Ema
 
 VAL_SIZE = 1024
-VAL_STEPS = 10
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands: what `state.safetensors` holds beside tensors.
-
-    `epoch` and `step` count finished ones; step = steps per epoch means that only the
-    validation of that epoch is missing. `sums` are those of the current epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    best: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sums: Tensor = field(default_factory=lambda: torch.zeros(len(SUMS), dtype=torch.float64))
-
-
-SUMS = ("n", "loss", "clean", "adversarial", "entropy")
 
 
 class Trainer:
@@ -68,9 +50,11 @@ class Trainer:
         kept = first(images.labels, settings.limit)
         size = settings.val_size or min(VAL_SIZE, len(kept) // 5)
         training, held = validation(images.labels[kept], size, settings.split_seed)
-        self.images, self.held = images, kept[held]
+        self.images = images
         self.batches = Batches(images, kept[training], settings.batch_size, settings.seed, device)
         self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
+        attacked = self.threat if settings.attack_steps > 0 else None
+        self.held = HeldOut(images, kept[held], attacked, settings.seed)
         self.classes = len(images.classes)
         self._find_parts()
         self.model = models.build(
@@ -210,20 +194,22 @@ class Trainer:
         progress = self.progress
         row = self._averages()
         for role, model in self._candidates():
-            figures = self._validate(folder, model)
+            figures = self.held.measure(model, lambda: self._stop_if_asked(folder))
             row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
-            self._select(folder, role, model, figures)
+            if better(figures, progress.best.get(role)):
+                figures = {"epoch": progress.epoch + 1, "n": len(self.held.positions), **figures}
+                progress.best[role] = figures
+                self.write(folder, role, model, figures)
         seconds = time.monotonic() - started
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
         folder.add_row({"epoch": progress.epoch + 1, **row})
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.sums = torch.zeros(len(SUMS), dtype=torch.float64)
+        progress.next_epoch()
         self.save(folder)
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
 
     def _averages(self) -> dict[str, Any]:
-        sums = dict(zip(SUMS, self.progress.sums.tolist(), strict=True))
+        sums = self.progress.figures()
         n = max(sums["n"], 1)
         row = {
             "n": int(sums["n"]),
@@ -242,39 +228,6 @@ class Trainer:
         if self.settings.wa and self.ema:
             found.append(("best-ema", self.ema.model))
         return found
-
-    def _validate(self, folder: RunFolder, model: nn.Module) -> dict[str, float]:
-        """Clean and PGD-10 accuracy on the validation split, noise fixed over the epochs."""
-        figures: dict[str, float] = {}
-        chunk = max(self.settings.batch_size, 256)
-        clean = robust = 0
-        for start in range(0, len(self.held), chunk):
-            positions = self.held[start : start + chunk]
-            hits = accuracies(
-                model,
-                self.images,
-                positions,
-                self.threat if self.settings.attack_steps > 0 else None,
-                steps=VAL_STEPS,
-                generator=seeding.generator(self.settings.seed, "validation", start),
-            )
-            clean, robust = clean + hits[0], robust + hits[1]
-            self._stop_if_asked(folder)
-        figures["clean_accuracy"] = clean / len(self.held)
-        if self.settings.attack_steps > 0:
-            figures["robust_accuracy"] = robust / len(self.held)
-        return figures
-
-    def _select(
-        self, folder: RunFolder, role: str, model: nn.Module, figures: Mapping[str, float]
-    ) -> None:
-        """Keep the model if it is better than every earlier epoch (ties: the earlier)."""
-        key = "robust_accuracy" if "robust_accuracy" in figures else "clean_accuracy"
-        best = self.progress.best.get(role)
-        if best is None or figures[key] > best[key]:
-            metrics = {"epoch": self.progress.epoch + 1, "n": len(self.held), **figures}
-            self.progress.best[role] = metrics
-            self.write(folder, role, model, metrics)
 
     def _stop_if_asked(self, folder: RunFolder) -> None:
         signum = signals.pending()
@@ -330,29 +283,24 @@ class Trainer:
         def metrics(suffix: str) -> dict[str, Any]:
             found = {name: rows[-1].get(f"val_{name}{suffix}") for name in names}
             kept = {name: value for name, value in found.items() if value is not None}
-            return {"epoch": self.settings.epochs, "n": len(self.held), **kept}
+            return {"epoch": self.settings.epochs, "n": len(self.held.positions), **kept}
 
         if self.ema:
             self.write(folder, "final-ema", self.ema.model, metrics("-ema"))
         self.write(folder, "final", self.model, metrics(""))
-        folder.state.unlink(missing_ok=True)
+        folder.state_file.unlink(missing_ok=True)
 
     def save(self, folder: RunFolder) -> None:
         """Write everything that a resumed run needs."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.ema:
-            average = self.ema.model.state_dict()
-            tensors |= {f"ema.{name}": value for name, value in average.items()}
-        for name, parameter in self.model.named_parameters():
-            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{name}"] = buffer
         progress = self.progress
-        tensors["sums"] = progress.sums
+        tensors = pack(self.model, self._average(), self.optimizer, progress)
         description = self.describe(
             "state", epoch=progress.epoch, step=progress.step, best=progress.best
         )
-        checkpoint.write(folder.state, tensors, description)
+        checkpoint.write(folder.state_file, tensors, description)
+
+    def _average(self) -> nn.Module | None:
+        return self.ema.model if self.ema else None
 
     def restore(self, folder: RunFolder) -> None:
         """Go back to the saved state.
@@ -361,7 +309,7 @@ class Trainer:
             InputError: the state file is corrupt.
             MismatchError: it was made from other data.
         """
-        tensors, info = checkpoint.read(folder.state, "state")
+        tensors, info = checkpoint.read(folder.state_file, "state")
         if info["parents"][0]["digest"] != self.images.fingerprint:
             raise MismatchError(f"{folder.path}: the training data changed since this run began")
         if info["environment"] != self.environment:
@@ -370,17 +318,11 @@ class Trainer:
                 "rounding may differ from an uninterrupted run"
             )
         try:
-            self.model.load_state_dict(_below(tensors, "model."))
-            if self.ema:
-                self.ema.model.load_state_dict(_below(tensors, "ema."))
-            momentum = _below(tensors, "momentum.")
-            for name, parameter in self.model.named_parameters():
-                if name in momentum:
-                    buffer = torch.empty_like(parameter).copy_(momentum[name])
-                    self.optimizer.state[parameter]["momentum_buffer"] = buffer
+            sums = unpack(tensors, self.model, self._average(), self.optimizer)
         except RuntimeError as error:
-            raise InputError(f"{folder.state}: does not fit: {str(error).splitlines()[0]}") from None
-        self.progress = Progress(info["epoch"], info["step"], info["best"], tensors["sums"])
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{folder.state_file}: does not fit: {reason}") from None
+        self.progress = Progress(info["epoch"], info["step"], info["best"], sums)
         folder.keep_rows(info["epoch"])
 
 
@@ -406,25 +348,15 @@ def train(
     with folder.opened(resolved, resume=resume, overwrite=overwrite) as work:
         if not work:
             return False
-        images = data.load(
-            settings.data, "train", root=data_root, **settings.options_of("data")
-        )
+        images = data.load(settings.data, "train", root=data_root, **settings.options_of("data"))
         trainer = Trainer(settings, images, device=device, threads=threads, reporter=reporter)
-        if folder.state.exists():
+        if folder.state_file.exists():
             trainer.restore(folder)
         else:
             folder.keep_rows(0)
         trainer.fit(folder)
         trainer.finish(folder)
     return True
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _arguments(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ all its inputs at once (otherwise it gets them one by one).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -33,14 +33,16 @@ class Result:
     """What an analysis found.
 
     `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
-    `panels` draw the picture side by side; `histograms` serve a terminal.
+    `panels` draw the picture side by side; `histograms` serve a terminal; `text` is a table for
+    a person.
     """
 
     numbers: dict[str, float | int | str | None]
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Any, ...], ...] = ()
     panels: tuple[Panel, ...] = ()
-    histograms: tuple[Histogram, ...] = field(default=())
+    histograms: tuple[Histogram, ...] = ()
+    text: str = ""
 
 
 def conditions(logits: Logits) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ COLOURS = {
 }
 HATCHES = {"clean, wrong": "////", "adversarial, wrong": "////"}
 SUFFIXES = (".png", ".svg", ".pdf")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

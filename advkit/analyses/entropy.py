@@ -27,7 +27,8 @@ def entropy(probabilities: Tensor) -> Tensor:
     >>> round(float(entropy(torch.full((1, 4), 0.25))), 6) == round(math.log(4), 6)
     True
     """
-    return -torch.special.xlogy(probabilities, probabilities).sum(1)
+    total: Tensor = torch.special.xlogy(probabilities, probabilities).sum(1)
+    return -total
 
 
 def counted(values: Tensor, bins: int, top: float) -> tuple[int, ...]:

@@ -22,7 +22,25 @@ COLUMNS = (
 def analyze(inputs: Sequence[Logits]) -> Result:
     """List logits files, a row each, in the order given."""
     rows = tuple(_row(logits) for logits in inputs)
-    return Result({"files": len(rows)}, COLUMNS, rows)
+    return Result({"files": len(rows)}, COLUMNS, rows, text=_text(rows))
+
+
+def _text(rows: Sequence[tuple[Any, ...]]) -> str:
+    """Return the table as aligned text, accuracies in percent."""
+    lines = [("method", "checkpoint", "attack", "eps", "n", "clean %", "robust %")]
+    for row in rows:
+        _run, role, method, attack, eps, n = row[:6]
+        cells = (method, role, attack, eps or "", n)
+        lines.append((*map(str, cells), _percent(*row[6:9]), _percent(*row[9:12])))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    shown = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)) for x in lines]
+    return "\n".join(line.rstrip() for line in shown)
+
+
+def _percent(share: float | None, low: float | None, high: float | None) -> str:
+    if share is None or low is None or high is None:
+        return "-"
+    return f"{share * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
 
 
 def _row(logits: Logits) -> tuple[Any, ...]:

@@ -72,7 +72,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> list[Array]:
             name,
             str(tensor.dtype),
             tuple(tensor.shape),
-            memoryview(tensor.reshape(-1).view(torch.uint8).numpy()),
+            tensor.reshape(-1).view(torch.uint8).numpy().data,
         )
         for name, tensor in tensors.items()
     ]

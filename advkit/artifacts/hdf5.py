@@ -87,7 +87,7 @@ def read_logits(path: Path | str) -> Logits:
         InputError: missing, corrupt, of another kind, or holding impossible values.
     """
     arrays, info = _read(Path(path), "logits")
-    n, classes = _shape(path, arrays)
+    classes = _classes(path, arrays)
     labels = arrays["/labels"]
     if labels.size and (labels.min() < -1 or labels.max() >= classes):
         bad = int(np.flatnonzero((labels < -1) | (labels >= classes))[0])
@@ -114,7 +114,8 @@ def read_info(path: Path | str, kind: str) -> dict[str, Any]:
     return _read(Path(path), kind)[1]
 
 
-def _shape(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> tuple[int, int]:
+def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
+    """Check that the shapes agree and return C."""
     missing = {"/index", "/labels", "/clean/logits"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
@@ -127,7 +128,7 @@ def _shape(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> tupl
             raise InputError(f"{path}: {name} has shape {array.shape}, clean logits {n, classes}")
     if n == 0:
         raise InputError(f"{path}: holds no example")
-    return n, classes
+    return int(classes)
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -44,12 +45,9 @@ def pgd(
 
     Source: Madry et al., ICLR 2018, section 2.1; ADR, eq. 2.
     """
-    x_adv = x
-    for x_adv, logits in _iterates(
-        model, x, y, threat, steps, step_size, loss, random_start, generator
-    ):
-        del logits  # only the evaluation role looks at them
-    return x_adv
+    path = _iterates(model, x, y, threat, steps, step_size, loss, random_start, generator)
+    last, _ = deque(path, maxlen=1).pop()
+    return last
 
 
 def attack(
@@ -101,7 +99,9 @@ def _iterates(
     generator: Generator | None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield (iterate, its logits) with the start first; the last one has no logits yet."""
-    kind = {True: "uniform", False: "none"}.get(random_start, random_start)  # type: ignore[call-overload]
+    kind = random_start
+    if not isinstance(kind, str):
+        kind = "uniform" if kind else "none"
     size = threat.eps / 4 if step_size is None else step_size
     x_adv = threat.start(x, kind, generator)
     with modes.frozen(model):

@@ -10,8 +10,8 @@ from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
-from advkit.cli.options import Command, Given, Option
-from advkit.registry import Part
+from advkit.cli.options import Command, Given
+from advkit.registry import Option, Part
 
 if TYPE_CHECKING:
     from advkit.analyses import Result
@@ -102,12 +102,20 @@ class Analysis:
         named = {"analysis": self.part.name, "input": records.relative(inputs[0].path)}
         if len(inputs) > 1 or self.part.constants.get("COMPARES", False):
             named = {"analysis": self.part.name}
-        return records.make("analysis", self.out, digest, **named, **result.numbers)
+        rows = {}
+        if result.text:  # a table small enough to read is small enough for the record
+            lines = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+            rows = {"rows": lines}
+        return records.make("analysis", self.out, digest, **named, **result.numbers, **rows)
 
     def _draw_text(self, result: Result) -> None:
         import sys
 
-        if self.given["quiet"] or not sys.stderr.isatty():
+        if self.given["quiet"]:
+            return
+        if result.text:
+            print(result.text, file=sys.stderr)
+        if not sys.stderr.isatty():
             return
         from advkit.analyses import _plot
 

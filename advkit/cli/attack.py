@@ -10,8 +10,9 @@ from advkit import config, registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
-from advkit.cli.options import Command, Given, Option
+from advkit.cli.options import Command, Given
 from advkit.errors import MismatchError, UsageError, Verdict
+from advkit.registry import Option
 from advkit.threat import parse_eps
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def _judge(given: Given, record: Record) -> None:
         raise Verdict(f"{record['path']}: robust accuracy {robust:.4f} is under {least:g}")
 
 
-def _settings(
-    given: Given, source: Record, path: Path
-) -> tuple[AttackSettings, dict[str, Any]]:
+def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings, dict[str, Any]]:
     from advkit import evaluate
     from advkit.artifacts import checkpoint
 
@@ -140,9 +139,7 @@ def _place(path: Path, settings: AttackSettings, info: dict[str, Any]) -> Path:
     return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
 
 
-def _logits(
-    given: Given, path: Path, settings: AttackSettings, out: Path
-) -> tuple[Logits, float]:
+def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tuple[Logits, float]:
     """Return the logits in place at `out`, made now or found there, and the seconds it took."""
     import time
 

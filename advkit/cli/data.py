@@ -7,8 +7,9 @@ from pathlib import Path
 
 from advkit import registry
 from advkit.cli import options
-from advkit.cli.options import Command, Given, Option
+from advkit.cli.options import Command, Given
 from advkit.errors import UsageError
+from advkit.registry import Option
 
 IMAGE_SIZE = Option("image_size", "int", None, "of folder:DIR", "Data")
 

@@ -10,8 +10,9 @@ from advkit import config, method
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
-from advkit.cli.options import Command, Given, Option
+from advkit.cli.options import Command, Given
 from advkit.errors import UsageError
+from advkit.registry import Option
 
 if TYPE_CHECKING:
     from advkit.run_folder import RunFolder

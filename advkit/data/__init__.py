@@ -13,9 +13,7 @@ from advkit.data._images import Images
 from advkit.errors import InputError, UsageError
 
 
-def load(
-    text: str, split: str, *, root: str | Path | None = None, **options: Any
-) -> Images:
+def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> Images:
     """Load one split (`train` or `test`) of a data set.
 
     Args:

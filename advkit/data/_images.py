@@ -68,8 +68,8 @@ class Images:
         """Digest of pixels, labels and class names in their order."""
         sha = hashlib.sha256()
         sha.update(repr((tuple(self.images.shape), self.classes)).encode())
-        sha.update(memoryview(self.images.contiguous().reshape(-1).numpy()))
-        sha.update(memoryview(self.labels.contiguous().numpy()).cast("B"))
+        sha.update(self.images.contiguous().numpy().data)
+        sha.update(self.labels.contiguous().numpy().data)
         return f"sha256:{sha.hexdigest()}"
 
     @cached_property

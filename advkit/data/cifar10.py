@@ -36,9 +36,7 @@ def load(root: Path, split: str) -> Images:
         ) from None
     images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor(source.targets)
-    return Images(
-        "cifar10", split, images, labels, tuple(source.classes), 4, True, STATISTICS
-    )
+    return Images("cifar10", split, images, labels, tuple(source.classes), 4, True, STATISTICS)
 
 
 def fetch(root: Path) -> None:

@@ -65,7 +65,7 @@ def _files(folder: Path) -> list[Path]:
     return found
 
 
-def _decode(path: Path, size: int | None) -> np.ndarray:  # type: ignore[type-arg]
+def _decode(path: Path, size: int | None) -> np.ndarray:
     """Return one image as uint8 (H, W) or (H, W, 3)."""
     try:
         with Image.open(path) as opened:
@@ -84,7 +84,7 @@ def _resized(image: Image.Image, size: int) -> Image.Image:
     return image.resize((wide, high), kind).crop((left, top, left + size, top + size))
 
 
-def _stack(decoded: list[np.ndarray]) -> Tensor:  # type: ignore[type-arg]
+def _stack(decoded: list[np.ndarray]) -> Tensor:
     grey = all(image.ndim == 2 for image in decoded)
     if grey:
         return torch.from_numpy(np.stack(decoded))[:, None]

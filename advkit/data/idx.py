@@ -36,7 +36,7 @@ def load(root: Path, split: str) -> Images:
     return Images("idx", split, torch.from_numpy(pixels)[:, None], labels, names, 2, False)
 
 
-def _read(root: Path, name: str, dimensions: int) -> np.ndarray:  # type: ignore[type-arg]
+def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
     path, raw = _bytes(root, name)
     header = 4 + 4 * dimensions
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):

@@ -29,8 +29,9 @@ def rectify(logits: Tensor, y: Tensor, tau: float, lam: float) -> Tensor:
         tau: temperature τ > 0.
         lam: interpolation λ in [0, 1].
 
-    >>> rectify(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), 2.0, 0.8).round(decimals=4)
-    tensor([[0.5640, 0.2208, 0.1339]])
+    >>> logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    >>> rectify(logits, torch.tensor([0]), tau=2.0, lam=0.8)
+    tensor([[0.5640, 0.2208, 0.1339, 0.0812]])
 
     Source: ADR, equations 3 to 5; equal to the authors' `src/adr.py`.
     """

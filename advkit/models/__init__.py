@@ -43,12 +43,10 @@ def build(
         net: nn.Module = module.build(
             classes, channels=channels, statistics=statistics, **{**options, **numbers}
         )
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return net.to(memory_format=torch.channels_last)
 
 
-def load(
-    path: Path | str, device: torch.device | str = "cpu"
-) -> tuple[nn.Module, dict[str, Any]]:
+def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild the net of a checkpoint, in eval mode: (model, description).
 
     Raises:
@@ -60,9 +58,7 @@ def load(
     return model.to(device).eval(), info
 
 
-def restore(
-    tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: object
-) -> nn.Module:
+def restore(tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: object) -> nn.Module:
     """Build the net that a description names and fill it.
 
     Raises:

@@ -28,8 +28,8 @@ class PreActBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
         kept = self.shortcut(out) if self.changes else x
-        out = self.conv2(self.act(self.bn2(self.conv1(out))))
-        return out + kept
+        changed: Tensor = self.conv2(self.act(self.bn2(self.conv1(out))))
+        return changed + kept
 
 
 class PreActResNet18(Net):

@@ -30,8 +30,8 @@ class WideBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
         kept = self.convShortcut(out) if self.changes else x
-        out = self.conv2(self.act(self.bn2(self.conv1(out))))
-        return out + kept
+        changed: Tensor = self.conv2(self.act(self.bn2(self.conv1(out))))
+        return changed + kept
 
 
 class Group(nn.Module):

@@ -33,7 +33,7 @@ class Ema:
         if not 0 <= decay < 1:
             raise UsageError(f"--ema-decay {decay} is not in [0, 1)")
         self.decay = decay
-        self._average: Any = get_ema_multi_avg_fn(decay)
+        self._average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self.model = copy.deepcopy(student).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -41,9 +41,7 @@ class Ema:
         """Move one step towards the student."""
         mine, theirs = _tensors(self.model), _tensors(student)
         floating = [name for name, tensor in mine.items() if tensor.is_floating_point()]
-        self._average(
-            [mine[name] for name in floating], [theirs[name] for name in floating], 0
-        )
+        self._average([mine[name] for name in floating], [theirs[name] for name in floating], 0)
         for name in mine.keys() - set(floating):
             mine[name].copy_(theirs[name])
 

@@ -1,0 +1,90 @@
+"""What a stopped run needs to go on as if it had never stopped.
+
+Random streams are functions of (seed, epoch, step), see `seeding`, and schedules of the
+iteration, so tensors and two counters are the whole state. AWP-like perturbations are
+transient: a state is only ever packed between two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SUMS = ("n", "loss", "clean", "adversarial", "entropy")
+"""What is summed over the examples of an epoch."""
+
+
+def _no_sums() -> Tensor:
+    return torch.zeros(len(SUMS), dtype=torch.float64)
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    `epoch` and `step` count finished ones; a step equal to the steps of an epoch means that
+    only that epoch's validation is missing. `best` maps a role to the metrics of its
+    checkpoint; `sums` (5,) float64 are those of the current epoch, see `SUMS`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sums: Tensor = field(default_factory=_no_sums)
+
+    def next_epoch(self) -> None:
+        """Close the current epoch."""
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, _no_sums()
+
+    def figures(self) -> dict[str, float]:
+        """Return the epoch's sums by name."""
+        return dict(zip(SUMS, self.sums.tolist(), strict=True))
+
+
+def pack(
+    model: nn.Module, average: nn.Module | None, optimizer: torch.optim.SGD, progress: Progress
+) -> dict[str, Tensor]:
+    """Return every tensor of the state under one flat naming."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"ema.{name}": value for name, value in average.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer
+    tensors["sums"] = progress.sums
+    return tensors
+
+
+def unpack(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.SGD,
+) -> Tensor:
+    """Fill model, average and optimizer in place; return the epoch's sums.
+
+    Raises:
+        RuntimeError: the tensors are not those of this model.
+    """
+    model.load_state_dict(_below(tensors, "model."))
+    if average is not None:
+        average.load_state_dict(_below(tensors, "ema."))
+    momentum = _below(tensors, "momentum.")
+    for name, parameter in model.named_parameters():
+        if name in momentum:
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    return tensors["sums"]
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
