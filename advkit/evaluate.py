@@ -6,8 +6,7 @@ finite) and judged by a forward pass of our own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,134 +14,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from advkit import modes, registry, seeding
+from advkit import modes, registry
 from advkit.artifacts import checkpoint, provenance
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
+from advkit.attack_plan import AUTOATTACK, FILL_STEPS, AttackSettings, Pass, attack_names, passes
 from advkit.attacks import pgd
 from advkit.data._images import Images, pixels
 from advkit.data._split import first
-from advkit.errors import AdvkitError, MismatchError, NumericalError, UsageError
+from advkit.errors import AdvkitError, MismatchError, NumericalError
 from advkit.reporting import Reporter
 from advkit.stats import wilson
 from advkit.threat import SLACK, Threat, parse_eps
-
-FILL_STEPS = 20
-AUTOATTACK = "autoattack"
-
-
-@dataclass(frozen=True)
-class AttackSettings:
-    """What an evaluation is: the attack, its threat, and on what.
-
-    `attack` is `autoattack` or a part's name; `options` are the part's own; `eps` is text, so
-    that 8/255 stays exact.
-    """
-
-    attack: str
-    norm: str
-    eps: str
-    data: str
-    seed: int = 0
-    batch_size: int = 250
-    version: str = "standard"
-    limit: int | None = None
-    save_images: bool = False
-    options: Mapping[str, Any] | None = None
-
-    @property
-    def threat(self) -> Threat:
-        """The norm ball.
-
-        Raises:
-            UsageError: ε or norm make no sense.
-        """
-        return Threat(self.norm, parse_eps(self.eps, self.norm))
-
-    def described(self) -> dict[str, Any]:
-        """The configuration as the artifact carries it: without paths."""
-        common = {
-            "attack": self.attack,
-            "data": registry.split_path(self.data)[0],
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "limit": self.limit,
-        }
-        if self.attack == "none":
-            return common
-        common |= {"norm": self.norm, "eps": self.eps, "save_images": self.save_images}
-        if self.attack == AUTOATTACK:
-            return {**common, "version": self.version}
-        return {**common, **(self.options or {})}
-
-    @property
-    def file_stem(self) -> str:
-        """What the output is called behind the checkpoint's name."""
-        words = [self.attack]
-        if self.attack == AUTOATTACK and self.version != "standard":
-            words.append(self.version)
-        if self.attack != "none":
-            words += [self.norm, self.eps.replace("/", "-")]
-        if self.limit:
-            words.append(f"n{self.limit}")
-        return "-".join(words)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One attack over the examples: `run(x, y, name of the batch)` gives adversarial images.
-
-    `judges`: a misclassification counts as broken by it. `everyone`: it also visits examples
-    that were wrong when clean, and its logits stand for all whom nothing broke.
-    """
-
-    name: str
-    run: Callable[[Tensor, Tensor, int], Tensor]
-    judges: bool
-    everyone: bool
-
-
-def attack_names(settings: AttackSettings, classes: int) -> list[str]:
-    """Return the attacks that judge, in their order."""
-    if settings.attack == "none":
-        return []
-    if settings.attack != AUTOATTACK:
-        return [settings.attack]
-    from advkit.attacks import _autoattack
-
-    return list(_autoattack.attacks(settings.version, classes))
-
-
-def passes(model: nn.Module, settings: AttackSettings, classes: int) -> list[Pass]:
-    """Return the passes of an evaluation, in their order."""
-    names = attack_names(settings, classes)
-    if settings.attack == AUTOATTACK:
-        from advkit.attacks import _autoattack
-
-        judge = _autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
-
-        def runner(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-            return lambda x, y, _: judge.attack(name, x, y)
-
-        fill = _part_runner(model, "pgd", settings, {"steps": FILL_STEPS})
-        judges = [Pass(name, runner(name), True, False) for name in names]
-        return [*judges, Pass("pgd for the rest", fill, False, True)]
-    return [
-        Pass(name, _part_runner(model, name, settings, settings.options or {}), True, True)
-        for name in names
-    ]
-
-
-def _part_runner(
-    model: nn.Module, name: str, settings: AttackSettings, options: Mapping[str, Any]
-) -> Callable[[Tensor, Tensor, int], Tensor]:
-    attack = registry.load("attacks", name).attack
-
-    def run(x: Tensor, y: Tensor, batch: int) -> Tensor:
-        generator = seeding.generator(settings.seed, "evaluation", name, batch)
-        found: Tensor = attack(model, x, y, settings.threat, generator=generator, **options)
-        return found
-
-    return run
 
 
 class Evaluation:
@@ -198,6 +80,7 @@ class Evaluation:
             for number, each in enumerate(plan):
                 if number >= self.done[0]:
                     self._attack_pass(number, each, partial)
+        self._note_disagreement()
         return self._logits()
 
     def _x(self, rows: Tensor) -> Tensor:
@@ -276,6 +159,16 @@ class Evaluation:
         self.norm[rows[kept]] = norm.float().cpu()[kept]
         if self.saved is not None:
             self.saved[rows[kept]] = x_adv.to(self.saved.device)[kept]
+
+    def _note_disagreement(self) -> None:
+        """Tell of examples that AutoAttack left standing and the last PGD pass did not."""
+        standing = self.broken_by == ROBUST
+        fell = int((standing & (self.adversarial.argmax(1) != self.labels)).sum())
+        if fell and self.settings.attack == AUTOATTACK:
+            self.reporter.note(
+                f"PGD-{FILL_STEPS} broke {fell} of {int(standing.sum())} examples that AutoAttack "
+                "left standing; verdicts and accuracies stay AutoAttack's"
+            )
 
     def _logits(self) -> Logits:
         settings = self.settings
@@ -447,20 +340,3 @@ def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NumericalError(f"{where}: {name} holds NaN or infinity")
-
-
-def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of an attack with its defaults filled in.
-
-    Raises:
-        UsageError: unknown attack, or an option that it does not have.
-    """
-    part = registry.part("attacks", name)
-    options = {option.name: option.default for option in part.options}
-    for key, value in given.items():
-        if value is None:
-            continue
-        if key not in options:
-            raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
-        options[key] = value
-    return options

@@ -27,6 +27,8 @@ HATCHES = {"clean, wrong": "////", "adversarial, wrong": "////"}
 SUFFIXES = (".png", ".svg", ".pdf")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -37,6 +39,8 @@ STYLE: dict[Any, Any] = {
 }
 PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""
+HEADROOM = 1.35
+"""Of a histogram's axis over its highest bar, so that the legend has a place."""
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -76,6 +80,7 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
         )
         for row, (name, result) in zip(axes, results, strict=True):
             _fill(row, name, result.panels)
+        _legends(figure, [each for each in axes.flat if each.get_visible()])
         stamp = {"Date": None} if path.suffix == ".svg" else {}
         stamp = {"CreationDate": None} if path.suffix == ".pdf" else stamp
         with files.replacing(path) as temporary:
@@ -88,7 +93,18 @@ def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
         panel(axes)
     for axes in row[len(panels) :]:
         axes.set_visible(False)
-    row[0].set_title(f"{name}\n{row[0].get_title()}".strip(), loc="left", fontsize=9)
+    row[0].set_title(f"{name}\n{row[0].get_title(loc='left')}".strip())
+
+
+def _legends(figure: Any, axes: Sequence[Any]) -> None:
+    """Draw one legend below everything where all panels share it, else one in each panel."""
+    labels = [each.get_legend_handles_labels() for each in axes]
+    if len(axes) > 1 and all(names == labels[0][1] for _, names in labels):
+        figure.legend(*labels[0], loc="outside lower center", ncols=len(labels[0][1]), fontsize=8)
+        return
+    for each, (handles, names) in zip(axes, labels, strict=True):
+        if names:
+            each.legend(handles, names, fontsize=8)
 
 
 def histogram(data: Histogram, xlabel: str) -> Panel:
@@ -103,14 +119,15 @@ def histogram(data: Histogram, xlabel: str) -> Panel:
                 shares,
                 data.edges,
                 fill=True,
-                alpha=0.25,
-                color=colour,
+                facecolor=f"{colour}40",
+                edgecolor=colour,
+                linewidth=1.2,
                 hatch=HATCHES.get(series),
+                label=f"{series} (n = {sum(counts)})",
             )
-            axes.stairs(shares, data.edges, color=colour, linewidth=1.4, label=series)
         axes.set(xlabel=xlabel, ylabel="share of examples", title=data.title)
         axes.set_xlim(data.edges[0], data.edges[-1])
-        axes.legend(fontsize=8)
+        axes.set_ylim(0, axes.dataLim.ymax * HEADROOM or 1)
 
     return draw
 

@@ -155,8 +155,8 @@ def _diagram(name: str, bins: Bins) -> Panel:
         hits = (bins.accuracy * bins.count).round().int().tolist()
         ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
         accuracy = bins.accuracy.tolist()
-        below = [a - low for a, (low, _) in zip(accuracy, ends, strict=True)]
-        above = [high - a for a, (_, high) in zip(accuracy, ends, strict=True)]
+        below = [max(a - low, 0) for a, (low, _) in zip(accuracy, ends, strict=True)]
+        above = [max(high - a, 0) for a, (_, high) in zip(accuracy, ends, strict=True)]
         share = (bins.count / bins.count.sum()).tolist()
         width = (bins.high - bins.low).tolist()
         colour = COLOURS[name]
@@ -172,6 +172,5 @@ def _diagram(name: str, bins: Bins) -> Panel:
             xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy",
             title=f"{name}, ECE {bins.error:.3f}",
         )  # fmt: skip
-        axes.legend(fontsize=7, loc="upper left")
 
     return draw

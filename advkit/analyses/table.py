@@ -27,7 +27,9 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 
 def _text(rows: Sequence[tuple[Any, ...]]) -> str:
     """Return the table as aligned text, accuracies in percent."""
-    lines = [("method", "checkpoint", "attack", "eps", "n", "clean %", "robust %")]
+    lines: list[tuple[str, ...]] = [
+        ("method", "checkpoint", "attack", "eps", "n", "clean %", "robust %")
+    ]
     for row in rows:
         _run, role, method, attack, eps, n = row[:6]
         cells = (method, role, attack, eps or "", n)

@@ -17,7 +17,7 @@ from advkit.threat import parse_eps
 
 if TYPE_CHECKING:
     from advkit.artifacts.hdf5 import Logits
-    from advkit.evaluate import AttackSettings
+    from advkit.attack_plan import AttackSettings
 
 VERSIONS = ("standard", "plus", "rand")
 OWN = (
@@ -89,20 +89,20 @@ def _judge(given: Given, record: Record) -> None:
 
 
 def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings, dict[str, Any]]:
-    from advkit import evaluate
+    from advkit import attack_plan
     from advkit.artifacts import checkpoint
 
     info = checkpoint.read_info(path)
     trained = info["config"]
-    name = given["attack"] or evaluate.AUTOATTACK
+    name = given["attack"] or attack_plan.AUTOATTACK
     parts = [option.name for option in _part_options()]
     extra = stage.chosen(given, parts)
     if given["attack"]:
-        extra = evaluate.part_options(name, extra)
+        extra = attack_plan.part_options(name, extra)
     else:
         for key in (key for key, value in extra.items() if value is not None):
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --autoattack")
-    settings = evaluate.AttackSettings(
+    settings = attack_plan.AttackSettings(
         attack=name,
         norm=given["norm"] or trained["norm"],
         eps=given["eps"] or trained["eps"],

@@ -40,6 +40,7 @@ class Lines(Quiet):
         self.what, self.total, self.done, self.figures = "", 0, 0, dict[str, Any]()
         self.began = self.last = 0.0
         self.first = 0
+        self.spoken = ""
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Remember what is going on."""
@@ -68,7 +69,10 @@ class Lines(Quiet):
         left = (self.total - self.done) * seconds / max(self.done - self.first, 1)
         clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
         words = [f"{self.what} {self.done}/{self.total}", *described(self.figures), clock]
-        say(self.stage, ", ".join(words))
+        line = ", ".join(words)
+        if line != self.spoken:
+            say(self.stage, line)
+        self.spoken = line
 
 
 class Bars(Quiet):

@@ -1,0 +1,45 @@
+# One verb for each need; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(abspath $(BIN)):$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help install demo check test test-slow docs bench clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY)  ## make .venv with everything in it (about 5 GB, minutes)
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+demo: install  ## natural training, AT and ADR on digits under AutoAttack, side by side (minutes)
+	recipes/digits-demo.sh demo
+
+check: install  ## formatting, lint, types, generated docs
+	ruff format --check .
+	ruff check .
+	mypy
+	python docs/generate.py --check
+
+test: install  ## the test suite (under two minutes)
+	pytest -n 2 -m 'not slow'
+
+test-slow: install  ## the tests that take minutes
+	pytest -n 2 -m slow
+
+docs: install  ## rewrite the generated pages
+	python docs/generate.py
+
+bench: install  ## time what advkit claims to be fast
+	python benchmarks/step.py
+
+clean:  ## remove what runs and builds left behind
+	rm -rf demo runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
