@@ -62,7 +62,7 @@ class AttackSettings:
 
     @property
     def file_stem(self) -> str:
-        """What the output is called behind the checkpoint's name."""
+        """What the output is called behind the checkpoint's name: attack and what is unusual."""
         words = [self.attack]
         if self.attack == AUTOATTACK and self.version != "standard":
             words.append(self.version)
@@ -70,6 +70,12 @@ class AttackSettings:
             words += [self.norm, self.eps.replace("/", "-")]
         if self.limit:
             words.append(f"n{self.limit}")
+        if self.seed:
+            words.append(f"s{self.seed}")
+        if self.attack != AUTOATTACK:
+            defaults = part_options(self.attack, {})
+            changed = {k: v for k, v in (self.options or {}).items() if v != defaults[k]}
+            words += [f"{key}-{value}".replace("/", "-") for key, value in changed.items()]
         return "-".join(words)
 
 

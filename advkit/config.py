@@ -153,15 +153,7 @@ def options() -> tuple[Option, ...]:
             each.name, kind, each.default, meta["help"], meta["panel"], meta["choices"]
         )
     for folder in PART_FOLDERS:
-        for part in registry.parts(folder).values():
-            for option in part.options:
-                owners = f"({part.name})"
-                if option.name in found:
-                    owners = f"{found[option.name].help.rpartition('(')[2][:-1]}, {part.name})"
-                    owners = f"({owners}"
-                text = f"{option.help.rstrip('.')} {owners}"
-                panel = f"{registry.NOUNS[folder].capitalize()} options"
-                found[option.name] = dataclasses.replace(option, help=text, panel=panel)
+        found.update({option.name: option for option in registry.shared_options(folder)})
     return tuple(found.values())
 
 

@@ -13,7 +13,7 @@ import ast
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -98,6 +98,28 @@ def part(folder: str, name: str) -> Part:
     if name not in shelf:
         raise unknown(NOUNS[folder], name, shelf)
     return shelf[name]
+
+
+@cache
+def shared_options(folder: str) -> tuple[Option, ...]:
+    """Options of all parts of a folder, one each, saying whose they are.
+
+    Where parts disagree on a default, the option has none and its help lists them.
+    """
+    owners: dict[str, list[tuple[str, Option]]] = {}
+    for each in parts(folder).values():
+        for option in each.options:
+            owners.setdefault(option.name, []).append((each.name, option))
+    panel = f"{NOUNS[folder].capitalize()} options"
+    found = []
+    for shared in owners.values():
+        option = shared[0][1]
+        agreed = all(other.default == option.default for _, other in shared)
+        names = [name if agreed else f"{name}: {other.default}" for name, other in shared]
+        text = f"{option.help} ({', '.join(names)})"
+        default = option.default if agreed else None
+        found.append(replace(option, default=default, help=text, panel=panel))
+    return tuple(found)
 
 
 def load(folder: str, name: str) -> ModuleType:
@@ -196,7 +218,7 @@ def _argument_help(doc: str) -> dict[str, str]:
         return {}
     entries = re.split(r"^    (?=\w+:)", block[1], flags=re.MULTILINE)
     pairs = (entry.split(":", 1) for entry in entries if ":" in entry)
-    return {name.strip(): " ".join(text.split()) for name, text in pairs}
+    return {name.strip(): " ".join(text.split()).rstrip(".") for name, text in pairs}
 
 
 def _constants(tree: ast.Module) -> dict[str, Any]:

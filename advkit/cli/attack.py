@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from advkit.artifacts.hdf5 import Logits
     from advkit.attack_plan import AttackSettings
 
+PARTS = registry.shared_options("attacks")
 VERSIONS = ("standard", "plus", "rand")
 OWN = (
     Option("autoattack", "bool", None, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square", "Actions"),
@@ -34,17 +35,6 @@ OWN = (
     Option("save_images", "bool", None, "keep the adversarial images too", "Actions"),
     Option("fail_under", "float", None, "exit 8 if robust accuracy is below this", "Attack"),
 )
-
-
-def _part_options() -> tuple[Option, ...]:
-    found: dict[str, Option] = {}
-    for part in registry.parts("attacks").values():
-        for option in part.options:
-            text = f"{option.help.rstrip('.')} ({part.name}: {option.default})"
-            found[option.name] = Option(
-                option.name, option.kind, None, text, "Attack", option.choices
-            )
-    return tuple(found.values())
 
 
 def run(given: Given) -> Iterator[Record]:
@@ -95,8 +85,7 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
     info = checkpoint.read_info(path)
     trained = info["config"]
     name = given["attack"] or attack_plan.AUTOATTACK
-    parts = [option.name for option in _part_options()]
-    extra = stage.chosen(given, parts)
+    extra = stage.chosen(given, [option.name for option in PARTS])
     if given["attack"]:
         extra = attack_plan.part_options(name, extra)
     else:
@@ -228,7 +217,7 @@ def _record(logits: Logits, out: Path, checkpoint: Path, seconds: float) -> Reco
 COMMAND = Command(
     "attack",
     "Attack checkpoints and write clean and adversarial logits with a verdict per example.",
-    (*OWN, *_part_options(), options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
+    (*OWN, *PARTS, options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
     run,
     argument="[CHECKPOINT]...",
     listing=("attacks",),

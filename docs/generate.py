@@ -1,0 +1,97 @@
+"""Write docs/cli.md from the commands and the registry; with --check, say if it is stale."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from advkit import method, registry
+from advkit.cli.app import COMMANDS, GROUPS
+from advkit.cli.options import SHORT, Command
+from advkit.registry import Option
+
+PAGE = Path(__file__).parent / "cli.md"
+TITLES = {
+    "labels": "Label sources (`--labels`)",
+    "objectives": "Objectives (`--objective`)",
+    "models": "Architectures (`--arch`)",
+    "data": "Data sets (`--data`)",
+    "attacks": "Attacks (`advkit attack --attack`)",
+    "analyses": "Analyses (`advkit analyze`)",
+}
+
+
+def page() -> str:
+    """Return the whole page."""
+    lines = [
+        "# Commands and parts",
+        "",
+        "Made by `make docs` from the code; `make check` fails where it is stale. Defaults that a",
+        "data set or a preset changes are listed by `advkit presets`.",
+        "",
+    ]
+    for command in COMMANDS:
+        lines += _command(command.name, command)
+    for group, (text, commands) in GROUPS.items():
+        lines += [f"## advkit {group}", "", text, ""]
+        for command in commands:
+            lines += _command(f"{group} {command.name}", command, "###")
+    lines += ["## Methods (`--method`)", "", "| name | objective | labels |", "|---|---|---|"]
+    for name, (objective, labels) in method.BASES.items():
+        lines.append(f"| `{name}` | `{objective}` | `{labels}` |")
+    lines += [
+        "",
+        "Each also with `-wa` behind it: the weight average is selected and reported.",
+        "",
+    ]
+    for folder, title in TITLES.items():
+        lines += [f"## {title}", "", *_parts(folder), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _command(name: str, command: Command, level: str = "##") -> Iterator[str]:
+    yield f"{level} advkit {name}{' ' + command.argument if command.argument else ''}"
+    yield from ("", command.help, "")
+    if command.example:
+        yield from ("```sh", command.example, "```", "")
+    yield from ("| option | | default |", "|---|---|---|")
+    for option in command.every:
+        yield _row(option)
+    yield ""
+
+
+def _row(option: Option) -> str:
+    flags = f"`{option.flag}`" + (f" `{SHORT[option.name]}`" if option.name in SHORT else "")
+    kind = ", ".join(f"`{each}`" for each in option.choices) or option.kind
+    default = "" if option.default in (None, "") else f"`{_word(option.default)}`"
+    return f"| {flags} {_safe(kind)} | {_safe(option.help)} | {default} |"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parts(folder: str) -> Iterator[str]:
+    for part in registry.parts(folder).values():
+        options = ", ".join(f"`{option.flag}`" for option in part.options)
+        yield f"- **`{part.name}`**: {part.help}" + (f" Options: {options}." if options else "")
+
+
+def _safe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    if "--check" not in sys.argv:
+        PAGE.write_text(page(), encoding="utf-8")
+        return 0
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page():
+        return 0
+    print("docs/cli.md is stale: run `make docs`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
