@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from advkit.errors import InputError, StorageError
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
+CHUNK_BYTES = 8 << 20
+LIBVER = ("v110", "v110")
 DTYPES = {
     "/index": "int64",
     "/labels": "int64",
@@ -86,7 +89,7 @@ def read_logits(path: Path | str) -> Logits:
     Raises:
         InputError: missing, corrupt, of another kind, or holding impossible values.
     """
-    arrays, info = _read(Path(path), "logits")
+    arrays, info = read_arrays(Path(path), "logits", DTYPES)
     classes = _classes(path, arrays)
     labels = arrays["/labels"]
     if labels.size and (labels.min() < -1 or labels.max() >= classes):
@@ -111,7 +114,7 @@ def read_logits(path: Path | str) -> Logits:
 
 def read_info(path: Path | str, kind: str) -> dict[str, Any]:
     """Read the description of an HDF5 artifact, with its digest checked."""
-    return _read(Path(path), kind)[1]
+    return read_arrays(Path(path), kind, DTYPES)[1]
 
 
 def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
@@ -138,9 +141,9 @@ def _write(
     text = provenance.canonical({**description, "digest": digest})
     with files.replacing(path) as temporary:
         try:
-            with h5py.File(temporary, "w", libver=("v110", "v110"), track_order=False) as file:
+            with h5py.File(temporary, "w", libver=LIBVER) as file:
                 for name, array in arrays.items():
-                    chunk = (min(CHUNK, max(1, len(array))), *array.shape[1:])
+                    chunk = chunk_shape(array.shape, array.itemsize)
                     file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
                 file.attrs["advkit"] = text
         except RuntimeError as error:  # h5py's word for a disk that is full at close
@@ -148,7 +151,26 @@ def _write(
     return digest
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
+def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return whole rows, at most `CHUNK` of them and about `CHUNK_BYTES`."""
+    row = itemsize * math.prod(shape[1:])
+    return max(1, min(CHUNK, shape[0], CHUNK_BYTES // max(row, 1))), *shape[1:]
+
+
+def read_arrays(
+    path: Path, kind: str, dtypes: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
+    """Read the named arrays that are there, and the description; check kind, dtype and digest.
+
+    Args:
+        path: the file.
+        kind: the kind that its description must name.
+        dtypes: name → dtype, or several apart by `|`.
+
+    Raises:
+        InputError: missing, corrupt, or of another kind.
+        MismatchError: another format version.
+    """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
@@ -156,10 +178,10 @@ def _read(path: Path, kind: str) -> tuple[dict[str, np.ndarray[Any, Any]], dict[
             text = file.attrs.get("advkit")
             text = text if isinstance(text, str) else None
             provenance.parse(text, path, kind)
-            for name, dtype in DTYPES.items():
+            for name, dtype in dtypes.items():
                 array = _dataset(file, name)
                 if array is not None:
-                    if array.dtype != dtype:
+                    if str(array.dtype) not in dtype.split("|"):
                         raise InputError(f"{path}: {name} is {array.dtype}, not {dtype}")
                     arrays[name] = array
     except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -184,6 +206,6 @@ def _dataset(file: h5py.File, name: str) -> np.ndarray[Any, Any] | None:
 
 def _digested(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[Array]:
     return [
-        Array(name, array.dtype.str, array.shape, np.ascontiguousarray(array).tobytes())
+        Array(name, array.dtype.str, array.shape, np.ascontiguousarray(array).data)
         for name, array in arrays.items()
     ]

@@ -14,12 +14,12 @@ SCHEMA = 1
 
 
 class Array(NamedTuple):
-    """One named array as the digest sees it."""
+    """One named array as the digest sees it; `data` may come in pieces."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: memoryview | bytes
+    data: memoryview | bytes | Iterable[memoryview | bytes]
 
 
 def canonical(value: Any) -> str:
@@ -36,9 +36,10 @@ def canonical(value: Any) -> str:
 def digest(description: Mapping[str, Any], arrays: Iterable[Array]) -> str:
     """Return the sha256 over the arrays in name order and the description but for its digest."""
     sha = hashlib.sha256()
-    for array in sorted(arrays):
+    for array in sorted(arrays, key=lambda each: each.name):
         sha.update(canonical([array.name, array.dtype, list(array.shape)]).encode())
-        sha.update(array.data)
+        for piece in [array.data] if isinstance(array.data, bytes | memoryview) else array.data:
+            sha.update(piece)
     rest = {key: value for key, value in description.items() if key != "digest"}
     sha.update(canonical(rest).encode())
     return f"sha256:{sha.hexdigest()}"

@@ -35,3 +35,9 @@ def apply_views(images: Tensor, views: Tensor, pad: int) -> Tensor:
     examples = torch.arange(count, device=images.device)[:, None, None]
     picked = padded.permute(0, 2, 3, 1)[examples, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2).contiguous()
+
+
+def every_view(pad: int, flip: bool) -> Tensor:
+    """Return all (2·pad + 1)²·(1 + flip) views, (V, 3) uint8, in a fixed order."""
+    offsets = torch.arange(2 * pad + 1)
+    return torch.cartesian_prod(offsets, offsets, torch.arange(1 + flip)).to(torch.uint8)

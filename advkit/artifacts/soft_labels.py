@@ -1,0 +1,213 @@
+"""Labels files: a teacher's logits for a whole training split, written in finished parts.
+
+One file serves every temperature, because temperature is applied when it is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from advkit.artifacts import checkpoint, files, provenance
+from advkit.artifacts.hdf5 import LIBVER, chunk_shape, read_arrays
+from advkit.artifacts.provenance import Array
+from advkit.errors import InputError, StorageError
+
+DTYPES = {
+    "/index": "int64",
+    "/labels": "int64",
+    "/views": "uint8",
+    "/logits": "float32|float16",
+    "/classes": "int16",
+    "/rest": "float32|float16",
+}
+PIECE = 1 << 12
+"""Rows read at once when a digest is taken over a file."""
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """A teacher's logits of N examples under V views.
+
+    `logits` (N, V, C), row maximum subtracted; with `--top-k` (N, V, K), the classes they
+    belong to in `classes` (N, V, K) and the log-sum-exp of all others in `rest` (N, V).
+    `views` (N, V, 3) = (dy, dx, flip), None where the plain image stands for every view.
+    """
+
+    index: Tensor
+    labels: Tensor
+    logits: Tensor
+    views: Tensor | None
+    info: Mapping[str, Any]
+    classes: Tensor | None = None
+    rest: Tensor | None = None
+    path: str = ""
+
+    @property
+    def class_count(self) -> int:
+        """C."""
+        return len(self.info["data"]["classes"])
+
+    def at(self, rows: Tensor, view: Tensor) -> Tensor:
+        """Return logits (B, C) float32 of rows (B,) under views (B,).
+
+        With `--top-k` the rest mass is spread evenly over the other classes: exact for the
+        kept classes at temperature 1, an approximation at others.
+        """
+        kept = self.logits[rows, view].float()
+        if self.classes is None or self.rest is None:
+            return kept
+        others = self.class_count - kept.shape[1]
+        even = self.rest[rows, view].float() - math.log(max(others, 1))
+        full = even[:, None].expand(-1, self.class_count).clone()
+        return full.scatter(1, self.classes[rows, view].long(), kept)
+
+
+def read(path: Path | str) -> SoftLabels:
+    """Read a labels file, checking shapes, values and digest.
+
+    Raises:
+        InputError: missing, corrupt, of another kind, or holding impossible values.
+    """
+    path = Path(path)
+    arrays, info = read_arrays(path, "labels", DTYPES)
+    missing = {"/index", "/labels", "/logits"} - arrays.keys()
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
+    logits = torch.from_numpy(arrays["/logits"])
+    if logits.dim() == 2:
+        logits = logits[:, None]
+    _require_finite(logits, path)
+    if len(logits) != len(arrays["/index"]) or len(logits) != len(arrays["/labels"]):
+        raise InputError(f"{path}: {len(logits)} rows of logits, {len(arrays['/index'])} examples")
+
+    def part(name: str) -> Tensor | None:
+        if name not in arrays:
+            return None
+        found = torch.from_numpy(arrays[name])
+        plain = found.dim() == {"/views": 0, "/classes": 2, "/rest": 1}[name]
+        return found[:, None] if plain else found  # one view: give it its dimension
+
+    return SoftLabels(
+        index=torch.from_numpy(arrays["/index"]),
+        labels=torch.from_numpy(arrays["/labels"]),
+        logits=logits,
+        views=part("/views"),
+        classes=part("/classes"),
+        rest=part("/rest"),
+        info=info,
+        path=str(path),
+    )
+
+
+def _require_finite(logits: Tensor, path: Path) -> None:
+    for start in range(0, len(logits), PIECE):
+        piece = logits[start : start + PIECE]
+        bad = ~torch.isfinite(piece).flatten(1).all(1)
+        if bool(bad.any()):
+            row = start + int(bad.nonzero()[0])
+            raise InputError(f"{path}: the logits of row {row} are not finite")
+
+
+class Writer:
+    """Parts of a labels file in a folder beside it; each appears whole.
+
+    `identity` is what the parts must agree on: parts of other work are made anew. `hits` counts
+    the views that the teacher classified right, over the parts so far.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+        self.out = out
+        self.folder = files.folder(out.with_name(f"{out.name}.parts"))
+        self.identity = {"schema": provenance.SCHEMA, "kind": "part", **identity}
+        self.hits = 0
+
+    def has(self, number: int) -> bool:
+        """Whether a part is finished, whole, and of this work."""
+        path = self._path(number)
+        if not path.exists():
+            return False
+        try:
+            info = checkpoint.read_info(path, "part")
+        except InputError:
+            return False
+        hits = info.pop("hits")
+        if {**self.identity, "number": number, "digest": info["digest"]} != info:
+            return False
+        self.hits += hits
+        return True
+
+    def add(self, number: int, arrays: Mapping[str, Tensor], hits: int) -> None:
+        """Write one part: dataset name → rows, and how often the teacher was right in it."""
+        description = {**self.identity, "number": number, "hits": hits}
+        checkpoint.write(self._path(number), arrays, description)
+        self.hits += hits
+
+    def finish(self, parts: int, description: Mapping[str, Any]) -> str:
+        """Join the parts into the file, one in memory at a time; return the digest.
+
+        Raises:
+            StorageError: disk full, folder gone.
+        """
+        with files.replacing(self.out) as temporary:
+            try:
+                with h5py.File(temporary, "w", libver=LIBVER) as file:
+                    self._join(file, parts)
+                    digest = provenance.digest(description, _pieces(file))
+                    full = {**description, "digest": digest}
+                    file.attrs["advkit"] = provenance.canonical(full)
+            except RuntimeError as error:  # h5py's word for a disk that is full at close
+                raise StorageError(f"cannot write {self.out}: {error}; parts are kept") from error
+        self.discard()
+        return digest
+
+    def discard(self) -> None:
+        """Remove the parts."""
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.folder.rmdir()
+
+    def _join(self, file: h5py.File, parts: int) -> None:
+        total: dict[str, int] = {}
+        for number in range(parts):
+            tensors, _ = checkpoint.read(self._path(number), "part")
+            for name, tensor in tensors.items():
+                array = tensor.numpy()
+                start = total.get(name, 0)
+                end = total[name] = start + len(array)
+                if name not in file:
+                    file.create_dataset(
+                        name,
+                        shape=array.shape,
+                        maxshape=(None, *array.shape[1:]),
+                        dtype=array.dtype,
+                        chunks=chunk_shape(array.shape, array.itemsize),
+                        fletcher32=True,
+                    )
+                file[name].resize(end, axis=0)
+                file[name][start:end] = array
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:05}.safetensors"
+
+
+def _pieces(file: h5py.File) -> list[Array]:
+    """Return the arrays of an open file as the digest wants them, read piece by piece."""
+
+    def rows(dataset: h5py.Dataset) -> Iterator[memoryview]:
+        for start in range(0, len(dataset), PIECE):
+            yield np.ascontiguousarray(dataset[start : start + PIECE]).data
+
+    return [
+        Array(name, file[name].dtype.str, file[name].shape, rows(file[name]))
+        for name in DTYPES
+        if name in file
+    ]
