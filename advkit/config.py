@@ -25,6 +25,7 @@ from advkit.threat import NORMS, STARTS, parse_eps, step_size
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
 PART_FOLDERS = ("objectives", "labels", "models", "data")
+PATHS = ("soft_labels", "teacher")
 CHOICES = ("objective", "labels", "wa")
 ARCH = {"digits": "small-cnn"}
 """Architecture where none is given; resnet18 for every other data set."""
@@ -47,6 +48,14 @@ class Settings:
     labels: str = _option("onehot", METHOD, "what the student is asked to say")
     wa: bool = _option(False, METHOD, "select and report the weight average as well")
     ema_decay: float = _option(0.995, METHOD, "γ of the weight average and of ADR's teacher")
+    soft_labels: str | None = _option(None, METHOD, "labels file of `advkit softlabels`")
+    teacher: str | None = _option(None, METHOD, "teacher that gives soft labels on the fly")
+    labels_digest: str | None = _option(
+        None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
+    )
+    student_temperature: float = _option(
+        1.0, METHOD, "other than 1 only to show defensive distillation's masking"
+    )
     data: str = _option("", DATA, "data set, NAME or NAME:PATH")
     limit: int | None = _option(None, DATA, "first N training examples, class balanced")
     val_size: int | None = _option(
@@ -111,7 +120,8 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """The configuration as artifacts carry it: without paths."""
-        return {**self.flat(), "data": self.data_name}
+        flat = {key: value for key, value in self.flat().items() if key not in PATHS}
+        return {**flat, "data": self.data_name}
 
 
 @dataclass(frozen=True)
@@ -171,19 +181,24 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a TOML file: {error}") from None
 
 
-def resolve(
-    flags: Mapping[str, Any],
-    *,
-    file: Mapping[str, Any] | None = None,
-    file_name: str = "config file",
-    preset: str | None = None,
-) -> Resolved:
+Layer = tuple[Mapping[str, Any], str]
+"""Option → value, None where it is not given; and what the layer is called in origins."""
+
+
+def labels_of(*layers: Mapping[str, Any]) -> str:
+    """Return the label source that layers choose, the last one being the strongest."""
+    given: dict[str, Any] = {}
+    for layer in layers:
+        _lay(given, {}, layer, "")
+    named = method.parse(given.get("method", Settings.method))
+    return str(given.get("labels", named.labels))
+
+
+def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
     """Resolve one configuration.
 
     Args:
-        flags: option → value as given on the command line; None is not given.
-        file: keys of a `--config` file.
-        file_name: how the file is called in origins.
+        layers: what was given, the strongest last.
         preset: paper or repo.
 
     Raises:
@@ -192,14 +207,8 @@ def resolve(
     """
     given: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for layer, origin in ((file or {}, file_name), (flags, "flag")):
-        if layer.get("method") is not None:
-            for key in CHOICES:  # a method named later replaces the parts chosen earlier
-                given.pop(key, None)
-        for key, value in layer.items():
-            if value is not None:
-                given[key] = coerced(key, value)
-                origins[key] = origin
+    for layer, origin in layers:
+        _lay(given, origins, layer, origin)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in _own()}
     values.update(given)
     _choose(values, given)
@@ -219,6 +228,17 @@ def resolve(
     )
     _validate(settings)
     return Resolved(settings, origins)
+
+
+def _lay(
+    given: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
+) -> None:
+    if layer.get("method") is not None:
+        for key in CHOICES:  # a method named later replaces the parts chosen earlier
+            given.pop(key, None)
+    for key, value in layer.items():
+        if value is not None:
+            given[key], origins[key] = coerced(key, value), origin
 
 
 def coerced(key: str, value: Any) -> Any:
@@ -331,6 +351,12 @@ def _validate(settings: Settings) -> None:
     for name, minimum in least.items():
         if getattr(settings, name) < minimum:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {minimum}")
+    if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
+        raise UsageError("--soft-labels and --teacher belong to --labels soft")
+    if settings.soft_labels and settings.teacher:
+        raise UsageError("give --soft-labels or --teacher, not both")
+    if not settings.student_temperature > 0:
+        raise UsageError("--student-temperature must be above 0")
     if not settings.lr > 0:
         raise UsageError("--lr must be above 0")
     step_size(settings.step_size, parse_eps(settings.eps, settings.norm))

@@ -23,6 +23,7 @@ BASES = {
     "ls": ("at", "smoothing"),
     "adr": ("at", "adr"),
     "trades-adr": ("trades", "adr"),
+    "ltd": ("trades", "soft"),
 }
 """Name → (objective, labels)."""
 WA = "-wa"

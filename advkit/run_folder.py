@@ -86,7 +86,7 @@ class RunFolder:
 
     def settings(self) -> config.Settings:
         """Return the settings of the run that lies here."""
-        return config.resolve({}, file=config.read(self.config_file)).settings
+        return config.resolve((config.read(self.config_file), "the run's own")).settings
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the metrics so far, a row an epoch."""

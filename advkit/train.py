@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advkit import data, models, modes, registry, seeding, signals
+from advkit import data, models, modes, registry, seeding, signals, soft_source
 from advkit.artifacts import checkpoint, provenance
 from advkit.attacks.pgd import pgd
 from advkit.config import Resolved, Settings
@@ -19,6 +21,7 @@ from advkit.data._images import Images
 from advkit.data._split import first, validation
 from advkit.errors import InputError, MismatchError, NumericalError, Stopped
 from advkit.labels import Context
+from advkit.models._tempered import Tempered
 from advkit.objectives import Given
 from advkit.reporting import Reporter
 from advkit.run_folder import RunFolder
@@ -29,6 +32,8 @@ from advkit.training_state import Progress, pack, unpack
 from advkit.weights.ema import Ema
 
 VAL_SIZE = 1024
+PERFECT, FLAT_TARGETS = 0.97, 0.9
+"""Training robust accuracy, and target entropy as a share of ln C, above which to be alarmed."""
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
 
@@ -46,12 +51,16 @@ class Trainer:
         reporter: Reporter,
     ) -> None:
         self.settings, self.device, self.reporter = settings, device, reporter
+        self.soft, self.parents = self._soft_source(images)
         self.environment = {"device": device.type, "threads": threads}
         kept = first(images.labels, settings.limit)
         size = settings.val_size or min(VAL_SIZE, len(kept) // 5)
         training, held = validation(images.labels[kept], size, settings.split_seed)
         self.images = images
-        self.batches = Batches(images, kept[training], settings.batch_size, settings.seed, device)
+        self.batches = Batches(
+            images, kept[training], settings.batch_size, settings.seed, device,
+            table=self.soft.views if self.soft else None,
+        )  # fmt: skip
         self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
         attacked = self.threat if settings.attack_steps > 0 else None
         self.held = HeldOut(images, kept[held], attacked, settings.seed)
@@ -65,6 +74,9 @@ class Trainer:
             seed=settings.seed,
             **settings.options_of("models"),
         ).to(device)
+        self.student: nn.Module = self.model
+        if settings.student_temperature != 1:
+            self.student = Tempered(self.model, settings.student_temperature)
         needs_ema = settings.wa or "ema" in self.label_needs
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
         self.optimizer = torch.optim.SGD(
@@ -75,7 +87,21 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.progress = Progress()
+        self.alarms: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def _soft_source(
+        self, images: Images
+    ) -> tuple[soft_source.Stored | soft_source.Live | None, list[dict[str, Any]]]:
+        """Return the source of soft labels, if any, and the parents of what is trained."""
+        settings = self.settings
+        data_set = provenance.data_parent(settings.data_name, "train", images.fingerprint)
+        if settings.labels != "soft":
+            return None, [data_set]
+        source, info = soft_source.load(
+            settings.soft_labels, settings.teacher, images, self.device, self.reporter
+        )
+        return source, [data_set, provenance.parent(info)]
 
     def _find_parts(self) -> None:
         settings = self.settings
@@ -83,7 +109,6 @@ class Trainer:
         self.objective = registry.load("objectives", settings.objective)
         self.label_needs = registry.part("labels", settings.labels).constants.get("NEEDS", ())
         objective = registry.part("objectives", settings.objective)
-        self.needs_clean = "clean" in objective.constants.get("NEEDS", ())
         self.start = settings.attack_start or objective.constants.get("START", "uniform")
         self.label_options = _arguments(self.labels.targets, settings.options_of("labels"))
         options = settings.options_of("objectives")
@@ -100,19 +125,16 @@ class Trainer:
         steps = len(self.batches)
         t, total = epoch * steps + step, settings.epochs * steps
         teacher = self.ema.teacher if self.ema else None
-        context = Context(t / total, self.classes, teacher)
+        context = Context(t / total, self.classes, teacher, self.soft)
         with torch.no_grad():
             targets = self.labels.targets(batch, context, **self.label_options)
         model.train()
-        given = Given(batch.y, targets)
+        given = Given(batch.y, targets, cache(lambda: self._clean(batch.x)))
         x_adv = batch.x
         if settings.attack_steps > 0:
             with modes.attack_bn(model, settings.attack_bn):
-                if self.needs_clean:  # one pass serves every step of the attack
-                    with torch.no_grad():
-                        given = Given(batch.y, targets, model(batch.x))
                 x_adv = self._attacked(batch, given, epoch, step)
-        loss, seen = self.objective.outer(model, batch.x, x_adv, given, **self.outer_options)
+        loss, seen = self.objective.outer(self.student, batch.x, x_adv, given, **self.outer_options)
         self._guard(loss, epoch, step)
         rate = learning_rate(
             settings.lr_schedule, settings.lr, t, steps, settings.epochs, settings.drops
@@ -126,10 +148,16 @@ class Trainer:
             self.ema.update(model)
         self._count(batch, targets, loss, seen)
 
+    @torch.no_grad()
+    def _clean(self, x: Tensor) -> Tensor:
+        """Return clean logits for the attack, in the mode that the attack runs in."""
+        logits: Tensor = self.student(x)
+        return logits
+
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         settings = self.settings
         return pgd(
-            self.model,
+            self.student,
             batch.x,
             batch.y,
             self.threat,
@@ -221,7 +249,24 @@ class Trainer:
             row["train_clean_accuracy"] = sums["clean"] / n
         if self.settings.attack_steps > 0:
             row["train_robust_accuracy"] = sums["adversarial"] / n
+            self._alarm(row)
         return row
+
+    def _alarm(self, row: dict[str, Any]) -> None:
+        """Tell of LTD's masking signature: near-perfect robustness on near-uniform targets.
+
+        Source: LTD, section 5.4: robust training accuracy near 100 % while AutoAttack reaches 0.
+        """
+        flat = row["target_entropy"] > FLAT_TARGETS * math.log(self.classes)
+        if row["train_robust_accuracy"] > PERFECT and flat:
+            row["masking_alarm"] = True
+            if not any("masking_alarm" in each for each in self.alarms):
+                self.reporter.warn(
+                    f"training robust accuracy {row['train_robust_accuracy']:.3f} on nearly "
+                    f"uniform targets (entropy {row['target_entropy']:.2f} of "
+                    f"{math.log(self.classes):.2f}): gradients may be masked; do not trust PGD"
+                )
+            self.alarms.append(row)
 
     def _candidates(self) -> list[tuple[str, nn.Module]]:
         found: list[tuple[str, nn.Module]] = [("best", self.model)]
@@ -240,12 +285,11 @@ class Trainer:
         """Return the description of an artifact of this run."""
         settings, images = self.settings, self.images
         mean, std = images.normalisation
-        source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
         return provenance.describe(
             kind,
             config=settings.described(),
             seed=settings.seed,
-            parents=[source],
+            parents=self.parents,
             environment=self.environment,
             method=settings.method,
             arch=settings.arch,
@@ -310,8 +354,11 @@ class Trainer:
             MismatchError: it was made from other data.
         """
         tensors, info = checkpoint.read(folder.state_file, "state")
-        if info["parents"][0]["digest"] != self.images.fingerprint:
-            raise MismatchError(f"{folder.path}: the training data changed since this run began")
+        begun, now = ([each["digest"] for each in of] for of in (info["parents"], self.parents))
+        if begun != now:
+            raise MismatchError(
+                f"{folder.path}: training data or soft labels changed since this run began"
+            )
         if info["environment"] != self.environment:
             self.reporter.warn(
                 f"resumed on {self.environment}, begun on {info['environment']}: "

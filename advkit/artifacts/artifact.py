@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from advkit.artifacts import files
+from advkit.artifacts import checkpoint, files, hdf5, soft_labels
 from advkit.errors import InputError
 
 
@@ -17,11 +17,9 @@ def read_info(path: Path) -> dict[str, Any]:
         InputError: missing, corrupt, or not an artifact.
         MismatchError: another format version.
     """
-    from advkit.artifacts import checkpoint, hdf5
-
     wanted = "an advkit artifact"
     if path.is_file() and path.read_bytes()[:8] == hdf5.MAGIC:
-        return hdf5.read_info(path, "logits")
+        return _hdf5_info(path)
     files.require(path, wanted)
     if path.suffix == ".json":
         try:
@@ -30,3 +28,11 @@ def read_info(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: not made by advkit") from None
         return dict(info)
     return checkpoint.read_info(path)
+
+
+def _hdf5_info(path: Path) -> dict[str, Any]:
+    try:
+        return hdf5.read_info(path, "logits")
+    except InputError:
+        # Not logits, or not whole: the labels reader says which, in words of its own.
+        return dict(soft_labels.read(path).info)

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from advkit import __version__, signals
-from advkit.cli import analyze, attack, data, inspect, options, presets, train
+from advkit.cli import (
+    analyze,
+    attack,
+    data,
+    inspect,
+    options,
+    presets,
+    pretrain_teacher,
+    softlabels,
+    train,
+)
 from advkit.cli.options import Command
 from advkit.cli.stage import call, guarded
 from advkit.errors import UsageError
@@ -24,6 +34,8 @@ Example: advkit train --data digits --method adr | advkit attack --autoattack
 """
 
 COMMANDS: tuple[Command, ...] = (
+    pretrain_teacher.COMMAND,
+    softlabels.COMMAND,
     train.COMMAND,
     attack.COMMAND,
     inspect.COMMAND,

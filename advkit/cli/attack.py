@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit import config, registry
+from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import MismatchError, UsageError, Verdict
+from advkit.errors import UsageError, Verdict
 from advkit.registry import Option
 from advkit.threat import parse_eps
 
@@ -95,7 +95,7 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
         attack=name,
         norm=given["norm"] or trained["norm"],
         eps=given["eps"] or trained["eps"],
-        data=given["data"] or _location(source, path, info),
+        data=stage.location(given, source, path, info),
         seed=given["seed"] or 0,
         batch_size=given["batch_size"] or 250,
         version=given["version"] or "standard",
@@ -105,19 +105,6 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
     )
     settings.threat  # noqa: B018  (refuses an impossible ε before any work)
     return settings, info
-
-
-def _location(source: Record, path: Path, info: dict[str, Any]) -> str:
-    """Find where the checkpoint's data lies: the record says, or the run's configuration."""
-    name = str(info["data"]["name"])
-    if isinstance(source.get("data"), str):
-        return str(source["data"])
-    beside = path.parent / "config.toml"
-    if beside.exists():
-        place = str(config.read(beside).get("data", name))
-        if registry.split_path(place)[0] == name:
-            return place
-    return name
 
 
 def _place(path: Path, settings: AttackSettings, info: dict[str, Any]) -> Path:
@@ -132,7 +119,7 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
     """Return the logits in place at `out`, made now or found there, and the seconds it took."""
     import time
 
-    from advkit import data, models
+    from advkit import models
     from advkit.artifacts import files, hdf5
     from advkit.evaluate import Evaluation, require_finite
 
@@ -142,7 +129,7 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
     with files.lock(out):
         device = stage.device(given["device"])
         model, info = models.load(path, device)
-        images = _images(given, settings, info, data)
+        images = stage.images(given, settings.data, info, "test")
         threads = stage.threads(given, info["arch"])
         if out.exists() and not given["overwrite"]:
             reporter.note(f"{out}: already done")
@@ -161,15 +148,6 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
         return hdf5.read_logits(out), round(time.monotonic() - started, 3)
 
 
-def _images(given: Given, settings: AttackSettings, info: dict[str, Any], data: Any) -> Any:
-    name = registry.split_path(settings.data)[0]
-    size = given["image_size"]
-    if size is None and name == info["data"]["name"]:
-        size = info["config"].get("image_size")
-    more = {"image_size": size} if size is not None else {}
-    return data.load(settings.data, "test", root=given["data_root"], **more)
-
-
 def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) -> Logits:
     """Return the file that lies there, if the same work made it.
 
@@ -185,12 +163,7 @@ def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str)
         "data digest": there.info["parents"][1]["digest"],
     }
     now = {**settings.described(), "checkpoint": info["digest"], "data digest": data}
-    keys = sorted(before.keys() | now.keys())
-    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
-    if changed:
-        raise MismatchError(
-            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
-        )
+    stage.require_same(before, now, out)
     return there
 
 

@@ -8,18 +8,22 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from advkit import config, registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.options import Command, Given
 from advkit.cli.progress import reporter, say
-from advkit.errors import AdvkitError, InputError, Stopped, StorageError, UsageError
+from advkit.errors import AdvkitError, InputError, MismatchError, Stopped, StorageError, UsageError
 from advkit.reporting import Reporter
 
 if TYPE_CHECKING:
     import torch
+
+    from advkit.data._images import Images
 
 TINY = ("small-cnn", "resnet8")
 
@@ -260,3 +264,45 @@ def use_threads(count: int) -> None:
 def chosen(given: Given, names: Sequence[str]) -> Given:
     """Return the named options as they were given."""
     return {name: given.get(name) for name in names}
+
+
+def location(given: Given, source: Record, path: Path, info: Mapping[str, Any]) -> str:
+    """Find a checkpoint's data: given, else the record says, else the run's configuration.
+
+    Checkpoints hold no path, so that equal work gives equal bytes wherever it is done.
+    """
+    name = str(info["data"]["name"])
+    if given.get("data"):
+        return str(given["data"])
+    if isinstance(source.get("data"), str):
+        return str(source["data"])
+    beside = path.parent / "config.toml"
+    if beside.exists():
+        place = str(config.read(beside).get("data", name))
+        if registry.split_path(place)[0] == name:
+            return place
+    return name
+
+
+def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> Images:
+    """Load a split of the data that a checkpoint is used on, at the size it was trained at."""
+    from advkit import data
+
+    size = given.get("image_size")
+    if size is None and registry.split_path(data_set)[0] == info["data"]["name"]:
+        size = info["config"].get("image_size")
+    return data.load(data_set, split, root=given["data_root"], image_size=size)
+
+
+def require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Check that the file in place was made by the same work.
+
+    Raises:
+        MismatchError: it was not; the message lists what differs.
+    """
+    keys = sorted(before.keys() | now.keys())
+    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+    if changed:
+        raise MismatchError(
+            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
+        )

@@ -11,7 +11,7 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import UsageError
+from advkit.errors import MismatchError, UsageError
 from advkit.registry import Option
 
 if TYPE_CHECKING:
@@ -29,19 +29,28 @@ OWN = (
 )  # fmt: skip
 
 
-def run(given: Given) -> Iterator[Record | str]:
+def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     """Resolve, train, and yield the records of the checkpoints asked for."""
     emit = given["emit"] or "best"
     if emit not in EMIT:
         raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
-    resolved = _resolved(given)
+    layers = _layers(given)
+    if config.labels_of(*(layer for layer, _ in layers)) == "soft" and not given["print_config"]:
+        layers = _bound(given, layers)
+    resolved = config.resolve(*layers, preset=given["preset"])
     if given["print_config"]:
         yield resolved.toml()
         return
+    yield from trained(name, resolved, given)
+
+
+def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Record]:
+    """Train one resolved configuration and yield its records."""
     from advkit.run_folder import RunFolder
     from advkit.train import train
 
-    settings, reporter = resolved.settings, stage.speaker("train", given)
+    emit = given.get("emit") or "best"
+    settings, reporter = resolved.settings, stage.speaker(name, given)
     folder = RunFolder(_place(given, settings))
     fresh = train(
         resolved,
@@ -65,16 +74,49 @@ def run(given: Given) -> Iterator[Record | str]:
     yield from found
 
 
-def _resolved(given: Given) -> config.Resolved:
+def _layers(given: Given) -> list[config.Layer]:
+    """Return what was given, the strongest last: configuration file, then flags."""
     flags = stage.chosen(given, [option.name for option in config.options()])
-    file: dict[str, Any] | None = None
-    name = "config file"
     if given["config"]:
-        file, name = config.read(Path(given["config"])), f"from {Path(given['config']).name}"
-    elif given["resume"] and given["out"] and (Path(given["out"]) / "config.toml").exists():
+        path = Path(given["config"])
+        return [(config.read(path), f"from {path.name}"), (flags, "flag")]
+    beside = Path(given["out"]) / "config.toml" if given["out"] else None
+    if given["resume"] and beside is not None and beside.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
-        file, name = config.read(Path(given["out"]) / "config.toml"), "the run's own"
-    return config.resolve(flags, file=file, file_name=name, preset=given["preset"])
+        return [(config.read(beside), "the run's own"), (flags, "flag")]
+    return [(flags, "flag")]
+
+
+def _bound(given: Given, layers: list[config.Layer]) -> list[config.Layer]:
+    """Find the soft labels, in the options or on stdin, and bind them by their digest.
+
+    What they know, data set and architecture, becomes the weakest layer.
+
+    Raises:
+        MismatchError: they are not those that the configuration names.
+    """
+    from advkit import soft_source
+
+    named = {key: value for layer, _ in layers for key, value in layer.items() if value is not None}
+    source: Record = {}
+    if not (named.get("soft_labels") or named.get("teacher")):
+        source = next(stage.sources(given, "labels or checkpoint", ("labels", "checkpoint")))
+        teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
+        named["teacher" if teacher else "soft_labels"] = source["path"]
+    pair = named.get("soft_labels"), named.get("teacher")
+    info = soft_source.info(*pair)
+    if named.get("labels_digest") not in (None, info["digest"]):
+        raise MismatchError(
+            f"{pair[0] or pair[1]}: its digest is {info['digest'][:19]}, the configuration names "
+            f"{named['labels_digest'][:19]}: other labels than the run began with"
+        )
+    known = {
+        "data": stage.location({}, source, Path(str(pair[0] or pair[1])), info),
+        "arch": info["arch"],
+        "image_size": info["config"].get("image_size"),
+    }
+    found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
+    return [(known, "the soft labels'"), *layers, (found, "bound at the start of the run")]
 
 
 def _place(given: Given, settings: config.Settings) -> Path:
@@ -121,10 +163,12 @@ def _gap(rows: list[dict[str, Any]], role: str) -> dict[str, float]:
     if not values:
         return {}
     best, final = max(values), values[-1]
+    alarm = {"masking_alarm": True} if any("masking_alarm" in row for row in rows) else {}
     return {
         "best_robust_accuracy": best,
         "final_robust_accuracy": final,
         "overfitting_gap": best - final,
+        **alarm,
     }
 
 

@@ -16,13 +16,14 @@ from advkit.errors import UsageError
 @dataclass(frozen=True)
 class Batch:
     """One training batch: `index` (B,) positions in the split, `x` (B, C, H, W) float32 in
-    [0, 1], `y` (B,) int64, `views` (B, 3).
+    [0, 1], `y` (B,) int64, `views` (B, 3), `view` (B,) their places in the table of views.
     """  # noqa: D205
 
     index: Tensor
     x: Tensor
     y: Tensor
     views: Tensor
+    view: Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Batches:
     """The batches of every epoch, each a function of (seed, epoch, step).
 
     The last, smaller batch of an epoch is dropped: batch normalisation never sees a batch of
-    one, and every epoch has the same number of steps.
+    one, and every epoch has the same number of steps. With a `table` of views (N, V, 3), those
+    and no others are drawn; otherwise every crop and flip that the data set declares.
     """
 
     images: Images
@@ -38,6 +40,7 @@ class Batches:
     size: int
     seed: int
     device: torch.device
+    table: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= len(self.positions):
@@ -58,7 +61,12 @@ class Batches:
         """Return one batch of an epoch's order."""
         index = order[step * self.size : (step + 1) * self.size]
         generator = seeding.generator(self.seed, "augment", epoch, step)
-        views = draw_views(len(index), self.images.pad, self.images.flip, generator)
+        view = torch.zeros(len(index), dtype=torch.int64)
+        if self.table is None:
+            views = draw_views(len(index), self.images.pad, self.images.flip, generator)
+        else:
+            view = torch.randint(0, self.table.shape[1], (len(index),), generator=generator)
+            views = self.table[index, view]
         raw = self.images.batch(index).to(self.device)
         x = pixels(apply_views(raw, views, self.images.pad), self.device)
-        return Batch(index, x, self.images.labels[index].to(self.device), views)
+        return Batch(index, x, self.images.labels[index].to(self.device), views, view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,11 +12,11 @@ from torch import Tensor
 class Given:
     """What stays fixed while the attack moves the images.
 
-    `y` (B,) int64 are the true classes, `targets` (B, C) the rows of the label source, `clean`
-    (B, C) the student's logits on the unperturbed images, there for objectives that declare
-    `NEEDS = ("clean",)`.
+    `y` (B,) int64 are the true classes, `targets` (B, C) the rows of the label source. `clean()`
+    gives the student's logits (B, C) on the unperturbed images, without gradient and in the
+    attack's mode; it is computed when first asked for, and once.
     """
 
     y: Tensor
     targets: Tensor
-    clean: Tensor | None = None
+    clean: Callable[[], Tensor]

@@ -7,11 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from advkit.errors import AdvkitError
 from advkit.losses import cross_entropy, kl_divergence
 from advkit.objectives import Given
 
-NEEDS = ("clean",)
 START = "normal"
 
 
@@ -19,14 +17,12 @@ def inner(logits: Tensor, given: Given, *, inner: Literal["kl", "ce"] = "kl") ->
     """Return what the attack ascends per example, (B,).
 
     Args:
-        inner: kl is KL(clean ‖ adversarial), as in TRADES; ce is cross-entropy with the true
-            class.
+        inner: kl is KL(clean ‖ adversarial), as in TRADES and LTD's code base; ce is
+            cross-entropy with the true class, as LTD's text says.
     """
     if inner == "ce":
         return cross_entropy(logits, given.y)
-    if given.clean is None:
-        raise AdvkitError("TRADES' attack needs the clean logits")
-    return kl_divergence(given.clean, logits)
+    return kl_divergence(given.clean(), logits)
 
 
 def outer(

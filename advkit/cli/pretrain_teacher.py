@@ -1,0 +1,41 @@
+"""`advkit pretrain-teacher`: natural training with one-hot labels, LTD's teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advkit import config, registry
+from advkit.artifacts.record import Record
+from advkit.cli import options, train
+from advkit.cli.options import Command, Given
+
+FIXED = {"method": "natural"}
+LEFT_OUT = {
+    "method", "objective", "labels", "wa", "ema_decay", "attack_steps", "step_size",
+    "attack_start", "attack_bn", "soft_labels", "teacher", "labels_digest", "student_temperature",
+    *(option.name for folder in ("labels", "objectives")
+      for option in registry.shared_options(folder)),
+}  # fmt: skip
+
+
+def run(given: Given) -> Iterator[Record | str]:
+    """Train with the method that a teacher has."""
+    nothing = dict.fromkeys(LEFT_OUT)
+    return train.run({**nothing, **given, **FIXED}, "pretrain-teacher")
+
+
+COMMAND = Command(
+    "pretrain-teacher",
+    "Train a teacher naturally, with one-hot labels and the same augmentation as its students.",
+    (
+        *(option for option in config.options() if option.name not in LEFT_OUT),
+        *train.OWN,
+        options.DATA_ROOT,
+        *options.MACHINE,
+        options.OUT,
+        options.OVERWRITE,
+    ),
+    run,
+    listing=("models", "data"),
+    example="advkit pretrain-teacher --data digits | advkit softlabels --views all",
+)
