@@ -150,5 +150,8 @@ def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key not in options:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
+        option = next(each for each in part.options if each.name == key)
+        if option.kind == "int" and value < 1:
+            raise UsageError(f"{option.flag} must be at least 1")
         options[key] = value
     return options

@@ -347,10 +347,15 @@ def _refuse_strays(
 
 
 def _validate(settings: Settings) -> None:
+    if settings.val_size is not None and settings.val_size < 1:
+        raise UsageError("--val-size must be at least 1")
     least = {"epochs": 1, "batch_size": 1, "attack_steps": 0, "weight_decay": 0, "momentum": 0}
     for name, minimum in least.items():
         if getattr(settings, name) < minimum:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {minimum}")
+    for name, value in settings.options_of("models").items():
+        if isinstance(value, int) and value < 1:
+            raise UsageError(f"--{name} must be at least 1")
     if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
         raise UsageError("--soft-labels and --teacher belong to --labels soft")
     if settings.soft_labels and settings.teacher:

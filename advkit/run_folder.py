@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,28 +46,30 @@ class RunFolder:
         """Whether the run went to its end."""
         return self.checkpoint("final").exists() and self.config_file.exists()
 
-    @contextmanager
-    def opened(self, wanted: Resolved, *, resume: bool, overwrite: bool) -> Iterator[bool]:
-        """Hold the folder and yield whether there is anything left to train.
+    def held(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process.
 
         Raises:
-            MismatchError: it holds a run with other options, or a partial one without `resume`.
             BusyError: another process trains here.
             StorageError: it cannot be written.
         """
-        with files.lock(self.path):
-            if overwrite and self.config_file.exists():
-                self._clear()
-            self._require_fresh(wanted, resume)
-            files.folder(self.path)
-            if not self.config_file.exists():
-                files.write_text(self.config_file, wanted.toml())
-            yield not self.done
+        return files.lock(self.path)
 
-    def _require_fresh(self, wanted: Resolved, resume: bool) -> None:
+    def require_fit(self, wanted: Resolved, *, resume: bool, overwrite: bool) -> None:
+        """Check that a run with these options may go on, or begin, here; touch nothing.
+
+        Raises:
+            MismatchError: it holds a run with other options, or a partial one without `resume`,
+                or something else.
+            StorageError: it cannot be written.
+        """
+        files.folder(self.path)
         if not self.config_file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
+            return
+        begun = self.state_file.exists() or self.metrics_file.exists() or self.done
+        if overwrite or not begun:
             return
         changed = config.differences(self.settings(), wanted.settings)
         if changed:
@@ -75,14 +77,21 @@ class RunFolder:
                 f"{self.path} holds a run with other options ({changed}): "
                 "choose another -o or --name, or --overwrite"
             )
-        if (
-            not self.done
-            and not resume
-            and (self.state_file.exists() or self.metrics_file.exists())
-        ):
+        if not self.done and not resume:
             raise MismatchError(
                 f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
+
+    def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
+        """Make the folder that of this run, once nothing can go wrong before the first step."""
+        if overwrite:
+            for path in self.path.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        if not self.state_file.exists():
+            files.write_text(self.config_file, wanted.toml())
 
     def settings(self) -> config.Settings:
         """Return the settings of the run that lies here."""
@@ -107,10 +116,3 @@ class RunFolder:
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's metrics."""
         files.append_line(self.metrics_file, json.dumps(row))
-
-    def _clear(self) -> None:
-        for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()

@@ -117,11 +117,19 @@ def step_size(text: str, eps: float) -> float:
     0.05
     >>> step_size("2/255", 8 / 255) == 2 / 255
     True
+
+    Raises:
+        UsageError: not a number above 0, or not a share of ε.
     """
     share = re.fullmatch(r"\s*(?:([\d.]+)\s*\*\s*)?eps\s*(?:/\s*([\d.]+))?\s*", text)
-    if share:
-        return float(share[1] or 1) * eps / float(share[2] or 1)
-    return number(text)
+    if not share:
+        size = number(text)
+    else:
+        divisor = number(share[2] or "1")
+        size = number(share[1] or "1") * eps / divisor if divisor else 0.0
+    if not size > 0 and eps > 0:
+        raise UsageError(f"step size {text!r} is not above 0")
+    return size
 
 
 def _norm(delta: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ class Trainer:
         self.soft, self.parents = self._soft_source(images)
         self.environment = {"device": device.type, "threads": threads}
         kept = first(images.labels, settings.limit)
-        size = settings.val_size or min(VAL_SIZE, len(kept) // 5)
+        size = settings.val_size
+        if size is None:
+            size = min(VAL_SIZE, len(kept) // 5)
         training, held = validation(images.labels[kept], size, settings.split_seed)
         self.images = images
         self.batches = Batches(
@@ -392,11 +394,13 @@ def train(
     """
     settings, reporter = resolved.settings, reporter or Reporter()
     torch.set_num_threads(threads)
-    with folder.opened(resolved, resume=resume, overwrite=overwrite) as work:
-        if not work:
+    with folder.held():
+        folder.require_fit(resolved, resume=resume, overwrite=overwrite)
+        if folder.done and not overwrite:
             return False
         images = data.load(settings.data, "train", root=data_root, **settings.options_of("data"))
         trainer = Trainer(settings, images, device=device, threads=threads, reporter=reporter)
+        folder.begin(resolved, overwrite=overwrite)
         if folder.state_file.exists():
             trainer.restore(folder)
         else:

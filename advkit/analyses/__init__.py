@@ -6,14 +6,20 @@ all its inputs at once (otherwise it gets them one by one).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from advkit.artifacts.hdf5 import Logits
-from advkit.errors import InputError
+from advkit.artifacts.soft_labels import SoftLabels
+from advkit.errors import InputError, UsageError
+
+PIECE = 1 << 14
+"""Rows of a file that an analysis looks at together."""
 
 Panel = Callable[[Any], None]
 """Draws on one matplotlib Axes."""
@@ -43,6 +49,53 @@ class Result:
     panels: tuple[Panel, ...] = ()
     histograms: tuple[Histogram, ...] = ()
     text: str = ""
+
+
+def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits (B, C) float32, labels (B,)) piece by piece: clean ones, or all views."""
+    for start in range(0, len(artifact.labels), PIECE):
+        rows = torch.arange(start, min(start + PIECE, len(artifact.labels)))
+        if isinstance(artifact, Logits):
+            yield artifact.clean[rows], artifact.labels[rows]
+            continue
+        for view in range(artifact.logits.shape[1]):
+            yield artifact.at(rows, torch.full_like(rows, view)), artifact.labels[rows]
+
+
+def parse_temperatures(text: str) -> list[float]:
+    """Read `1,2,5` as increasing temperatures.
+
+    Raises:
+        UsageError: not positive numbers apart by commas.
+    """
+    try:
+        found = sorted({float(word) for word in text.split(",")})
+    except ValueError:
+        found = []
+    if not found or found[0] <= 0 or not math.isfinite(found[-1]):
+        raise UsageError(f"--temperatures {text!r}: positive numbers apart by commas")
+    return found
+
+
+def aligned(lines: Sequence[Sequence[object]]) -> str:
+    """Return a table as text, columns aligned; floats with three decimals.
+
+    >>> print(aligned([("T", "entropy"), (1.0, 0.25)]))
+    T  entropy
+    1  0.250
+    """
+    shown = [[_cell(column, cell) for column, cell in enumerate(line)] for line in lines]
+    widths = [max(len(line[place]) for line in shown) for place in range(len(shown[0]))]
+    padded = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)) for x in shown]
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def _cell(column: int, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:g}" if column == 0 else f"{value:.3f}"
+    return str(value)
 
 
 def conditions(logits: Logits) -> dict[str, Tensor]:

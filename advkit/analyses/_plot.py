@@ -6,7 +6,7 @@ width of a paper's column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from advkit.artifacts import files
 from advkit.errors import UsageError
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
+CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", GREY)
 COLOURS = {
     "clean": BLUE,
     "adversarial": ORANGE,
@@ -45,13 +46,15 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def check(path: Path) -> None:
-    """Refuse a picture format early.
+    """Refuse a picture format or a folder early.
 
     Raises:
         UsageError: not PNG, SVG or PDF.
+        StorageError: the folder cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the name must end in {', '.join(SUFFIXES)}")
+    files.folder(path.parent)
 
 
 def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
@@ -81,10 +84,10 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
         for row, (name, result) in zip(axes, results, strict=True):
             _fill(row, name, result.panels)
         _legends(figure, [each for each in axes.flat if each.get_visible()])
-        stamp = {"Date": None} if path.suffix == ".svg" else {}
-        stamp = {"CreationDate": None} if path.suffix == ".pdf" else stamp
+        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        stamp = {"CreationDate": None} if path.suffix.lower() == ".pdf" else stamp
         with files.replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=stamp)
+            figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=200, metadata=stamp)
         plt.close(figure)
 
 
@@ -128,6 +131,29 @@ def histogram(data: Histogram, xlabel: str) -> Panel:
         axes.set(xlabel=xlabel, ylabel="share of examples", title=data.title)
         axes.set_xlim(data.edges[0], data.edges[-1])
         axes.set_ylim(0, axes.dataLim.ymax * HEADROOM or 1)
+
+    return draw
+
+
+def curve(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float | None]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    logx: bool = False,
+) -> Panel:
+    """Return a panel with a line and markers a series; None leaves a gap."""
+
+    def draw(axes: Any) -> None:
+        for (name, values), colour in zip(series.items(), CYCLE, strict=False):
+            y = [float("nan") if value is None else value for value in values]
+            axes.plot(x, y, marker="o", markersize=3.5, linewidth=1.3, color=colour, label=name)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if logx:
+            axes.set_xscale("log")
+            axes.set_xticks(list(x), [f"{value:g}" for value in x])
+            axes.minorticks_off()
 
     return draw
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Result
+from advkit.analyses import Result, aligned
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.stats import wilson
 
 KINDS = ("logits",)
 COMPARES = True
+PICTURE = False
 COLUMNS = (
     "run", "role", "method", "attack", "eps", "n",
     "clean_accuracy", "clean_low", "clean_high",
@@ -34,9 +35,7 @@ def _text(rows: Sequence[tuple[Any, ...]]) -> str:
         _run, role, method, attack, eps, n = row[:6]
         cells = (method, role, attack, eps or "", n)
         lines.append((*map(str, cells), _percent(*row[6:9]), _percent(*row[9:12])))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    shown = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)) for x in lines]
-    return "\n".join(line.rstrip() for line in shown)
+    return aligned(lines)
 
 
 def _percent(share: float | None, low: float | None, high: float | None) -> str:

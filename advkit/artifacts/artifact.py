@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.artifacts import checkpoint, files, hdf5, soft_labels
+import h5py
+
+from advkit.artifacts import analysis, checkpoint, files, hdf5, provenance, soft_labels
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError
+
+WANTED = "an advkit artifact"
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -17,22 +23,40 @@ def read_info(path: Path) -> dict[str, Any]:
         InputError: missing, corrupt, or not an artifact.
         MismatchError: another format version.
     """
-    wanted = "an advkit artifact"
-    if path.is_file() and path.read_bytes()[:8] == hdf5.MAGIC:
-        return _hdf5_info(path)
-    files.require(path, wanted)
-    if path.suffix == ".json":
-        try:
-            info = json.loads(path.read_text(encoding="utf-8"))["advkit"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: not made by advkit") from None
-        return dict(info)
+    head = files.head(path, WANTED)
+    if head.startswith(hdf5.MAGIC):
+        kind = _kind(path)
+        if kind == "analysis":
+            return analysis.read_info(path)
+        return dict(_reader(kind)(path).info)
+    if head.lstrip().startswith(b"{") and path.suffix != ".safetensors":
+        return analysis.read_info(path)
     return checkpoint.read_info(path)
 
 
-def _hdf5_info(path: Path) -> dict[str, Any]:
+def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
+    """Read a logits or labels file, whichever of `kinds` it is.
+
+    Raises:
+        InputError: missing, corrupt, or of another kind.
+    """
+    path = Path(path)
+    files.require(path, f"a {' or '.join(kinds)} file (HDF5)", hdf5.MAGIC)
+    kind = _kind(path)
+    found: Logits | SoftLabels = _reader(kind if kind in kinds else kinds[0])(path)
+    return found
+
+
+def _reader(kind: str) -> Any:
+    return soft_labels.read if kind == "labels" else hdf5.read_logits
+
+
+def _kind(path: Path) -> str:
+    """Return the kind that an HDF5 file claims to be."""
     try:
-        return hdf5.read_info(path, "logits")
-    except InputError:
-        # Not logits, or not whole: the labels reader says which, in words of its own.
-        return dict(soft_labels.read(path).info)
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("advkit")
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+    return str(provenance.claimed(text if isinstance(text, str) else None, path)["kind"])

@@ -7,7 +7,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from advkit.errors import BusyError, InputError, StorageError, storage
@@ -64,7 +64,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,6 +98,7 @@ def lock(output: Path) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
+    output = Path(os.path.abspath(output))
     path = output.with_name(f".{output.name}.lock")
     folder(path.parent)
     handle = _acquire(path, output)
@@ -126,26 +128,46 @@ def _acquire(path: Path, output: Path) -> int:
         os.close(handle)
 
 
+def head(path: Path, wanted: str) -> bytes:
+    """Return the first 16 bytes of a file that exists and is not empty.
+
+    Raises:
+        InputError: it cannot be read or is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            found = file.read(16)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (wanted: {wanted})") from None
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{shown(path)}: not a path (wanted: {wanted})") from None
+    if not found:
+        raise InputError(f"{path}: empty file (wanted: {wanted})")
+    return found
+
+
+def shown(path: Path, width: int = 80) -> str:
+    """Return a path that came from outside, cut to a readable length."""
+    text = str(path)
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
     """Check that a file exists, is not empty, and looks like what is wanted.
 
     Raises:
         InputError: it does not; the message says what it is instead.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (wanted: {wanted})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if not head:
-        raise InputError(f"{path}: empty file (wanted: {wanted})")
+    found = head(path, wanted)
     for prefix, what in MAGIC.items():
-        if prefix != magic and head.startswith(prefix):
+        if prefix != magic and found.startswith(prefix):
             raise InputError(f"{path}: this is {what}; wanted: {wanted}")
-    if magic and not head.startswith(magic):
-        raise InputError(f"{path}: not {wanted}")
+    if magic and not found.startswith(magic):
+        # safetensors has no magic: eight bytes of length, then JSON.
+        kind = "this is a checkpoint (safetensors); " if found[8:9] == b"{" else ""
+        raise InputError(f"{path}: {kind}not {wanted}")
 
 
 def _sync(path: Path) -> None:

@@ -110,19 +110,29 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
         InputError: no description or another kind.
         MismatchError: another format version.
     """
-    if text is None:
-        raise InputError(f"{where}: not made by advkit: it carries no description")
-    try:
-        info = json.loads(text)
-    except ValueError:
-        raise InputError(f"{where}: corrupt: its description is not JSON") from None
-    if not isinstance(info, dict) or "kind" not in info or "schema" not in info:
-        raise InputError(f"{where}: corrupt: its description lacks kind and schema")
+    info = claimed(text, where)
     if info["schema"] != SCHEMA:
         raise MismatchError(
             f"{where}: format version {info['schema']}, this advkit reads {SCHEMA}: "
             "use the advkit version that wrote it"
         )
     if info["kind"] != wanted:
-        raise InputError(f"{where}: this is a {info['kind']} file; wanted: a {wanted} file")
+        raise InputError(f"{where}: this is a file of {info['kind']}; wanted: {wanted}")
+    return info
+
+
+def claimed(text: str | None, where: object) -> dict[str, Any]:
+    """Parse a description without believing it yet.
+
+    Raises:
+        InputError: there is none, or it is not a description.
+    """
+    if text is None:
+        raise InputError(f"{where}: not made by advkit: it carries no description")
+    try:
+        info = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: corrupt: its description is not JSON") from None
+    if not isinstance(info, dict) or "kind" not in info or "schema" not in info:
+        raise InputError(f"{where}: corrupt: its description lacks kind and schema")
     return info

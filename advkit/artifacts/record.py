@@ -31,7 +31,7 @@ def relative(path: Path | str) -> str:
 
 def line(record: Record) -> str:
     """Return the record as one JSON line."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return json.dumps(record, allow_nan=False)
 
 
 def parse(text: str) -> Record:
@@ -48,7 +48,7 @@ def parse(text: str) -> Record:
         return {"path": text}
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"stdin holds a broken record: {shown(text)}") from None
     if not isinstance(record.get("path"), str):
         raise InputError(f"a {record.get('kind', 'nameless')} record on stdin has no path")

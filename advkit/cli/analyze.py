@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,13 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
+from advkit.errors import UsageError
 from advkit.registry import Option, Part
 
 if TYPE_CHECKING:
     from advkit.analyses import Result
     from advkit.artifacts.hdf5 import Logits
+    from advkit.artifacts.soft_labels import SoftLabels
 
 PLOT = Option("plot", "str", None, "draw into FILE.png, .svg or .pdf", options.DIALOGUE)
 OUT = Option("out", "str", None, "whole table into FILE.json, .csv or .h5", options.DIALOGUE)
@@ -38,55 +40,64 @@ class Analysis:
         self.plot = Path(given["plot"]) if given["plot"] else None
         self.out = Path(given["out"]) if given["out"] else None
         self.drawn: list[tuple[str, Result]] = []
+        self.wrote = False
 
     def records(self) -> Iterator[Record]:
         """Yield one record an input, or one over all inputs for an analysis that compares."""
         self._check()
-        sources = stage.sources(self.given, " or ".join(self.kinds), self.kinds)
+        alone = self.part.constants.get("ALONE")
+        if alone and self.given[alone] is not None:
+            yield from self._finished([self._analyzed([])])
+            return
         if self.part.constants.get("COMPARES", False):
-            yield self._analyzed([self._read(source) for source in sources])
+            texts = list(stage.sources(self.given, " or ".join(self.kinds)))
+            inputs = [self._read(stage.record_of(text, self.kinds)) for text in texts]
+            yield from self._finished([self._analyzed(inputs)])
         else:
             work = stage.each(
-                self.given, self.stage, sources, lambda s: self._analyzed([self._read(s)])
+                self.given, self.stage, self.kinds, lambda s: self._analyzed([self._read(s)])
             )
-            for number, record in enumerate(work):
-                if number and self.out:
-                    stage.speaker(self.stage, self.given).warn(
-                        f"-o {self.out} holds the last input only: give -o for one input at a time"
-                    )
-                yield record
-        if self.plot:
+            yield from self._finished(work)
+
+    def _finished(self, work: Iterable[Record]) -> Iterator[Record]:
+        """Pass the records on, then draw the picture of all of them."""
+        yield from work
+        if self.plot and self.drawn:
             from advkit.analyses import _plot
 
             _plot.save(self.plot, self.drawn)
 
     def _check(self) -> None:
+        """Refuse impossible outputs before any work."""
         if self.plot:
             from advkit.analyses import _plot
 
+            if not self.part.constants.get("PICTURE", True):
+                raise UsageError(f"--plot: {self.stage} has no picture")
             _plot.check(self.plot)
         if self.out:
-            from advkit.analyses import _save
+            from advkit.artifacts import analysis
 
-            _save.check(self.out)
+            analysis.check(self.out)
 
-    def _read(self, source: Record) -> Logits:
-        from advkit.artifacts import hdf5
+    def _read(self, source: Record) -> Logits | SoftLabels:
+        from advkit.artifacts import artifact
 
-        return hdf5.read_logits(records.wanted(source, self.kinds))
+        return artifact.read(records.wanted(source, self.kinds), self.kinds)
 
-    def _analyzed(self, inputs: Sequence[Logits]) -> Record:
+    def _analyzed(self, inputs: Sequence[Logits | SoftLabels]) -> Record:
         module = registry.load("analyses", self.part.name)
         names = [option.name for option in self.part.options]
         chosen = {key: value for key, value in self.given.items() if key in names}
         extra = {key: value for key, value in chosen.items() if value is not None}
         result: Result = module.analyze(inputs, **extra)
-        self.drawn.append((_title(inputs[0]), result))
+        self.drawn.append((_title(inputs[0]) if inputs else self.part.name, result))
         return self._written(result, inputs, extra)
 
-    def _written(self, result: Result, inputs: Sequence[Logits], extra: dict[str, Any]) -> Record:
-        from advkit.analyses import _save
-        from advkit.artifacts import provenance
+    def _written(
+        self, result: Result, inputs: Sequence[Logits | SoftLabels], extra: dict[str, Any]
+    ) -> Record:
+        from advkit.artifacts import analysis, provenance
 
         description = provenance.describe(
             "analysis",
@@ -95,18 +106,37 @@ class Analysis:
             parents=[provenance.parent(each.info) for each in inputs],
             environment={},
         )
-        if self.out:
-            _save.write(self.out, result, description)
-        digest = _save.digest(result, description)
+        self._write(result, description)
+        digest = analysis.digest(result, description)
         self._draw_text(result)
-        named = {"analysis": self.part.name, "input": records.relative(inputs[0].path)}
-        if len(inputs) > 1 or self.part.constants.get("COMPARES", False):
-            named = {"analysis": self.part.name}
+        named = {"analysis": self.part.name}
+        if inputs and not self.part.constants.get("COMPARES", False):
+            named["input"] = records.relative(inputs[0].path)
         rows = {}
         if result.text:  # a table small enough to read is small enough for the record
             lines = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
             rows = {"rows": lines}
         return records.make("analysis", self.out, digest, **named, **result.numbers, **rows)
+
+    def _write(self, result: Result, description: dict[str, Any]) -> None:
+        """Write the table where it was asked for, unless this very table lies there.
+
+        Raises:
+            UsageError: the file already holds the table of an earlier input of this call.
+            MismatchError: something else lies there.
+        """
+        from advkit.artifacts import analysis
+
+        if self.out is None:
+            return
+        if self.wrote:
+            raise UsageError(f"-o {self.out} holds one table: call it once for each input")
+        self.wrote = True
+        if self.out.exists() and not self.given["overwrite"]:
+            analysis.require_same(self.out, result, description)
+            stage.speaker(self.stage, self.given).note(f"{self.out}: already done")
+            return
+        analysis.write(self.out, result, description)
 
     def _draw_text(self, result: Result) -> None:
         import sys
@@ -123,15 +153,17 @@ class Analysis:
             print("\n".join(_plot.spark(figure)), file=sys.stderr)
 
 
-def _title(logits: Logits) -> str:
-    config = logits.info["config"]
-    run = Path(logits.path).resolve().parent.name
+def _title(artifact: Logits | SoftLabels) -> str:
+    config = artifact.info["config"]
+    run = Path(artifact.path).resolve().parent.name
+    if "views" in config:
+        return f"{run} (views {config['views']})"
     attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"
     return f"{run} ({attack})"
 
 
 def _command(part: Part) -> Command:
-    shared = (PLOT, OUT)
+    shared = (PLOT, OUT, options.OVERWRITE)
     return Command(
         part.name,
         part.help,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +23,9 @@ from advkit.cli import (
     train,
 )
 from advkit.cli.options import Command
+from advkit.cli.progress import say
 from advkit.cli.stage import call, guarded
-from advkit.errors import UsageError
+from advkit.errors import StorageError, UsageError
 
 HELP = """Adversarial training of image classifiers as composable stages.
 
@@ -47,27 +50,33 @@ GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
 }
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"advkit {__version__}")
+        raise typer.Exit
+
+
+VERSION = typer.Option(
+    "--version", help="Print the version.", callback=_show_version, is_eager=True
+)
+
+
 def build() -> typer.Typer:
     """Return the application."""
     app = typer.Typer(
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
     @app.callback(help=HELP.replace("[", "\\["))
-    def top(
-        version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    ) -> None:
-        if version:
-            print(f"advkit {__version__}")
-            raise typer.Exit
+    def top(version: Annotated[bool, VERSION] = False) -> None:
+        del version  # its callback has done the work
 
     for command in COMMANDS:
         options.add(app, command, call)
     for name, (text, commands) in GROUPS.items():
-        group = typer.Typer(no_args_is_help=True, help=text)
+        group = typer.Typer(help=text)
         for command in commands:
             options.add(group, command, call)
         app.add_typer(group, name=name)
@@ -78,6 +87,11 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     words = [word for word in arguments if not word.startswith("-")]
     stage = " ".join(words[: 2 if words and words[0] in GROUPS else 1])
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (for the life of the process)
+    if sys.stdout is None:
+        say(stage, "error: stdout is closed: there is nowhere to put a record")
+        return StorageError.code
     before = {each: signal.getsignal(each) for each in signals.HANDLED}
     signals.install()
     try:
@@ -96,15 +110,8 @@ def _invoke(arguments: list[str]) -> int:
     try:
         code = build()(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
-        message = error.format_message()
-        if "\n" in message or not message:  # no command was given: that is the help text
-            print(message, file=sys.stderr)
-            raise UsageError("name a command") from None
-        raise UsageError(f"{_unquoted(message)} (see --help)") from None
+        message = " ".join(error.format_message().split()).rstrip(".")
+        raise UsageError(f"{message} (see --help)") from None
     except typer.Abort:
         raise UsageError("aborted") from None
     return code if isinstance(code, int) else 0
-
-
-def _unquoted(message: str) -> str:
-    return " ".join(message.split()).rstrip(".")

@@ -43,7 +43,7 @@ def run(given: Given) -> Iterator[Record]:
     return stage.each(
         given,
         "attack",
-        stage.sources(given, "checkpoint", ("checkpoint",)),
+        ("checkpoint",),
         lambda source: _evaluated(given, source),
         lambda record: _judge(given, record),
     )
@@ -58,8 +58,9 @@ def _check(given: Given) -> None:
             raise UsageError("--version belongs to --autoattack")
     if given["eps"] is not None:
         parse_eps(given["eps"], given["norm"] or "linf")
-    if given["fail_under"] is not None and given["attack"] == "none":
-        raise UsageError("--fail-under needs an attack")
+    for name in ("eps", "norm", "save_images", "fail_under"):
+        if given["attack"] == "none" and given[name] is not None:
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning for --attack none")
     if given["batch_size"] is not None and given["batch_size"] < 1:
         raise UsageError("--batch-size must be at least 1")
 
@@ -124,16 +125,16 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
     from advkit.evaluate import Evaluation, require_finite
 
     reporter = stage.speaker("attack", given)
-    if out.suffix != ".h5":
-        raise UsageError(f"-o {out}: the name must end in .h5")
+    stage.require_file_name(out)
     with files.lock(out):
         device = stage.device(given["device"])
         model, info = models.load(path, device)
         images = stage.images(given, settings.data, info, "test")
         threads = stage.threads(given, info["arch"])
         if out.exists() and not given["overwrite"]:
+            found = _found(out, settings, info, images.fingerprint)
             reporter.note(f"{out}: already done")
-            return _found(out, settings, info, images.fingerprint), 0.0
+            return found, 0.0
         require_finite(model.state_dict(), path)
         started = time.monotonic()
         stage.use_threads(threads)

@@ -59,7 +59,7 @@ def _name(given: Given) -> str:
 
 
 COMMANDS = (
-    Command("list", "List the data sets.", (), listed),
+    Command("list", "List the data sets.", (), listed, example="advkit data list"),
     Command(
         "info",
         "Load a data set and say what it holds.",

@@ -18,4 +18,10 @@ def run(given: Given) -> Iterator[str]:
             yield f"  {when or 'always'}: {values}  # {rule.source}\n"
 
 
-COMMAND = Command("presets", "List the numbers behind --preset and each data set.", (), run)
+COMMAND = Command(
+    "presets",
+    "List the numbers behind --preset and each data set.",
+    (),
+    run,
+    example="advkit presets",
+)

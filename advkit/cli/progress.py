@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ EVERY = 10.0
 
 def reporter(stage: str, *, quiet: bool) -> Reporter:
     """Choose how progress is shown."""
-    plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+    plain = sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
     if quiet:
         return Quiet(stage)
     return Lines(stage) if plain or os.environ.get("NO_COLOR") else Bars(stage)
@@ -146,8 +147,10 @@ def described(figures: dict[str, Any]) -> list[str]:
 
 def say(stage: str, text: str) -> None:
     """Print one line on stderr."""
-    line = f"advkit {stage}: {text}".replace("\n", "\\n")
-    print(line, file=sys.stderr, flush=True)
+    words = f"advkit {stage}".rstrip()
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{words}: {text}")
+    with contextlib.suppress(OSError, ValueError):  # stderr may be full or closed
+        print(line, file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

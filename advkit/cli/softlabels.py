@@ -11,7 +11,6 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import UsageError
 from advkit.registry import Option
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ OWN = (
 
 def run(given: Given) -> Iterator[Record]:
     """Label with every teacher that comes in."""
-    sources = stage.sources(given, "teacher checkpoint", ("checkpoint",))
-    return stage.each(given, "softlabels", sources, lambda source: _labelled(given, source))
+    return stage.each(given, "softlabels", ("checkpoint",), lambda source: _labelled(given, source))
 
 
 def _labelled(given: Given, source: Record) -> Record:
@@ -57,8 +55,7 @@ def _labelled(given: Given, source: Record) -> Record:
         reporter=stage.speaker("softlabels", given),
     )  # fmt: skip
     out = Path(given["out"]) if given["out"] else _place(path, work)
-    if out.suffix != ".h5":
-        raise UsageError(f"-o {out}: the name must end in .h5")
+    stage.require_file_name(out)
     began = time.monotonic()
     with files.lock(out):
         if out.exists() and not given["overwrite"]:

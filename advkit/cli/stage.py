@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from advkit.data._images import Images
 
+EMPTY = "\0"
+"""Marks an empty stdin among the inputs; no path can start with it."""
 TINY = ("small-cnn", "resnet8")
 
 
@@ -59,8 +61,13 @@ def call(command: Command, given: Given) -> None:
 def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
     """Run `work` and return its exit code, with one line on stderr for a failure."""
     try:
-        work()
-        return _flushed(stage)
+        try:
+            work()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _abandon_stdout()
+            raise ReaderGone("the reader of stdout went away; files are in place") from None
+        return 0
     except Reported as error:
         return error.code
     except AdvkitError as error:
@@ -74,6 +81,13 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
     except MemoryError:
         say(stage, "error: out of memory: lower --batch-size, or free some")
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _abandon_stdout()
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        say(stage, f"error: {error.strerror or error}{': nothing can be written' if full else ''}")
+        return StorageError.code if full else 1
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -86,19 +100,6 @@ def _explained(error: Exception) -> str:
         return "out of memory on the device: lower --batch-size"
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first} (run it again with --debug for the traceback)"
-
-
-def _flushed(stage: str) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _abandon_stdout()
-        return ReaderGone.code
-    except OSError as error:
-        say(stage, f"error: cannot write to stdout: {error.strerror}")
-        _abandon_stdout()
-        return StorageError.code
-    return 0
 
 
 def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
@@ -142,66 +143,73 @@ def _show(stdout: TextIO, record: Record) -> None:
     Console(file=stdout).print(table)
 
 
-def sources(given: Given, wanted: str, kinds: tuple[str, ...]) -> Iterator[Record]:
-    """Yield the inputs one by one: paths on the command line, else records or paths on stdin.
+def sources(given: Given, wanted: str) -> Iterator[str]:
+    """Yield the inputs one by one, as text: paths named, else lines of stdin; `-` is stdin.
 
     Raises:
         UsageError: nothing was named and stdin is a terminal.
-        InputError: stdin is empty or holds something unusable.
+        InputError: stdin is empty.
     """
     named = given.get("files") or []
     for path in named:
         if path == "-":
-            yield from _stdin(wanted, kinds)
+            yield from _stdin(wanted)
         else:
-            yield {"path": path}
+            yield path
     if not named:
-        if sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin is not None and sys.stdin.isatty():
             raise UsageError(f"no {wanted} given: name a file, or pipe in the stage before")
-        yield from _stdin(wanted, kinds)
+        yield from _stdin(wanted)
 
 
-def _stdin(wanted: str, kinds: tuple[str, ...]) -> Iterator[Record]:
+def _stdin(wanted: str) -> Iterator[str]:
+    """Yield lines; an empty stdin yields a marker, so that inputs behind it still get a turn."""
     seen = False
-    for raw in sys.stdin.buffer:
+    for raw in sys.stdin.buffer if sys.stdin is not None else ():
         text = raw.decode("utf-8", errors="surrogateescape").strip()
         if text:
             seen = True
-            record = records.parse(text)
-            records.wanted(record, kinds)
-            yield record
+            yield text
     if not seen:
-        raise InputError(f"no {wanted} on stdin: the stage before gave nothing")
+        yield f"{EMPTY}{wanted}"
+
+
+def record_of(text: str, kinds: tuple[str, ...]) -> Record:
+    """Return an input as a record of a usable kind.
+
+    Raises:
+        InputError: stdin was empty, a broken record, or one of another kind.
+    """
+    if text.startswith(EMPTY):
+        raise InputError(f"no {text[len(EMPTY) :]} on stdin: the stage before gave nothing")
+    record = records.parse(text)
+    records.wanted(record, kinds)
+    return record
 
 
 def each(
     given: Given,
     stage: str,
-    inputs: Iterator[Record],
+    wanted: tuple[str, ...],
     work: Callable[[Record], Record],
     verdict: Callable[[Record], None] | None = None,
 ) -> Iterator[Record]:
     """Do the work for every input; one that fails is reported and the rest go on.
 
-    `verdict` sees each record after it was printed and may raise.
+    Args:
+        given: the command line.
+        stage: how the command is called in messages.
+        wanted: kinds of records that the work can use.
+        work: gives the record of one input.
+        verdict: sees each record after it was printed and may raise.
 
     Raises:
         Reported: with the exit code of the first failure.
     """
     first: AdvkitError | None = None
-    while True:
+    for text in sources(given, " or ".join(wanted)):
         try:
-            source = next(inputs)
-        except StopIteration:
-            break
-        except AdvkitError as error:
-            first = first or error
-            say(stage, f"error: {error}")
-            if given.get("debug"):
-                traceback.print_exc()
-            break
-        try:
-            record = work(source)
+            record = work(record_of(text, wanted))
             yield record
             if verdict is not None:
                 verdict(record)
@@ -252,6 +260,19 @@ def threads(given: Given, arch: str) -> int:
             raise UsageError("--threads must be at least 1")
         return int(given["threads"])
     return 1 if arch in TINY else len(os.sched_getaffinity(0))
+
+
+def require_file_name(out: Path) -> None:
+    """Check where an HDF5 output is to go.
+
+    Raises:
+        UsageError: its name does not end in .h5.
+        StorageError: a folder is in its place.
+    """
+    if out.suffix != ".h5":
+        raise UsageError(f"-o {out}: the name must end in .h5")
+    if out.is_dir():
+        raise StorageError(f"cannot write {out}: a folder is in its place")
 
 
 def use_threads(count: int) -> None:

@@ -11,7 +11,7 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import MismatchError, UsageError
+from advkit.errors import InputError, MismatchError, UsageError
 from advkit.registry import Option
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
     if not fresh:
         reporter.note(f"{folder.path}: already done")
     found = list(_records(folder, settings, emit))
+    if not found:
+        raise InputError(f"{folder.path}: the run is done, but its {emit} checkpoint is gone")
     gap = found[0].get("overfitting_gap")
     if fresh and gap is not None:
         reporter.note(
@@ -100,7 +102,8 @@ def _bound(given: Given, layers: list[config.Layer]) -> list[config.Layer]:
     named = {key: value for layer, _ in layers for key, value in layer.items() if value is not None}
     source: Record = {}
     if not (named.get("soft_labels") or named.get("teacher")):
-        source = next(stage.sources(given, "labels or checkpoint", ("labels", "checkpoint")))
+        text = next(stage.sources(given, "labels or checkpoint"))
+        source = stage.record_of(text, ("labels", "checkpoint"))
         teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
         named["teacher" if teacher else "soft_labels"] = source["path"]
     pair = named.get("soft_labels"), named.get("teacher")

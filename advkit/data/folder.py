@@ -33,8 +33,7 @@ def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
         UsageError: the sizes differ and none was given.
     """
     top = root / split
-    names = _classes(top)
-    files = [(path, label) for label, name in enumerate(names) for path in _files(top / name)]
+    names, files = _listed(top)
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(lambda each: _decode(each[0], image_size), files))
     sizes = {image.shape[:2] for image in decoded}
@@ -46,6 +45,20 @@ def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
         )
     labels = torch.tensor([label for _, label in files])
     return Images("folder", split, _stack(decoded), labels, names, pad=4, flip=True)
+
+
+def paths(root: Path, split: str) -> list[str]:
+    """Return the paths of a split's images below `root`, in the order of `load`.
+
+    Raises:
+        InputError: a folder is missing or a class is empty.
+    """
+    return [path.relative_to(root).as_posix() for path, _ in _listed(root / split)[1]]
+
+
+def _listed(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
+    names = _classes(top)
+    return names, [(path, label) for label, name in enumerate(names) for path in _files(top / name)]
 
 
 def _classes(top: Path) -> tuple[str, ...]:

@@ -1,0 +1,207 @@
+"""LTD's discrepancy G(Z) from an oracle distribution, and Theorem 1's condition, by temperature."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from advkit import registry
+from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
+from advkit.analyses._plot import curve
+from advkit.analyses._simulate import simulate as simulated
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.soft_labels import SoftLabels
+from advkit.data import folder
+from advkit.errors import InputError, MismatchError, UsageError
+from advkit.losses import log_softmax
+
+KINDS = ("labels", "logits")
+ALONE = "simulate"
+COLUMNS = ("temperature", "discrepancy", "previous", "condition_rhs", "least_oracle_mass", "holds")
+
+
+def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
+    """Return KL(oracle ‖ p) per example, (B,), in nats: the summand of G(Z).
+
+    Args:
+        oracle: (B, C), rows summing to 1.
+        log_p: (B, C) log-probabilities.
+
+    Source: LTD, eq. 7.
+    """
+    gap: Tensor = torch.special.xlogy(oracle, oracle) - oracle * log_p
+    return gap.sum(1)
+
+
+def condition(p_low: Tensor, p_high: Tensor) -> Tensor:
+    """Return the right-hand side of Theorem 1's condition, (B,).
+
+    |log(q₂/q₁) / log(p₂/p₁)| with p the true class's probability at the lower (1) and the higher
+    (2) temperature and q = 1 − p all others together; the theorem is stated for two classes.
+    Temperature t₂ is better for an example if y₁/y₂ of the oracle is at most this.
+
+    Args:
+        p_low: true class's probability at t₁, (B,), above one half.
+        p_high: the same at t₂ > t₁.
+
+    >>> p = torch.tensor([0.999, 0.80], dtype=torch.float64)
+    >>> q = torch.tensor([0.99, 0.75], dtype=torch.float64)
+    >>> [round(value, 2) for value in condition(p, q).tolist()]
+    [254.44, 3.46]
+
+    Source: LTD, eq. 12. The paper gives 3.88 for the second example, which is a slip.
+    """
+    return (((1 - p_high) / (1 - p_low)).log() / (p_high / p_low).log()).abs()
+
+
+def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Read how people labelled images: path → distribution (C,) float64.
+
+    The file is CSV with a column `path` and one column of counts for each class.
+
+    Raises:
+        InputError: missing, not such a table, or a row without a positive count.
+        MismatchError: its classes are others.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV: {error}") from None
+    if not table or "path" not in table[0]:
+        raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")
+    found = [name for name in table[0] if name != "path"]
+    if sorted(found) != sorted(classes):
+        raise MismatchError(
+            f"{path}: classes {', '.join(found[:4])}…, not {', '.join(classes[:4])}…"
+        )
+    oracle = {}
+    for number, row in enumerate(table, start=2):
+        try:
+            counts = torch.tensor([float(row[name]) for name in classes], dtype=torch.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"{path}: line {number} holds something that is no count") from None
+        if not bool((counts >= 0).all()) or not float(counts.sum()) > 0:
+            raise InputError(f"{path}: line {number} has no positive count")
+        oracle[row["path"]] = counts / counts.sum()
+    return oracle
+
+
+def joined(artifact: Logits | SoftLabels, oracle: str, data: str | None) -> Tensor:
+    """Return the oracle's row for each example of a file, (N, C) float64, joined by image path.
+
+    Raises:
+        UsageError: no `--data folder:DIR` to take the paths from.
+        MismatchError: an image has no row in the oracle, or the folder is another one.
+    """
+    name, where = registry.split_path(data or "")
+    if name != "folder" or where is None:
+        raise UsageError("--oracle joins by image path: give --data folder:DIR too")
+    split = artifact.info["parents"][-1]["split"]
+    paths = folder.paths(Path(where), split)
+    table = read_oracle(Path(oracle), artifact.info["data"]["classes"])
+    if len(artifact.index) and int(artifact.index.max()) >= len(paths):
+        raise MismatchError(f"{where}: {len(paths)} {split} images, the file names more")
+    wanted = [paths[place] for place in artifact.index.tolist()]
+    missing = [path for path in wanted if path not in table]
+    if missing:
+        raise MismatchError(
+            f"{oracle}: no row for {len(missing)} of {len(wanted)} images, first {missing[0]}"
+        )
+    return torch.stack([table[path] for path in wanted])
+
+
+def analyze(
+    inputs: Sequence[Logits | SoftLabels],
+    *,
+    oracle: str | None = None,
+    data: str | None = None,
+    temperatures: str = "1,1.5,2,2.5,3,4,5,6,7,8,10,12,15,20,50",
+    simulate: Literal["binary", "dirichlet"] | None = None,
+) -> Result:
+    """Measure G(Z) at each temperature, and Theorem 1 from each temperature to the next.
+
+    Without an oracle G needs the true labels as one-hot oracle (it is then the negative
+    log-likelihood), and the condition is given as its right-hand side and the least mass that an
+    oracle must put off the true class for it to hold; medians over the examples whose true class
+    keeps more than half the mass at both temperatures, as the theorem assumes.
+
+    Args:
+        oracle: CSV of people's labels: column path, a column of counts for each class.
+        data: folder:DIR that the file's images came from, to join by path.
+        temperatures: T, apart by commas.
+        simulate: the paper's simulation instead of files.
+
+    Raises:
+        InputError, MismatchError, UsageError: see `read_oracle` and `joined`.
+
+    Source: LTD, Definition 1, Theorem 1 and appendix C.
+    """
+    if simulate is not None:
+        return simulated(simulate)
+    (artifact,) = inputs
+    if isinstance(artifact, Logits):
+        require_labels(artifact, "discrepancy")
+    grid = parse_temperatures(temperatures)
+    people = joined(artifact, oracle, data) if oracle is not None else None
+    rows = _rows(artifact, grid, people)
+    best = min(rows, key=lambda row: row[1])
+    numbers: dict[str, float | int | str | None] = {
+        "n": len(artifact.labels),
+        "oracle": "people" if people is not None else "labels",
+        "discrepancy": next((row[1] for row in rows if row[0] == 1), None),
+        "best_discrepancy": best[1],
+        "best_temperature": best[0],
+    }
+    picture = curve(
+        grid, {"G(Z)": [row[1] for row in rows]},
+        xlabel="temperature", ylabel="discrepancy (nats)", logx=True,
+    )  # fmt: skip
+    return Result(numbers, COLUMNS, rows, (picture,), text=aligned([COLUMNS, *rows]))
+
+
+def _rows(
+    artifact: Logits | SoftLabels, grid: Sequence[float], people: Tensor | None
+) -> tuple[tuple[Any, ...], ...]:
+    total = dict.fromkeys(grid, 0.0)
+    count, place = 0, 0
+    true = {t: [] for t in grid}  # type: dict[float, list[Tensor]]
+    masses = []
+    for logits, y in rows_of(artifact):
+        if people is not None:
+            here = people[torch.arange(place, place + len(y)) % len(people)]
+        else:
+            here = torch.nn.functional.one_hot(y, logits.shape[1]).double()
+        masses.append(here.gather(1, y[:, None]).squeeze(1))
+        for t in grid:
+            log_p = log_softmax(logits.double() / t)
+            total[t] += float(discrepancy(here, log_p).sum())
+            true[t].append(log_p.gather(1, y[:, None]).squeeze(1).exp())
+        count, place = count + len(y), place + len(y)
+    mass = torch.cat(masses)
+    found = []
+    for number, t in enumerate(grid):
+        before = grid[number - 1] if number else None
+        steps: tuple[Any, ...] = (None, None, None)
+        if before is not None:
+            steps = _step(torch.cat(true[before]), torch.cat(true[t]), mass, people is not None)
+        found.append((t, total[t] / count, before, *steps))
+    return tuple(found)
+
+
+def _step(p_low: Tensor, p_high: Tensor, mass: Tensor, people: bool) -> tuple[Any, Any, Any]:
+    """Return median right-hand side, median least mass, and where it holds with an oracle."""
+    assumed = (p_low > 0.5) & (p_high > 0.5) & (p_high < p_low)
+    if not bool(assumed.any()):
+        return None, None, None
+    rhs = condition(p_low[assumed], p_high[assumed])
+    least = 1 / (1 + rhs)
+    holds = float((1 - mass[assumed] >= least).double().mean()) if people else None
+    medians = [float(each.median()) for each in (rhs, least)]
+    return (*(value if math.isfinite(value) else None for value in medians), holds)  # type: ignore[return-value]

@@ -1,0 +1,87 @@
+"""What a teacher's targets look like by temperature: entropy, top mass, rank of the true class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
+from advkit.analyses._plot import curve
+from advkit.analyses.entropy import entropy
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.soft_labels import SoftLabels
+from advkit.labels.adr import rectify
+from advkit.labels.soft import soften
+
+KINDS = ("labels", "logits")
+COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")
+
+
+@dataclass
+class Sums:
+    """Sums over targets of what the columns average."""
+
+    values: Tensor
+    count: int = 0
+
+    def add(self, p: Tensor, y: Tensor) -> None:
+        """Add targets (B, C) with true classes (B,)."""
+        true = p.gather(1, y[:, None])
+        rank = 1 + (p > true).sum(1).double()
+        columns = (entropy(p), p.amax(1), true.squeeze(1), rank, (rank == 1).double())
+        self.values += torch.stack([column.double().sum() for column in columns])
+        self.count += len(y)
+
+
+def analyze(
+    inputs: Sequence[Logits | SoftLabels],
+    *,
+    temperatures: str = "1,2,3,5,8,10,12,15,20,50",
+    lambda_: float | None = None,
+) -> Result:
+    """Describe the targets that a labels file (all views) or the clean logits of a file give.
+
+    LTD's targets are softmax(z/T). With `lambda_` they are ADR's, rectified by trust λ at τ = T.
+
+    Args:
+        temperatures: T, apart by commas.
+        lambda_: show ADR's targets with this trust λ instead of LTD's.
+
+    Raises:
+        InputError: out-of-distribution data, which has no labels.
+        UsageError: temperatures that are not positive numbers.
+    """
+    (artifact,) = inputs
+    if isinstance(artifact, Logits):
+        require_labels(artifact, "labels")
+    grid = parse_temperatures(temperatures)
+    sums = {t: Sums(torch.zeros(5, dtype=torch.float64)) for t in grid}
+    for logits, y in rows_of(artifact):
+        for t in grid:
+            p = soften(logits, t) if lambda_ is None else rectify(logits, y, t, lambda_)
+            sums[t].add(p, y)
+    rows = tuple((t, *(sums[t].values / sums[t].count).tolist()) for t in grid)
+    classes = len(artifact.info["data"]["classes"])
+    numbers = {"n": len(artifact.labels), "targets": sums[grid[0]].count, "classes": classes}
+    return Result(
+        dict(numbers),
+        COLUMNS,
+        rows,
+        (
+            curve(
+                grid,
+                {"entropy": [row[1] for row in rows], "ln C": [math.log(classes)] * len(rows)},
+                xlabel="temperature", ylabel="entropy (nats)", logx=True,
+            ),
+            curve(
+                grid,
+                {"top mass": [row[2] for row in rows], "true class": [row[3] for row in rows]},
+                xlabel="temperature", ylabel="probability", logx=True,
+            ),
+        ),
+        text=aligned([COLUMNS, *rows]),
+    )  # fmt: skip

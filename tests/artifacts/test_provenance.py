@@ -1,0 +1,185 @@
+"""Descriptions and digests: one spelling, every change seen, every fault an input error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advkit.artifacts import artifact, provenance
+from advkit.artifacts.provenance import Array, canonical, check, digest, parse
+from advkit.errors import InputError, MismatchError
+
+ARRAYS = [Array("b", "|u1", (2,), b"\x01\x02"), Array("a", "<f4", (1,), b"\0\0\0\0")]
+INFO = {"schema": 1, "kind": "logits", "lr": 0.1, "name": "é"}
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False,
+              allow_infinity=False), TEXT),
+    lambda each: st.one_of(st.lists(each, max_size=3), st.dictionaries(TEXT, each, max_size=3)),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def signed(info: dict, arrays: list[Array] = ARRAYS) -> str:
+    return canonical({**info, "digest": digest(info, arrays)})
+
+
+@given(st.dictionaries(TEXT, JSON))
+def test_canonical_json_has_one_spelling(value):
+    text = canonical(value)
+    shuffled = dict(reversed(value.items()))
+    assert canonical(shuffled) == text
+    assert json.loads(text) == value
+    assert canonical(json.loads(text)) == text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_canonical_json_has_no_nan(value):
+    with pytest.raises(ValueError, match="JSON"):
+        canonical({"a": value})
+
+
+def test_the_digest_is_the_documented_hash():
+    """Each array in name order as header and bytes, then the description but for its digest."""
+    content = b'["a","<f4",[1]]\0\0\0\0["b","|u1",[2]]\x01\x02'
+    rest = '{"kind":"logits","lr":0.1,"name":"é","schema":1}'.encode()
+    expected = f"sha256:{hashlib.sha256(content + rest).hexdigest()}"
+    assert digest({**INFO, "digest": "anything"}, ARRAYS) == expected
+    assert digest(INFO, ARRAYS[::-1]) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "c"},
+        {"dtype": "|i1"},
+        {"shape": (1, 2)},
+        {"data": b"\x01\x03"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_any_change_of_an_array_changes_the_digest(change):
+    changed = [ARRAYS[0]._replace(**change), ARRAYS[1]]
+    assert digest(INFO, changed) != digest(INFO, ARRAYS)
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.2}, {"kind": "labels"}, {"more": None}])
+def test_any_change_of_the_description_changes_the_digest(change):
+    assert digest({**INFO, **change}, ARRAYS) != digest(INFO, ARRAYS)
+
+
+@given(st.dictionaries(TEXT.filter(lambda key: key not in {*INFO, "digest"}), JSON))
+def test_what_was_signed_is_read_back(more):
+    info = {**INFO, **more}
+    assert check(signed(info), ARRAYS, "x", "logits") == {**info, "digest": digest(info, ARRAYS)}
+
+
+def test_a_changed_array_is_corrupt():
+    changed = [ARRAYS[0]._replace(data=b"\x01\x03"), ARRAYS[1]]
+    with pytest.raises(InputError, match=r"^x: corrupt: the content does not match its digest"):
+        check(signed(INFO), changed, "x", "logits")
+
+
+def test_a_missing_digest_is_corrupt():
+    with pytest.raises(InputError, match="does not match its digest"):
+        check(canonical(INFO), ARRAYS, "x", "logits")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (None, "x: not made by advkit"),
+        ("", "x: corrupt: its description is not JSON"),
+        ("{", "not JSON"),
+        ("[1]", "lacks kind and schema"),
+        ('{"kind":"logits"}', "lacks kind and schema"),
+        ('{"schema":1,"kind":"labels"}', "x: this is a labels file; wanted: a logits file"),
+        ('{"schema":1,"kind":"logits","a":NaN}', "corrupt"),
+        ('{"schema":1,"kind":"logits","a":1e999}', "corrupt"),
+        ('{"schema":1,"kind":"logits","a":"\\ud800"}', "corrupt"),
+        ("[" * 100_000, "corrupt"),
+        ('{"schema":1,"kind":"logits","a":' + "[" * 50_000 + "]" * 50_000 + "}", "corrupt"),
+    ],
+    ids=["none", "empty", "brace", "list", "no schema", "kind", "nan", "inf", "surrogate", "deep",
+         "deep object"],
+)  # fmt: skip
+def test_impossible_descriptions_are_input_errors(text, what):
+    with pytest.raises(InputError, match=what):
+        check(text, ARRAYS, "x", "logits")
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_another_format_version_says_so(schema):
+    with pytest.raises(MismatchError, match=rf"format version {schema}, this advkit reads 1: use"):
+        parse(canonical({**INFO, "schema": schema}), "x", "logits")
+
+
+def test_a_description_holds_what_equal_work_shares():
+    parts = {"config": {"lr": 0.1}, "seed": 3, "parents": [], "environment": {"threads": 1}}
+    first, second = (provenance.describe("labels", **parts, views=8) for _ in "ab")
+    assert canonical(first) == canonical(second)
+    assert {"schema", "kind", "config", "seed", "versions", "environment", "parents", "views"} == {
+        *first
+    }
+    assert first["versions"].keys() == {"advkit", "torch"}
+
+
+def test_a_parent_keeps_its_own_parents_and_drops_the_rest():
+    data = provenance.data_parent("digits", "train", "sha256:9")
+    info = {**INFO, "kind": "checkpoint", "digest": "sha256:1", "parents": [data], "seed": 0}
+    assert provenance.parent(info) == {
+        "kind": "checkpoint", "digest": "sha256:1", "seed": 0, "parents": [data],
+    }  # fmt: skip
+    assert data == {"kind": "data", "name": "digits", "split": "train", "digest": "sha256:9"}
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"a": 1}', '{"advkit": 5}', '{"advkit": [1]}', "\xff"]
+)
+def test_foreign_json_is_not_an_artifact(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=r"x\.json"):
+        artifact.read_info(path)
+
+
+def analysis(path) -> dict:
+    """Write a small analysis; return its description with the digest."""
+    from advkit.analyses import Result, _save
+
+    description = provenance.describe(
+        "analysis", config={"analysis": "x"}, seed=0, parents=[], environment={}
+    )
+    result = Result({"n": 2}, ("a", "b"), ((1.5, "p"), (2.5, "q")))
+    _save.write(path, result, description)
+    return {**description, "digest": _save.digest(result, description)}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".h5"])
+def test_an_analysis_is_an_artifact(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    assert analysis(path) == artifact.read_info(path)
+
+
+def test_a_changed_analysis_is_corrupt(tmp_path):
+    path = tmp_path / "x.json"
+    analysis(path)
+    path.write_text(path.read_text().replace("1.5", "1.6"))
+    with pytest.raises(InputError, match="corrupt"):
+        artifact.read_info(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(None, "no such file"), (b"", "empty file"), (b"hello world", "not safetensors")],
+)
+def test_what_is_no_artifact_is_an_input_error(tmp_path, content, what):
+    path = tmp_path / "x"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=what):
+        artifact.read_info(path)

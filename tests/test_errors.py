@@ -1,0 +1,82 @@
+"""The error tree: exit codes as the contract fixes them, and messages of one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+import pytest
+
+from advkit import errors
+from advkit.errors import AdvkitError, Stopped, StorageError, UsageError, storage, unknown
+
+CODES = {
+    "AdvkitError": 1,
+    "UsageError": 2,
+    "InputError": 3,
+    "MismatchError": 4,
+    "NumericalError": 5,
+    "StorageError": 6,
+    "BusyError": 7,
+    "Verdict": 8,
+}
+
+
+@pytest.mark.parametrize(("name", "code"), CODES.items())
+def test_exit_codes_are_the_contracts(name, code):
+    kind = getattr(errors, name)
+    assert kind("why").code == code
+    assert issubclass(kind, AdvkitError)
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
+def test_a_signal_ends_with_128_plus_its_number(signum, code):
+    assert Stopped(signum).code == code
+    assert Stopped.code == 1  # the code of one instance never becomes that of the class
+
+
+def test_every_error_class_is_in_the_table():
+    found = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, AdvkitError)
+    }
+    assert found == {*CODES, "Stopped"}
+
+
+def test_unknown_names_the_nearest_and_all_known():
+    error = unknown("method", "tradez", ["trades", "at"])
+    assert isinstance(error, UsageError)
+    assert str(error) == "unknown method 'tradez': did you mean 'trades'? (known: at, trades)"
+
+
+def test_unknown_without_a_neighbour_asks_nothing():
+    assert str(unknown("method", "xyz", ["at"])) == "unknown method 'xyz': (known: at)"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "file-size limit"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.ENOENT, "folder is gone"),
+        (errno.ENOTDIR, "file is in the place"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_storage_says_what_the_disk_said(number, reason):
+    error = storage(OSError(number, os.strerror(number)), "out.h5")
+    assert isinstance(error, StorageError)
+    assert reason in str(error)
+    assert "out.h5" in str(error)
+    assert "\n" not in str(error)
+
+
+def test_storage_without_a_number_keeps_the_text():
+    assert "strange" in str(storage(OSError("strange"), "x"))

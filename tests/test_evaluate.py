@@ -1,0 +1,365 @@
+"""Evaluation: whose verdict counts, what is refused, and going on after an interruption."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from torch import nn
+
+from advkit import models
+from advkit.attacks import _autoattack, fgsm, pgd
+from advkit.data._images import Images, pixels
+from advkit.errors import AdvkitError, MismatchError, NumericalError
+from advkit.evaluate import (
+    AttackSettings,
+    Evaluation,
+    accuracy_after,
+    audited,
+    figures,
+    fitted,
+    require_finite,
+)
+from advkit.reporting import Reporter
+from advkit.threat import Threat
+
+CLASSES, COUNT, EPS = 5, 22, 0.05
+NAMES = tuple("abcde")
+INFO = {
+    "data": {"name": "digits", "classes": list(NAMES)},
+    "model": {"input_shape": [1, 6, 6]},
+    "kind": "checkpoint", "digest": "sha256:0", "method": "at", "arch": "x", "role": "best",
+}  # fmt: skip
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 24), nn.Tanh(), nn.Linear(24, CLASSES)).eval()
+    with torch.no_grad():
+        net[3].bias -= net(torch.rand(200, 1, 6, 6)).mean(0)
+    return net
+
+
+@pytest.fixture
+def images(model):
+    """Random images labelled as the model sees them, but for every fifth."""
+    rng = torch.Generator().manual_seed(1)
+    raw = torch.randint(0, 256, (COUNT, 1, 6, 6), generator=rng).to(torch.uint8)
+    labels = model(pixels(raw, "cpu")).argmax(1)
+    labels[::5] = (labels[::5] + 1) % CLASSES
+    return Images("digits", "test", raw, labels, NAMES, 0, False)
+
+
+def evaluation(model, images, attack="pgd", eps=EPS, info=INFO, reporter=None, **more):
+    if attack == "pgd":
+        more.setdefault("options", {"steps": 8})
+    more = {"batch_size": 4, "save_images": attack != "none", **more}
+    settings = AttackSettings(attack, more.pop("norm", "linf"), str(eps), "digits", **more)
+    environment = {"device": "cpu", "threads": 1}
+    return Evaluation(model, info, images, settings, environment=environment, reporter=reporter)
+
+
+@pytest.fixture
+def light(monkeypatch):
+    """AutoAttack with fewer iterations and queries."""
+    original = _autoattack.AutoAttack._set_version
+
+    def lighter(suite, version="standard"):
+        original(suite, version)
+        suite.fab.n_iter, suite.square.n_queries = 5, 40
+        suite.apgd.n_iter = suite.apgd_targeted.n_iter = 8
+
+    monkeypatch.setattr(_autoattack.AutoAttack, "_set_version", lighter)
+
+
+ATTACKS = ("pgd", "fgsm", "autoattack")
+attacked = pytest.mark.parametrize("attack", ATTACKS)
+
+
+@attacked
+@pytest.mark.usefixtures("light")
+def test_verdicts_come_from_the_images(model, images, attack):
+    """Every verdict and every logit is what the model says of the images in the file."""
+    found = evaluation(model, images, attack).run()
+    x = pixels(images.images, "cpu")
+    wrong_clean = model(x).argmax(1) != images.labels
+    wrong = model(found.images).argmax(1) != images.labels
+    assert torch.equal(found.broken_by == -2, wrong_clean)
+    assert torch.equal(found.broken_by >= 0, wrong & ~wrong_clean)
+    assert int(found.broken_by.max()) < len(found.attacks)
+    assert {-2, -1} < set(found.broken_by.tolist()), "all three verdicts occur"
+    assert torch.allclose(found.adversarial, model(found.images), atol=1e-5)
+    assert torch.allclose(found.clean, model(x), atol=1e-5)
+    distance = (found.images - x).flatten(1).abs().amax(1)
+    assert torch.allclose(found.norm, distance, atol=1e-7)
+    assert float(distance.max()) <= EPS + 1e-6
+
+
+@attacked
+@pytest.mark.usefixtures("light")
+def test_every_example_is_attacked(model, images, attack):
+    """Wrong and unbroken examples too have logits of an attack that raised their loss."""
+    found = evaluation(model, images, attack).run()
+    rows, y = np.arange(COUNT), images.labels.numpy()
+    clean, adversarial = (
+        -log_softmax(z.double().numpy(), axis=1)[rows, y] for z in (found.clean, found.adversarial)
+    )
+    assert (adversarial > clean).all()
+    assert float(found.norm.min()) > 0
+
+
+def test_position_of_the_breaking_attack(model, images, monkeypatch):
+    """Each attack breaks one example of its choice; the first to break it is named."""
+    prey = {"apgd-ce": 1, "apgd-t": 2, "fab-t": 3, "square": 4}
+    x = pixels(images.images, "cpu")
+    visited = {}
+
+    class Mock(nn.Module):
+        """Right on every clean image but the fifths, wrong on those that were marked."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, batch):
+            z = self.net(batch)
+            return torch.where(batch[:, 0, :1, 0] == 0.123, -z, z)
+
+    def attack(judge, name, batch, y):
+        rows = [int((x == each).flatten(1).all(1).nonzero()) for each in batch]
+        visited.setdefault(name, []).extend(rows)
+        marked = batch.clone()
+        for place, row in enumerate(rows):
+            if row == prey[name]:
+                marked[place, 0, 0, 0] = 0.123
+        return marked
+
+    monkeypatch.setattr(_autoattack.Judge, "attack", attack)
+    found = evaluation(Mock(), images, "autoattack", eps=1).run()
+    right = [row for row in range(COUNT) if row % 5]
+    assert visited["apgd-ce"] == right, "only examples that are right when clean"
+    assert visited["square"] == [row for row in right if row not in (1, 2, 3)], "still standing"
+    assert found.broken_by[:6].tolist() == [-2, 0, 1, 2, 3, -2]
+    assert (found.broken_by[6:] < 0).all()
+    n = len(right)
+    expected = [(n - k) / COUNT for k in (1, 2, 3, 4)]
+    assert list(accuracy_after(found).values()) == pytest.approx(expected)
+    assert list(accuracy_after(found)) == list(prey)
+
+
+@attacked
+@pytest.mark.usefixtures("light")
+def test_accuracy_after_falls_to_the_robust_one(model, images, attack):
+    found = evaluation(model, images, attack).run()
+    numbers = figures(found)
+    left = [numbers["clean_accuracy"], *numbers["accuracy_after"].values()]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == numbers["robust_accuracy"]
+    wrong = model(found.images).argmax(1) != images.labels
+    standing = ~wrong & (model(pixels(images.images, "cpu")).argmax(1) == images.labels)
+    assert numbers["robust_accuracy"] == pytest.approx(float(standing.float().mean()))
+    assert numbers["clean_accuracy"] == pytest.approx(1 - math.ceil(COUNT / 5) / COUNT)
+    low, high = numbers["ci95"]
+    assert low < numbers["robust_accuracy"] < high
+
+
+@pytest.mark.parametrize(
+    ("norm", "delta"),
+    [("linf", 0.1001), ("l2", 0.0301), ("linf", float("nan")), ("l2", float("nan"))],
+)
+def test_audit_refuses_the_ball(norm, delta):
+    x = torch.full((3, 1, 4, 4), 0.5)
+    x_adv = x.clone()
+    x_adv[1] += delta
+    with pytest.raises(AdvkitError, match="left the threat model"):
+        audited(x_adv, x, Threat(norm, 0.1 if norm == "linf" else 0.12), "it")
+
+
+@pytest.mark.parametrize("pixel", [-0.001, 1.001, float("inf")])
+def test_audit_refuses_the_box(pixel):
+    x = torch.full((2, 1, 2, 2), 0.5).index_fill(0, torch.tensor([1]), round(min(pixel, 1.0)))
+    x_adv = x.clone()
+    x_adv[1, 0, 0, 0] = pixel
+    with pytest.raises(AdvkitError, match="left the threat model"):
+        audited(x_adv, x, Threat("linf", 0.1), "it")
+
+
+@pytest.mark.parametrize(("norm", "distance"), [("linf", 0.1), ("l2", 0.4)])
+def test_audit_measures(norm, distance):
+    x = torch.full((2, 1, 4, 4), 0.5)
+    x_adv = x.clone()
+    x_adv[1] -= 0.1
+    found = audited(x_adv, x, Threat(norm, distance), "it")
+    np.testing.assert_allclose(found, [0, distance], atol=1e-6)
+
+
+def test_illegal_attack_is_no_verdict(model, images, monkeypatch):
+    monkeypatch.setattr(fgsm, "attack", lambda net, x, y, threat, *, generator: (x + 0.2) % 1)
+    with pytest.raises(AdvkitError, match="fgsm left the threat model"):
+        evaluation(model, images, "fgsm").run()
+
+
+@pytest.mark.parametrize("attack", ["none", "pgd"])
+def test_nan_logits(model, images, attack):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, x):
+            z = self.net(x)
+            return z + torch.where(x[:, :1, 0, 0] == images.images[13, 0, 0, 0] / 255, torch.nan, 0)
+
+    with pytest.raises(NumericalError, match="example 13"):
+        evaluation(Broken(), images, attack).run()
+
+
+def test_nan_weights():
+    with pytest.raises(NumericalError, match="b holds NaN"):
+        require_finite({"a": torch.ones(2), "b": torch.tensor([1.0, torch.inf])}, "it")
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize(
+    ("attack", "owner", "name"),
+    [("pgd", pgd, "attack"), ("autoattack", _autoattack.Judge, "attack")],
+)
+@pytest.mark.parametrize("stop", [0, 1, 3, 5])
+def test_interrupted_goes_on(model, images, monkeypatch, tmp_path, attack, owner, name, stop):
+    original, calls, cut = getattr(owner, name), [], []
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        if [len(calls)] == cut:
+            raise Interrupted
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+    expected = evaluation(model, images, attack).run()
+    needed, partial = len(calls), tmp_path / "it.h5.part"
+    calls.clear()
+    cut.append(stop + 1)
+    with pytest.raises(Interrupted):
+        evaluation(model, images, attack).run(partial)
+    assert partial.exists() == (stop > 0)
+    cut.clear()
+    found = evaluation(model, images, attack).run(partial)
+    assert len(calls) == needed + 1, "only the batch that was cut off is done twice"
+    for field in ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images"):
+        assert torch.equal(getattr(found, field), getattr(expected, field)), field
+    assert found.info == expected.info
+
+
+@pytest.mark.parametrize("change", [{"eps": 0.04}, {"seed": 1}, {"batch_size": 5}])
+def test_partial_of_another_evaluation(model, images, monkeypatch, tmp_path, change):
+    partial = tmp_path / "it.h5.part"
+    evaluation(model, images).run(partial)
+    found = evaluation(model, images, **change).run(partial)
+    afresh = evaluation(model, images, **change).run()
+    assert torch.equal(found.adversarial, afresh.adversarial)
+    assert torch.equal(found.broken_by, afresh.broken_by)
+
+
+@pytest.fixture
+def others():
+    raw = torch.randint(0, 256, (9, 3, 8, 10), generator=torch.Generator().manual_seed(3))
+    return Images(
+        "folder", "test", raw.to(torch.uint8), torch.zeros(9, dtype=torch.int64), ("x",), 0, False
+    )
+
+
+@attacked
+def test_other_classes_cannot_be_attacked(model, others, attack):
+    with pytest.raises(MismatchError, match="--attack none"):
+        evaluation(model, others, attack)
+
+
+def test_out_of_distribution(model, others):
+    found = evaluation(model, others, "none").run()
+    assert found.labels.tolist() == [-1] * 9
+    assert found.clean.shape == (9, CLASSES)
+    assert found.adversarial is found.norm is found.broken_by is found.images is None
+    numbers = figures(found)
+    assert numbers["n"] == 9
+    for name in ("clean_accuracy", "clean_ci95", "robust_accuracy", "ci95"):
+        assert numbers[name] is None
+    grey = pixels(others.images, "cpu").mean(1, keepdim=True)
+    small = nn.functional.interpolate(grey, (6, 6), mode="bilinear", antialias=True)
+    assert torch.allclose(found.clean, model(small), atol=1e-5)
+
+
+def test_no_attack_has_no_robust_figures(model, images):
+    numbers = figures(evaluation(model, images, "none").run())
+    assert numbers["robust_accuracy"] is None
+    assert numbers["clean_accuracy"] == pytest.approx(17 / 22)
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"), [((1, 8, 8), (3, 8, 8)), ((3, 8, 8), (1, 8, 8)), ((3, 4, 6), (3, 8, 8))]
+)
+def test_fitted(shape, target):
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    found = fitted(x, target)
+    assert found.shape == (2, *target)
+    assert found.is_contiguous()
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    np.testing.assert_allclose(found.mean(), x.mean(), atol=0.02)
+
+
+def test_fitted_by_hand():
+    x = torch.rand(2, 3, 4, 4)
+    assert fitted(x, (3, 4, 4)).equal(x)
+    assert fitted(x, (1, 4, 4)).allclose((x[:, :1] + x[:, 1:2] + x[:, 2:]) / 3)
+    halves = torch.tensor([0.0, 0, 1, 1]).expand(1, 1, 4, 4)
+    np.testing.assert_allclose(fitted(halves, (1, 2, 2))[0, 0, 0], [1 / 7, 6 / 7], atol=1e-6)
+    grey = torch.rand(1, 1, 4, 4)
+    assert fitted(grey, (3, 4, 4)).equal(torch.cat([grey] * 3, 1))
+
+
+def test_limit_is_class_balanced(model, images):
+    found = evaluation(model, images, limit=10).run()
+    assert len(found.labels) == 10
+    assert torch.equal(found.labels, images.labels[found.index])
+    assert found.index.tolist() == sorted(found.index.tolist())
+
+
+def test_model_is_left_as_it_was(tiny_run):
+    """Handed over in train mode, it is evaluated in eval mode and handed back."""
+    model, info = models.load(tiny_run / "best.safetensors")
+    raw = torch.randint(0, 256, (9, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    names = tuple(info["data"]["classes"])
+    images = Images("digits", "test", raw.to(torch.uint8), torch.arange(9), names, 0, False)
+    expected = model(pixels(images.images, "cpu")).detach()
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = evaluation(model, images, info=info).run()
+    assert torch.allclose(found.clean, expected, atol=1e-5)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_random_model_is_warned_about(images):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.scale * x.flatten(1)[:, :CLASSES] + torch.rand(len(x), CLASSES)
+
+    warned = []
+
+    class Listening(Reporter):
+        def warn(self, text):
+            warned.append(text)
+
+    evaluation(Noisy(), images, reporter=Listening()).run()
+    assert len(warned) == 1
+    assert "rand" in warned[0]
