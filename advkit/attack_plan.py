@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from advkit import registry, seeding
+from advkit.config import require_within
 from advkit.errors import UsageError
 from advkit.threat import Threat, parse_eps
 
@@ -151,7 +152,6 @@ def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in options:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
         option = next(each for each in part.options if each.name == key)
-        if option.kind == "int" and value < 1:
-            raise UsageError(f"{option.flag} must be at least 1")
+        require_within(option, value)
         options[key] = value
     return options

@@ -56,6 +56,7 @@ class Option:
     help: str
     panel: str = ""
     choices: tuple[str, ...] = ()
+    limits: str = ""
 
     @property
     def flag(self) -> str:
@@ -183,12 +184,18 @@ def _read(folder: str, path: Path) -> Part:
         if given != expected:
             problems.append(f"{entry} takes ({', '.join(given)}), not ({', '.join(expected)})")
         options.update({option.name: option for option in _options(node)})
+    constants = _constants(tree)
+    for name, limits in constants.get("LIMITS", {}).items():
+        if name in options:
+            options[name] = replace(options[name], limits=limits)
+        else:
+            problems.append(f"LIMITS names {name}, which is no option")
     doc = ast.get_docstring(tree) or ""
     if not doc:
         problems.append("it has no docstring")
     help_line = doc.split("\n", 1)[0].strip()
     name = path.stem.replace("_", "-")
-    return Part(folder, name, help_line, tuple(options.values()), _constants(tree), tuple(problems))
+    return Part(folder, name, help_line, tuple(options.values()), constants, tuple(problems))
 
 
 def _options(node: ast.FunctionDef) -> list[Option]:

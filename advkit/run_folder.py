@@ -14,6 +14,7 @@ from advkit import config
 from advkit.artifacts import files
 from advkit.config import Resolved
 from advkit.errors import InputError, MismatchError
+from advkit.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class RunFolder:
         if not self.state_file.exists():
             files.write_text(self.config_file, wanted.toml())
 
-    def settings(self) -> config.Settings:
+    def settings(self) -> Settings:
         """Return the settings of the run that lies here."""
         return config.resolve((config.read(self.config_file), "the run's own")).settings
 

@@ -33,7 +33,7 @@ def number(text: str | float) -> float:
     """
     try:
         return float(Fraction(str(text).strip()))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise UsageError(f"{text!r} is not a number: write 0.031 or 8/255") from None
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from advkit import data, models, modes, registry, seeding, signals, soft_source
 from advkit.artifacts import checkpoint, provenance
 from advkit.attacks.pgd import pgd
-from advkit.config import Resolved, Settings
+from advkit.config import Resolved
 from advkit.data._batches import Batch, Batches
 from advkit.data._images import Images
 from advkit.data._split import first, validation
@@ -27,6 +27,7 @@ from advkit.reporting import Reporter
 from advkit.run_folder import RunFolder
 from advkit.schedules import learning_rate
 from advkit.selection import HeldOut, better
+from advkit.settings import Settings
 from advkit.threat import Threat, parse_eps, step_size
 from advkit.training_state import Progress, pack, unpack
 from advkit.weights.ema import Ema
@@ -137,12 +138,9 @@ class Trainer:
             with modes.attack_bn(model, settings.attack_bn):
                 x_adv = self._attacked(batch, given, epoch, step)
         loss, seen = self.objective.outer(self.student, batch.x, x_adv, given, **self.outer_options)
-        self._guard(loss, epoch, step)
-        rate = learning_rate(
-            settings.lr_schedule, settings.lr, t, steps, settings.epochs, settings.drops
-        )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate(t)
+        self._guard(loss, epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -170,6 +168,13 @@ class Trainer:
             generator=seeding.generator(settings.seed, "attack", epoch, step),
         )
 
+    def _rate(self, t: int) -> float:
+        """Return the learning rate of iteration t of the whole run."""
+        settings, steps = self.settings, len(self.batches)
+        return learning_rate(
+            settings.lr_schedule, settings.lr, t, steps, settings.epochs, settings.drops
+        )
+
     def _guard(self, loss: Tensor, epoch: int, step: int) -> None:
         """Refuse a non-finite loss before it reaches the weights (on a GPU: soon after).
 
@@ -181,7 +186,7 @@ class Trainer:
         if looks and not bool(self.finite):
             rate = self.optimizer.param_groups[0]["lr"]
             raise NumericalError(
-                f"the loss is {float(loss)} at epoch {epoch + 1}, step {step + 1}, learning rate "
+                f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}, learning rate "
                 f"{rate:g}: the run diverged; earlier checkpoints are kept; lower --lr"
             )
 
@@ -243,7 +248,7 @@ class Trainer:
         n = max(sums["n"], 1)
         row = {
             "n": int(sums["n"]),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self._rate((self.progress.epoch + 1) * len(self.batches) - 1),
             "loss": sums["loss"] / n,
             "target_entropy": sums["entropy"] / n,
         }

@@ -24,8 +24,8 @@ def targets(
 
     Args:
         share: the first line
-            and the second.
-        lambda_: trust: in the teacher.
+            and the second
+        lambda_: trust: in the teacher
 
     Raises:
         how: not an option's help.
@@ -65,10 +65,10 @@ def test_options_are_the_keywords_with_defaults(shelf):
     assert (share.kind, share.default, share.help) == (
         "float",
         0.25,
-        "the first line and the second.",
+        "the first line and the second",
     )
     assert options["lambda"].flag == "--lambda"
-    assert options["lambda"].help == "trust: in the teacher."
+    assert options["lambda"].help == "trust: in the teacher"
     assert (how.kind, how.choices, how.help) == ("str", ("a", "b"), "")
     assert (options["size"].kind, options["size"].default) == ("int", None)
 

@@ -63,7 +63,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         found = entropy(log_softmax(values).double().exp())
         series[name] = found
         numbers[f"{name}_entropy"] = float(found.mean())
-        numbers[f"{name}_entropy_median"] = float(found.median())
+        numbers[f"{name}_entropy_median"] = _median(found)
         if bool((logits.labels >= 0).all()):
             right = values.argmax(1) == logits.labels
             for word, chosen in (("right", right), ("wrong", ~right)):
@@ -89,6 +89,12 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         tuple(histogram(each, "entropy (nats)") for each in figures),
         figures,
     )
+
+
+def _median(values: Tensor) -> float:
+    """Return the median; of an even count the mean of the middle two, unlike torch's."""
+    ranked = values.sort().values
+    return float((ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2)
 
 
 def _mean(values: Tensor) -> float | None:

@@ -135,8 +135,8 @@ def _write_hdf5(path: Path, table: Table, description: Mapping[str, Any]) -> Non
     with h5py.File(path, "w", libver=LIBVER) as file:
         for place, name in enumerate(table.columns):
             values = [row[place] for row in table.rows]
-            if all(isinstance(value, int | float) for value in values):
-                file[name] = np.asarray(values)
+            if all(isinstance(value, int | float | None) for value in values):
+                file[name] = np.asarray([np.nan if value is None else value for value in values])
             else:
                 texts = ["" if value is None else str(value) for value in values]
                 file[name] = np.asarray(texts, dtype=h5py.string_dtype())

@@ -9,9 +9,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advkit import modes
+from advkit.errors import UsageError
 from advkit.losses import cross_entropy
 from advkit.threat import Threat
 from advkit.threat import step_size as parse_step
+
+LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,7 +76,10 @@ def attack(
         restarts: random starts; the worst is kept for each example.
     """
     worst = x.clone()
-    score = torch.full((len(x),), -torch.inf, device=x.device)
+    if steps < 1 or restarts < 1:
+        raise UsageError("--steps and --restarts must be at least 1")
+    # float64 keeps cross-entropy apart beside the offset that misclassification adds.
+    score = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
     size = parse_step(step_size, threat.eps)
     for _ in range(restarts):
         path = _iterates(model, x, y, threat, steps, size, cross_entropy, True, generator)
@@ -121,7 +127,7 @@ def _worse(
     worst: Tensor, score: Tensor, x_adv: Tensor, logits: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Replace the examples that `x_adv` hurts more."""
-    value = cross_entropy(logits, y).detach().float()
+    value = cross_entropy(logits, y).detach().double()
     # An offset no finite cross-entropy reaches puts every misclassified iterate first.
     value = torch.where(logits.argmax(1) != y, value + 1e6, value)
     value = torch.nan_to_num(value, nan=torch.inf)

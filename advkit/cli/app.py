@@ -111,7 +111,16 @@ def _invoke(arguments: list[str]) -> int:
         code = build()(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).rstrip(".")
+        if message == "Missing command":
+            raise UsageError(f"name a command: {', '.join(_commands(arguments))}") from None
         raise UsageError(f"{message} (see --help)") from None
     except typer.Abort:
         raise UsageError("aborted") from None
     return code if isinstance(code, int) else 0
+
+
+def _commands(arguments: list[str]) -> list[str]:
+    group = next((word for word in arguments if word in GROUPS), None)
+    if group is not None:
+        return [command.name for command in GROUPS[group][1]]
+    return [*(command.name for command in COMMANDS), *GROUPS]

@@ -14,7 +14,7 @@ from advkit.cli.options import Command, Given
 
 def run(given: Given) -> Iterator[Record]:
     """Check every file and describe it."""
-    return stage.each(given, "inspect", records.KINDS, _inspected)
+    return stage.each(given, "inspect", records.KINDS, _inspected, noun="artifact")
 
 
 def _inspected(source: Record) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advkit import config, registry
+from advkit import registry, settings
 from advkit.artifacts.record import Record
 from advkit.cli import options, train
 from advkit.cli.options import Command, Given
@@ -28,7 +28,7 @@ COMMAND = Command(
     "pretrain-teacher",
     "Train a teacher naturally, with one-hot labels and the same augmentation as its students.",
     (
-        *(option for option in config.options() if option.name not in LEFT_OUT),
+        *(option for option in settings.options() if option.name not in LEFT_OUT),
         *train.OWN,
         options.DATA_ROOT,
         *options.MACHINE,

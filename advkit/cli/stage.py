@@ -64,7 +64,7 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
         try:
             work()
             sys.stdout.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit):  # rich turns the one into the other
             _abandon_stdout()
             raise ReaderGone("the reader of stdout went away; files are in place") from None
         return 0
@@ -85,9 +85,11 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
         if debug:
             traceback.print_exc()
         _abandon_stdout()
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        say(stage, f"error: {error.strerror or error}{': nothing can be written' if full else ''}")
-        return StorageError.code if full else 1
+        if error.errno == errno.ENOSPC:  # files translate theirs, so this is the help text
+            say(stage, "error: cannot write to stdout: no space")
+            return StorageError.code
+        say(stage, f"error: {_explained(error)}")
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -193,6 +195,7 @@ def each(
     wanted: tuple[str, ...],
     work: Callable[[Record], Record],
     verdict: Callable[[Record], None] | None = None,
+    noun: str = "",
 ) -> Iterator[Record]:
     """Do the work for every input; one that fails is reported and the rest go on.
 
@@ -202,12 +205,13 @@ def each(
         wanted: kinds of records that the work can use.
         work: gives the record of one input.
         verdict: sees each record after it was printed and may raise.
+        noun: what an input is called; its kinds if empty.
 
     Raises:
         Reported: with the exit code of the first failure.
     """
     first: AdvkitError | None = None
-    for text in sources(given, " or ".join(wanted)):
+    for text in sources(given, noun or " or ".join(wanted)):
         try:
             record = work(record_of(text, wanted))
             yield record

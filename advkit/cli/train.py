@@ -6,26 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit import config, method
+from advkit import config, method, settings
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
 from advkit.errors import InputError, MismatchError, UsageError
 from advkit.registry import Option
+from advkit.settings import Settings
 
 if TYPE_CHECKING:
     from advkit.run_folder import RunFolder
 
 EMIT = ("best", "final", "all")
 OWN = (
-    Option("preset", "str", None, "numbers of the paper or of its code", config.METHOD,
+    Option("preset", "str", None, "numbers of the paper or of its code", settings.METHOD,
            method.PRESETS),
-    Option("config", "str", None, "read options from a TOML file; flags win", config.RUN),
+    Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
     Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
     Option("resume", "bool", None, "go on with the run in its folder, or start it", "Actions"),
-    Option("name", "str", None, "added to the run folder's name", config.RUN),
-    Option("emit", "str", None, "which checkpoints get a record (best)", config.RUN, EMIT),
+    Option("name", "str", None, "added to the run folder's name", settings.RUN),
+    Option("emit", "str", None, "which checkpoints get a record (best)", settings.RUN, EMIT),
 )  # fmt: skip
 
 
@@ -50,13 +51,13 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
     from advkit.train import train
 
     emit = given.get("emit") or "best"
-    settings, reporter = resolved.settings, stage.speaker(name, given)
-    folder = RunFolder(_place(given, settings))
+    chosen, reporter = resolved.settings, stage.speaker(name, given)
+    folder = RunFolder(_place(given, chosen))
     fresh = train(
         resolved,
         folder,
         device=stage.device(given["device"]),
-        threads=stage.threads(given, settings.arch),
+        threads=stage.threads(given, chosen.arch),
         data_root=Path(given["data_root"]) if given["data_root"] else None,
         resume=bool(given["resume"]),
         overwrite=bool(given["overwrite"]),
@@ -64,7 +65,7 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
     )
     if not fresh:
         reporter.note(f"{folder.path}: already done")
-    found = list(_records(folder, settings, emit))
+    found = list(_records(folder, chosen, emit))
     if not found:
         raise InputError(f"{folder.path}: the run is done, but its {emit} checkpoint is gone")
     gap = found[0].get("overfitting_gap")
@@ -78,7 +79,7 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
 
 def _layers(given: Given) -> list[config.Layer]:
     """Return what was given, the strongest last: configuration file, then flags."""
-    flags = stage.chosen(given, [option.name for option in config.options()])
+    flags = stage.chosen(given, [option.name for option in settings.options()])
     if given["config"]:
         path = Path(given["config"])
         return [(config.read(path), f"from {path.name}"), (flags, "flag")]
@@ -122,17 +123,17 @@ def _bound(given: Given, layers: list[config.Layer]) -> list[config.Layer]:
     return [(known, "the soft labels'"), *layers, (found, "bound at the start of the run")]
 
 
-def _place(given: Given, settings: config.Settings) -> Path:
+def _place(given: Given, chosen: Settings) -> Path:
     if given["out"]:
         return Path(given["out"])
     suffix = f"-{given['name']}" if given["name"] else ""
-    return Path("runs") / f"{settings.run_name}{suffix}"
+    return Path("runs") / f"{chosen.run_name}{suffix}"
 
 
-def _records(folder: RunFolder, settings: config.Settings, emit: str) -> Iterator[Record]:
+def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]:
     from advkit.artifacts import checkpoint
 
-    suffix = "-ema" if settings.wa else ""
+    suffix = "-ema" if chosen.wa else ""
     roles = {
         "best": [f"best{suffix}"],
         "final": [f"final{suffix}"],
@@ -150,11 +151,11 @@ def _records(folder: RunFolder, settings: config.Settings, emit: str) -> Iterato
                 path,
                 info["digest"],
                 run=folder.path.resolve().name,
-                data=settings.data,
-                arch=settings.arch,
-                method=settings.method,
+                data=chosen.data,
+                arch=chosen.arch,
+                method=chosen.method,
                 role=role,
-                seed=settings.seed,
+                seed=chosen.seed,
                 **figures,
             )
 
@@ -178,7 +179,14 @@ def _gap(rows: list[dict[str, Any]], role: str) -> dict[str, float]:
 COMMAND = Command(
     "train",
     "Train a classifier: objective × labels × weight space, by name or one by one.",
-    (*config.options(), *OWN, options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
+    (
+        *settings.options(),
+        *OWN,
+        options.DATA_ROOT,
+        *options.MACHINE,
+        options.OUT,
+        options.OVERWRITE,
+    ),
     run,
     listing=("objectives", "labels", "models", "data"),
     example="advkit train --data digits --method adr",

@@ -13,6 +13,7 @@ from torch import Tensor
 from advkit.data._images import Images
 from advkit.errors import InputError, UsageError
 
+LIMITS = {"image_size": ">= 1"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 

@@ -15,6 +15,7 @@ from advkit.schedules import anneal as anneal_to
 from advkit.schedules import parse_span
 
 NEEDS = ("ema",)
+LIMITS = {"tau": "> 0", "lambda": "[0, 1]"}
 
 
 def rectify(logits: Tensor, y: Tensor, tau: float, lam: float) -> Tensor:

@@ -9,6 +9,8 @@ from advkit.data._batches import Batch
 from advkit.errors import UsageError
 from advkit.labels import Context
 
+LIMITS = {"smoothing": "[0, 1]"}
+
 
 def smooth(y: Tensor, classes: int, epsilon: float) -> Tensor:
     """Return (1 − ε)·onehot(y) + ε/C, (B, C) float32.

@@ -11,6 +11,7 @@ from advkit.errors import AdvkitError, UsageError
 from advkit.labels import Context
 
 NEEDS = ("soft",)
+LIMITS = {"temperature": "> 0"}
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:

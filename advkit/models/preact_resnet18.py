@@ -65,6 +65,9 @@ class PreActResNet18(Net):
         return logits
 
 
+LIMITS = {"width": ">= 1"}
+
+
 def build(
     classes: int,
     *,

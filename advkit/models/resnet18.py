@@ -8,6 +8,8 @@ from torch import nn
 
 from advkit.models._resnet import ResNet
 
+LIMITS = {"width": ">= 1"}
+
 
 def build(
     classes: int,

@@ -37,6 +37,9 @@ class SmallCNN(Net):
         return logits
 
 
+LIMITS = {"width": ">= 1"}
+
+
 def build(
     classes: int,
     *,

@@ -88,6 +88,9 @@ class WideResNet(Net):
         return logits
 
 
+LIMITS = {"depth": ">= 10", "widen": ">= 1"}
+
+
 def build(
     classes: int,
     *,

@@ -11,6 +11,7 @@ from advkit.losses import cross_entropy, kl_divergence
 from advkit.objectives import Given
 
 START = "normal"
+LIMITS = {"beta": ">= 0"}
 
 
 def inner(logits: Tensor, given: Given, *, inner: Literal["kl", "ce"] = "kl") -> Tensor:

@@ -30,7 +30,7 @@ def place(tiny_run, tiny_logits, tmp_path, monkeypatch):
 def refused(outcome: Outcome, code: int, *words: str) -> None:
     assert (outcome.code, outcome.out) == (code, ""), outcome.err
     (line,) = outcome.err.splitlines()
-    assert line.startswith("advkit ")
+    assert line.startswith("advkit")
     assert not [word for word in words if word not in line], line
 
 

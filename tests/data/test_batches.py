@@ -28,7 +28,7 @@ def batches(size: int = 5, seed: int = 0, positions: torch.Tensor | None = None)
 
 
 def equal(first: Batch, second: Batch) -> bool:
-    names = ("index", "x", "y", "views")
+    names = ("index", "x", "y", "views", "view")
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in names)
 
 
@@ -82,6 +82,20 @@ def test_a_batch_is_pixels_labels_and_views_of_its_examples():
     assert torch.equal(batch.y, batch.index % 4)
     assert batch.x.dtype == torch.float32
     assert batch.views.shape == (5, 3)
+
+
+def test_from_a_table_only_its_views_are_drawn_and_named():
+    table = torch.randint(0, 2, (COUNT, 3, 3), generator=torch.Generator().manual_seed(0))
+    plain = batches()
+    whole = Batches(plain.images, plain.positions, 5, 0, plain.device, table.to(torch.uint8))
+    drawn = set()
+    for epoch in range(5):
+        batch = whole.at(whole.order(epoch), epoch, 0)
+        assert torch.equal(batch.views.long(), table[batch.index, batch.view])
+        expected = apply_views(plain.images.images[batch.index], batch.views, 1)
+        torch.testing.assert_close(batch.x, expected / 255)
+        drawn |= set(batch.view.tolist())
+    assert drawn == {0, 1, 2}
 
 
 def test_over_many_epochs_every_example_comes_up():

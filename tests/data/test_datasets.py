@@ -61,7 +61,7 @@ def images(**changes) -> Images:
     [
         (
             {"images": torch.rand(4, 3, 2, 2)},
-            r"images are torch\.float32 \(4, 3, 2, 2\), not uint8",
+            r"images are torch\.float32 \(4, 3, 2, 2\)",
         ),
         ({"images": torch.zeros(4, 2, 2, dtype=torch.uint8)}, r"not uint8 \(N, C, H, W\)"),
         ({"images": torch.zeros(4, 8, 8, 3, dtype=torch.uint8)}, r"8 channels, not 1 or 3"),
@@ -194,7 +194,7 @@ def test_every_truncation_of_idx_is_an_input_error(idx):
         raw = (idx / name).read_bytes()
         for length in range(len(raw)):
             (idx / name).write_bytes(raw[:length])
-            with pytest.raises(InputError, match="truncated|not an IDX file"):
+            with pytest.raises(InputError, match=r"truncated|not an IDX file"):
                 data.load(f"idx:{idx}", "train")
         (idx / name).write_bytes(raw)
     assert len(data.load(f"idx:{idx}", "train").labels) == 3
@@ -335,7 +335,7 @@ def test_shrinking_averages_pixels(tmp_path):
         save(tmp_path / "train" / name / "1.png", blocks)
     found = data.load(f"folder:{tmp_path}", "train", image_size=2).images[0, 0].numpy()
     means = blocks.reshape(2, 2, 2, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(found, means, atol=0.51)
+    np.testing.assert_allclose(found, means, atol=1)  # Pillow rounds rows, then columns
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -390,11 +390,12 @@ def test_real_cifar_jpegs_are_read(tmp_path):
 
     with tarfile.open(REAL / "cifar10-jpeg.tar.xz") as archive:
         wanted = {}
-        for member in archive:  # xz is slow: the first images of a class or two are enough
-            if member.isfile():
-                wanted.setdefault(member.name.split("/")[-2], []).append(member)
+        for member in archive:  # xz is slow: a few images of the first two classes will do
+            kept = wanted.setdefault(member.name.split("/")[-2], []) if member.isfile() else None
+            if kept is not None and len(kept) < 20:
+                kept.append(member)
                 archive.extract(member, tmp_path, filter="data")
-            if len(wanted) > 1:
+            if len(wanted) == 2 and all(len(each) == 20 for each in wanted.values()):
                 break
     (split,) = [path for path in tmp_path.rglob("t*") if path.name in ("train", "test")]
     found = data.load(f"folder:{split.parent}", split.name)
@@ -438,7 +439,7 @@ def test_cifar10_is_read_exactly(cifar, split):
     chosen = [each for name, each in content.items() if (name == "test_batch") == (split == "test")]
     rows = np.concatenate([rows for rows, _ in chosen]).reshape(-1, 3, 32, 32)
     np.testing.assert_array_equal(found.images.numpy(), rows)
-    assert found.labels.tolist() == sum((labels for _, labels in chosen), [])
+    assert found.labels.tolist() == [y for _, labels in chosen for y in labels]
     assert found.classes == tuple(NAMES)
     assert (found.pad, found.flip) == (4, True)
     # the published statistics of the training images
