@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from advkit import registry, seeding
-from advkit.config import require_within
 from advkit.errors import UsageError
 from advkit.threat import Threat, parse_eps
 
@@ -152,6 +151,6 @@ def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in options:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
         option = next(each for each in part.options if each.name == key)
-        require_within(option, value)
+        option.check(value)
         options[key] = value
     return options

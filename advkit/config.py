@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from typing import Any
 
 from advkit import method, registry
 from advkit.errors import InputError, UsageError, unknown
-from advkit.registry import Option, split_path
-from advkit.schedules import parse_span
+from advkit.registry import split_path
 from advkit.settings import CHOICES, Settings, options, own_options
 from advkit.threat import parse_eps, step_size
 
@@ -240,40 +238,9 @@ def _validate(settings: Settings) -> None:
     """Refuse values that no run can use, before any work."""
     known = {option.name: option for option in options()}
     for name, value in settings.flat().items():
-        if value is not None:
-            require_within(known[name], value)
+        known[name].check(value)
     if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
         raise UsageError("--soft-labels and --teacher belong to --labels soft")
     if settings.soft_labels and settings.teacher:
         raise UsageError("give --soft-labels or --teacher, not both")
     step_size(settings.step_size, parse_eps(settings.eps, settings.norm))
-
-
-def require_within(option: Option, value: Any) -> None:
-    """Check a value, each value of a list, or both ends of START:END, against its limits.
-
-    >>> require_within(Option("lambda", "str", "", "", limits="[0, 1]"), "0.7:0.95")
-
-    Raises:
-        UsageError: outside, or not START:END where that is wanted.
-    """
-    if not option.limits:
-        return
-    values = parse_span(value) if isinstance(value, str) else value
-    for each in values if isinstance(values, list | tuple) else [values]:
-        if not within(option.limits, each):
-            raise UsageError(f"{option.flag} {value} is not {option.limits}")
-
-
-def within(limits: str, value: float) -> bool:
-    """Whether a value keeps to limits: `> 0`, `>= 1`, `[0, 1]` or `[0, 1)`.
-
-    >>> within("[0, 1)", 1.0), within("> 0", 0.5)
-    (False, True)
-    """
-    bound = re.fullmatch(r"(>=?) (\S+)", limits)
-    if bound:
-        least = float(bound[2])
-        return value >= least if bound[1] == ">=" else value > least
-    low, high = (float(end) for end in limits[1:-1].split(","))
-    return low <= value < high if limits.endswith(")") else low <= value <= high

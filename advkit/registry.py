@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from advkit.errors import AdvkitError, UsageError, unknown
+from advkit.schedules import parse_span
 
 ROOT = Path(__file__).parent
 
@@ -63,6 +64,21 @@ class Option:
         """The option as typed: `ema_decay` is `--ema-decay`."""
         return "--" + self.name.replace("_", "-")
 
+    def check(self, value: Any) -> None:
+        """Check a value, each value of a list, or both ends of START:END, against the limits.
+
+        >>> Option("lambda", "str", "", "", limits="[0, 1]").check("0.7:0.95")
+
+        Raises:
+            UsageError: outside, or not START:END where that is wanted.
+        """
+        if not self.limits or value is None:
+            return
+        values = parse_span(value) if isinstance(value, str) else value
+        for each in values if isinstance(values, list | tuple) else [values]:
+            if not within(self.limits, each):
+                raise UsageError(f"{self.flag} {value} is not {self.limits}")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -79,6 +95,20 @@ class Part:
     def module(self) -> str:
         """Dotted name of the file."""
         return f"advkit.{self.folder}.{self.name.replace('-', '_')}"
+
+
+def within(limits: str, value: float) -> bool:
+    """Whether a value keeps to limits: `> 0`, `>= 1`, `[0, 1]` or `[0, 1)`.
+
+    >>> within("[0, 1)", 1.0), within("> 0", 0.5)
+    (False, True)
+    """
+    bound = re.fullmatch(r"(>=?) (\S+)", limits)
+    if bound:
+        least = float(bound[2])
+        return value >= least if bound[1] == ">=" else value > least
+    low, high = (float(end) for end in limits[1:-1].split(","))
+    return low <= value < high if limits.endswith(")") else low <= value <= high
 
 
 @cache
@@ -159,7 +189,7 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
     """
     words = arch.split("-")
     numbers: list[int] = []
-    while len(words) > 1 and words[-1].isdigit() and "-".join(words) not in parts("models"):
+    while len(words) > 1 and words[-1].isdecimal() and "-".join(words) not in parts("models"):
         numbers.insert(0, int(words.pop()))
     if "-".join(words) not in parts("models"):
         raise unknown(NOUNS["models"], arch, parts("models"))
@@ -171,7 +201,11 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
 
 
 def _read(folder: str, path: Path) -> Part:
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        problem = f"it is not Python: {error.msg}, line {error.lineno}"
+        return Part(folder, path.stem.replace("_", "-"), problem, (), {}, (problem,))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     options: dict[str, Option] = {}
     problems: list[str] = []
@@ -183,7 +217,10 @@ def _read(folder: str, path: Path) -> Part:
         given = tuple(arg.arg for arg in node.args.posonlyargs + node.args.args)
         if given != expected:
             problems.append(f"{entry} takes ({', '.join(given)}), not ({', '.join(expected)})")
-        options.update({option.name: option for option in _options(node)})
+        try:
+            options.update({option.name: option for option in _options(node)})
+        except ValueError:
+            problems.append(f"the defaults of {entry} are not plain literals")
     constants = _constants(tree)
     for name, limits in constants.get("LIMITS", {}).items():
         if name in options:

@@ -53,7 +53,7 @@ def condition(p_low: Tensor, p_high: Tensor) -> Tensor:
     >>> p = torch.tensor([0.999, 0.80], dtype=torch.float64)
     >>> q = torch.tensor([0.99, 0.75], dtype=torch.float64)
     >>> [round(value, 2) for value in condition(p, q).tolist()]
-    [254.44, 3.46]
+    [254.43, 3.46]
 
     Source: LTD, eq. 12. The paper gives 3.88 for the second example, which is a slip.
     """

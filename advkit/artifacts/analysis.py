@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from advkit.artifacts import files, provenance
-from advkit.artifacts.hdf5 import LIBVER, MAGIC
+from advkit.artifacts.hdf5 import MAGIC, get_text, set_text, writing
 from advkit.errors import InputError, MismatchError, UsageError
 
 SUFFIXES = (".json", ".csv", ".h5")
@@ -64,7 +64,7 @@ def write(path: Path, table: Table, description: Mapping[str, Any]) -> None:
     full = {**description, "digest": digest(table, description)}
     with files.replacing(path) as temporary:
         if path.suffix.lower() == ".h5":
-            _write_hdf5(temporary, table, full)
+            _write_hdf5(temporary, path, table, full)
         else:
             text = csv_text(table) if path.suffix.lower() == ".csv" else json_text(table, full)
             temporary.write_text(text, encoding="utf-8")
@@ -131,8 +131,8 @@ def _plain(table: Table) -> dict[str, Any]:
     return {"numbers": dict(table.numbers), "columns": list(table.columns), "rows": rows}
 
 
-def _write_hdf5(path: Path, table: Table, description: Mapping[str, Any]) -> None:
-    with h5py.File(path, "w", libver=LIBVER) as file:
+def _write_hdf5(temporary: Path, path: Path, table: Table, description: Mapping[str, Any]) -> None:
+    with writing(temporary, path) as file:
         for place, name in enumerate(table.columns):
             values = [row[place] for row in table.rows]
             if all(isinstance(value, int | float | None) for value in values):
@@ -140,9 +140,9 @@ def _write_hdf5(path: Path, table: Table, description: Mapping[str, Any]) -> Non
             else:
                 texts = ["" if value is None else str(value) for value in values]
                 file[name] = np.asarray(texts, dtype=h5py.string_dtype())
-        file.attrs["numbers"] = provenance.canonical(dict(table.numbers))
-        file.attrs["content"] = provenance.canonical(_plain(table))
-        file.attrs["advkit"] = provenance.canonical(description)
+        set_text(file, "numbers", provenance.canonical(dict(table.numbers)))
+        set_text(file, "content", provenance.canonical(_plain(table)))
+        set_text(file, "advkit", provenance.canonical(description))
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -152,7 +152,7 @@ def _is_hdf5(path: Path) -> bool:
 
 def _hdf5_content(path: Path) -> tuple[dict[str, Any], str]:
     with h5py.File(path, "r") as file:
-        return json.loads(file.attrs["content"]), str(file.attrs["advkit"])
+        return json.loads(get_text(file, "content") or ""), str(get_text(file, "advkit"))
 
 
 def _json_content(path: Path) -> tuple[dict[str, Any], str]:

@@ -55,8 +55,8 @@ def _kind(path: Path) -> str:
     """Return the kind that an HDF5 file claims to be."""
     try:
         with h5py.File(path, "r") as file:
-            text = file.attrs.get("advkit")
-    except (OSError, RuntimeError) as error:
+            text = hdf5.get_text(file, "advkit")
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: truncated or corrupt: {reason}") from None
-    return str(provenance.claimed(text if isinstance(text, str) else None, path)["kind"])
+    return str(provenance.claimed(text, path)["kind"])

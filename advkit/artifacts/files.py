@@ -52,9 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: disk full, file-size limit, folder read-only or gone.
     """
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _alive(int(stale.name.split(".")[-2])):
-            stale.unlink(missing_ok=True)
+    _sweep(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -168,6 +166,17 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
         # safetensors has no magic: eight bytes of length, then JSON.
         kind = "this is a checkpoint (safetensors); " if found[8:9] == b"{" else ""
         raise InputError(f"{path}: {kind}not {wanted}")
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files of writers of `path` that died."""
+    if not path.parent.is_dir():
+        return
+    for stale in path.parent.iterdir():
+        name = stale.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        ours = stale.name == f".{path.name}.{name}.tmp" and name.isdecimal()
+        if ours and not _alive(int(name)):
+            stale.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, StorageError
+from advkit.errors import InputError, storage
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
@@ -91,13 +93,7 @@ def read_logits(path: Path | str) -> Logits:
     """
     arrays, info = read_arrays(Path(path), "logits", DTYPES)
     classes = _classes(path, arrays)
-    labels = arrays["/labels"]
-    if labels.size and (labels.min() < -1 or labels.max() >= classes):
-        bad = int(np.flatnonzero((labels < -1) | (labels >= classes))[0])
-        raise InputError(f"{path}: label {labels[bad]} of example {bad} is not in 0..{classes - 1}")
-    for name in ("/clean/logits", "/adversarial/logits"):
-        if name in arrays and not np.isfinite(arrays[name]).all():
-            raise InputError(f"{path}: {name} holds NaN or infinity")
+    _require_possible(path, arrays, classes, len(info.get("attacks", [])))
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return Logits(
         index=tensors["/index"],
@@ -122,16 +118,44 @@ def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> in
     missing = {"/index", "/labels", "/clean/logits"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
-    if arrays["/clean/logits"].ndim != 2:
-        raise InputError(f"{path}: /clean/logits is not (N, C)")
-    n, classes = arrays["/clean/logits"].shape
-    for name, array in arrays.items():
-        wide = name.endswith("logits")
-        if len(array) != n or (wide and array.shape != (n, classes)):
-            raise InputError(f"{path}: {name} has shape {array.shape}, clean logits {n, classes}")
-    if n == 0:
+    clean = arrays["/clean/logits"]
+    if clean.ndim != 2:
+        raise InputError(f"{path}: /clean/logits is not (N, C) but {clean.shape}")
+    if len(clean) == 0:
         raise InputError(f"{path}: holds no example")
-    return int(classes)
+    for name, array in arrays.items():
+        wanted = clean.shape if name.endswith("logits") else clean.shape[:1]
+        images = name == "/adversarial/images" and array.ndim == 4
+        if array.shape != wanted and not (images and len(array) == len(clean)):
+            raise InputError(f"{path}: {name} has shape {array.shape}, not {wanted}")
+    return int(clean.shape[1])
+
+
+def _require_possible(
+    path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]], classes: int, attacks: int
+) -> None:
+    """Refuse values that no evaluation writes, naming the first."""
+    limits: dict[str, tuple[float, float]] = {
+        "/labels": (-1, classes - 1),
+        "/adversarial/broken_by": (WRONG, attacks - 1),
+        "/adversarial/norm": (0, np.inf),
+        "/clean/logits": (-np.inf, np.inf),
+        "/adversarial/logits": (-np.inf, np.inf),
+    }
+    for name, (low, high) in limits.items():
+        if name not in arrays:
+            continue
+        array = arrays[name].reshape(len(arrays[name]), -1)
+        # Written so that NaN, which no comparison holds for, is impossible too.
+        fine = ((array >= low) & (array <= high) & np.isfinite(array)).all(1)
+        if not fine.all():
+            row = int(np.flatnonzero(~fine)[0])
+            if name.endswith("logits"):
+                raise InputError(f"{path}: {name} holds NaN or infinity (example {row})")
+            what = "label" if name == "/labels" else name
+            raise InputError(
+                f"{path}: {what} {array[row, 0]} of example {row} is not in {low:g}..{high:g}"
+            )
 
 
 def _write(
@@ -139,16 +163,73 @@ def _write(
 ) -> str:
     digest = provenance.digest(description, _digested(arrays))
     text = provenance.canonical({**description, "digest": digest})
-    with files.replacing(path) as temporary:
-        try:
-            with h5py.File(temporary, "w", libver=LIBVER) as file:
-                for name, array in arrays.items():
-                    chunk = chunk_shape(array.shape, array.itemsize)
-                    file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
-                file.attrs["advkit"] = text
-        except RuntimeError as error:  # h5py's word for a disk that is full at close
-            raise StorageError(f"cannot write {path}: {error}; earlier files are intact") from error
+    with files.replacing(path) as temporary, writing(temporary, path) as file:
+        for name, array in arrays.items():
+            chunk = chunk_shape(array.shape, array.itemsize)
+            file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
+        set_text(file, "advkit", text)
     return digest
+
+
+def set_text(file: h5py.File, name: str, text: str) -> None:
+    """Write a text attribute of fixed length.
+
+    A variable-length one lies in a heap without checksum, where one flipped bit can hang HDF5.
+    """
+    raw = text.encode()
+    file.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", len(raw)))
+
+
+def get_text(file: h5py.File, name: str) -> str | None:
+    """Read a text attribute of fixed length; None if there is none of that type."""
+    if name not in file.attrs:
+        return None
+    kind = file.attrs.get_id(name).get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str():
+        return None
+    found = file.attrs[name]
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+class _Sink(io.FileIO):
+    """A file that remembers the first failed write instead of raising it.
+
+    HDF5 may crash the process when a write fails while it closes a file; this way it never
+    learns, and the error is raised once it is done.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of it, or remember why not."""
+        size = memoryview(data).nbytes
+        if self.error is not None:
+            return size
+        try:
+            done = 0
+            while done < size:
+                done += super().write(memoryview(data).cast("B")[done:]) or 0
+        except OSError as error:
+            self.error = error
+        return size
+
+
+@contextmanager
+def writing(temporary: Path, path: Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 file for writing, `temporary`, that is to become `path`.
+
+    Raises:
+        StorageError: disk full or file-size limit reached.
+    """
+    with _Sink(temporary, "w+b") as sink:
+        try:
+            with h5py.File(sink, "w", libver=LIBVER, track_order=False) as file:
+                yield file
+        except (OSError, RuntimeError):
+            if sink.error is None:
+                raise
+        if sink.error is not None:
+            raise storage(sink.error, path)
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -175,11 +256,10 @@ def read_arrays(
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
         with h5py.File(path, "r") as file:
-            text = file.attrs.get("advkit")
-            text = text if isinstance(text, str) else None
+            text = get_text(file, "advkit")
             provenance.parse(text, path, kind)
             for name, dtype in dtypes.items():
-                array = _dataset(file, name)
+                array = _dataset(file, name, path.stat().st_size)
                 if array is not None:
                     if str(array.dtype) not in dtype.split("|"):
                         raise InputError(f"{path}: {name} is {array.dtype}, not {dtype}")
@@ -190,7 +270,7 @@ def read_arrays(
     return arrays, provenance.check(text, _digested(arrays), path, kind)
 
 
-def _dataset(file: h5py.File, name: str) -> np.ndarray[Any, Any] | None:
+def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray[Any, Any] | None:
     """Read one array by its fixed name, never through a link that leaves the file."""
     place: Any = file
     for part in name.strip("/").split("/"):
@@ -199,8 +279,11 @@ def _dataset(file: h5py.File, name: str) -> np.ndarray[Any, Any] | None:
         if not isinstance(place.get(part, getlink=True), h5py.HardLink):
             raise OSError(f"{name} is a link")
         place = place[part]
-    if not isinstance(place, h5py.Dataset) or place.external:
+    if not isinstance(place, h5py.Dataset) or place.external or place.compression:
         raise OSError(f"{name} is not a plain dataset")
+    # Nothing is compressed, so more than the file holds can only be a lie about the shape.
+    if place.ndim == 0 or place.nbytes > size:
+        raise OSError(f"{name} claims shape {place.shape}, the file has {size} bytes")
     return np.asarray(place[()])
 
 

@@ -98,7 +98,11 @@ def check(text: str | None, arrays: Iterable[Array], where: object, wanted: str)
         MismatchError: written by a newer or older format version.
     """
     info = parse(text, where, wanted)
-    if digest(info, arrays) != info.get("digest"):
+    try:
+        found = digest(info, arrays)
+    except (ValueError, RecursionError):  # NaN or broken text, which no writer of ours leaves
+        raise InputError(f"{where}: corrupt: its description is not canonical JSON") from None
+    if found != info.get("digest"):
         raise InputError(f"{where}: corrupt: the content does not match its digest; make it anew")
     return info
 
@@ -133,6 +137,6 @@ def claimed(text: str | None, where: object) -> dict[str, Any]:
         info = json.loads(text)
     except (ValueError, RecursionError):
         raise InputError(f"{where}: corrupt: its description is not JSON") from None
-    if not isinstance(info, dict) or "kind" not in info or "schema" not in info:
+    if not isinstance(info, dict) or not isinstance(info.get("kind"), str) or "schema" not in info:
         raise InputError(f"{where}: corrupt: its description lacks kind and schema")
     return info

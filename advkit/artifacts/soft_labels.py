@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from advkit.artifacts import checkpoint, files, provenance
-from advkit.artifacts.hdf5 import LIBVER, chunk_shape, read_arrays
+from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, StorageError
+from advkit.errors import InputError
 
 DTYPES = {
     "/index": "int64",
@@ -157,15 +157,10 @@ class Writer:
         Raises:
             StorageError: disk full, folder gone.
         """
-        with files.replacing(self.out) as temporary:
-            try:
-                with h5py.File(temporary, "w", libver=LIBVER) as file:
-                    self._join(file, parts)
-                    digest = provenance.digest(description, _pieces(file))
-                    full = {**description, "digest": digest}
-                    file.attrs["advkit"] = provenance.canonical(full)
-            except RuntimeError as error:  # h5py's word for a disk that is full at close
-                raise StorageError(f"cannot write {self.out}: {error}; parts are kept") from error
+        with files.replacing(self.out) as temporary, writing(temporary, self.out) as file:
+            self._join(file, parts)
+            digest = provenance.digest(description, _pieces(file))
+            set_text(file, "advkit", provenance.canonical({**description, "digest": digest}))
         self.discard()
         return digest
 

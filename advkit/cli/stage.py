@@ -64,10 +64,15 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
         try:
             work()
             sys.stdout.flush()
-        except (BrokenPipeError, SystemExit):  # rich turns the one into the other
+        except BrokenPipeError:
             _abandon_stdout()
             raise ReaderGone("the reader of stdout went away; files are in place") from None
         return 0
+    except SystemExit as error:
+        if not error.code:  # shell completion ends this way
+            return 0
+        _abandon_stdout()  # rich's word for a broken pipe
+        return ReaderGone.code
     except Reported as error:
         return error.code
     except AdvkitError as error:

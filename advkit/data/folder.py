@@ -33,6 +33,8 @@ def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
         InputError: a folder is missing, a class is empty, or a file is not an image.
         UsageError: the sizes differ and none was given.
     """
+    if image_size is not None and image_size < 1:
+        raise UsageError("--image-size must be at least 1")
     top = root / split
     names, files = _listed(top)
     with ThreadPoolExecutor() as pool:
@@ -83,10 +85,24 @@ def _decode(path: Path, size: int | None) -> np.ndarray:
     """Return one image as uint8 (H, W) or (H, W, 3)."""
     try:
         with Image.open(path) as opened:
-            image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            image = _eight_bits(opened)
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        ValueError,
+        SyntaxError,
+    ) as error:
         raise InputError(f"{path}: not a readable image: {error}") from None
     return np.asarray(image if size is None else _resized(image, size))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit grey or RGB; deeper grey keeps its scale (Pillow would clip it)."""
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        return Image.fromarray((deep >> 8).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

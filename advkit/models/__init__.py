@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advkit import registry, seeding
 from advkit.artifacts import checkpoint
-from advkit.errors import MismatchError
+from advkit.errors import InputError, MismatchError, UsageError
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
@@ -38,6 +38,14 @@ def build(
     """
     name, numbers = registry.split_numbers(arch)
     module = registry.load("models", name)
+    known = {option.name: option for option in registry.part("models", name).options}
+    for key, value in {**options, **numbers}.items():
+        if key not in known:
+            raise UsageError(f"--{key.replace('_', '-')} has no meaning for {arch}")
+        try:
+            known[key].check(value)
+        except UsageError as error:
+            raise UsageError(f"{arch}: {error}") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.derive(seed, "weights"))
         net: nn.Module = module.build(
@@ -50,7 +58,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Modul
     """Rebuild the net of a checkpoint, in eval mode: (model, description).
 
     Raises:
-        InputError: missing, corrupt or foreign file.
+        InputError: missing, corrupt or foreign file, or one that describes no model.
         MismatchError: the tensors are not those of the architecture that the file names.
     """
     tensors, info = checkpoint.read(path)
@@ -64,15 +72,16 @@ def restore(tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: objec
     Raises:
         MismatchError: names, shapes or dtypes differ; the message lists the first.
     """
-    described = info["model"]
-    model = build(
-        described["arch"],
-        len(info["data"]["classes"]),
-        channels=described["input_shape"][0],
-        statistics=(described["mean"], described["std"]),
-        seed=0,
-        **described["options"],
-    )
+    try:
+        described, classes = info["model"], len(info["data"]["classes"])
+        channels = described["input_shape"][0]
+        statistics = (described["mean"], described["std"])
+        model = build(
+            described["arch"], classes, channels=channels, statistics=statistics, seed=0,
+            **described["options"],
+        )  # fmt: skip
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{where}: its description names no model: {error}") from None
     _compare(model.state_dict(), tensors, where)
     model.load_state_dict(dict(tensors))
     return model

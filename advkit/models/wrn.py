@@ -88,7 +88,7 @@ class WideResNet(Net):
         return logits
 
 
-LIMITS = {"depth": ">= 10", "widen": ">= 1"}
+LIMITS = {"widen": ">= 1"}
 
 
 def build(

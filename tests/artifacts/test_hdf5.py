@@ -153,7 +153,7 @@ def test_a_bit_flip_is_an_error_or_changes_nothing(path):
     outcomes = [line.split(" ", 2)[2] for line in lines]
     assert status == 0, f"ended with {status} on the flip {lines[-1:]}"
     assert len(outcomes) == count
-    assert set(outcomes) == {"same", "refused"}
+    assert set(outcomes) <= {"same", "refused"}
     assert outcomes.count("refused") > 100
 
 
@@ -167,7 +167,8 @@ def test_a_value_changed_by_other_tools_is_corrupt(path, name):
 
 def test_a_changed_description_is_corrupt(path):
     with h5py.File(path, "r+") as file:
-        file.attrs["advkit"] = file.attrs["advkit"].replace("fgsm", "none")
+        text = hdf5.get_text(file, "advkit")
+        hdf5.set_text(file, "advkit", text.replace("fgsm", "none"))
     with pytest.raises(InputError, match="does not match its digest"):
         hdf5.read_logits(path)
 
@@ -220,7 +221,7 @@ def craft(path, arrays: dict[str, np.ndarray], info: dict = INFO) -> None:
         for name, array in arrays.items():
             file[name] = array
         text = {**info, "digest": provenance.digest(info, digested)}
-        file.attrs["advkit"] = provenance.canonical(text)
+        hdf5.set_text(file, "advkit", provenance.canonical(text))
 
 
 def core(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -298,7 +299,10 @@ def test_foreign_hdf5_is_not_made_by_advkit(tmp_path, attribute):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["index"] = np.arange(3)
         if attribute is not None:
-            file.attrs["advkit"] = attribute
+            if isinstance(attribute, str):
+                hdf5.set_text(file, "advkit", attribute)
+            else:
+                file.attrs["advkit"] = attribute
     with pytest.raises(InputError, match=r"not made by advkit|description is not JSON"):
         hdf5.read_logits(tmp_path / "x.h5")
 
