@@ -54,19 +54,15 @@ class Trainer:
         self.settings, self.device, self.reporter = settings, device, reporter
         self.soft, self.parents = self._soft_source(images)
         self.environment = {"device": device.type, "threads": threads}
-        kept = first(images.labels, settings.limit)
-        size = settings.val_size
-        if size is None:
-            size = min(VAL_SIZE, len(kept) // 5)
-        training, held = validation(images.labels[kept], size, settings.split_seed)
+        training, held = split_of(settings, images)
         self.images = images
         self.batches = Batches(
-            images, kept[training], settings.batch_size, settings.seed, device,
+            images, training, settings.batch_size, settings.seed, device,
             table=self.soft.views if self.soft else None,
         )  # fmt: skip
         self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
         attacked = self.threat if settings.attack_steps > 0 else None
-        self.held = HeldOut(images, kept[held], attacked, settings.seed)
+        self.held = HeldOut(images, held, attacked, settings.seed)
         self.classes = len(images.classes)
         self._find_parts()
         self.model = models.build(
@@ -413,6 +409,16 @@ def train(
         trainer.fit(folder)
         trainer.finish(folder)
     return True
+
+
+def split_of(settings: Settings, images: Images) -> tuple[Tensor, Tensor]:
+    """Return the positions of the training and of the held-out examples, each sorted."""
+    kept = first(images.labels, settings.limit)
+    size = settings.val_size
+    if size is None:
+        size = min(VAL_SIZE, len(kept) // 5)
+    training, held = validation(images.labels[kept], size, settings.split_seed)
+    return kept[training], kept[held]
 
 
 def _arguments(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,7 +82,9 @@ def describe(
 def parent(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return an artifact as its children name it, with its own parents: the chain to the data."""
     keep = ("kind", "digest", "method", "arch", "role", "seed", "parents")
-    return {key: info[key] for key in keep if key in info}
+    found = {key: info[key] for key in keep if key in info}
+    temperature = info.get("config", {}).get("temperature")
+    return found if temperature is None else {**found, "temperature": temperature}
 
 
 def data_parent(name: str, split: str, fingerprint: str) -> dict[str, Any]:

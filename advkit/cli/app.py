@@ -19,6 +19,7 @@ from advkit.cli import (
     options,
     presets,
     pretrain_teacher,
+    search,
     softlabels,
     train,
 )
@@ -46,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
     "analyze": ("Numbers and pictures from logits files.", analyze.COMMANDS),
+    "search": ("Searches for the numbers that a method needs.", (search.COMMAND,)),
     "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
 }
 

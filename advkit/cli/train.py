@@ -35,10 +35,13 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     emit = given["emit"] or "best"
     if emit not in EMIT:
         raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
-    layers = _layers(given)
-    if config.labels_of(*(layer for layer, _ in layers)) == "soft" and not given["print_config"]:
-        layers = _bound(given, layers)
-    resolved = config.resolve(*layers, preset=given["preset"])
+    given_layers = layers(given)
+    if (
+        config.labels_of(*(layer for layer, _ in given_layers)) == "soft"
+        and not given["print_config"]
+    ):
+        given_layers = bound(given, given_layers)
+    resolved = config.resolve(*given_layers, preset=given["preset"])
     if given["print_config"]:
         yield resolved.toml()
         return
@@ -77,7 +80,7 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
     yield from found
 
 
-def _layers(given: Given) -> list[config.Layer]:
+def layers(given: Given) -> list[config.Layer]:
     """Return what was given, the strongest last: configuration file, then flags."""
     flags = stage.chosen(given, [option.name for option in settings.options()])
     if given["config"]:
@@ -90,7 +93,7 @@ def _layers(given: Given) -> list[config.Layer]:
     return [(flags, "flag")]
 
 
-def _bound(given: Given, layers: list[config.Layer]) -> list[config.Layer]:
+def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     """Find the soft labels, in the options or on stdin, and bind them by their digest.
 
     What they know, data set and architecture, becomes the weakest layer.
@@ -100,7 +103,7 @@ def _bound(given: Given, layers: list[config.Layer]) -> list[config.Layer]:
     """
     from advkit import soft_source
 
-    named = {key: value for layer, _ in layers for key, value in layer.items() if value is not None}
+    named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
     source: Record = {}
     if not (named.get("soft_labels") or named.get("teacher")):
         text = next(stage.sources(given, "labels or checkpoint"))
@@ -114,13 +117,13 @@ def _bound(given: Given, layers: list[config.Layer]) -> list[config.Layer]:
             f"{pair[0] or pair[1]}: its digest is {info['digest'][:19]}, the configuration names "
             f"{named['labels_digest'][:19]}: other labels than the run began with"
         )
-    known = {
+    inherited = {
         "data": stage.location({}, source, Path(str(pair[0] or pair[1])), info),
         "arch": info["arch"],
         "image_size": info["config"].get("image_size"),
     }
     found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
-    return [(known, "the soft labels'"), *layers, (found, "bound at the start of the run")]
+    return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
 
 
 def _place(given: Given, chosen: Settings) -> Path:

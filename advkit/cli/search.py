@@ -1,0 +1,93 @@
+"""`advkit search temperature`: LTD's two-step search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from advkit import config, settings
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.cli import options, stage, train
+from advkit.cli.options import Command, Given
+from advkit.registry import Option
+
+LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
+OWN = (
+    Option("grid", "str", "1,2,3,5,8,10,12,15,20,50", "temperatures of both steps", "Search"),
+    Option("criterion", "str", "robust", "what the second step looks for", "Search",
+           ("robust", "loss")),
+    Option("threshold", "float", None,
+           "clean accuracy that a substitute must keep; the teacher's less 0.05", "Search"),
+    Option("refine", "int", 2, "golden-section steps after the grid", "Search"),
+)  # fmt: skip
+
+
+def run(given: Given) -> Iterator[Record]:
+    """Search and yield one record with the choice."""
+    from advkit.analyses import Result, aligned, parse_temperatures
+    from advkit.artifacts import analysis, files
+    from advkit.search import Machine, Plan, TemperatureSearch
+
+    grid = parse_temperatures(given["grid"] or "1,2,3,5,8,10,12,15,20,50")
+    refine = 2 if given["refine"] is None else given["refine"]
+    plan = Plan(grid, given["criterion"] or "robust", given["threshold"], refine)
+    filled = {**dict.fromkeys(LEFT_OUT), "resume": None, **given, "method": "ltd"}
+    layers = train.bound(filled, train.layers(filled))
+    chosen = config.resolve(*layers).settings
+    out = Path(given["out"]) if given["out"] else Path("runs") / f"{chosen.run_name}-search"
+    machine = Machine(
+        stage.device(given["device"]),
+        stage.threads(given, chosen.arch),
+        Path(given["data_root"]) if given["data_root"] else None,
+        stage.speaker("search temperature", given),
+    )
+    stage.use_threads(machine.threads)
+    with files.lock(out):
+        search = TemperatureSearch(layers, plan, out, machine)
+        choice, trials = search.run()
+        columns = tuple(dict.fromkeys(key for trial in trials for key in trial))
+        rows = tuple(tuple(trial.get(key) for key in columns) for trial in trials)
+        result = Result(choice, columns, rows)
+        description = search.describe()
+        path = out / "search.json"
+        analysis.write(path, result, description)
+    if not given["quiet"]:
+        import sys
+
+        shown = [c for c in columns if c != "digest"]
+        lines: list[list[object]] = [
+            list(shown),
+            *([trial.get(c) for c in shown] for trial in trials),
+        ]
+        print(aligned(lines), file=sys.stderr)
+    _explain(choice, machine.reporter)
+    digest = analysis.digest(result, description)
+    yield records.make("analysis", path, digest, analysis="search temperature", **choice)
+
+
+def _explain(choice: dict[str, Any], reporter: Any) -> None:
+    picks = {key: choice[key] for key in ("by_robust", "by_loss_ce", "by_loss_kl")}
+    if len(set(picks.values())) > 1:
+        words = ", ".join(f"{key.removeprefix('by_')}: {value}" for key, value in picks.items())
+        reporter.note(f"the criteria differ: {words}; chosen by {choice['criterion']}")
+
+
+COMMAND = Command(
+    "temperature",
+    "Find the teacher's temperature for LTD: substitutes bound it, students choose it.",
+    (
+        *OWN,
+        *(option for option in settings.options() if option.name not in LEFT_OUT),
+        *(option for option in train.OWN if option.name in ("config", "preset")),
+        options.DATA_ROOT,
+        *options.MACHINE,
+        options.OUT,
+    ),
+    run,
+    argument="[LABELS]",
+    single=False,
+    example="advkit softlabels runs/digits-small-cnn-natural-s0/best.safetensors --views all "
+    "| advkit search temperature",
+)
