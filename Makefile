@@ -38,8 +38,8 @@ test-slow: install  ## the tests that take minutes
 docs: install  ## rewrite the generated pages
 	python docs/generate.py
 
-bench: install  ## time what advkit claims to be fast
-	python benchmarks/step.py
+bench: install  ## time what advkit claims to be fast (BENCH=step, soft_labels)
+	python benchmarks/$(or $(BENCH),step).py
 
 clean:  ## remove what runs and builds left behind
 	rm -rf demo runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

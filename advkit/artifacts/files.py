@@ -159,12 +159,15 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
         InputError: it does not; the message says what it is instead.
     """
     found = head(path, wanted)
+    # safetensors begins with the length of its JSON, which may look like a pickle's first bytes.
+    safetensors = found[8:9] == b"{"
     for prefix, what in MAGIC.items():
+        if safetensors and prefix.startswith(b"\x80"):
+            continue
         if prefix != magic and found.startswith(prefix):
             raise InputError(f"{path}: this is {what}; wanted: {wanted}")
     if magic and not found.startswith(magic):
-        # safetensors has no magic: eight bytes of length, then JSON.
-        kind = "this is a checkpoint (safetensors); " if found[8:9] == b"{" else ""
+        kind = "this is a checkpoint (safetensors); " if safetensors else ""
         raise InputError(f"{path}: {kind}not {wanted}")
 
 

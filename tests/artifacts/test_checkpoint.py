@@ -239,3 +239,14 @@ def test_a_description_that_is_not_json_is_refused_before_writing(path):
     with pytest.raises((ValueError, TypeError, AdvkitError)):
         checkpoint.write(path, small(), {**INFO, "loss": float("nan")})
     assert path.read_bytes() == before
+
+
+def test_a_header_length_is_not_taken_for_a_pickle(tmp_path):
+    """A header of 640 bytes begins like a pickle of protocol 2."""
+    path = tmp_path / "x.safetensors"
+    info = {"schema": 1, "kind": "checkpoint", "pad": ""}
+    while not (path.exists() and path.read_bytes().startswith(b"\x80\x02")):
+        info["pad"] += "x"
+        assert len(info["pad"]) < 1000
+        checkpoint.write(path, {"a": torch.zeros(2)}, info)
+    assert checkpoint.read(path)[1]["pad"] == info["pad"]
