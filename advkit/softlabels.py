@@ -79,12 +79,15 @@ class Labelling:
         if dtype not in FLOATS:
             raise UsageError(f"--dtype {dtype}: float32 or float16")
         self.dtype, self.top_k, self.batch_size = FLOATS[dtype], top_k, batch_size
+        size = info["config"].get("image_size")
         self.table = view_table(images, views, seed)
         self.environment = dict(environment)
         self.seed = seed
         self.config: dict[str, Any] = {
             "data": images.name, "views": views, "dtype": dtype, "top_k": top_k, "seed": seed,
         }  # fmt: skip
+        if size is not None:  # students resize as the teacher did
+            self.config["image_size"] = size
 
     @property
     def view_count(self) -> int:

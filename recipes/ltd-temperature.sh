@@ -7,6 +7,8 @@
 #
 #   DATA=digits                     or folder:DIR with TRAIN="--image-size 16 --arch resnet8 ..."
 #   TRAIN=""  TEACHER="$TRAIN"      options of student and teacher
+#   TEACHER_CHECKPOINT=FILE         a teacher that is there already
+#   VIEWS=all                       views in the labels file
 #   TEMPERATURES="1 2 3 5 8 10 12 15 20 50"   SEEDS="0 1"   LIMIT=200 test images   JOBS=2
 #
 # Run it again and it goes on where it was.
@@ -22,9 +24,14 @@ limit=${LIMIT:-200}
 jobs=${JOBS:-2}
 mkdir -p "$out"
 
-# shellcheck disable=SC2086  # the option strings are meant to split
-advkit pretrain-teacher --data "$data" $teacher --resume -o "$out/teacher" > "$out/teacher.jsonl"
-advkit softlabels --views all < "$out/teacher.jsonl" > "$out/labels.jsonl"
+if [ -n "${TEACHER_CHECKPOINT:-}" ]; then
+    echo "$TEACHER_CHECKPOINT" > "$out/teacher.jsonl"
+else
+    # shellcheck disable=SC2086  # the option strings are meant to split
+    advkit pretrain-teacher --data "$data" $teacher --resume -o "$out/teacher" > "$out/teacher.jsonl"
+fi
+advkit softlabels --data "$data" --views "${VIEWS:-all}" -o "$out/labels.h5" < "$out/teacher.jsonl" \
+    > "$out/labels.jsonl"
 advkit analyze labels -q -o "$out/labels.csv" < "$out/labels.jsonl" > "$out/targets.jsonl"
 
 one() {
