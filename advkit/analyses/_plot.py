@@ -42,6 +42,8 @@ PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""
 HEADROOM = 1.35
 """Of a histogram's axis over its highest bar, so that the legend has a place."""
+APART = 1.3
+"""Least ratio of two labelled points on a logarithmic axis."""
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -152,10 +154,20 @@ def curve(
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if logx:
             axes.set_xscale("log")
-            axes.set_xticks(list(x), [f"{value:g}" for value in x])
+            axes.set_xticks(list(x), _spread(x))
             axes.minorticks_off()
 
     return draw
+
+
+def _spread(x: Sequence[float]) -> list[str]:
+    """Label points of a logarithmic axis, but for those too near to the label before."""
+    labels, last = [], 0.0
+    for value in x:
+        near = last > 0 and value / last < APART
+        labels.append("" if near else f"{value:g}")
+        last = last if near else value
+    return labels
 
 
 def spark(data: Histogram) -> list[str]:

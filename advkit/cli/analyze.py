@@ -91,7 +91,8 @@ class Analysis:
         chosen = {key: value for key, value in self.given.items() if key in names}
         extra = {key: value for key, value in chosen.items() if value is not None}
         result: Result = module.analyze(inputs, **extra)
-        self.drawn.append((_title(inputs[0]) if inputs else self.part.name, result))
+        one = len(inputs) == 1 and not self.part.constants.get("COMPARES", False)
+        self.drawn.append((_title(inputs[0]) if one else self.part.name, result))
         return self._written(result, inputs, extra)
 
     def _written(
