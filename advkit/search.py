@@ -116,21 +116,40 @@ class TemperatureSearch:
             raise MismatchError(f"{self.out} holds a search with other options: choose another -o")
         files.write_text(mark, text)
         if self.ledger.exists():
-            lines = self.ledger.read_text(encoding="utf-8").splitlines()
-            self.trials = [json.loads(line) for line in lines]
+            self.trials = self._read_ledger()
+
+    def _read_ledger(self) -> list[Trial]:
+        """Return the finished trials; a last line that was cut off is dropped and run again."""
+        whole, _, torn = self.ledger.read_text(encoding="utf-8").rpartition("\n")
+        if torn:
+            files.write_text(self.ledger, f"{whole}\n" if whole else "")
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError:
+            raise InputError(f"{self.ledger}: corrupt: not JSON lines") from None
 
     def _identity(self) -> str:
         resolved = config.resolve(*self.layers)
         grid = ",".join(f"{t:g}" for t in self.plan.grid)
-        plan = f"# grid {grid}, threshold {self.plan.threshold}, refine {self.plan.refine}\n"
+        plan = (
+            f"# grid {grid}, criterion {self.plan.criterion}, threshold {self.plan.threshold}, "
+            f"refine {self.plan.refine}\n"
+        )
         lines = resolved.toml().splitlines()
         return plan + "\n".join(line.split("  #")[0] for line in lines) + "\n"
 
     def _threshold(self) -> float:
         if self.plan.threshold is not None:
             return self.plan.threshold
-        accuracy = float(self.labels_info["teacher_accuracy"])  # type: ignore[arg-type]
-        return accuracy - TOLERANCE
+        return self._teacher_accuracy() - TOLERANCE
+
+    def _teacher_accuracy(self) -> float:
+        """Top-1 of the teacher on the held-out examples, on which substitutes are measured."""
+        hits = 0
+        for rows in torch.split(self.held, 256):
+            batch = _plain(self.images, rows, self.source, self.machine.device)
+            hits += int((self.source(batch).argmax(1) == batch.y).sum())
+        return hits / len(self.held)
 
     def _first_step(self, threshold: float) -> float | None:
         """Return τ_max: the lowest temperature whose substitute falls below the threshold."""

@@ -40,12 +40,17 @@ def view_table(images: Images, views: str, seed: int) -> Tensor | None:
     if views == "all":
         table = every_view(images.pad, images.flip)
         return table.expand(n, -1, -1).contiguous()
-    if not views.isdigit() or int(views) < 1:
+    if not views.isdecimal() or int(views) < 1:
         raise UsageError(f"--views {views}: a count from 1 on, or all")
     if int(views) == 1:
         return None
     generator = seeding.generator(seed, "views")
     return draw_views(n * int(views), images.pad, images.flip, generator).view(n, int(views), 3)
+
+
+def _input(info: Mapping[str, Any]) -> tuple[int, int] | None:
+    shape = info.get("model", {}).get("input_shape")
+    return tuple(shape[1:]) if shape else None
 
 
 class Labelling:
@@ -79,14 +84,16 @@ class Labelling:
         if dtype not in FLOATS:
             raise UsageError(f"--dtype {dtype}: float32 or float16")
         self.dtype, self.top_k, self.batch_size = FLOATS[dtype], top_k, batch_size
-        size = info["config"].get("image_size")
+        # A folder's images may have been resized; students load them at the same size.
+        resized = info["config"].get("image_size") is not None
+        size = images.shape[1] if resized or images.shape[1:] != _input(info) else None
         self.table = view_table(images, views, seed)
         self.environment = dict(environment)
         self.seed = seed
         self.config: dict[str, Any] = {
             "data": images.name, "views": views, "dtype": dtype, "top_k": top_k, "seed": seed,
         }  # fmt: skip
-        if size is not None:  # students resize as the teacher did
+        if size is not None:
             self.config["image_size"] = size
 
     @property

@@ -100,6 +100,11 @@ class Trainer:
         source, info = soft_source.load(
             settings.soft_labels, settings.teacher, images, self.device, self.reporter
         )
+        if settings.labels_digest not in (None, info["digest"]):
+            raise MismatchError(
+                f"{settings.soft_labels or settings.teacher}: its digest is "
+                f"{str(info['digest'])[:19]}, the configuration names {settings.labels_digest}"
+            )
         return source, [data_set, provenance.parent(info)]
 
     def _find_parts(self) -> None:

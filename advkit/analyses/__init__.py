@@ -51,15 +51,18 @@ class Result:
     text: str = ""
 
 
-def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits (B, C) float32, labels (B,)) piece by piece: clean ones, or all views."""
+def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (logits (B, C), labels (B,), rows (B,)) piece by piece: clean ones, or all views.
+
+    `rows` are the examples' places in the file.
+    """
     for start in range(0, len(artifact.labels), PIECE):
         rows = torch.arange(start, min(start + PIECE, len(artifact.labels)))
         if isinstance(artifact, Logits):
-            yield artifact.clean[rows], artifact.labels[rows]
+            yield artifact.clean[rows], artifact.labels[rows], rows
             continue
         for view in range(artifact.logits.shape[1]):
-            yield artifact.at(rows, torch.full_like(rows, view)), artifact.labels[rows]
+            yield artifact.at(rows, torch.full_like(rows, view)), artifact.labels[rows], rows
 
 
 def parse_temperatures(text: str) -> list[float]:

@@ -76,6 +76,8 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         raise InputError(f"{path}: cannot be read as CSV: {error}") from None
     if not table or "path" not in table[0]:
         raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")
+    if None in table[0]:
+        raise InputError(f"{path}: line 2 is longer than the header")
     found = [name for name in table[0] if name != "path"]
     if sorted(found) != sorted(classes):
         raise MismatchError(
@@ -87,8 +89,10 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
             counts = torch.tensor([float(row[name]) for name in classes], dtype=torch.float64)
         except (TypeError, ValueError):
             raise InputError(f"{path}: line {number} holds something that is no count") from None
-        if not bool((counts >= 0).all()) or not float(counts.sum()) > 0:
+        if not bool((counts >= 0).all()) or not 0 < float(counts.sum()) < math.inf:
             raise InputError(f"{path}: line {number} has no positive count")
+        if row["path"] in oracle:
+            raise InputError(f"{path}: line {number} names {row['path']} again")
         oracle[row["path"]] = counts / counts.sum()
     return oracle
 
@@ -109,6 +113,13 @@ def joined(artifact: Logits | SoftLabels, oracle: str, data: str | None) -> Tens
     if len(artifact.index) and int(artifact.index.max()) >= len(paths):
         raise MismatchError(f"{where}: {len(paths)} {split} images, the file names more")
     wanted = [paths[place] for place in artifact.index.tolist()]
+    names = artifact.info["data"]["classes"]
+    for path, label in zip(wanted, artifact.labels.tolist(), strict=True):
+        if label >= 0 and path.split("/")[1] != names[label]:
+            raise MismatchError(
+                f"{where}: {path} stands where the file has an image of class {names[label]}: "
+                "another folder than the file was made from"
+            )
     missing = [path for path in wanted if path not in table]
     if missing:
         raise MismatchError(
@@ -170,12 +181,12 @@ def _rows(
     artifact: Logits | SoftLabels, grid: Sequence[float], people: Tensor | None
 ) -> tuple[tuple[Any, ...], ...]:
     total = dict.fromkeys(grid, 0.0)
-    count, place = 0, 0
+    count = 0
     true = {t: [] for t in grid}  # type: dict[float, list[Tensor]]
     masses = []
-    for logits, y in rows_of(artifact):
+    for logits, y, places in rows_of(artifact):
         if people is not None:
-            here = people[torch.arange(place, place + len(y)) % len(people)]
+            here = people[places]
         else:
             here = torch.nn.functional.one_hot(y, logits.shape[1]).double()
         masses.append(here.gather(1, y[:, None]).squeeze(1))
@@ -183,7 +194,7 @@ def _rows(
             log_p = log_softmax(logits.double() / t)
             total[t] += float(discrepancy(here, log_p).sum())
             true[t].append(log_p.gather(1, y[:, None]).squeeze(1).exp())
-        count, place = count + len(y), place + len(y)
+        count += len(y)
     mass = torch.cat(masses)
     found = []
     for number, t in enumerate(grid):

@@ -60,7 +60,7 @@ def analyze(
         require_labels(artifact, "labels")
     grid = parse_temperatures(temperatures)
     sums = {t: Sums(torch.zeros(5, dtype=torch.float64)) for t in grid}
-    for logits, y in rows_of(artifact):
+    for logits, y, _ in rows_of(artifact):
         for t in grid:
             p = soften(logits, t) if lambda_ is None else rectify(logits, y, t, lambda_)
             sums[t].add(p, y)

@@ -19,7 +19,7 @@ from torch import Tensor
 from advkit.artifacts import checkpoint, files, provenance
 from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError
+from advkit.errors import InputError, MismatchError
 
 DTYPES = {
     "/index": "int64",
@@ -57,16 +57,17 @@ class SoftLabels:
         return len(self.info["data"]["classes"])
 
     def at(self, rows: Tensor, view: Tensor) -> Tensor:
-        """Return logits (B, C) float32 of rows (B,) under views (B,).
+        """Return logits (B, C), float32 or wider, of rows (B,) under views (B,).
 
         With `--top-k` the rest mass is spread evenly over the other classes: exact for the
         kept classes at temperature 1, an approximation at others.
         """
-        kept = self.logits[rows, view].float()
+        wide = torch.promote_types(self.logits.dtype, torch.float32)
+        kept = self.logits[rows, view].to(wide)
         if self.classes is None or self.rest is None:
             return kept
         others = self.class_count - kept.shape[1]
-        even = self.rest[rows, view].float() - math.log(max(others, 1))
+        even = self.rest[rows, view].to(wide) - math.log(max(others, 1))
         full = even[:, None].expand(-1, self.class_count).clone()
         return full.scatter(1, self.classes[rows, view].long(), kept)
 
@@ -85,9 +86,8 @@ def read(path: Path | str) -> SoftLabels:
     logits = torch.from_numpy(arrays["/logits"])
     if logits.dim() == 2:
         logits = logits[:, None]
+    _require_shapes(arrays, logits, len(info["data"]["classes"]), path)
     _require_finite(logits, path)
-    if len(logits) != len(arrays["/index"]) or len(logits) != len(arrays["/labels"]):
-        raise InputError(f"{path}: {len(logits)} rows of logits, {len(arrays['/index'])} examples")
 
     def part(name: str) -> Tensor | None:
         if name not in arrays:
@@ -108,6 +108,34 @@ def read(path: Path | str) -> SoftLabels:
     )
 
 
+def _require_shapes(
+    arrays: Mapping[str, np.ndarray[Any, Any]], logits: Tensor, classes: int, path: Path
+) -> None:
+    """Refuse shapes and values that no labelling writes."""
+    short = "/classes" in arrays
+    if short != ("/rest" in arrays):
+        raise InputError(f"{path}: /classes and /rest belong together")
+    if logits.dim() != 3 or len(logits) == 0 or not (short or logits.shape[2] == classes):
+        raise InputError(f"{path}: /logits has shape {tuple(logits.shape)} for {classes} classes")
+    n, views, width = logits.shape
+    plain = arrays["/logits"].ndim == 2
+    wanted = {
+        "/index": (n,),
+        "/labels": (n,),
+        "/views": (n, views, 3),
+        "/classes": (n, width) if plain else (n, views, width),
+        "/rest": (n,) if plain else (n, views),
+    }
+    for name, shape in wanted.items():
+        if name in arrays and arrays[name].shape != shape:
+            raise InputError(f"{path}: {name} has shape {arrays[name].shape}, not {shape}")
+    for name in ("/labels", "/classes"):
+        if name in arrays and not ((arrays[name] >= 0) & (arrays[name] < classes)).all():
+            raise InputError(f"{path}: {name} holds a class outside 0..{classes - 1}")
+    if short and not np.isfinite(arrays["/rest"]).all():
+        raise InputError(f"{path}: /rest holds NaN or infinity")
+
+
 def _require_finite(logits: Tensor, path: Path) -> None:
     for start in range(0, len(logits), PIECE):
         piece = logits[start : start + PIECE]
@@ -115,6 +143,11 @@ def _require_finite(logits: Tensor, path: Path) -> None:
         if bool(bad.any()):
             row = start + int(bad.nonzero()[0])
             raise InputError(f"{path}: the logits of row {row} are not finite")
+
+
+def parts_of(out: Path) -> Path:
+    """Return the folder of a labels file's parts."""
+    return out.with_name(f"{out.name}.parts")
 
 
 class Writer:
@@ -126,7 +159,7 @@ class Writer:
 
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         self.out = out
-        self.folder = files.folder(out.with_name(f"{out.name}.parts"))
+        self.folder = files.folder(parts_of(out))
         self.identity = {"schema": provenance.SCHEMA, "kind": "part", **identity}
         self.hits = 0
 
@@ -137,9 +170,9 @@ class Writer:
             return False
         try:
             info = checkpoint.read_info(path, "part")
-        except InputError:
+        except (InputError, MismatchError):  # torn, or of another version: made anew
             return False
-        hits = info.pop("hits")
+        hits = info.pop("hits", 0)
         if {**self.identity, "number": number, "digest": info["digest"]} != info:
             return False
         self.hits += hits

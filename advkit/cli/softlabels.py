@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def _labelled(given: Given, source: Record) -> Record:
         if out.exists() and not given["overwrite"]:
             there = soft_labels.read(out).info
             _require_same(dict(there), work, out)
+            shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
             work.reporter.note(f"{out}: already done")
             return _record(out, dict(there), path, place, 0.0)
         described = work.write(out)

@@ -62,12 +62,12 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
     """Run `work` and return its exit code, with one line on stderr for a failure."""
     try:
         try:
-            work()
+            code = work()
             sys.stdout.flush()
         except BrokenPipeError:
             _abandon_stdout()
             raise ReaderGone("the reader of stdout went away; files are in place") from None
-        return 0
+        return code if isinstance(code, int) else 0
     except SystemExit as error:
         if not error.code:  # shell completion ends this way
             return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit import config, method, settings
+from advkit import config, method, registry, settings
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
@@ -120,8 +120,9 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     inherited = {
         "data": stage.location({}, source, Path(str(pair[0] or pair[1])), info),
         "arch": info["arch"],
-        "image_size": info["config"].get("image_size"),
     }
+    if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
+        inherited["image_size"] = info["config"].get("image_size")
     found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
     return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
 
