@@ -239,6 +239,12 @@ def _validate(settings: Settings) -> None:
     known = {option.name: option for option in options()}
     for name, value in settings.flat().items():
         known[name].check(value)
+    attacks = registry.part("objectives", settings.objective).constants.get("ATTACKS", True)
+    if attacks != (settings.attack_steps > 0):
+        raise UsageError(
+            f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
+            + ("needs at least 1" if attacks else "attacks nothing")
+        )
     if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
         raise UsageError("--soft-labels and --teacher belong to --labels soft")
     if settings.soft_labels and settings.teacher:

@@ -21,10 +21,14 @@ from advkit.attack_plan import AUTOATTACK, FILL_STEPS, AttackSettings, Pass, att
 from advkit.attacks import pgd
 from advkit.data._images import Images, pixels
 from advkit.data._split import first
-from advkit.errors import AdvkitError, MismatchError, NumericalError
+from advkit.errors import AdvkitError, InputError, MismatchError, NumericalError
+from advkit.losses import cross_entropy
 from advkit.reporting import Reporter
 from advkit.stats import wilson
 from advkit.threat import SLACK, Threat, parse_eps
+
+SQUARE_ALARM = 0.002
+"""Share of examples that Square may break alone before upstream's check calls it suspicious."""
 
 
 class Evaluation:
@@ -45,7 +49,7 @@ class Evaluation:
         self.environment = environment
         self.reporter = reporter or Reporter()
         self.device = next(model.parameters()).device
-        self.known = list(images.classes) == list(info["data"]["classes"])
+        self.known = self._in_distribution()
         if not self.known and settings.attack != "none":
             raise MismatchError(
                 f"{images.name} has other classes than the model: attacks need its labels; "
@@ -61,6 +65,25 @@ class Evaluation:
         self.broken_by = torch.full((len(labels),), ROBUST, dtype=torch.int8)
         self.saved = self._x(torch.arange(len(labels))) if settings.save_images else None
         self.done = (0, 0)
+        self.flat = 0
+
+    def _in_distribution(self) -> bool:
+        """Whether the labels of these images are the model's.
+
+        Another data set is out of distribution, unless it is attacked and its classes are called
+        the same: then the user means it, and is told what that rests on.
+        """
+        trained, images = self.info["data"], self.images
+        same = list(images.classes) == list(trained["classes"])
+        if images.name == trained["name"] or not same:
+            return same
+        if self.settings.attack == "none":
+            return False
+        self.reporter.warn(
+            f"{images.name} is not {trained['name']}; its classes are taken for the model's "
+            "because they have the same names"
+        )
+        return True
 
     def run(self, partial: Path | None = None) -> Logits:
         """Do what is not done yet and return the whole.
@@ -74,6 +97,8 @@ class Evaluation:
         """
         with modes.evaluating(self.model), modes.frozen(self.model):
             self._clean_pass()
+            if self.settings.attack != "none":
+                self._count_flat()
             plan = passes(self.model, self.settings, self.classes)
             if partial is not None:
                 self._restore(partial)
@@ -101,6 +126,23 @@ class Evaluation:
         self.adversarial = self.clean.clone()
         wrong = self.clean.argmax(1) != self.labels
         self.broken_by[wrong & (self.labels >= 0)] = WRONG
+
+    def _count_flat(self) -> None:
+        """Count examples whose cross-entropy has an exactly zero gradient at the clean image.
+
+        There sign(0) = 0 and a gradient attack stands still: such an example survives untested.
+        """
+        for rows in self._chunks(torch.arange(len(self.labels))):
+            x = self._x(rows).requires_grad_(True)
+            y = self.labels[rows].to(self.device)
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(cross_entropy(self.model(x), y).sum(), x)
+            self.flat += int((gradient.flatten(1) == 0).all(1).sum())
+        if self.flat:
+            self.reporter.warn(
+                f"{self.flat} of {len(self.labels)} examples have a zero gradient at the clean "
+                "image: gradient attacks cannot move them; trust only attacks without gradients"
+            )
 
     def _require_deterministic(self, x: Tensor, logits: Tensor) -> None:
         if self.settings.version != "rand" and not torch.equal(self.model(x), logits):
@@ -169,6 +211,14 @@ class Evaluation:
                 f"PGD-{FILL_STEPS} broke {fell} of {int(standing.sum())} examples that AutoAttack "
                 "left standing; verdicts and accuracies stay AutoAttack's"
             )
+        names = attack_names(self.settings, self.classes)
+        if "square" in names and self.settings.attack == AUTOATTACK:
+            by_square = int((self.broken_by == names.index("square")).sum())
+            if by_square > SQUARE_ALARM * len(self.labels):
+                self.reporter.warn(
+                    f"Square broke {by_square} examples that white-box attacks left standing: "
+                    "gradients may be masked"
+                )
 
     def _logits(self) -> Logits:
         settings = self.settings
@@ -193,6 +243,7 @@ class Evaluation:
             method=self.info["method"],
             arch=self.info["arch"],
             role=self.info["role"],
+            zero_gradient=self.flat / len(self.labels) if attacked else None,
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
             **more,
         )
@@ -226,7 +277,11 @@ class Evaluation:
     def _restore(self, partial: Path) -> None:
         if not partial.exists():
             return
-        tensors, info = checkpoint.read(partial, "partial")
+        try:
+            tensors, info = checkpoint.read(partial, "partial")
+        except (InputError, MismatchError) as error:
+            self.reporter.note(f"{error}: started anew")
+            return
         if any(info.get(key) != value for key, value in self._identity().items()):
             self.reporter.note(f"{partial}: of another evaluation, started anew")
             return
@@ -290,11 +345,11 @@ def accuracies(
     x = pixels(images.batch(positions), device)
     y = images.labels[positions].to(device)
     with modes.evaluating(model), torch.no_grad():
-        clean = int((model(x).argmax(1) == y).sum())
+        right = model(x).argmax(1) == y
         if threat is None:
-            return clean, 0
+            return int(right.sum()), 0
         x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
-        return clean, int((model(x_adv).argmax(1) == y).sum())
+        return int(right.sum()), int((right & (model(x_adv).argmax(1) == y)).sum())
 
 
 def accuracy_after(logits: Logits) -> dict[str, float]:
@@ -328,6 +383,7 @@ def figures(logits: Logits) -> dict[str, Any]:
         robust = int((logits.broken_by == ROBUST).sum())
         found |= {"robust_accuracy": robust / n, "ci95": list(wilson(robust, n))}
         found["accuracy_after"] = accuracy_after(logits)
+        found["zero_gradient"] = logits.info.get("zero_gradient")
     return found
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from advkit import registry
-from advkit.errors import unknown
+from advkit.errors import UsageError, unknown
 
 PRESETS = ("paper", "repo")
 BASES = {
@@ -106,4 +106,8 @@ def fitting(preset: str, facts: Mapping[str, Any]) -> Iterator[Rule]:
     """
     if preset not in (*PRESETS, "default"):
         raise unknown("preset", preset, PRESETS)
-    return (rule for rule in rules(preset) if rule.fits(facts))
+    found = [rule for rule in rules(preset) if rule.fits(facts)]
+    if not found and preset != "default":
+        about = ", ".join(f"{key} {facts[key]}" for key in ("data", "arch", "objective", "labels"))
+        raise UsageError(f"--preset {preset} has no numbers for {about}: see `advkit presets`")
+    return iter(found)

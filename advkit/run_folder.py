@@ -16,6 +16,8 @@ from advkit.config import Resolved
 from advkit.errors import InputError, MismatchError
 from advkit.settings import Settings
 
+ROLES = ("best", "best-ema", "final", "final-ema")
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -86,11 +88,15 @@ class RunFolder:
     def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
         """Make the folder that of this run, once nothing can go wrong before the first step."""
         if overwrite:
-            for path in self.path.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
+            names = {self.config_file, self.metrics_file, self.state_file}
+            names |= {self.checkpoint(role) for role in ROLES}
+            # Logits lie beside their checkpoint and say nothing about the new one.
+            stale = [path for role in ROLES for path in self.path.glob(f"{role}.*.h5*")]
+            for path in (*names, *stale):
+                if path.is_file():
                     path.unlink()
+                elif path.is_dir():
+                    shutil.rmtree(path)
         if not self.state_file.exists():
             files.write_text(self.config_file, wanted.toml())
 
@@ -116,4 +122,4 @@ class RunFolder:
 
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's metrics."""
-        files.append_line(self.metrics_file, json.dumps(row))
+        files.append_line(self.metrics_file, json.dumps(row, allow_nan=False))

@@ -171,7 +171,8 @@ class TemperatureSearch:
         best = self._best(tried)["temperature"]
         place = order.index(best)
         low = math.log(order[max(place - 1, 0)])
-        high = math.log(order[min(place + 1, len(order) - 1)])
+        above = order[place + 1 :] or ([tau_max] if tau_max else order[-1:])
+        high = math.log(above[0])
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         values: dict[float, Trial] = {}
 

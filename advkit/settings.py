@@ -20,8 +20,6 @@ METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimi
 PART_FOLDERS = ("objectives", "labels", "models", "data")
 PATHS = ("soft_labels", "teacher")
 CHOICES = ("objective", "labels", "wa")
-ARCH = {"digits": "small-cnn"}
-"""Architecture where none is given; resnet18 for every other data set."""
 
 
 def _option(

@@ -95,6 +95,8 @@ def require_fit(labels: SoftLabels, images: Images) -> None:
             f"{where}: made from {source['name']} with fingerprint {source['digest'][:19]}, the "
             f"training split has {images.fingerprint[:19]}: {what}; make the labels anew"
         )
+    if labels.views is not None and int(labels.views[:, :, :2].max()) > 2 * images.pad:
+        raise MismatchError(f"{where}: views reach beyond a padding of {images.pad}")
     if labels.views is not None and labels.info["pad"] != images.pad:
         raise MismatchError(
             f"{where}: views of padding {labels.info['pad']}, the data set has {images.pad}"

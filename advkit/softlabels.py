@@ -22,6 +22,8 @@ PART_BYTES = 16 << 20
 IMPLAUSIBLE = 0.2
 """How far a teacher may fall below its validation accuracy before the images or labels are
 suspected to be others than those it was trained on."""
+SPLIT = ("split_seed", "val_size", "limit")
+"""What makes the teacher's validation split, which its students share."""
 FLOATS = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -193,5 +195,6 @@ class Labelling:
             data={"name": self.images.name, "classes": list(self.images.classes)},
             pad=self.images.pad,
             flip=self.images.flip,
+            split={key: self.info["config"].get(key) for key in SPLIT},
             teacher_accuracy=accuracy,
         )

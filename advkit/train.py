@@ -29,7 +29,7 @@ from advkit.schedules import learning_rate
 from advkit.selection import HeldOut, better
 from advkit.settings import Settings
 from advkit.threat import Threat, parse_eps, step_size
-from advkit.training_state import Progress, pack, unpack
+from advkit.training_state import SEEN, Progress, pack, unpack
 from advkit.weights.ema import Ema
 
 VAL_SIZE = 1024
@@ -86,7 +86,6 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.progress = Progress()
-        self.alarms: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
     def _soft_source(
@@ -118,6 +117,9 @@ class Trainer:
         options = settings.options_of("objectives")
         self.inner_options = _arguments(self.objective.inner, options)
         self.outer_options = _arguments(self.objective.outer, options)
+        # Where BN moves during the attack, its order counts: clean first, as in ADR's TRADES.
+        needs = objective.constants.get("CLEAN_WHEN", {})
+        self.clean_first = any(options.get(name) in values for name, values in needs.items())
 
     def step(self, batch: Batch, epoch: int, step: int) -> None:
         """Train on one batch.
@@ -137,6 +139,8 @@ class Trainer:
         x_adv = batch.x
         if settings.attack_steps > 0:
             with modes.attack_bn(model, settings.attack_bn):
+                if self.clean_first:
+                    given.clean()
                 x_adv = self._attacked(batch, given, epoch, step)
         loss, seen = self.objective.outer(self.student, batch.x, x_adv, given, **self.outer_options)
         for group in self.optimizer.param_groups:
@@ -183,26 +187,30 @@ class Trainer:
             NumericalError: naming epoch, step, loss and learning rate.
         """
         self.finite &= torch.isfinite(loss.detach())
-        looks = self.device.type == "cpu" or step % CHECK_EVERY == 0
-        if looks and not bool(self.finite):
+        if self.device.type == "cpu" or step % CHECK_EVERY == 0:
+            self._require_finite(f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}")
+
+    def _require_finite(self, what: str = "a loss since the last look is not finite") -> None:
+        if not bool(self.finite):
             rate = self.optimizer.param_groups[0]["lr"]
             raise NumericalError(
-                f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}, learning rate "
-                f"{rate:g}: the run diverged; earlier checkpoints are kept; lower --lr"
+                f"{what}, learning rate {rate:g}: the run diverged; earlier checkpoints are kept; "
+                "lower --lr"
             )
 
     def _count(self, batch: Batch, targets: Tensor, loss: Tensor, seen: Mapping[str, Any]) -> None:
         """Add one batch to the epoch's sums, without waiting for the device."""
-        zero = torch.zeros((), device=self.device)
+        size = len(batch.y)
         hits = [
-            (seen[name].argmax(1) == batch.y).sum() if name in seen else zero
-            for name in ("clean", "adversarial")
+            (seen[name].argmax(1) == batch.y).sum() if name in seen else loss.new_zeros(())
+            for name in SEEN
         ]
         entropy = -torch.special.xlogy(targets, targets).sum()
-        count = torch.tensor(float(len(batch.y)), device=self.device)
-        row = [count, loss.detach() * len(batch.y), *hits, entropy]
-        self.progress.sums = self.progress.sums.to(self.device)
-        self.progress.sums += torch.stack([value.double() for value in row])
+        counts = loss.new_tensor([size if name in seen else 0 for name in SEEN])
+        row = [loss.new_full((), size), loss.detach() * size, entropy, *hits, *counts]
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        self.progress.sums = self.progress.sums.to(self.device, wide)
+        self.progress.sums += torch.stack([value.to(wide) for value in row])
 
     def fit(self, folder: RunFolder) -> None:
         """Train from where `progress` stands to the end, saving on the way.
@@ -228,12 +236,15 @@ class Trainer:
 
     def _finish_epoch(self, folder: RunFolder, started: float) -> None:
         progress = self.progress
+        self._require_finite()
         row = self._averages()
         for role, model in self._candidates():
             figures = self.held.measure(model, lambda: self._stop_if_asked(folder))
             row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
             if better(figures, progress.best.get(role)):
                 figures = {"epoch": progress.epoch + 1, "n": len(self.held.positions), **figures}
+                if progress.alarmed:
+                    figures["masking_alarm"] = True
                 progress.best[role] = figures
                 self.write(folder, role, model, figures)
         seconds = time.monotonic() - started
@@ -253,11 +264,10 @@ class Trainer:
             "loss": sums["loss"] / n,
             "target_entropy": sums["entropy"] / n,
         }
-        if self.settings.objective != "at":
-            row["train_clean_accuracy"] = sums["clean"] / n
-        if self.settings.attack_steps > 0:
-            row["train_robust_accuracy"] = sums["adversarial"] / n
-            self._alarm(row)
+        for name, word in zip(SEEN, ("clean", "robust"), strict=True):
+            if sums[f"{name}_n"] > 0:
+                row[f"train_{word}_accuracy"] = sums[name] / sums[f"{name}_n"]
+        self._alarm(row)
         return row
 
     def _alarm(self, row: dict[str, Any]) -> None:
@@ -266,15 +276,16 @@ class Trainer:
         Source: LTD, section 5.4: robust training accuracy near 100 % while AutoAttack reaches 0.
         """
         flat = row["target_entropy"] > FLAT_TARGETS * math.log(self.classes)
-        if row["train_robust_accuracy"] > PERFECT and flat:
+        robust = row.get("train_robust_accuracy", 0.0)
+        if robust > PERFECT and flat:
             row["masking_alarm"] = True
-            if not any("masking_alarm" in each for each in self.alarms):
+            if not self.progress.alarmed:
                 self.reporter.warn(
-                    f"training robust accuracy {row['train_robust_accuracy']:.3f} on nearly "
-                    f"uniform targets (entropy {row['target_entropy']:.2f} of "
-                    f"{math.log(self.classes):.2f}): gradients may be masked; do not trust PGD"
+                    f"training robust accuracy {robust:.3f} on nearly uniform targets (entropy "
+                    f"{row['target_entropy']:.2f} of {math.log(self.classes):.2f}): gradients may "
+                    "be masked; do not trust PGD"
                 )
-            self.alarms.append(row)
+            self.progress.alarmed = True
 
     def _candidates(self) -> list[tuple[str, nn.Module]]:
         found: list[tuple[str, nn.Module]] = [("best", self.model)]
@@ -335,7 +346,8 @@ class Trainer:
         def metrics(suffix: str) -> dict[str, Any]:
             found = {name: rows[-1].get(f"val_{name}{suffix}") for name in names}
             kept = {name: value for name, value in found.items() if value is not None}
-            return {"epoch": self.settings.epochs, "n": len(self.held.positions), **kept}
+            alarm = {"masking_alarm": True} if self.progress.alarmed else {}
+            return {"epoch": self.settings.epochs, "n": len(self.held.positions), **kept, **alarm}
 
         if self.ema:
             self.write(folder, "final-ema", self.ema.model, metrics("-ema"))
@@ -343,12 +355,18 @@ class Trainer:
         folder.state_file.unlink(missing_ok=True)
 
     def save(self, folder: RunFolder) -> None:
-        """Write everything that a resumed run needs."""
+        """Write everything that a resumed run needs.
+
+        Raises:
+            NumericalError: the run diverged since the loss was last looked at.
+        """
+        self._require_finite()
         progress = self.progress
         tensors = pack(self.model, self._average(), self.optimizer, progress)
         description = self.describe(
-            "state", epoch=progress.epoch, step=progress.step, best=progress.best
-        )
+            "state", epoch=progress.epoch, step=progress.step, best=progress.best,
+            alarmed=progress.alarmed,
+        )  # fmt: skip
         checkpoint.write(folder.state_file, tensors, description)
 
     def _average(self) -> nn.Module | None:
@@ -377,7 +395,7 @@ class Trainer:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder.state_file}: does not fit: {reason}") from None
-        self.progress = Progress(info["epoch"], info["step"], info["best"], sums)
+        self.progress = Progress(info["epoch"], info["step"], info["best"], sums, info["alarmed"])
         folder.keep_rows(info["epoch"])
 
 

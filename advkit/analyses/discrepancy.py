@@ -57,7 +57,12 @@ def condition(p_low: Tensor, p_high: Tensor) -> Tensor:
 
     Source: LTD, eq. 12. The paper gives 3.88 for the second example, which is a slip.
     """
-    return (((1 - p_high) / (1 - p_low)).log() / (p_high / p_low).log()).abs()
+    return condition_of_logs(p_low.log(), (-p_low).log1p(), p_high.log(), (-p_high).log1p())
+
+
+def condition_of_logs(log_p1: Tensor, log_q1: Tensor, log_p2: Tensor, log_q2: Tensor) -> Tensor:
+    """Return the same from log p and log q = log(1 − p), which a confident teacher needs."""
+    return ((log_q2 - log_q1) / (log_p2 - log_p1)).abs()
 
 
 def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
@@ -193,7 +198,8 @@ def _rows(
         for t in grid:
             log_p = log_softmax(logits.double() / t)
             total[t] += float(discrepancy(here, log_p).sum())
-            true[t].append(log_p.gather(1, y[:, None]).squeeze(1).exp())
+            rest = log_p.scatter(1, y[:, None], -math.inf).logsumexp(1)
+            true[t].append(torch.stack([log_p.gather(1, y[:, None]).squeeze(1), rest]))
         count += len(y)
     mass = torch.cat(masses)
     found = []
@@ -201,17 +207,23 @@ def _rows(
         before = grid[number - 1] if number else None
         steps: tuple[Any, ...] = (None, None, None)
         if before is not None:
-            steps = _step(torch.cat(true[before]), torch.cat(true[t]), mass, people is not None)
+            steps = _step(
+                torch.cat(true[before], 1), torch.cat(true[t], 1), mass, people is not None
+            )
         found.append((t, total[t] / count, before, *steps))
     return tuple(found)
 
 
-def _step(p_low: Tensor, p_high: Tensor, mass: Tensor, people: bool) -> tuple[Any, Any, Any]:
-    """Return median right-hand side, median least mass, and where it holds with an oracle."""
-    assumed = (p_low > 0.5) & (p_high > 0.5) & (p_high < p_low)
+def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> tuple[Any, Any, Any]:
+    """Return median right-hand side, median least mass, and where it holds with an oracle.
+
+    `low` and `high` are (2, N): log p of the true class and log of all others together.
+    """
+    half = math.log(0.5)
+    assumed = (low[0] > half) & (high[0] > half) & (high[0] < low[0])
     if not bool(assumed.any()):
         return None, None, None
-    rhs = condition(p_low[assumed], p_high[assumed])
+    rhs = condition_of_logs(*low[:, assumed], *high[:, assumed])
     least = 1 / (1 + rhs)
     holds = float((1 - mass[assumed] >= least).double().mean()) if people else None
     medians = [float(each.median()) for each in (rhs, least)]

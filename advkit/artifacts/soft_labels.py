@@ -132,6 +132,8 @@ def _require_shapes(
     for name in ("/labels", "/classes"):
         if name in arrays and not ((arrays[name] >= 0) & (arrays[name] < classes)).all():
             raise InputError(f"{path}: {name} holds a class outside 0..{classes - 1}")
+    if not (arrays["/index"] == np.arange(n)).all():
+        raise InputError(f"{path}: /index is not every position of the split in order")
     if short and not np.isfinite(arrays["/rest"]).all():
         raise InputError(f"{path}: /rest holds NaN or infinity")
 

@@ -62,8 +62,10 @@ class Judge:
     def __init__(
         self, model: nn.Module, threat: Threat, version: str, classes: int, seed: int
     ) -> None:
-        # Upstream's logger has no handler but propagates; keep its chatter off the terminal.
-        logging.getLogger("auto-attack").propagate = False
+        # Upstream warns through a logger of its own; the evaluation has its own warnings.
+        logger = logging.getLogger("auto-attack")
+        logger.propagate = False
+        logger.handlers = [logging.NullHandler()]
         self.model = model
         self.seed = seed
         device = next(model.parameters()).device

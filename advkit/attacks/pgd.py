@@ -79,7 +79,8 @@ def attack(
     if steps < 1 or restarts < 1:
         raise UsageError("--steps and --restarts must be at least 1")
     # float64 keeps cross-entropy apart beside the offset that misclassification adds.
-    score = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    score = torch.full((len(x),), -torch.inf, device=x.device, dtype=wide)
     size = parse_step(step_size, threat.eps)
     for _ in range(restarts):
         path = _iterates(model, x, y, threat, steps, size, cross_entropy, True, generator)
@@ -127,7 +128,7 @@ def _worse(
     worst: Tensor, score: Tensor, x_adv: Tensor, logits: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Replace the examples that `x_adv` hurts more."""
-    value = cross_entropy(logits, y).detach().double()
+    value = cross_entropy(logits, y).detach().to(score.dtype)
     # An offset no finite cross-entropy reaches puts every misclassified iterate first.
     value = torch.where(logits.argmax(1) != y, value + 1e6, value)
     value = torch.nan_to_num(value, nan=torch.inf)

@@ -61,11 +61,13 @@ class Analysis:
 
     def _finished(self, work: Iterable[Record]) -> Iterator[Record]:
         """Pass the records on, then draw the picture of all of them."""
-        yield from work
-        if self.plot and self.drawn:
-            from advkit.analyses import _plot
+        try:
+            yield from work
+        finally:  # also where an input failed: the others are drawn
+            if self.plot and self.drawn:
+                from advkit.analyses import _plot
 
-            _plot.save(self.plot, self.drawn)
+                _plot.save(self.plot, self.drawn)
 
     def _check(self) -> None:
         """Refuse impossible outputs before any work."""

@@ -68,7 +68,7 @@ def _check(given: Given) -> None:
 def _evaluated(given: Given, source: Record) -> Record:
     path = Path(records.wanted(source, ("checkpoint",)))
     settings, info = _settings(given, source, path)
-    out = Path(given["out"]) if given["out"] else _place(path, settings, info)
+    out = stage.output(given) or _place(path, settings, info)
     result, seconds = _logits(given, path, settings, out)
     return _record(result, out, path, seconds)
 
@@ -104,6 +104,11 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
         save_images=bool(given["save_images"]),
         options=extra,
     )
+    if settings.norm != trained["norm"] and given["eps"] is None:
+        raise UsageError(
+            f"--norm {settings.norm}: the checkpoint's eps {trained['eps']} is one of "
+            f"{trained['norm']}; give --eps too"
+        )
     settings.threat  # noqa: B018  (refuses an impossible ε before any work)
     return settings, info
 

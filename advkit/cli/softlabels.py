@@ -55,7 +55,7 @@ def _labelled(given: Given, source: Record) -> Record:
         environment={"device": device.type, "threads": threads},
         reporter=stage.speaker("softlabels", given),
     )  # fmt: skip
-    out = Path(given["out"]) if given["out"] else _place(path, work)
+    out = stage.output(given) or _place(path, work)
     stage.require_file_name(out)
     began = time.monotonic()
     with files.lock(out):

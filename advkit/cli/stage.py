@@ -103,6 +103,8 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
 
 
 def _explained(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory: lower --batch-size, or free some"
     if type(error).__name__ == "OutOfMemoryError":
         return "out of memory on the device: lower --batch-size"
     first = (str(error).splitlines() or [""])[0]
@@ -224,11 +226,12 @@ def each(
                 verdict(record)
         except (Stopped, ReaderGone):
             raise
-        except AdvkitError as error:
+        except Exception as error:
             if given.get("debug"):
                 traceback.print_exc()
-            say(stage, f"error: {error}")
-            first = first or error
+            failure = error if isinstance(error, AdvkitError) else AdvkitError(_explained(error))
+            say(stage, f"error: {failure}")
+            first = first or failure
     if first is not None:
         raise Reported(first)
 
@@ -259,6 +262,11 @@ def device(text: str | None) -> torch.device:
         raise UsageError(f"unknown device {name!r}: auto, cpu, cuda, cuda:N or mps")
     if int(number or 0) >= there[kind]:
         raise UsageError(f"--device {name}: there is no such device here")
+    if kind == "cuda":  # fp32 means fp32, and the same seed the same result
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
     return torch.device(name)
 
 
@@ -268,7 +276,21 @@ def threads(given: Given, arch: str) -> int:
         if given["threads"] < 1:
             raise UsageError("--threads must be at least 1")
         return int(given["threads"])
-    return 1 if arch in TINY else len(os.sched_getaffinity(0))
+    return 1 if arch in TINY else _cores()
+
+
+def output(given: Given) -> Path | None:
+    """Return where `-o` puts the one result it is for, None if it was not given.
+
+    Raises:
+        UsageError: another input of this call has used it.
+    """
+    if not given["out"]:
+        return None
+    if given.get("out used"):
+        raise UsageError(f"-o {given['out']} holds one result: call it once for each input")
+    given["out used"] = True
+    return Path(given["out"])
 
 
 def require_file_name(out: Path) -> None:
@@ -282,6 +304,13 @@ def require_file_name(out: Path) -> None:
         raise UsageError(f"-o {out}: the name must end in .h5")
     if out.is_dir():
         raise StorageError(f"cannot write {out}: a folder is in its place")
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 def use_threads(count: int) -> None:
@@ -319,9 +348,17 @@ def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> 
     from advkit import data
 
     size = given.get("image_size")
-    if size is None and registry.split_path(data_set)[0] == info["data"]["name"]:
+    name = registry.split_path(data_set)[0]
+    if size is None and name == info["data"]["name"]:
         size = info["config"].get("image_size")
+    elif size is None and "image_size" in data_options(name):
+        size = info["model"]["input_shape"][1]
     return data.load(data_set, split, root=given["data_root"], image_size=size)
+
+
+def data_options(name: str) -> set[str]:
+    """Return the options that a data set has."""
+    return {option.name for option in registry.part("data", name).options}
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:

@@ -106,8 +106,10 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
     source: Record = {}
     if not (named.get("soft_labels") or named.get("teacher")):
-        text = next(stage.sources(given, "labels or checkpoint"))
-        source = stage.record_of(text, ("labels", "checkpoint"))
+        texts = list(stage.sources(given, "labels or checkpoint"))
+        if len(texts) > 1:
+            raise UsageError(f"a run takes one labels file or teacher; {len(texts)} came in")
+        source = stage.record_of(texts[0], ("labels", "checkpoint"))
         teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
         named["teacher" if teacher else "soft_labels"] = source["path"]
     pair = named.get("soft_labels"), named.get("teacher")
@@ -120,11 +122,18 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     inherited = {
         "data": stage.location({}, source, Path(str(pair[0] or pair[1])), info),
         "arch": info["arch"],
+        # Teacher and student share the validation split.
+        **{key: _split_of(info).get(key) for key in ("split_seed", "val_size", "limit")},
     }
     if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
         inherited["image_size"] = info["config"].get("image_size")
     found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
     return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
+
+
+def _split_of(info: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = info["config"] if info["kind"] == "checkpoint" else info["split"]
+    return found
 
 
 def _place(given: Given, chosen: Settings) -> Path:

@@ -34,10 +34,21 @@ def apply_views(images: Tensor, views: Tensor, pad: int) -> Tensor:
     columns = torch.where(views[:, 2, None] == 1, forward.flip(0), forward) + views[:, 1, None]
     examples = torch.arange(count, device=images.device)[:, None, None]
     picked = padded.permute(0, 2, 3, 1)[examples, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2).contiguous()
+    return picked.permute(0, 3, 1, 2)  # channels last, as the convolutions want it
 
 
 def every_view(pad: int, flip: bool) -> Tensor:
     """Return all (2·pad + 1)²·(1 + flip) views, (V, 3) uint8, in a fixed order."""
     offsets = torch.arange(2 * pad + 1)
     return torch.cartesian_prod(offsets, offsets, torch.arange(1 + flip)).to(torch.uint8)
+
+
+def place_of(views: Tensor, pad: int, flip: bool) -> Tensor:
+    """Return the places (B,) of views (B, 3) in `every_view`'s order.
+
+    >>> every = every_view(1, True)
+    >>> bool((place_of(every, 1, True) == torch.arange(len(every))).all())
+    True
+    """
+    dy, dx, mirrored = views.long().unbind(1)
+    return (dy * (2 * pad + 1) + dx) * (1 + int(flip)) + mirrored

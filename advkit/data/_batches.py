@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from advkit import seeding
-from advkit.data._augment import apply_views, draw_views
+from advkit.data._augment import apply_views, draw_views, every_view, place_of
 from advkit.data._images import Images, pixels
 from advkit.errors import UsageError
 
@@ -42,6 +43,14 @@ class Batches:
     device: torch.device
     table: Tensor | None = None
 
+    @cached_property
+    def full(self) -> bool:
+        """Whether the table holds every view of every example, in `every_view`'s order."""
+        if self.table is None:
+            return False
+        every = every_view(self.images.pad, self.images.flip)
+        return self.table.shape[1:] == every.shape and bool((self.table == every).all())
+
     def __post_init__(self) -> None:
         if not 0 < self.size <= len(self.positions):
             raise UsageError(
@@ -62,8 +71,12 @@ class Batches:
         index = order[step * self.size : (step + 1) * self.size]
         generator = seeding.generator(self.seed, "augment", epoch, step)
         view = torch.zeros(len(index), dtype=torch.int64)
-        if self.table is None:
-            views = draw_views(len(index), self.images.pad, self.images.flip, generator)
+        pad, flip = self.images.pad, self.images.flip
+        if self.table is None or self.full:
+            # The same draw with and without a table of all views: the same crops at one seed.
+            views = draw_views(len(index), pad, flip, generator)
+            if self.table is not None:
+                view = place_of(views, pad, flip)
         else:
             view = torch.randint(0, self.table.shape[1], (len(index),), generator=generator)
             views = self.table[index, view]

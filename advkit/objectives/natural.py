@@ -8,6 +8,7 @@ from advkit.losses import cross_entropy
 from advkit.objectives import Given
 
 START = "uniform"
+ATTACKS = False
 
 
 def inner(logits: Tensor, given: Given) -> Tensor:

@@ -11,6 +11,7 @@ from advkit.losses import cross_entropy, kl_divergence
 from advkit.objectives import Given
 
 START = "normal"
+CLEAN_WHEN = {"inner": ["kl"]}
 LIMITS = {"beta": ">= 0"}
 
 
