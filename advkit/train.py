@@ -277,7 +277,7 @@ class Trainer:
         """
         flat = row["target_entropy"] > FLAT_TARGETS * math.log(self.classes)
         robust = row.get("train_robust_accuracy", 0.0)
-        if robust > PERFECT and flat:
+        if self.settings.attack_steps > 0 and robust > PERFECT and flat:
             row["masking_alarm"] = True
             if not self.progress.alarmed:
                 self.reporter.warn(

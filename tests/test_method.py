@@ -138,11 +138,13 @@ def test_natural_training_has_no_attack():
         assert found.lr_schedule in LR_SCHEDULES
 
 
-def test_presets_leave_other_sets_alone():
-    for preset in method.PRESETS:
-        plain = resolve({"data": "digits", "method": "adr"})
-        found = resolve({"data": "digits", "method": "adr"}, preset=preset)
-        assert found.settings == plain.settings
+@pytest.mark.parametrize("preset", method.PRESETS)
+@pytest.mark.parametrize(
+    "other", [{"data": "digits"}, {"data": "cifar10", "arch": "preact-resnet18"}]
+)
+def test_a_preset_without_numbers_says_so(preset, other):
+    with pytest.raises(UsageError, match=f"--preset {preset} has no numbers for data"):
+        resolve({**other, "method": "adr"}, preset=preset)
 
 
 def test_later_rules_win():

@@ -88,6 +88,6 @@ COMMAND = Command(
     run,
     argument="[LABELS]",
     single=False,
-    example="advkit softlabels runs/digits-small-cnn-natural-s0/best.safetensors --views all "
-    "| advkit search temperature",
+    example="advkit search temperature "
+    "runs/digits-small-cnn-natural-s0/best.labels-views-all.h5 --grid 1,2,5,10",
 )
