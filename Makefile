@@ -11,10 +11,11 @@ export OMP_NUM_THREADS ?= 1
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(READY)  ## make .venv with everything in it (about 5 GB, minutes)
+install: $(READY)  ## make .venv with everything in it (about 6 GB, minutes)
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
+	@echo "setting up $(VENV): about 6 GB, this takes minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
@@ -41,5 +42,5 @@ docs: install  ## rewrite the generated pages
 bench: install  ## time what advkit claims to be fast (BENCH=step, soft_labels)
 	python benchmarks/$(or $(BENCH),step).py
 
-clean:  ## remove what runs and builds left behind
-	rm -rf demo runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove demo, build and caches (never runs/)
+	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -209,7 +209,8 @@ class Evaluation:
         if fell and self.settings.attack == AUTOATTACK:
             self.reporter.note(
                 f"PGD-{FILL_STEPS} broke {fell} of {int(standing.sum())} examples that AutoAttack "
-                "left standing; verdicts and accuracies stay AutoAttack's"
+                "left standing; verdicts and accuracies stay AutoAttack's, but analyses of the "
+                "logits see them as broken"
             )
         names = attack_names(self.settings, self.classes)
         if "square" in names and self.settings.attack == AUTOATTACK:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,11 @@ class RunFolder:
             raise MismatchError(
                 f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
+
+    def forget_if_empty(self) -> None:
+        """Remove the folder if nothing ever lay in it."""
+        with suppress(OSError):
+            self.path.rmdir()
 
     def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
         """Make the folder that of this run, once nothing can go wrong before the first step."""

@@ -422,8 +422,14 @@ def train(
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
         if folder.done and not overwrite:
             return False
-        images = data.load(settings.data, "train", root=data_root, **settings.options_of("data"))
-        trainer = Trainer(settings, images, device=device, threads=threads, reporter=reporter)
+        try:
+            images = data.load(
+                settings.data, "train", root=data_root, **settings.options_of("data")
+            )
+            trainer = Trainer(settings, images, device=device, threads=threads, reporter=reporter)
+        except BaseException:
+            folder.forget_if_empty()
+            raise
         folder.begin(resolved, overwrite=overwrite)
         if folder.state_file.exists():
             trainer.restore(folder)

@@ -13,15 +13,16 @@ seed=${SEED:-0}
 mkdir -p "$out"
 
 one() {
-    advkit train --data digits --method "$1" --seed "$seed" --resume -o "$out/$1-s$seed" |
-        advkit attack --autoattack --limit "$limit" > "$out/$1-s$seed.jsonl"
+    advkit train --data digits --method "$1" --seed "$seed" --resume -o "$out/$1-s$seed" $2 |
+        advkit attack --autoattack --limit "$limit" $2 > "$out/$1-s$seed.jsonl"
 }
 
-# One thread each: the nets are tiny, and two runs share the two cores.
-one at &
+# One thread each: the nets are tiny, and two runs share the two cores. The one in the background
+# keeps quiet, so that progress stays readable.
+one at -q &
 at=$!
-one natural
-one adr
+one natural ''
+one adr ''
 wait "$at"
 
 records=("$out/natural-s$seed.jsonl" "$out/at-s$seed.jsonl" "$out/adr-s$seed.jsonl")

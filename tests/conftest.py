@@ -57,7 +57,8 @@ def cli(capfd, monkeypatch):
 
 def shell(command: str, cwd: Path, **options) -> Outcome:
     """Run a shell line with `advkit` on the PATH, pipefail on."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    env = {**outside, "OMP_NUM_THREADS": "1"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

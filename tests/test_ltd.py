@@ -272,7 +272,7 @@ def test_labels_of_other_data_train_nothing(files, digits, tmp_path, monkeypatch
         go(tmp_path / "run", soft_labels=files())
     assert what in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
-    assert [each.name for each in (tmp_path / "run").iterdir()] == []
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["more classes", "renamed classes"])
@@ -283,7 +283,7 @@ def test_a_live_teacher_of_other_classes_trains_nothing(
     monkeypatch.setattr(data, "load", lambda *_, **__: other)
     with pytest.raises(MismatchError):
         go(tmp_path / "run", teacher=teacher)
-    assert [each.name for each in (tmp_path / "run").iterdir()] == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_copy_of_the_same_data_fits(files, digits):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ COLUMNS = (
     "run", "role", "method", "attack", "eps", "n",
     "clean_accuracy", "clean_low", "clean_high",
     "robust_accuracy", "robust_low", "robust_high",
+    "seed", "steps",
 )  # fmt: skip
 
 
@@ -29,11 +30,12 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 def _text(rows: Sequence[tuple[Any, ...]]) -> str:
     """Return the table as aligned text, accuracies in percent."""
     lines: list[tuple[str, ...]] = [
-        ("method", "checkpoint", "attack", "eps", "n", "clean %", "robust %")
+        ("run", "method", "checkpoint", "attack", "eps", "n", "clean %", "robust %")
     ]
     for row in rows:
-        _run, role, method, attack, eps, n = row[:6]
-        cells = (method, role, attack, eps or "", n)
+        run, role, method, attack, eps, n = row[:6]
+        steps = f"-{row[-1]}" if row[-1] else ""
+        cells = (run, method, role, f"{attack}{steps}", eps or "", n)
         lines.append((*map(str, cells), _percent(*row[6:9]), _percent(*row[9:12])))
     return aligned(lines)
 
@@ -53,7 +55,8 @@ def _row(logits: Logits) -> tuple[Any, ...]:
         clean = _interval(int((logits.clean.argmax(1) == logits.labels).sum()), n)
         if logits.broken_by is not None:
             robust = _interval(int((logits.broken_by == ROBUST).sum()), n)
-    return (*place, *spec, *clean, *robust)
+    trained: Mapping[str, Any] = next(iter(logits.info["parents"]), {})
+    return (*place, *spec, *clean, *robust, trained.get("seed"), config.get("steps"))
 
 
 def _interval(hits: int, n: int) -> tuple[Any, Any, Any]:

@@ -71,6 +71,8 @@ class Analysis:
 
     def _check(self) -> None:
         """Refuse impossible outputs before any work."""
+        if not self.part.constants.get("COMPARES", False):
+            stage.require_one(self.given)
         if self.plot:
             from advkit.analyses import _plot
 
@@ -147,7 +149,7 @@ class Analysis:
         if self.given["quiet"]:
             return
         if result.text:
-            print(result.text, file=sys.stderr)
+            print(f"{self.drawn[-1][0]}\n{result.text}", file=sys.stderr)
         if not sys.stderr.isatty():
             return
         from advkit.analyses import _plot

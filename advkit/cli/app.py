@@ -25,7 +25,7 @@ from advkit.cli import (
 )
 from advkit.cli.options import Command
 from advkit.cli.progress import say
-from advkit.cli.stage import call, guarded
+from advkit.cli.stage import call, guarded, settle_stderr
 from advkit.errors import StorageError, UsageError
 
 HELP = """Adversarial training of image classifiers as composable stages.
@@ -101,6 +101,7 @@ def run(arguments: list[str]) -> int:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        settle_stderr()
 
 
 def _invoke(arguments: list[str]) -> int:

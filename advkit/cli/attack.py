@@ -56,6 +56,11 @@ def _check(given: Given) -> None:
         registry.part("attacks", given["attack"])
         if given["version"]:
             raise UsageError("--version belongs to --autoattack")
+    stage.require_one(given)
+    if given["limit"] is not None and given["limit"] < 1:
+        raise UsageError("--limit must be at least 1")
+    if given["fail_under"] is not None and not 0 <= given["fail_under"] <= 1:
+        raise UsageError(f"--fail-under {given['fail_under']:g} is not an accuracy in [0, 1]")
     if given["eps"] is not None:
         parse_eps(given["eps"], given["norm"] or "linf")
     for name in ("eps", "norm", "save_images", "fail_under"):
@@ -187,7 +192,8 @@ def _record(logits: Logits, out: Path, checkpoint: Path, seconds: float) -> Reco
         arch=info["arch"],
         method=info["method"],
         role=info["role"],
-        seed=info["seed"],
+        seed=info["parents"][0]["seed"],
+        attack_seed=info["seed"],
         **figures(logits),
         seconds=seconds,
     )

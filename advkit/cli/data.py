@@ -42,7 +42,9 @@ def fetched(given: Given) -> Iterator[str]:
     name, path = registry.split_path(_name(given))
     module = registry.load("data", name)
     if not hasattr(module, "fetch"):
-        raise UsageError(f"{name} cannot be fetched: bring its files yourself")
+        files = registry.part("data", name).constants.get("FILES", True)
+        why = "bring its files yourself" if files else "it needs no files"
+        raise UsageError(f"{name} cannot be fetched: {why}")
     root = Path(path or given["data_root"] or "")
     if not (path or given["data_root"]):
         raise UsageError("say where to put it: --data-root DIR")

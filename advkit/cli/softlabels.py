@@ -31,6 +31,7 @@ OWN = (
 
 def run(given: Given) -> Iterator[Record]:
     """Label with every teacher that comes in."""
+    stage.require_one(given)
     return stage.each(given, "softlabels", ("checkpoint",), lambda source: _labelled(given, source))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import traceback
@@ -141,6 +142,15 @@ def _abandon_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
 
 
+def settle_stderr() -> None:
+    """Flush stderr; where that fails, keep the interpreter from failing on it once more."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno())  # type: ignore[union-attr]
+
+
 def _show(stdout: TextIO, record: Record) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -148,6 +158,8 @@ def _show(stdout: TextIO, record: Record) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for key, value in record.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        if isinstance(value, dict | list):
+            shown = json.dumps(value, ensure_ascii=False, indent=1)
         table.add_row(key, shown)
     Console(file=stdout).print(table)
 
@@ -277,6 +289,16 @@ def threads(given: Given, arch: str) -> int:
             raise UsageError("--threads must be at least 1")
         return int(given["threads"])
     return 1 if arch in TINY else _cores()
+
+
+def require_one(given: Given) -> None:
+    """Refuse `-o` for several inputs named on the command line, before any work.
+
+    Raises:
+        UsageError: `-o` was given with more than one file.
+    """
+    if given["out"] and len(given.get("files") or []) > 1:
+        raise UsageError(f"-o {given['out']} holds one result: call it once for each input")
 
 
 def output(given: Given) -> Path | None:

@@ -90,6 +90,8 @@ def layers(given: Given) -> list[config.Layer]:
     if given["resume"] and beside is not None and beside.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
         return [(config.read(beside), "the run's own"), (flags, "flag")]
+    if given["resume"] and beside is not None and not given["data"]:
+        raise UsageError(f"{given['out']}: no run to go on with; give --data to start one")
     return [(flags, "flag")]
 
 
@@ -106,7 +108,8 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
     source: Record = {}
     if not (named.get("soft_labels") or named.get("teacher")):
-        texts = list(stage.sources(given, "labels or checkpoint"))
+        noun = "labels or teacher (nor --soft-labels or --teacher)"
+        texts = list(stage.sources(given, noun))
         if len(texts) > 1:
             raise UsageError(f"a run takes one labels file or teacher; {len(texts)} came in")
         source = stage.record_of(texts[0], ("labels", "checkpoint"))

@@ -14,8 +14,8 @@ def logits_of(name="adr", broken=None, labels=None, config=None):
     labels = torch.zeros(10, dtype=torch.int64) if labels is None else labels
     if broken is not None:
         broken = torch.tensor(broken, dtype=torch.int8)
-    config = config or {"attack": "pgd", "eps": "8/255"}
-    info = {"config": config, "role": "best", "method": name}
+    config = config or {"attack": "pgd", "eps": "8/255", "steps": 50}
+    info = {"config": config, "role": "best", "method": name, "parents": [{"seed": 3}]}
     return Logits(
         torch.arange(10), labels, clean, info, clean, torch.zeros(10), broken,
         path=f"runs/{name}-s0/best.h5",
@@ -35,6 +35,7 @@ def test_figures():
             "run": "adr-s0", "role": "best", "method": "adr", "attack": "pgd", "eps": "8/255",
             "n": 10, "clean_accuracy": 0.8, "clean_low": clean.low, "clean_high": clean.high,
             "robust_accuracy": 0.5, "robust_low": robust.low, "robust_high": robust.high,
+            "seed": 3, "steps": 50,
         }
     )  # fmt: skip
 
@@ -50,7 +51,8 @@ def test_order_is_the_caller_s():
 def test_text():
     inputs = [logits_of("at", [-1] * 5 + [0] * 3 + [-2] * 2), logits_of("trades-adr-wa")]
     head, first, second = table.analyze(inputs).text.splitlines()
-    assert head.split()[:3] == ["method", "checkpoint", "attack"]
+    assert head.split()[:4] == ["run", "method", "checkpoint", "attack"]
+    assert first.split()[:4] == ["at-s0", "at", "best", "pgd-50"]
     assert "80.0 [49.0, 94.3]" in first
     assert "50.0 [23.7, 76.3]" in first
     assert second.endswith("-")

@@ -102,8 +102,8 @@ def test_other_formats(name):
 
 
 @pytest.mark.parametrize("name", ["it.json", "it.CSV", "a/it.h5"])
-def test_known_formats(name):
-    _save.check(Path(name))
+def test_known_formats(name, tmp_path):
+    _save.check(tmp_path / name)
 
 
 def test_no_such_folder(tmp_path):

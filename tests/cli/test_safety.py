@@ -69,6 +69,9 @@ def test_one_output_takes_one_input(cli, best, tmp_path, more):
     other = best.with_name("final.safetensors")
     out = tmp_path / "x.h5"
     done = cli("attack", best, other, "--attack", "fgsm", "--limit", "20", "-o", out, *more)
+    assert (done.code, done.out, out.exists()) == (2, "", False)
+    lines = f"{best}\n{other}\n"
+    done = cli("attack", "--attack", "fgsm", "--limit", "20", "-o", out, *more, stdin=lines)
     assert (done.code, len(done.records)) == (2, 1)
     assert hdf5.read_logits(out).info["role"] == "best"
 

