@@ -193,7 +193,11 @@ def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str,
     for key in CHOICES:
         values[key] = given.get(key, getattr(named, key))
         origins.setdefault(key, f"method {values['method']}")
-    values["method"] = method.Choices(values["objective"], values["labels"], values["wa"]).name
+    if named.awp and "awp" not in given:
+        values["awp"], origins["awp"] = method.AWP_RADIUS, f"method {values['method']}"
+    values["method"] = method.Choices(
+        values["objective"], values["labels"], values["wa"], values["awp"] > 0
+    ).name
     if not values["data"]:
         names = ", ".join(registry.parts("data"))
         raise UsageError(f"--data is needed: one of {names}")

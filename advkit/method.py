@@ -20,54 +20,61 @@ BASES = {
     "natural": ("natural", "onehot"),
     "at": ("at", "onehot"),
     "trades": ("trades", "onehot"),
+    "mart": ("mart", "onehot"),
     "ls": ("at", "smoothing"),
     "adr": ("at", "adr"),
     "trades-adr": ("trades", "adr"),
     "ltd": ("trades", "soft"),
 }
 """Name → (objective, labels)."""
-WA = "-wa"
+SUFFIXES = ("", "-awp", "-wa", "-awp-wa")
+AWP_RADIUS = 0.005
+"""ρ of the methods that end in -awp, where none is given (ADR, section 5.1)."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The three choices: an objective, a label source, and whether weights are averaged."""
+    """The three choices: an objective, a label source, and what happens in weight space."""
 
     objective: str
     labels: str
     wa: bool
+    awp: bool = False
 
     @property
     def name(self) -> str:
         """The method's name where it has one, else its parts: `trades+smoothing`."""
         pair = (self.objective, self.labels)
         names = [name for name, parts in BASES.items() if parts == pair]
-        return (names[0] if names else "+".join(pair)) + (WA if self.wa else "")
+        suffix = ("-awp" if self.awp else "") + ("-wa" if self.wa else "")
+        return (names[0] if names else "+".join(pair)) + suffix
 
 
 def names() -> list[str]:
     """Every method that `--method` knows."""
-    return [base + suffix for base in BASES for suffix in ("", WA)]
+    return [base + suffix for base in BASES for suffix in SUFFIXES]
 
 
 def parse(name: str) -> Choices:
     """Return the choices behind a name.
 
     >>> parse("trades-adr-wa")
-    Choices(objective='trades', labels='adr', wa=True)
+    Choices(objective='trades', labels='adr', wa=True, awp=False)
     >>> parse("trades+smoothing").labels
     'smoothing'
 
     Raises:
         UsageError: no such method.
     """
-    base = name.removesuffix(WA)
+    wa = name.endswith("-wa")
+    base = name.removesuffix("-wa").removesuffix("-awp")
+    awp = name.removesuffix("-wa").endswith("-awp")
     objective, plus, labels = base.partition("+")
     if not plus:
         if base not in BASES:
             raise unknown("method", name, names())
         objective, labels = BASES[base]
-    return Choices(objective, labels, name.endswith(WA))
+    return Choices(objective, labels, wa, awp)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ class Settings:
     objective: str = _option("at", METHOD, "what attack and student optimise")
     labels: str = _option("onehot", METHOD, "what the student is asked to say")
     wa: bool = _option(False, METHOD, "select and report the weight average as well")
+    awp: float = _option(0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits=">= 0")
+    awp_form: str = _option("original", METHOD, "whose weight perturbation", ("original", "adr"))
+    awp_warmup: int = _option(0, METHOD, "epochs before weight perturbation begins", limits=">= 0")
     ema_decay: float = _option(
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
     )

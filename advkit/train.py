@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from advkit.selection import HeldOut, better
 from advkit.settings import Settings
 from advkit.threat import Threat, parse_eps, step_size
 from advkit.training_state import SEEN, Progress, pack, unpack
+from advkit.weights import awp
 from advkit.weights.ema import Ema
 
 VAL_SIZE = 1024
@@ -142,16 +143,59 @@ class Trainer:
                 if self.clean_first:
                     given.clean()
                 x_adv = self._attacked(batch, given, epoch, step)
-        loss, seen = self.objective.outer(self.student, batch.x, x_adv, given, **self.outer_options)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(t)
-        self._guard(loss, epoch, step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+
+        def outer() -> tuple[Tensor, dict[str, Tensor]]:
+            found: tuple[Tensor, dict[str, Tensor]] = self.objective.outer(
+                self.student, batch.x, x_adv, given, **self.outer_options
+            )
+            return found
+
+        if settings.awp > 0 and epoch >= settings.awp_warmup:
+            loss, seen = self._perturbed_step(outer, epoch, step)
+        else:
+            loss, seen = outer()
+            self._descend(loss, epoch, step)
+            self.optimizer.step()
         if self.ema:
             self.ema.update(model)
         self._count(batch, targets, loss, seen)
+
+    def _descend(self, loss: Tensor, epoch: int, step: int) -> None:
+        """Refuse a non-finite loss; leave its gradient on the parameters."""
+        self._guard(loss, epoch, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _perturbed_step(
+        self, outer: Callable[[], tuple[Tensor, dict[str, Tensor]]], epoch: int, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take one step with adversarial weight perturbation.
+
+        original: the direction comes from a pass that leaves BN alone; the step is taken at the
+        perturbed weights, whose pass moves BN. adr: the first pass moves BN and is what metrics
+        see; the gradient comes from the perturbed weights, the step is taken after they are back.
+        """
+        settings, model = self.settings, self.model
+        original = settings.awp_form == "original"
+        with modes.attack_bn(model, "frozen" if original else "train"):
+            loss, seen = outer()
+        self._guard(loss, epoch, step)
+        found = awp.chosen(model, settings.awp_form)
+        gradients = dict(zip(found, torch.autograd.grad(loss, list(found.values())), strict=True))
+        with (
+            awp.perturbed(model, gradients, settings.awp),
+            modes.attack_bn(model, "train" if original else "frozen"),
+        ):
+            worst, seen_there = outer()
+            self._descend(worst, epoch, step)
+            if original:
+                self.optimizer.step()
+        if original:
+            return worst, seen_there
+        self.optimizer.step()
+        return loss, seen
 
     @torch.no_grad()
     def _clean(self, x: Tensor) -> Tensor:

@@ -153,3 +153,26 @@ def test_joint_batch_shares_batch_statistics():
     assert loss.item() == pytest.approx(joint, rel=1e-9)
     loss, _ = trades.outer(norm, x, x_adv, given, **options, joint_batch=False)
     assert loss.item() == pytest.approx(apart, rel=1e-9)
+
+
+def test_mart_by_hand():
+    """The reference code's formula, written out in numpy-like steps."""
+    from advkit.objectives import mart
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3).double()
+    x, x_adv = torch.rand(6, 4).double(), torch.rand(6, 4).double()
+    y = torch.randint(0, 3, (6,))
+    onehot = torch.nn.functional.one_hot(y, 3).double()
+    p, q = model(x).softmax(1), model(x_adv).softmax(1)
+    rest = torch.stack(
+        [max(row[c] for c in range(3) if c != t) for row, t in zip(q, y, strict=True)]
+    )
+    true, ce = (p * onehot).sum(1), -(q * onehot).sum(1).log()
+    kl = (p * (p.log() - q.log())).sum(1)
+    expected = (ce - (1.0001 - rest + 1e-12).log()).mean() + 5 * (kl * (1.0000001 - true)).mean()
+    given = Given(y, onehot, lambda: model(x))
+    found, seen = mart.outer(model, x, x_adv, given, beta=5.0)
+    assert torch.allclose(found, expected, atol=1e-10)
+    assert set(seen) == {"clean", "adversarial"}
+    assert torch.allclose(mart.inner(model(x_adv), given), ce)
