@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,11 +115,14 @@ class Labelling:
         blocks = torch.split(torch.arange(len(self.images.labels)), rows)
         writer = Writer(out, {"work": self._identity(), "rows": rows})
         self.reporter.begin("labelling", len(self.images.labels))
+        began, done = time.monotonic(), 0
         with modes.evaluating(self.teacher), modes.frozen(self.teacher):
             for number, block in enumerate(blocks):
                 if not writer.has(number):
                     writer.add(number, *self._part(block))
-                self.reporter.advance(len(block))
+                done += len(block) * self.view_count
+                rate = done / max(time.monotonic() - began, 1e-9)
+                self.reporter.advance(len(block), rate=f"{rate:.0f} images/s")
         self.reporter.end()
         accuracy = writer.hits / (len(self.images.labels) * self.view_count)
         self._suspect(accuracy)

@@ -132,6 +132,7 @@ SHOWN = {
     "val_clean_accuracy": "val clean",
     "val_robust_accuracy": "val robust",
     "robust": "robust",
+    "rate": "rate",
 }
 
 

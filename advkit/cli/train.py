@@ -135,7 +135,9 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
 
 
 def _split_of(info: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = info["config"] if info["kind"] == "checkpoint" else info["split"]
+    found: dict[str, Any] = (
+        info["config"] if info["kind"] == "checkpoint" else info.get("split", {})
+    )
     return found
 
 
