@@ -13,7 +13,7 @@ from typing import Any
 from advkit import config
 from advkit.artifacts import files
 from advkit.config import Resolved
-from advkit.errors import InputError, MismatchError
+from advkit.errors import InputError, MismatchError, UsageError
 from advkit.settings import Settings
 
 ROLES = ("best", "best-ema", "final", "final-ema")
@@ -71,10 +71,11 @@ class RunFolder:
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
+        there = self._own_settings()
         begun = self.state_file.exists() or self.metrics_file.exists() or self.done
         if overwrite or not begun:
             return
-        changed = config.differences(self.settings(), wanted.settings)
+        changed = config.differences(there, wanted.settings)
         if changed:
             raise MismatchError(
                 f"{self.path} holds a run with other options ({changed}): "
@@ -84,6 +85,14 @@ class RunFolder:
             raise MismatchError(
                 f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
+
+    def _own_settings(self) -> Settings:
+        try:
+            return self.settings()
+        except (InputError, UsageError) as error:
+            raise MismatchError(
+                f"{self.config_file} is no run's configuration ({error}): choose another -o"
+            ) from None
 
     def forget_if_empty(self) -> None:
         """Remove the folder if nothing ever lay in it."""

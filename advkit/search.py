@@ -326,6 +326,6 @@ def _plain(
 
 def _without_objective(layer: Layer) -> Layer:
     """Drop options that a natural substitute has no use for."""
-    gone = ("inner", "beta", "joint_batch", "attack_steps", "objective", "method")
+    gone = ("inner", "beta", "joint_batch", "attack_steps", "objective", "method", "awp")
     values: Mapping[str, Any] = {k: v for k, v in layer[0].items() if k not in gone}
     return {**values, "labels": "soft"}, layer[1]

@@ -80,7 +80,7 @@ COMMAND = Command(
     (
         *OWN,
         *(option for option in settings.options() if option.name not in LEFT_OUT),
-        *(option for option in train.OWN if option.name in ("config", "preset")),
+        *(option for option in train.OWN if option.name == "config"),
         options.DATA_ROOT,
         *options.MACHINE,
         options.OUT,

@@ -76,11 +76,15 @@ def test_one_output_takes_one_input(cli, best, tmp_path, more):
     assert hdf5.read_logits(out).info["role"] == "best"
 
 
-def test_overwrite_removes_nothing_of_others(cli, tmp_path):
-    (tmp_path / "config.toml").write_text('title = "somebody else\'s"\n')
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_folder_of_others_is_left_alone(cli, tmp_path, more):
+    text = 'title = "somebody else\'s"\n'
+    (tmp_path / "config.toml").write_text(text)
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "f").write_text("kept")
-    cli("train", *TINY, "--epochs", "1", "-o", tmp_path, "--overwrite", "-q")
+    done = cli("train", *TINY, "--epochs", "1", "-o", tmp_path, *more, "-q")
+    assert done.code == 4
+    assert (tmp_path / "config.toml").read_text() == text
     assert (tmp_path / "precious" / "f").read_text() == "kept"
 
 
