@@ -1,0 +1,164 @@
+"""Presets: each run of both papers gets their numbers, and how presets sit among other layers."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from advkit import registry
+from advkit.config import Resolved, resolve
+from advkit.errors import UsageError
+from advkit.schedules import parse_span
+from advkit.settings import Settings
+from advkit.threat import parse_eps, step_size
+from tests.preset_tables import ROWS, RUNS, Run, lines
+
+
+def resolved(run: Run) -> Resolved:
+    return resolve((run.flags, "flag"), preset=run.preset)
+
+
+def comparable(settings: Settings) -> dict[str, Any]:
+    """Bring settings that can be spelt in several ways to one: 2/255 or eps/4, 2.5:2 or 2.5:2.0."""
+    flat = settings.flat()
+    own_start = registry.part("objectives", settings.objective).constants["START"]
+    eps = parse_eps(settings.eps, settings.norm)
+    flat |= {"eps": eps, "step_size": step_size(settings.step_size, eps)}
+    flat |= {key: parse_span(flat[key]) for key in ("tau", "lambda") if key in flat}
+    flat["attack_start"] = settings.attack_start or own_start
+    flat["lr_drops"] = tuple(drop for drop in settings.drops if drop < settings.epochs)
+    flat["warmup_epochs"] = flat.get("warmup_epochs") or 0
+    flat["awp_warmup"] = max(1, settings.awp_warmup)  # 0 and 1 both mean: from the first epoch
+    return flat
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_numbers(run: Run) -> None:
+    found = comparable(resolved(run).settings)
+    assert {key: found.get(key, "absent") for key in run.expected} == run.expected
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_table_rows(row: Run) -> None:
+    found = comparable(resolved(row).settings)
+    assert {key: found.get(key, "absent") for key in row.expected} == row.expected
+
+
+def test_every_row_is_there() -> None:
+    """Counted by hand in the papers: 12, 36, 2 + 2, 18, 4, 24, 2; and 3, 1, 2, 10, 5, 5."""
+    paper = [name.split(":")[0] for name, row in ROWS.items() if row.preset == "paper"]
+    counts = [paper.count(f"ADR table {table}") for table in range(1, 8)]
+    assert counts == [12, 36, 4, 18, 4, 24, 2]
+    assert [paper.count(f"LTD table {table}") for table in range(1, 7)] == [3, 1, 2, 10, 5, 5]
+
+
+NO_NUMBERS = """
+# in neither paper nor code
+paper repo | cifar10      resnet18        mart
+paper repo | cifar10      preact-resnet18 adr
+paper repo | cifar100     preact-resnet18 adr-awp-wa
+paper repo | cifar10      wrn-28-10       adr
+paper repo | cifar10      wrn-28-10       at
+paper repo | cifar10      wrn-28-10       ltd
+paper repo | cifar10      resnet18        ltd
+paper repo | digits       small-cnn       adr
+paper repo | tinyimagenet wrn-34-10       ltd         temperature=2
+paper repo | imagenet     resnet50        adr
+# synthetic images only with the two nets of Table 3
+paper repo | cifar100     resnet18        adr-awp-wa  extra_data=ddpm.npz
+# published without a configuration, or never run
+repo       | cifar10      wrn-34-10       trades
+repo       | cifar100     wrn-34-10       trades-adr
+repo       | tinyimagenet wrn-34-10       trades-adr-awp-wa
+repo       | cifar100     wrn-34-10       adr-awp-wa  extra_data=ddpm.npz
+repo       | cifar100     preact-resnet18 adr         extra_data=ddpm.npz
+repo       | imagenet     resnet50        ltd         temperature=1
+repo       | imagenet     wrn-50-2        ltd         temperature=1
+"""
+
+
+def refused() -> Iterator[tuple[str, dict[str, str]]]:
+    for presets, what in lines(NO_NUMBERS):
+        data, arch, method, *extra = what.split()
+        flags = {"data": data, "arch": arch, "method": method}
+        flags |= dict(pair.split("=") for pair in extra)
+        yield from ((preset, flags) for preset in presets.split())
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags"),
+    [pytest.param(*each, id=f"{each[0]} {' '.join(each[1].values())}") for each in refused()],
+)
+def test_no_numbers(preset: str, flags: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=f"--preset {preset} has no numbers"):
+        resolve((flags, "flag"), preset=preset)
+
+
+@pytest.mark.parametrize(
+    ("preset", "data", "arch", "method"),
+    [
+        ("paper", "cifar100", "wrn-34-10", "ltd-awp"),
+        ("repo", "cifar100", "wrn-34-10", "ltd-awp"),
+        ("paper", "imagenet", "resnet50", "ltd"),
+        ("paper", "imagenet", "wrn-50-2", "ltd"),
+    ],
+)
+def test_open_temperature_must_be_given(preset: str, data: str, arch: str, method: str) -> None:
+    flags = {"data": data, "arch": arch, "method": method}
+    with pytest.raises(UsageError, match="--temperature"):
+        resolve((flags, "flag"), preset=preset)
+    found = resolve(({"temperature": 1.5}, "my file"), (flags, "flag"), preset=preset)
+    assert found.settings.flat()["temperature"] == 1.5
+
+
+STATED = ("epochs", "batch_size", "lr", "lr_schedule", "momentum", "nesterov", "weight_decay")
+ATTACK = ("norm", "eps", "attack_steps")
+
+
+def stated(run: Run) -> set[str]:
+    """Return the settings for which a source gives this run's number, but for those in its flags.
+
+    These must come from the preset even where a default happens to agree with them today.
+    """
+    keys = {*STATED, *(() if run.method == "natural" else ATTACK)}
+    parts = ("tau", "lambda", "beta", "temperature")
+    keys |= {key for key in parts if run.expected.get(key, "absent") != "absent"}
+    keys |= {"awp"} if run.expected["awp"] else set()
+    return keys - run.flags.keys()
+
+
+def source(run: Run) -> str:
+    return "LTD|AWP" if run.method.startswith(("ltd", "natural")) else "ADR|AWP"
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_origins_name_the_source(run: Run) -> None:
+    origins = resolved(run).origins
+    assert stated(run) <= origins.keys()
+    chosen = {key for key in origins if key in ("objective", "labels", "wa")} | run.flags.keys()
+    wrong = {key: origins[key] for key in origins.keys() - chosen}
+    assert {key: it for key, it in wrong.items() if not re.search(source(run), it)} == {}
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_toml_reads_back(run: Run) -> None:
+    """What `--print-config` writes is the same run, with or without the preset named again."""
+    found = resolved(run)
+    written = tomllib.loads(found.toml())
+    for preset in (None, run.preset):
+        assert resolve((written, "my file"), preset=preset).settings == found.settings
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_flags_beat_file_beats_preset(run: Run) -> None:
+    file: dict[str, Any] = {"epochs": 7, "lr": 0.5, "ema_decay": 0.9}
+    found = resolve((file, "my file"), ({**run.flags, "epochs": 3}, "flag"), preset=run.preset)
+    values = found.settings.flat()
+    assert (values["epochs"], values["lr"], values["ema_decay"]) == (3, 0.5, 0.9)
+    assert values["weight_decay"] == run.expected["weight_decay"]
+    assert [found.origins[key] for key in ("epochs", "lr")] == ["flag", "my file"]
+    assert re.search(source(run), found.origins["weight_decay"])
