@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advkit import method, registry
+from advkit import corruption, method, registry
 from advkit.errors import InputError, UsageError, unknown
 from advkit.registry import split_path
 from advkit.settings import CHOICES, Settings, options, own_options
 from advkit.threat import parse_eps, step_size
 
-ARCH = {"digits": "small-cnn"}
+ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
 
 
@@ -94,7 +94,12 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
     values.update(given)
     _choose(values, given, origins)
     for name in ("default", *([preset] if preset else [])):
-        for rule in method.fitting(name, {**values, "data": split_path(values["data"])[0]}):
+        for rule in method.fitting(name, method.facts(values)):
+            for key in set(rule.open) - given.keys():
+                raise UsageError(
+                    f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
+                    f"--{key.replace('_', '-')}"
+                )
             for key, value in rule.values.items():
                 if key not in given:
                     values[key], origins[key] = value, rule.source
@@ -253,4 +258,9 @@ def _validate(settings: Settings) -> None:
         raise UsageError("--soft-labels and --teacher belong to --labels soft")
     if settings.soft_labels and settings.teacher:
         raise UsageError("give --soft-labels or --teacher, not both")
+    if settings.soft_labels and settings.extra_data:
+        raise UsageError("--soft-labels has none for --extra-data: give --teacher instead")
+    noise = settings.options_of("labels").get("teacher_noise")
+    if noise is not None:
+        corruption.parse(noise)
     step_size(settings.step_size, parse_eps(settings.eps, settings.norm))

@@ -79,11 +79,15 @@ def parse(name: str) -> Choices:
 
 @dataclass(frozen=True)
 class Rule:
-    """Values for the settings that `when` describes, and where they come from."""
+    """Values for the settings that `when` describes, and where they come from.
+
+    `open` names options that the source leaves open, so that the user has to give them.
+    """
 
     source: str
     when: Mapping[str, tuple[Any, ...]]
     values: Mapping[str, Any]
+    open: tuple[str, ...] = ()
 
     def fits(self, facts: Mapping[str, Any]) -> bool:
         """Whether every condition names the fact at hand."""
@@ -99,10 +103,21 @@ def rules(preset: str) -> tuple[Rule, ...]:
         Rule(
             row["source"],
             {key: tuple(allowed) for key, allowed in row.get("when", {}).items()},
-            row["values"],
+            row.get("values", {}),
+            tuple(row.get("open", ())),
         )
         for row in table["rule"]
     )
+
+
+def facts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rules may ask about: settings, with AWP and extra data as on or off."""
+    return {
+        **values,
+        "data": registry.split_path(values["data"])[0],
+        "awp": values["awp"] > 0,
+        "extra": values["extra_data"] is not None,
+    }
 
 
 def fitting(preset: str, facts: Mapping[str, Any]) -> Iterator[Rule]:
@@ -116,5 +131,6 @@ def fitting(preset: str, facts: Mapping[str, Any]) -> Iterator[Rule]:
     found = [rule for rule in rules(preset) if rule.fits(facts)]
     if not found and preset != "default":
         about = ", ".join(f"{key} {facts[key]}" for key in ("data", "arch", "objective", "labels"))
+        about += (", AWP" if facts["awp"] else "") + (", extra data" if facts["extra"] else "")
         raise UsageError(f"--preset {preset} has no numbers for {about}: see `advkit presets`")
     return iter(found)

@@ -13,6 +13,7 @@ from advkit.errors import unknown
 
 if TYPE_CHECKING:  # the choices below are read by `--help`, which never loads torch
     from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
 
 ATTACK_BN = ("eval", "train", "frozen")
 
@@ -52,9 +53,7 @@ def attack_bn(model: nn.Module, how: str) -> Iterator[None]:
         if how != "frozen":
             yield
             return
-        from torch.nn.modules.batchnorm import _BatchNorm
-
-        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        norms = batch_norms(model)
         before = [norm.track_running_stats for norm in norms]
         for norm in norms:
             norm.track_running_stats = False
@@ -63,6 +62,13 @@ def attack_bn(model: nn.Module, how: str) -> Iterator[None]:
         finally:
             for norm, tracked in zip(norms, before, strict=True):
                 norm.track_running_stats = tracked
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch-normalisation modules of a net."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class Part:
 
 
 def within(limits: str, value: float) -> bool:
-    """Whether a value keeps to limits: `> 0`, `>= 1`, `[0, 1]` or `[0, 1)`.
+    """Whether a value keeps to limits: `> 0`, `>= 1`, `[0, 1]`, `[0, 1)` or `(0, 1]`.
 
     >>> within("[0, 1)", 1.0), within("> 0", 0.5)
     (False, True)
@@ -108,7 +108,8 @@ def within(limits: str, value: float) -> bool:
         least = float(bound[2])
         return value >= least if bound[1] == ">=" else value > least
     low, high = (float(end) for end in limits[1:-1].split(","))
-    return low <= value < high if limits.endswith(")") else low <= value <= high
+    above = value > low if limits.startswith("(") else value >= low
+    return above and (value < high if limits.endswith(")") else value <= high)
 
 
 @cache

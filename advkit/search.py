@@ -23,7 +23,7 @@ from advkit.artifacts import files, provenance
 from advkit.attacks import _autoattack, pgd
 from advkit.config import Layer
 from advkit.data._batches import Batch
-from advkit.data._images import Images, pixels
+from advkit.data._images import ImageSet, pixels
 from advkit.errors import InputError, MismatchError, UsageError
 from advkit.labels.soft import soften
 from advkit.losses import cross_entropy, kl_divergence
@@ -268,7 +268,7 @@ class TemperatureSearch:
 
 def judge(
     model: nn.Module,
-    images: Images,
+    images: ImageSet,
     held: Tensor,
     source: Callable[[Batch], Tensor],
     settings: Settings,
@@ -311,7 +311,7 @@ def judge(
 
 
 def _plain(
-    images: Images, index: Tensor, source: Callable[[Batch], Tensor], device: torch.device
+    images: ImageSet, index: Tensor, source: Callable[[Batch], Tensor], device: torch.device
 ) -> Batch:
     """Return examples without crop or flip, with their place in the source's table of views."""
     x = pixels(images.batch(index), device)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from advkit import seeding
-from advkit.data._images import Images
+from advkit.data._images import ImageSet
 from advkit.evaluate import accuracies
 from advkit.threat import Threat
 
@@ -24,7 +24,7 @@ class HeldOut:
     `threat` is None for natural training, which is selected on clean accuracy.
     """
 
-    images: Images
+    images: ImageSet
     positions: Tensor
     threat: Threat | None
     seed: int

@@ -18,8 +18,11 @@ from advkit.threat import NORMS, STARTS
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
 PART_FOLDERS = ("objectives", "labels", "models", "data")
-PATHS = ("soft_labels", "teacher")
+OUTSIDE = ("soft_labels", "teacher", "extra_data", "image_list", "workers")
+"""Paths, and what changes no result: not part of an artifact's description."""
 CHOICES = ("objective", "labels", "wa")
+CYCLIC_WARMUP = 1 / 40
+"""Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
 
 
 def _option(
@@ -45,7 +48,12 @@ class Settings:
     wa: bool = _option(False, METHOD, "select and report the weight average as well")
     awp: float = _option(0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits=">= 0")
     awp_form: str = _option("original", METHOD, "whose weight perturbation", ("original", "adr"))
-    awp_warmup: int = _option(0, METHOD, "epochs before weight perturbation begins", limits=">= 0")
+    awp_warmup: int = _option(
+        0,
+        METHOD,
+        "first epoch with weight perturbation, counted from 1; 0 is the same as 1",
+        limits=">= 0",
+    )
     ema_decay: float = _option(
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
     )
@@ -58,6 +66,18 @@ class Settings:
         1.0, METHOD, "other than 1 only to show defensive distillation's masking", limits="> 0"
     )
     data: str = _option("", DATA, "data set, NAME or NAME:PATH")
+    extra_data: str | None = _option(
+        None, DATA, "npz file of synthetic images (`image`, `label`) mixed into every batch"
+    )
+    extra_fraction: float = _option(
+        0.75, DATA, "share of each batch that comes from --extra-data", limits="[0, 1)"
+    )
+    extra_digest: str | None = _option(
+        None, DATA, "digest that the extra data must have; a run fills it in"
+    )
+    workers: int | None = _option(
+        None, DATA, "processes that decode images; one a core if not given", limits=">= 0"
+    )
     limit: int | None = _option(
         None, DATA, "first N training examples, class balanced", limits=">= 1"
     )
@@ -69,6 +89,15 @@ class Settings:
     )
     split_seed: int = _option(0, DATA, "seed of the validation split")
     arch: str = _option("", METHOD, "architecture")
+    normalise: bool = _option(
+        True, METHOD, "the net subtracts the data's mean and divides by its deviation first"
+    )
+    bn_momentum: float | None = _option(
+        None,
+        METHOD,
+        "of BN's running statistics, after a first iteration with 1; PyTorch's 0.1 if not given",
+        limits="(0, 1]",
+    )
     epochs: int = _option(200, OPTIMISER, "passes over the training examples", limits=">= 1")
     batch_size: int = _option(128, OPTIMISER, "examples in a batch", limits=">= 1")
     lr: float = _option(0.1, OPTIMISER, "initial learning rate", limits="> 0")
@@ -80,9 +109,16 @@ class Settings:
         kind="ints",
         limits=">= 0",
     )
+    warmup_epochs: float | None = _option(
+        None,
+        OPTIMISER,
+        "epochs of linear warm-up; a fortieth of all for cyclic, else none, if not given",
+        limits=">= 0",
+    )
     momentum: float = _option(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
     nesterov: bool = _option(True, OPTIMISER, "Nesterov momentum")
     weight_decay: float = _option(5e-4, OPTIMISER, "on every parameter", limits=">= 0")
+    norm_decay: bool = _option(True, OPTIMISER, "weight decay on batch normalisation too")
     norm: str = _option("linf", ATTACK, "norm of the perturbation", NORMS)
     eps: str = _option("8/255", ATTACK, "radius ε in pixel space [0, 1]")
     attack_steps: int = _option(
@@ -120,6 +156,13 @@ class Settings:
         return self.epochs // 2, self.epochs * 3 // 4
 
     @property
+    def warmup(self) -> float:
+        """Epochs of linear warm-up."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return self.epochs * CYCLIC_WARMUP if self.lr_schedule == "cyclic" else 0.0
+
+    @property
     def run_name(self) -> str:
         """DATA-ARCH-METHOD-sSEED, safe as a folder's name."""
         name, path = split_path(self.data)
@@ -129,7 +172,7 @@ class Settings:
 
     def described(self) -> dict[str, Any]:
         """The configuration as artifacts carry it: without paths."""
-        flat = {key: value for key, value in self.flat().items() if key not in PATHS}
+        flat = {key: value for key, value in self.flat().items() if key not in OUTSIDE}
         return {**flat, "data": self.data_name}
 
 

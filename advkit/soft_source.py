@@ -13,7 +13,7 @@ from advkit import models
 from advkit.artifacts import checkpoint, soft_labels
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.data._batches import Batch
-from advkit.data._images import Images
+from advkit.data._images import ImageSet
 from advkit.errors import MismatchError
 from advkit.reporting import Reporter
 
@@ -21,7 +21,7 @@ from advkit.reporting import Reporter
 class Stored:
     """Logits from a labels file, by position in the split and by view."""
 
-    def __init__(self, labels: SoftLabels, images: Images, reporter: Reporter) -> None:
+    def __init__(self, labels: SoftLabels, images: ImageSet, reporter: Reporter) -> None:
         require_fit(labels, images)
         self.labels = labels
         self.views = labels.views
@@ -57,7 +57,7 @@ def info(labels: str | None, teacher: str | None) -> dict[str, Any]:
 
 
 def load(
-    labels: str | None, teacher: str | None, images: Images, device: torch.device,
+    labels: str | None, teacher: str | None, images: ImageSet, device: torch.device,
     reporter: Reporter,
 ) -> tuple[Stored | Live, dict[str, object]]:  # fmt: skip
     """Return the source and the description of what it reads.
@@ -74,7 +74,7 @@ def load(
     return Live(model), description
 
 
-def require_fit(labels: SoftLabels, images: Images) -> None:
+def require_fit(labels: SoftLabels, images: ImageSet) -> None:
     """Check that a labels file was made from exactly these images, in this order.
 
     Raises:
@@ -103,7 +103,7 @@ def require_fit(labels: SoftLabels, images: Images) -> None:
         )
 
 
-def _require_classes(names: Sequence[str], images: Images, where: object) -> None:
+def _require_classes(names: Sequence[str], images: ImageSet, where: object) -> None:
     if list(names) != list(images.classes):
         raise MismatchError(
             f"{where}: {len(names)} classes ({_few(names)}), the data has "

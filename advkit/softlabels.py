@@ -15,7 +15,7 @@ from advkit import modes, seeding
 from advkit.artifacts import provenance
 from advkit.artifacts.soft_labels import Writer
 from advkit.data._augment import apply_views, draw_views, every_view
-from advkit.data._images import Images, pixels
+from advkit.data._images import Images, ImageSet, pixels
 from advkit.errors import MismatchError, NumericalError, UsageError
 from advkit.reporting import Reporter
 
@@ -28,7 +28,7 @@ SPLIT = ("split_seed", "val_size", "limit")
 FLOATS = {"float32": torch.float32, "float16": torch.float16}
 
 
-def view_table(images: Images, views: str, seed: int) -> Tensor | None:
+def view_table(images: ImageSet, views: str, seed: int) -> Tensor | None:
     """Return the views of every example, (N, V, 3) uint8, or None for the plain image.
 
     Args:
@@ -40,6 +40,11 @@ def view_table(images: Images, views: str, seed: int) -> Tensor | None:
         UsageError: not a count and not `all`.
     """
     n = len(images.labels)
+    if not isinstance(images, Images) and views != "1":
+        raise UsageError(
+            f"--views {views}: of {images.name} only the plain image can be labelled once "
+            "(--views 1); for labels of every crop train with --teacher"
+        )
     if views == "all":
         table = every_view(images.pad, images.flip)
         return table.expand(n, -1, -1).contiguous()
@@ -63,7 +68,7 @@ class Labelling:
         self,
         teacher: nn.Module,
         info: Mapping[str, Any],
-        images: Images,
+        images: ImageSet,
         *,
         views: str,
         dtype: str,

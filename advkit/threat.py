@@ -16,7 +16,7 @@ from advkit.errors import UsageError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 STARTS = ("uniform", "normal", "positive", "none")
 SLACK = 1e-6
 """How far rounding in float32 may carry ‖x′ − x‖ past ε before the audit calls it a breach."""
@@ -55,7 +55,7 @@ def parse_eps(text: str | float, norm: str = "linf") -> float:
 class Threat:
     """Images x′ with ‖x′ − x‖ ≤ ε and every pixel in [0, 1].
 
-    `norm` is linf or l2; `eps` is in pixel space.
+    `norm` is linf, l2 or l1; `eps` is in pixel space.
     """
 
     norm: str
@@ -69,7 +69,7 @@ class Threat:
         """Return the first iterate, (B, C, H, W), inside ball and box.
 
         `uniform`: uniform over the cube (linf) or with a uniform radius on a random direction
-        (l2). `normal`: 0.001·N(0, 1), TRADES' start, needed where the gradient at x is zero.
+        (l2, l1). `normal`: 0.001·N(0, 1), TRADES' start, needed where the gradient at x is zero.
         `positive`: 0.001·U[0, 1), the start of ADR's TRADES code. `none`: x itself.
         """
         if kind == "none":
@@ -84,30 +84,56 @@ class Threat:
             noise.uniform_(-self.eps, self.eps, generator=generator)
         elif kind == "uniform":
             noise.normal_(generator=generator)
+            if self.norm == "l1":  # signed exponentials are uniform in direction there
+                noise = noise.sign() * noise.clone().exponential_(generator=generator)
             radius = noise.new_empty((len(x), 1, 1, 1)).uniform_(0, self.eps, generator=generator)
-            noise = _unit(noise) * radius
+            noise = noise / self._length(noise).clamp_min(1e-12) * radius
         else:
             raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
         return self.project(x + noise.to(x.device), x)
 
     def step(self, x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """Go `size` along the steepest ascent of the norm: sign for linf, unit vector for l2."""
-        direction = gradient.sign() if self.norm == "linf" else _unit(gradient)
-        return x_adv + size * direction
+        """Go `size` along the steepest ascent of the norm.
+
+        linf: the sign; l2: the unit vector; l1: the steepest hundredth of the coordinates.
+        """
+        if self.norm == "l1":
+            from advkit import l1
+
+            return l1.step(x_adv, gradient, size)
+        if self.norm == "linf":
+            return x_adv + size * gradient.sign()
+        return x_adv + size * (gradient / self._length(gradient).clamp_min(1e-12))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Return the nearest point of the ball, then of the box (which keeps it in the ball)."""
+        """Return the nearest point of the ball, then of the box (which keeps it in the ball).
+
+        l1 takes the nearest point of both at once, see `l1.project`.
+        """
+        if self.norm == "l1":
+            from advkit import l1
+
+            return l1.project(x_adv, x, self.eps)
         delta = x_adv - x
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
         else:
-            delta = delta * (self.eps / _norm(delta).clamp_min(1e-12)).clamp_max(1)
+            delta = delta * (self.eps / self._length(delta).clamp_min(1e-12)).clamp_max(1)
         return (x + delta).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return ‖x′ − x‖ per example, (B,)."""
-        delta = (x_adv - x).flatten(1)
-        return delta.abs().amax(1) if self.norm == "linf" else delta.norm(dim=1)
+        delta = x_adv - x
+        return self._length(delta).flatten()
+
+    def _length(self, delta: Tensor) -> Tensor:
+        """Return the norm of each example, (B, 1, ..., 1)."""
+        flat = delta.flatten(1)
+        if self.norm == "linf":
+            length = flat.abs().amax(1)
+        else:
+            length = flat.norm(dim=1) if self.norm == "l2" else flat.abs().sum(1)
+        return length.view(-1, *[1] * (delta.dim() - 1))
 
 
 def step_size(text: str, eps: float) -> float:
@@ -130,12 +156,3 @@ def step_size(text: str, eps: float) -> float:
     if not size > 0 and eps > 0:
         raise UsageError(f"step size {text!r} is not above 0")
     return size
-
-
-def _norm(delta: Tensor) -> Tensor:
-    flat: Tensor = delta.flatten(1).norm(dim=1)
-    return flat.view(-1, *[1] * (delta.dim() - 1))
-
-
-def _unit(delta: Tensor) -> Tensor:
-    return delta / _norm(delta).clamp_min(1e-12)

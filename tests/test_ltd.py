@@ -141,12 +141,13 @@ def doubled(monkeypatch):
 
 def losses(made, count):
     """Return the first training losses, with the student in float64."""
-    made.model.double()
+    made.learner.model.double()
     found, count_row = [], made._count
 
-    def counted(batch, targets, loss, seen):
-        found.append((float(loss.detach()), loss.dtype, targets.dtype))
-        count_row(batch, targets, loss, seen)
+    def counted(batch, lesson):
+        loss = lesson.loss
+        found.append((float(loss.detach()), loss.dtype, lesson.targets.dtype))
+        count_row(batch, lesson)
 
     made._count = counted
     for number in range(count):
@@ -175,7 +176,7 @@ def test_losses_of_stored_and_live_labels_agree_in_float64(doubled, files, teach
     for name, source in (("stored", Stored(wide, digits, Heard())), ("live", Live(model))):
         one = trainer(soft_labels=files(), epochs=3, inner=inner)
         assert one.batches.table is not None
-        one.soft = source
+        one.learner.soft = source
         made[name] = losses(one, 20)
     assert len(made["live"]) == 20
     assert len(set(made["live"])) == 20
@@ -187,8 +188,8 @@ def test_temperature_reaches_the_targets(files):
     for t in (1.0, 8.0):
         made = trainer(soft_labels=files(), temperature=t)
         count = made._count
-        made._count = lambda b, targets, *r, t=t, c=count: (
-            seen.update({t: (b, targets)}), c(b, targets, *r)
+        made._count = lambda b, lesson, t=t, c=count: (
+            seen.update({t: (b, lesson.targets)}), c(b, lesson)
         )  # fmt: skip
         made.step(batch_at(made, 0), 0, 0)
         batch, targets = seen[t]
@@ -305,12 +306,12 @@ class TestStudentTemperature:
         def outer(model, x, x_adv, given, **options):
             loss, stats = original(model, x, x_adv, given, **options)
             with torch.no_grad():
-                seen.update(tempered=model(x), plain=made.model(x))
+                seen.update(tempered=model(x), plain=made.learner.model(x))
             return loss, stats
 
         monkeypatch.setattr(trades, "outer", outer)
         made.step(batch_at(made, 0), 0, 0)
-        assert isinstance(made.student, Tempered)
+        assert isinstance(made.learner.student, Tempered)
         np.testing.assert_allclose(seen["tempered"] * 4, seen["plain"], atol=1e-5)
 
     def test_is_gone_from_checkpoint_and_validation(self, files, tmp_path):
@@ -320,15 +321,15 @@ class TestStudentTemperature:
         assert not any(name.startswith("model.") for name in load_file(best))
         assert info["config"]["student_temperature"] == 4.0
         made = trainer(soft_labels=files(), student_temperature=4.0)
-        made.model.load_state_dict(model.state_dict())
+        made.learner.model.load_state_dict(model.state_dict())
         x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            np.testing.assert_allclose(made.student.eval()(x) * 4, model(x), atol=1e-5)
-        assert made._candidates()[0][1] is made.model
+            np.testing.assert_allclose(made.learner.student.eval()(x) * 4, model(x), atol=1e-5)
+        assert made._candidates()[0][1] is made.learner.model
 
     def test_one_leaves_the_student_as_it_is(self, files):
         made = trainer(soft_labels=files())
-        assert made.student is made.model
+        assert made.learner.student is made.learner.model
 
 
 def rows_for(made, robust, share):

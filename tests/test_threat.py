@@ -52,7 +52,7 @@ def test_negative_eps_is_refused():
 
 
 def test_unknown_norm_is_refused():
-    with pytest.raises(UsageError, match=r"unknown norm 'l7': one of linf, l2"):
+    with pytest.raises(UsageError, match=r"unknown norm 'l7': one of linf, l2, l1"):
         Threat("l7", 0.1)
 
 

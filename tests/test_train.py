@@ -251,9 +251,9 @@ BN_UPDATES = [
 @pytest.mark.parametrize(("method", "mode", "more", "updates"), BN_UPDATES)
 def test_bn_statistics_move_as_documented(method, mode, more, updates):
     made = first_step(method, **{"attack_bn": mode, "attack_steps": K, **more})
-    assert int(made.model.bn1.num_batches_tracked) == updates
-    assert made.model.bn1.track_running_stats
-    assert made.model.training
+    assert int(made.learner.model.bn1.num_batches_tracked) == updates
+    assert made.learner.model.bn1.track_running_stats
+    assert made.learner.model.training
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_model_during_the_attack(monkeypatch, objective, mode, training, trackin
     made, seen, original = trainer(name, attack_bn=mode), [], objective.inner
 
     def inner(logits, given, **options):
-        norm = made.model.bn1
+        norm = made.learner.model.bn1
         seen.append((norm.training, norm.track_running_stats))
         return original(logits, given, **options)
 
@@ -278,7 +278,7 @@ def test_model_during_the_attack(monkeypatch, objective, mode, training, trackin
 def test_order_of_a_step(monkeypatch):
     """Labels of the teacher before its update, an attack on those labels, then the update."""
     made = first_step("adr", tau="1.5", **{"lambda": "0.6"})
-    batch, teacher = made.batches.at(made.batches.order(0), 0, 1), made.ema.model
+    batch, teacher = made.batches.at(made.batches.order(0), 0, 1), made.learner.ema.model
     z = teacher(batch.x).double().numpy()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     seen, original = {"inner": []}, at.outer
@@ -299,11 +299,11 @@ def test_order_of_a_step(monkeypatch):
     assert all(each is seen["targets"] for each in seen["inner"])
     assert not seen["teacher moved"]
     decay = made.settings.ema_decay
-    for name, value in made.model.state_dict().items():
+    for name, value in made.learner.model.state_dict().items():
         if value.is_floating_point():
             expected = decay * before[name] + (1 - decay) * value
             np.testing.assert_allclose(teacher.state_dict()[name], expected, atol=1e-6)
-    after = list(made.model.parameters())
+    after = list(made.learner.model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(seen["student"], after, strict=True))
 
 
@@ -318,7 +318,7 @@ def test_attack_of_a_step(monkeypatch):
     monkeypatch.setattr(at, "outer", outer)
     batch = made.batches.at(made.batches.order(0), 0, 0)
     expected = pgd.pgd(
-        made.model.eval(), batch.x, batch.y, Threat("linf", 0.1), steps=2, step_size=0.025,
+        made.learner.model.eval(), batch.x, batch.y, Threat("linf", 0.1), steps=2, step_size=0.025,
         generator=generator(0, "attack", 0, 0),
     )  # fmt: skip
     made.step(batch, 0, 0)
@@ -343,9 +343,9 @@ def test_annealing_reaches_the_labels(monkeypatch):
 def test_momentum_and_decay_by_hand(monkeypatch):
     """One step of SGD from the gradient g: w − lr·(1 + μ)·(g + wd·w), Nesterov's first."""
     made = trainer("at", momentum=0.8, weight_decay=0.01)
-    before = [each.detach().clone() for each in made.model.parameters()]
+    before = [each.detach().clone() for each in made.learner.model.parameters()]
     made.step(made.batches.at(made.batches.order(0), 0, 0), 0, 0)
-    for old, new in zip(before, made.model.parameters(), strict=True):
+    for old, new in zip(before, made.learner.model.parameters(), strict=True):
         expected = old - 0.05 * 1.8 * (new.grad + 0.01 * old)
         np.testing.assert_allclose(new.detach(), expected, atol=1e-6)
 

@@ -11,7 +11,7 @@ from advkit.cli.options import Command, Given
 from advkit.errors import UsageError
 from advkit.registry import Option
 
-IMAGE_SIZE = Option("image_size", "int", None, "of folder:DIR", "Data")
+IMAGE_SIZE = Option("image_size", "int", None, "side of the images: folder, imagenet", "Data")
 
 
 def listed(given: Given) -> Iterator[str]:
@@ -33,7 +33,7 @@ def informed(given: Given) -> Iterator[str]:
         yield (
             f"{split}\t{len(images.labels)} images {channels}x{height}x{width}\t"
             f"{len(images.classes)} classes\tmean {mean} std {std}\t"
-            f"pad {images.pad} flip {images.flip}\t{images.fingerprint}\n"
+            f"{images.augmentation}\t{images.fingerprint}\n"
         )
 
 

@@ -15,6 +15,7 @@ def run(given: Given) -> Iterator[str]:
         for rule in method.rules(preset):
             when = ", ".join(f"{key} {'|'.join(map(str, of))}" for key, of in rule.when.items())
             values = ", ".join(f"{key} = {value}" for key, value in rule.values.items())
+            values += ", ".join(f"{key} must be given" for key in rule.open)
             yield f"  {when or 'always'}: {values}  # {rule.source}\n"
 
 

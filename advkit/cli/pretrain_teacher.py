@@ -11,7 +11,7 @@ from advkit.cli.options import Command, Given
 
 FIXED = {"method": "natural"}
 LEFT_OUT = {
-    "method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup",
+    "method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum",
     "ema_decay", "attack_steps", "step_size",
     "attack_start", "attack_bn", "soft_labels", "teacher", "labels_digest", "student_temperature",
     *(option.name for folder in ("labels", "objectives")

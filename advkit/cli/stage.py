@@ -24,7 +24,7 @@ from advkit.reporting import Reporter
 if TYPE_CHECKING:
     import torch
 
-    from advkit.data._images import Images
+    from advkit.data._images import ImageSet
 
 EMPTY = "\0"
 """Marks an empty stdin among the inputs; no path can start with it."""
@@ -365,7 +365,7 @@ def location(given: Given, source: Record, path: Path, info: Mapping[str, Any]) 
     return name
 
 
-def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> Images:
+def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> ImageSet:
     """Load a split of the data that a checkpoint is used on, at the size it was trained at."""
     from advkit import data
 
@@ -375,7 +375,8 @@ def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> 
         size = info["config"].get("image_size")
     elif size is None and "image_size" in data_options(name):
         size = info["model"]["input_shape"][1]
-    return data.load(data_set, split, root=given["data_root"], image_size=size)
+    listed = given.get("image_list") if split == "test" else None
+    return data.load(data_set, split, root=given["data_root"], image_size=size, image_list=listed)
 
 
 def data_options(name: str) -> set[str]:

@@ -41,6 +41,8 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
         and not given["print_config"]
     ):
         given_layers = bound(given, given_layers)
+    if not given["print_config"]:
+        given_layers = bound_extra(given_layers)
     resolved = config.resolve(*given_layers, preset=given["preset"])
     if given["print_config"]:
         yield resolved.toml()
@@ -132,6 +134,27 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
         inherited["image_size"] = info["config"].get("image_size")
     found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
     return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
+
+
+def bound_extra(known: list[config.Layer]) -> list[config.Layer]:
+    """Bind extra data by its digest, so that a run never goes on with another file.
+
+    Raises:
+        InputError: the file cannot be read.
+        MismatchError: it is not the one that the configuration names.
+    """
+    named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
+    if "extra_data" not in named:
+        return known
+    from advkit.data import _extra
+
+    digest = _extra.digest(Path(named["extra_data"]))
+    if named.get("extra_digest") not in (None, digest):
+        raise MismatchError(
+            f"{named['extra_data']}: its digest is {digest[:19]}, the configuration names "
+            f"{named['extra_digest'][:19]}: other extra data than the run began with"
+        )
+    return [*known, ({"extra_digest": digest}, "bound at the start of the run")]
 
 
 def _split_of(info: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from advkit import registry
-from advkit.data._images import Images
+from advkit.data._images import ImageSet
 from advkit.errors import InputError, UsageError
 
 
-def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> Images:
+def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> ImageSet:
     """Load one split (`train` or `test`) of a data set.
 
     Args:
@@ -36,7 +36,7 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
     for key in given.keys() - known:
         raise UsageError(f"--{key.replace('_', '-')} has no meaning for the data set {name}")
     where = Path(path) if path is not None else Path(root or ".")
-    images: Images = registry.load("data", name).load(where, split, **given)
+    images: ImageSet = registry.load("data", name).load(where, split, **given)
     if len(images.labels) == 0:
         raise InputError(f"{text}: the {split} split is empty")
     return images

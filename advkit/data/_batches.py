@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from advkit import seeding
 from advkit.data._augment import apply_views, draw_views, every_view, place_of
-from advkit.data._images import Images, pixels
-from advkit.errors import UsageError
+from advkit.data._extra import Extra
+from advkit.data._files import Files
+from advkit.data._images import ImageSet, pixels
+from advkit.errors import AdvkitError, UsageError
+
+NO_INDEX = -1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch: `index` (B,) positions in the split, `x` (B, C, H, W) float32 in
-    [0, 1], `y` (B,) int64, `views` (B, 3), `view` (B,) their places in the table of views.
+    """One training batch: `index` (B,) positions in the split (-1 for extra images), `x`
+    (B, C, H, W) float32 in [0, 1], `y` (B,) int64, `views` (B, K), `view` (B,) their places in
+    the table of views.
     """  # noqa: D205
 
     index: Tensor
@@ -33,15 +41,18 @@ class Batches:
 
     The last, smaller batch of an epoch is dropped: batch normalisation never sees a batch of
     one, and every epoch has the same number of steps. With a `table` of views (N, V, 3), those
-    and no others are drawn; otherwise every crop and flip that the data set declares.
+    and no others are drawn; otherwise every view that the data set declares. With `extra` images,
+    they are the last `extra.count` of each batch, and an epoch is a pass over the others.
     """
 
-    images: Images
+    images: ImageSet
     positions: Tensor
     size: int
     seed: int
     device: torch.device
     table: Tensor | None = None
+    extra: Extra | None = None
+    workers: int = 0
 
     @cached_property
     def full(self) -> bool:
@@ -52,34 +63,106 @@ class Batches:
         return self.table.shape[1:] == every.shape and bool((self.table == every).all())
 
     def __post_init__(self) -> None:
-        if not 0 < self.size <= len(self.positions):
+        if not 0 < self.own <= len(self.positions):
+            share = f", {self.own} of a batch theirs" if self.extra else ""
             raise UsageError(
-                f"--batch-size {self.size}: there are {len(self.positions)} training examples"
+                f"--batch-size {self.size}: there are {len(self.positions)} training "
+                f"examples{share}"
             )
 
+    @property
+    def own(self) -> int:
+        """Examples of the data set itself in a batch."""
+        return self.size - (self.extra.count if self.extra else 0)
+
     def __len__(self) -> int:
-        return len(self.positions) // self.size
+        return len(self.positions) // self.own
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on; files are decoded ahead by workers.
+
+        Raises:
+            InputError: a file cannot be decoded.
+        """
+        order = self.order(epoch)
+        if not isinstance(self.images, Files) or self.workers == 0:
+            for step in range(start, len(self)):
+                yield self.at(order, epoch, step)
+            return
+        loader = DataLoader(
+            _Decoded(self, order, epoch),
+            sampler=range(start, len(self)),
+            batch_size=None,
+            num_workers=self.workers,
+            worker_init_fn=_undisturbed,
+            generator=torch.Generator(),  # or it draws from the global one
+        )
+        for step, raw in enumerate(loader, start):
+            if isinstance(raw, AdvkitError):
+                raise raw
+            yield self.at(order, epoch, step, raw)
 
     def order(self, epoch: int) -> Tensor:
-        """Return the positions of one epoch in their order, (steps · B,)."""
+        """Return the positions of one epoch in their order, (steps · own,)."""
         generator = seeding.generator(self.seed, "order", epoch)
         shuffled = self.positions[torch.randperm(len(self.positions), generator=generator)]
-        return shuffled[: len(self) * self.size]
+        return shuffled[: len(self) * self.own]
 
-    def at(self, order: Tensor, epoch: int, step: int) -> Batch:
-        """Return one batch of an epoch's order."""
-        index = order[step * self.size : (step + 1) * self.size]
+    def at(self, order: Tensor, epoch: int, step: int, raw: Tensor | None = None) -> Batch:
+        """Return one batch of an epoch's order; `raw` are its images if decoded already."""
+        index, views, view = self.chosen(order, epoch, step)
+        if raw is None and isinstance(self.images, Files):
+            raw = self.images.seen(index, views)
+        if raw is not None:
+            raw = raw.to(self.device)
+        else:
+            raw = apply_views(self.images.batch(index).to(self.device), views, self.images.pad)
+        y = self.images.labels[index]
+        if self.extra:
+            more, labels = self._more(epoch, step)
+            raw, y = torch.cat([raw, more]), torch.cat([y, labels])
+            index = torch.cat([index, torch.full((len(labels),), NO_INDEX)])
+        return Batch(index, pixels(raw, self.device), y.to(self.device), views, view)
+
+    def chosen(self, order: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return index (own,), views (own, K) and their places in the table (own,)."""
+        index = order[step * self.own : (step + 1) * self.own]
         generator = seeding.generator(self.seed, "augment", epoch, step)
         view = torch.zeros(len(index), dtype=torch.int64)
-        pad, flip = self.images.pad, self.images.flip
-        if self.table is None or self.full:
-            # The same draw with and without a table of all views: the same crops at one seed.
-            views = draw_views(len(index), pad, flip, generator)
-            if self.table is not None:
-                view = place_of(views, pad, flip)
-        else:
+        if self.table is not None and not self.full:
             view = torch.randint(0, self.table.shape[1], (len(index),), generator=generator)
-            views = self.table[index, view]
-        raw = self.images.batch(index).to(self.device)
-        x = pixels(apply_views(raw, views, self.images.pad), self.device)
-        return Batch(index, x, self.images.labels[index].to(self.device), views, view)
+            return index, self.table[index, view], view
+        # The same draw with and without a table of all views: the same crops at one seed.
+        views = self.images.draw(len(index), generator)
+        if self.table is not None:
+            view = place_of(views, self.images.pad, self.images.flip)
+        return index, views, view
+
+    def _more(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        assert self.extra is not None
+        images = self.extra.images
+        index = self.extra.positions(epoch * len(self) + step)
+        generator = seeding.generator(self.seed, "extra augment", epoch, step)
+        views = draw_views(len(index), images.pad, images.flip, generator)
+        raw = apply_views(images.batch(index).to(self.device), views, images.pad)
+        return raw, images.labels[index]
+
+
+class _Decoded(Dataset[Tensor | AdvkitError]):
+    """The decoded images of each step of an epoch; an error travels as a value, in one line."""
+
+    def __init__(self, batches: Batches, order: Tensor, epoch: int) -> None:
+        self.batches, self.order, self.epoch = batches, order, epoch
+
+    def __getitem__(self, step: int) -> Tensor | AdvkitError:
+        index, views, _ = self.batches.chosen(self.order, self.epoch, step)
+        try:
+            return self.batches.images.seen(index, views)
+        except AdvkitError as error:
+            return error
+
+
+def _undisturbed(_: int) -> None:
+    """Leave signals to the parent, which saves its state and then ends its workers."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)

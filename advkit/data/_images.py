@@ -1,24 +1,103 @@
-"""The type that every data set's `load` returns."""
+"""What every data set's `load` returns: uint8 images in a fixed order, with their labels."""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from advkit.data._augment import apply_views, draw_views
 from advkit.errors import InputError
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+IDENTITY = (0.0, 1.0)
+
+
+class ImageSet(ABC):
+    """One split of a data set, held in memory (`Images`) or decoded when asked for (`Files`).
+
+    `labels` (N,) int64, `classes` their names; `pad` and `flip` are the augmentation that the
+    set declares; `statistics` is the published per-channel mean and standard deviation in [0, 1].
+    A view is a row of numbers that says how an example was cropped and flipped.
+    """
+
+    name: str
+    split: str
+    labels: Tensor
+    classes: tuple[str, ...]
+    pad: int
+    flip: bool
+    statistics: Statistics | None
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+
+    @property
+    @abstractmethod
+    def augmentation(self) -> str:
+        """The augmentation in words."""
+
+    @abstractmethod
+    def batch(self, indices: Tensor) -> Tensor:
+        """Return the plain images (B, C, H, W) uint8 in the order of `indices`."""
+
+    @abstractmethod
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Draw n independent views, (n, K)."""
+
+    @abstractmethod
+    def seen(self, indices: Tensor, views: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) uint8, each under its own view."""
+
+    @abstractmethod
+    def content(self) -> memoryview | bytes:
+        """Return what tells these images from others."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of images, labels and class names in their order."""
+        sha = hashlib.sha256()
+        sha.update(repr(((len(self.labels), *self.shape), self.classes)).encode())
+        sha.update(self.content())
+        sha.update(self.labels.contiguous().numpy().data)
+        return f"sha256:{sha.hexdigest()}"
+
+    @cached_property
+    def normalisation(self) -> Statistics:
+        """Per-channel mean and standard deviation in [0, 1]: published, or of these images."""
+        return self.statistics or self._measured()
+
+    def _measured(self) -> Statistics:
+        raise InputError(f"{self.name}: no published mean and deviation")
+
+    def _require_labels(self, count: int) -> None:
+        """Refuse labels that no model can be trained on, naming the first offender.
+
+        Raises:
+            InputError: another number of labels than images, or a label out of range.
+        """
+        if count != len(self.labels):
+            raise InputError(f"{self.name}: {count} images but {len(self.labels)} labels")
+        wrong = (self.labels < 0) | (self.labels >= len(self.classes))
+        if bool(wrong.any()):
+            first = int(wrong.nonzero()[0])
+            raise InputError(
+                f"{self.name}: label {int(self.labels[first])} of example {first} "
+                f"is not in 0..{len(self.classes) - 1}"
+            )
 
 
 @dataclass(frozen=True)
-class Images:
-    """One split of a data set, held in memory.
+class Images(ImageSet):
+    """A split held in memory: `images` (N, C, H, W) uint8.
 
-    `images` (N, C, H, W) uint8, `labels` (N,) int64, `classes` their names. `pad` and `flip`
-    are the augmentation that the set declares; `statistics` is the published per-channel mean
-    and standard deviation in [0, 1], or None to take those of the images.
+    Without published `statistics` those of the images are taken.
     """
 
     name: str
@@ -28,10 +107,10 @@ class Images:
     classes: tuple[str, ...]
     pad: int
     flip: bool
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no model can be trained on, naming the first offender.
+        """Refuse what no model can be trained on.
 
         Raises:
             InputError: wrong dtype or shape, or a label out of range.
@@ -41,21 +120,7 @@ class Images:
             raise InputError(f"{self.name}: images are {dtype} {shape}, not uint8 (N, C, H, W)")
         if self.images.shape[1] not in (1, 3):
             raise InputError(f"{self.name}: {self.images.shape[1]} channels, not 1 or 3 (NCHW)")
-        if len(self.images) != len(self.labels):
-            raise InputError(
-                f"{self.name}: {len(self.images)} images but {len(self.labels)} labels"
-            )
-        wrong = (self.labels < 0) | (self.labels >= len(self.classes))
-        if bool(wrong.any()):
-            first = int(wrong.nonzero()[0])
-            raise InputError(
-                f"{self.name}: label {int(self.labels[first])} of example {first} "
-                f"is not in 0..{len(self.classes) - 1}"
-            )
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """Return images (B, C, H, W) uint8 in the order of `indices`."""
-        return self.images[indices]
+        self._require_labels(len(self.images))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,24 +128,38 @@ class Images:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of pixels, labels and class names in their order."""
-        sha = hashlib.sha256()
-        sha.update(repr((tuple(self.images.shape), self.classes)).encode())
-        sha.update(self.images.contiguous().numpy().data)
-        sha.update(self.labels.contiguous().numpy().data)
-        return f"sha256:{sha.hexdigest()}"
+    @property
+    def augmentation(self) -> str:
+        """The augmentation in words."""
+        return f"pad {self.pad} flip {self.flip}"
 
-    @cached_property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Per-channel mean and standard deviation in [0, 1]: published, or of these images."""
-        if self.statistics is not None:
-            return self.statistics
+    def batch(self, indices: Tensor) -> Tensor:
+        """Return images (B, C, H, W) uint8 in the order of `indices`."""
+        return self.images[indices]
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Draw n crops and flips, (n, 3) uint8 = (dy, dx, flip)."""
+        return draw_views(n, self.pad, self.flip, generator)
+
+    def seen(self, indices: Tensor, views: Tensor) -> Tensor:
+        """Return the images, each cropped and flipped by its view."""
+        return apply_views(self.images[indices], views, self.pad)
+
+    def content(self) -> memoryview:
+        """Return all pixels."""
+        return self.images.contiguous().numpy().data
+
+    def _measured(self) -> Statistics:
         flat = self.images.transpose(0, 1).flatten(1).double() / 255
         deviation = flat.std(dim=1, correction=0).clamp_min(1 / 255)
         mean = tuple(round(value, 4) for value in flat.mean(dim=1).tolist())
         return mean, tuple(round(value, 4) for value in deviation.tolist())
+
+
+def identity(channels: int) -> Statistics:
+    """Return the mean and deviation that leave pixels as they are."""
+    mean, deviation = IDENTITY
+    return (mean,) * channels, (deviation,) * channels
 
 
 def pixels(images: Tensor, device: torch.device | str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from advkit.data._batches import Batch
 
@@ -14,12 +14,14 @@ from advkit.data._batches import Batch
 class Context:
     """What a label source may know beside the batch.
 
-    `progress` is t/N in [0, 1); `classes` is C; `teacher` maps the batch's images to logits
-    (B, C) without gradient; `soft` gives stored or live logits (B, C) for the examples and
-    views of a batch. Both are there for sources that declare `ema` or `soft` in `NEEDS`.
+    `progress` is t/N in [0, 1); `classes` is C; `teacher` is the EMA of the student, in eval
+    mode and without gradient; `soft` gives stored or live logits (B, C) for the examples and
+    views of a batch. Both are there for sources that declare `ema` or `soft` in `NEEDS`. `noise`
+    makes this step's generator.
     """
 
     progress: float
     classes: int
-    teacher: Callable[[Tensor], Tensor] | None = None
+    teacher: nn.Module | None = None
     soft: Callable[[Batch], Tensor] | None = None
+    noise: Callable[[], Generator] | None = None

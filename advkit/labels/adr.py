@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from advkit import corruption
 from advkit.data._batches import Batch
 from advkit.errors import AdvkitError
 from advkit.labels import Context
@@ -50,6 +51,7 @@ def targets(
     tau: str = "2.5:2.0",
     lambda_: str = "0.7:0.95",
     anneal: Literal["cosine", "linear", "step", "constant"] = "cosine",
+    teacher_noise: str | None = None,
 ) -> Tensor:
     """Return rectified rows, (B, C), from the teacher's view of the augmented clean images.
 
@@ -57,6 +59,7 @@ def targets(
         tau: temperature τ of the EMA teacher, from START:END over the run.
         lambda_: trust λ in the teacher, from START:END over the run.
         anneal: how τ and λ move from START to END.
+        teacher_noise: corrupts the teacher as a check, weights:SIGMA or logits:SIGMA.
 
     Source: ADR, section 4.2, annealed per iteration. Defaults are the paper's for CIFAR-10.
     """
@@ -64,4 +67,10 @@ def targets(
         raise AdvkitError("ADR labels need the EMA teacher")
     temperature = anneal_to(*parse_span(tau), context.progress, anneal)
     trust = anneal_to(*parse_span(lambda_), context.progress, anneal)
-    return rectify(context.teacher(batch.x), batch.y, temperature, trust)
+    if teacher_noise is None:
+        logits = context.teacher(batch.x)
+    elif context.noise is None:
+        raise AdvkitError("teacher noise needs a generator")
+    else:
+        logits = corruption.answer(context.teacher, batch.x, teacher_noise, context.noise())
+    return rectify(logits, batch.y, temperature, trust)

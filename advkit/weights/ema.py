@@ -45,12 +45,6 @@ class Ema:
         for name in mine.keys() - set(floating):
             mine[name].copy_(theirs[name])
 
-    @torch.no_grad()
-    def teacher(self, x: Tensor) -> Tensor:
-        """Return the averaged model's logits, (B, C), in eval mode and without gradient."""
-        logits: Tensor = self.model(x)
-        return logits
-
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -16,11 +16,12 @@ import advkit
 ROOT = Path(advkit.__file__).parent
 FLOORS: tuple[set[str], ...] = (
     {"errors", "registry", "threat", "losses", "schedules", "modes", "seeding", "stats",
-     "reporting", "signals"},
+     "reporting", "signals", "l1", "corruption"},
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
-    {"method", "config", "train", "evaluate", "attack_plan", "selection", "training_state",
+    {"method", "config", "train", "learner", "run_files", "evaluate", "attack_plan",
+     "selection", "training_state",
      "run_folder", "analyses", "softlabels",
      "soft_source", "settings", "search", "distributed"},
     {"cli", "__main__"},

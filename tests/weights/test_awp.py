@@ -77,7 +77,7 @@ def trainer(form):
         resolved.settings, data.load("digits", "train"), device=torch.device("cpu"), threads=1,
         reporter=Reporter(),
     )  # fmt: skip
-    made.model.double()
+    made.learner.model.double()
     return made
 
 
@@ -86,15 +86,15 @@ def test_one_step_by_hand(form):
     """SGD with Nesterov momentum's first step is -lr·(1 + m)·(g + wd·w)."""
     made = trainer(form)
     x, y = torch.rand(16, 1, 8, 8).double(), torch.randint(0, 10, (16,))
-    hand = copy.deepcopy(made.model)
+    hand = copy.deepcopy(made.learner.model)
     loss_of = nn.CrossEntropyLoss()
 
     def outer():
-        logits = made.model(x)
+        logits = made.learner.model(x)
         return loss_of(logits, y), {"adversarial": logits.detach()}
 
-    made.model.train()
-    made._perturbed_step(outer, 0, 0)
+    made.learner.model.train()
+    made.learner._perturbed_step(outer, 0, 0)
 
     hand.train()
     named = dict(hand.named_parameters())
@@ -106,7 +106,7 @@ def test_one_step_by_hand(form):
             named[n] += RHO * before[n].norm() * g / g.norm()
     moved = weights(hand)
     second = torch.autograd.grad(loss_of(hand(x), y), list(named.values()))
-    for (n, now), g in zip(made.model.named_parameters(), second, strict=True):
+    for (n, now), g in zip(made.learner.model.named_parameters(), second, strict=True):
         at = moved[n] if form == "original" else before[n]
         step = 0.1 * (1 + 0.9) * (g + 5e-4 * at)
         assert torch.allclose(now, before[n] - step, atol=1e-9), n
@@ -116,9 +116,11 @@ def test_one_step_by_hand(form):
 def test_batch_statistics_move_once(form):
     made = trainer(form)
     x, y = torch.rand(16, 1, 8, 8).double(), torch.randint(0, 10, (16,))
-    made.model.train()
-    made._perturbed_step(lambda: (nn.functional.cross_entropy(made.model(x), y), {}), 0, 0)
-    assert int(made.model.bn1.num_batches_tracked) == 1
+    made.learner.model.train()
+    made.learner._perturbed_step(
+        lambda: (nn.functional.cross_entropy(made.learner.model(x), y), {}), 0, 0
+    )
+    assert int(made.learner.model.bn1.num_batches_tracked) == 1
 
 
 def test_warm_up_and_name():

@@ -71,7 +71,7 @@ def test_update_leaves_the_student_alone():
 def test_teacher_is_in_eval_mode():
     ema = Ema(net().train(), 0.9)
     x = torch.rand(6, 1, 4, 4)
-    together, alone = ema.teacher(x), ema.teacher(x[:1])
+    together, alone = ema.model(x), ema.model(x[:1])
     assert torch.allclose(together[:1], alone, atol=1e-6), "no batch statistics"
     assert not together.requires_grad
     assert not any(module.training for module in ema.model.modules())

@@ -1,0 +1,92 @@
+"""ImageNet (ILSVRC 2012) as class folders, decoded in workers at 224×224."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from advkit.data._files import Files, require_files
+from advkit.errors import InputError
+
+LIMITS = {"image_size": ">= 1"}
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+FOLDER = {"train": "train", "test": "val"}
+SUFFIX = ".jpeg"
+
+
+def load(root: Path, split: str, *, image_size: int = 224, image_list: str | None = None) -> Files:
+    """List `train/WNID/*.JPEG` or `val/WNID/*.JPEG` in the order of class, then file name.
+
+    The class of an image is the place of its WNID among the sorted folders of `train/` (of `val/`
+    where there is no `train/`). With a list, `val/` may also be flat, as the archive unpacks.
+
+    Args:
+        image_size: side of the crop.
+        image_list: file with a line WNID/NAME.JPEG for each test image to use, RobustBench's
+            `imagenet_test_image_ids.txt`; all of `val/` if not given.
+
+    Raises:
+        InputError: a folder, class or listed file is missing.
+    """
+    names = _classes(root)
+    if split == "test" and image_list is not None:
+        paths = _listed(root, Path(image_list))
+    else:
+        paths = _found(root, FOLDER[split], names)
+    place = {name: number for number, name in enumerate(names)}
+    unknown = next((wnid for _, wnid in paths if wnid not in place), None)
+    if unknown is not None:
+        raise InputError(f"{image_list}: class {unknown} has no folder in {root / 'train'}")
+    labels = torch.tensor([place[wnid] for _, wnid in paths], dtype=torch.int64)
+    files = tuple(path for path, _ in paths)
+    return Files("imagenet", split, root, files, labels, names, image_size, STATISTICS)
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    for folder in ("train", "val"):
+        if (root / folder).is_dir():
+            names = sorted(path.name for path in (root / folder).iterdir() if path.is_dir())
+            if len(names) >= 2:
+                return tuple(names)
+    raise InputError(
+        f"{root}: no class folders in train/ or val/: imagenet:DIR needs DIR/train/WNID/*.JPEG"
+    )
+
+
+def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    top = root / folder
+    if not top.is_dir():
+        raise InputError(f"{top}: no such folder")
+    if folder == "val" and not any((top / name).is_dir() for name in names):
+        raise InputError(
+            f"{top}: holds no class folders, so its images have no labels: sort them into "
+            "val/WNID/, or name RobustBench's list with --image-list"
+        )
+    found = []
+    for name in names:
+        inside = top / name
+        files = sorted(each.name for each in inside.iterdir()) if inside.is_dir() else []
+        files = [each for each in files if each.lower().endswith(SUFFIX)]
+        if not files:
+            raise InputError(f"{inside}: holds no .JPEG image")
+        found += [(f"{folder}/{name}/{each}", name) for each in files]
+    return found
+
+
+def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    found = []
+    for line in lines:
+        wnid, slash, name = line.partition("/")
+        if not slash or not name or "/" in name or ".." in line:
+            raise InputError(f"{path}: {line!r} is not WNID/NAME.JPEG")
+        sorted_place, flat = f"val/{wnid}/{name}", f"val/{name}"
+        found.append((sorted_place if (root / sorted_place).is_file() else flat, wnid))
+    if not found:
+        raise InputError(f"{path}: lists no image")
+    require_files(root, tuple(place for place, _ in found))
+    return found

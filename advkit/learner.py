@@ -1,0 +1,278 @@
+"""What learns: the student, its average, its optimizer, and one step of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit import models, modes, registry, seeding
+from advkit.attacks.pgd import pgd
+from advkit.data._batches import Batch
+from advkit.data._images import ImageSet, identity
+from advkit.errors import NumericalError
+from advkit.labels import Context
+from advkit.models._tempered import Tempered
+from advkit.objectives import Given
+from advkit.schedules import learning_rate
+from advkit.settings import Settings
+from advkit.soft_source import Live, Stored
+from advkit.threat import Threat, parse_eps, step_size
+from advkit.weights import awp
+from advkit.weights.ema import Ema
+
+CHECK_EVERY = 20
+"""Steps between looks at the loss on a GPU, where each look waits for the device."""
+
+Outer = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one step saw: the rows (B, C) asked for, the loss, and logits by kind."""
+
+    targets: Tensor
+    loss: Tensor
+    seen: Mapping[str, Tensor]
+
+
+class Learner:
+    """A student with everything that changes while it learns.
+
+    `steps` is the number of iterations of an epoch, which schedules count in.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: ImageSet,
+        steps: int,
+        device: torch.device,
+        soft: Stored | Live | None = None,
+    ) -> None:
+        self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
+        self.classes = len(images.classes)
+        self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
+        self._find_parts()
+        self.model = models.build(
+            settings.arch,
+            self.classes,
+            channels=images.shape[0],
+            statistics=statistics_of(settings, images),
+            seed=settings.seed,
+            **settings.options_of("models"),
+        ).to(device)
+        self.student: nn.Module = self.model
+        if settings.student_temperature != 1:
+            self.student = Tempered(self.model, settings.student_temperature)
+        needs_ema = settings.wa or "ema" in self.label_needs
+        self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
+        self.optimizer = torch.optim.SGD(
+            _groups(self.model, settings),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov and settings.momentum > 0,
+        )
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def _find_parts(self) -> None:
+        settings = self.settings
+        self.labels = registry.load("labels", settings.labels)
+        self.objective = registry.load("objectives", settings.objective)
+        self.label_needs = registry.part("labels", settings.labels).constants.get("NEEDS", ())
+        objective = registry.part("objectives", settings.objective)
+        self.start = settings.attack_start or objective.constants.get("START", "uniform")
+        self.label_options = _arguments(self.labels.targets, settings.options_of("labels"))
+        options = settings.options_of("objectives")
+        self.inner_options = _arguments(self.objective.inner, options)
+        self.outer_options = _arguments(self.objective.outer, options)
+        # Where BN moves during the attack, its order counts: clean first, as in ADR's TRADES.
+        needs = objective.constants.get("CLEAN_WHEN", {})
+        self.clean_first = any(options.get(name) in values for name, values in needs.items())
+
+    @property
+    def average(self) -> nn.Module | None:
+        """The weight average, if one is kept."""
+        return self.ema.model if self.ema else None
+
+    def learn(self, batch: Batch, epoch: int, step: int) -> Lesson:
+        """Train on one batch.
+
+        The order is that of the ADR authors' code: labels come from the teacher as it was
+        before this step, the attack sees those labels, and the teacher moves last.
+        """
+        settings, model = self.settings, self.model
+        t = epoch * self.steps + step
+        self._set_bn_momentum(t)
+        targets = self._targets(batch, epoch, step)
+        model.train()
+        given = Given(batch.y, targets, cache(lambda: self._clean(batch.x)))
+        x_adv = batch.x
+        if settings.attack_steps > 0:
+            with modes.attack_bn(model, settings.attack_bn):
+                if self.clean_first:
+                    given.clean()
+                x_adv = self._attacked(batch, given, epoch, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(t)
+
+        def outer() -> tuple[Tensor, dict[str, Tensor]]:
+            found: tuple[Tensor, dict[str, Tensor]] = self.objective.outer(
+                self.student, batch.x, x_adv, given, **self.outer_options
+            )
+            return found
+
+        if settings.awp > 0 and epoch + 1 >= settings.awp_warmup:
+            loss, seen = self._perturbed_step(outer, epoch, step)
+        else:
+            loss, seen = outer()
+            self._descend(loss, epoch, step)
+            self.optimizer.step()
+        if self.ema:
+            self.ema.update(model)
+        return Lesson(targets, loss, seen)
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch, epoch: int, step: int) -> Tensor:
+        context = Context(
+            (epoch * self.steps + step) / (self.settings.epochs * self.steps),
+            self.classes,
+            self.average,
+            self.soft,
+            lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
+        )
+        found: Tensor = self.labels.targets(batch, context, **self.label_options)
+        return found
+
+    def _set_bn_momentum(self, t: int) -> None:
+        """Follow the extra-data runs of ADR's code: 1 at the first iteration, then constant.
+
+        It stands for Haiku's moving average, whose first value is the first batch's.
+        """
+        momentum = self.settings.bn_momentum
+        if momentum is not None:
+            for norm in modes.batch_norms(self.model):
+                norm.momentum = 1.0 if t == 0 else momentum
+
+    def _descend(self, loss: Tensor, epoch: int, step: int) -> None:
+        """Refuse a non-finite loss; leave its gradient on the parameters."""
+        self._guard(loss, epoch, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def _perturbed_step(
+        self, outer: Outer, epoch: int, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take one step with adversarial weight perturbation.
+
+        original: the direction comes from a pass that leaves BN alone; the step is taken at the
+        perturbed weights, whose pass moves BN. adr: the first pass moves BN and is what metrics
+        see; the gradient comes from the perturbed weights, the step is taken after they are back.
+        """
+        settings, model = self.settings, self.model
+        original = settings.awp_form == "original"
+        with modes.attack_bn(model, "frozen" if original else "train"):
+            loss, seen = outer()
+        self._guard(loss, epoch, step)
+        found = awp.chosen(model, settings.awp_form)
+        gradients = dict(zip(found, torch.autograd.grad(loss, list(found.values())), strict=True))
+        with (
+            awp.perturbed(model, gradients, settings.awp),
+            modes.attack_bn(model, "train" if original else "frozen"),
+        ):
+            worst, seen_there = outer()
+            self._descend(worst, epoch, step)
+            if original:
+                self.optimizer.step()
+        if original:
+            return worst, seen_there
+        self.optimizer.step()
+        return loss, seen
+
+    @torch.no_grad()
+    def _clean(self, x: Tensor) -> Tensor:
+        """Return clean logits for the attack, in the mode that the attack runs in."""
+        logits: Tensor = self.student(x)
+        return logits
+
+    def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
+        settings = self.settings
+        return pgd(
+            self.student,
+            batch.x,
+            batch.y,
+            self.threat,
+            steps=settings.attack_steps,
+            step_size=step_size(settings.step_size, self.threat.eps),
+            loss=lambda logits, _: self.objective.inner(logits, given, **self.inner_options),
+            random_start=self.start,
+            generator=seeding.generator(settings.seed, "attack", epoch, step),
+        )
+
+    def rate(self, t: int) -> float:
+        """Return the learning rate of iteration t of the whole run."""
+        settings = self.settings
+        return learning_rate(
+            settings.lr_schedule,
+            settings.lr,
+            t,
+            self.steps,
+            settings.epochs,
+            settings.drops,
+            round(settings.warmup * self.steps),
+        )
+
+    def _guard(self, loss: Tensor, epoch: int, step: int) -> None:
+        """Refuse a non-finite loss before it reaches the weights (on a GPU: soon after).
+
+        Raises:
+            NumericalError: naming epoch, step, loss and learning rate.
+        """
+        self.finite &= torch.isfinite(loss.detach())
+        if self.device.type == "cpu" or step % CHECK_EVERY == 0:
+            self.require_finite(f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}")
+
+    def require_finite(self, what: str = "a loss since the last look is not finite") -> None:
+        """Check that every loss so far was finite.
+
+        Raises:
+            NumericalError: one was not.
+        """
+        if not bool(self.finite):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise NumericalError(
+                f"{what}, learning rate {rate:g}: the run diverged; earlier checkpoints are kept; "
+                "lower --lr"
+            )
+
+
+def statistics_of(
+    settings: Settings, images: ImageSet
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation that the net subtracts and divides by."""
+    return images.normalisation if settings.normalise else identity(images.shape[0])
+
+
+def _groups(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """Return the optimizer's parameter groups; BN has its own where it does not decay."""
+    every = list(model.parameters())
+    if settings.norm_decay:
+        return [{"params": every, "weight_decay": settings.weight_decay}]
+    norms = {id(p) for norm in modes.batch_norms(model) for p in norm.parameters()}
+    return [
+        {
+            "params": [p for p in every if id(p) not in norms],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [p for p in every if id(p) in norms], "weight_decay": 0.0},
+    ]
+
+
+def _arguments(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the options that a function declares, under its own spelling (`lambda_`)."""
+    declared = function.__kwdefaults__ or {}
+    return {name: options[name.rstrip("_")] for name in declared if name.rstrip("_") in options}

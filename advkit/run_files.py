@@ -1,0 +1,117 @@
+"""What a run writes besides its metrics: checkpoints, and the state to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from advkit.artifacts import checkpoint, provenance
+from advkit.data._images import ImageSet
+from advkit.errors import InputError, MismatchError, NumericalError
+from advkit.learner import Learner, statistics_of
+from advkit.reporting import Reporter
+from advkit.run_folder import RunFolder
+from advkit.settings import Settings
+from advkit.training_state import Progress, pack, unpack
+
+
+class RunFiles:
+    """Describes and writes the artifacts of one run.
+
+    Args:
+        settings: of the run.
+        images: the training split.
+        parents: what the run is made from: data, then teacher or labels, then extra data.
+        environment: device and threads.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: ImageSet,
+        parents: list[dict[str, Any]],
+        environment: Mapping[str, Any],
+    ) -> None:
+        self.settings, self.images = settings, images
+        self.parents, self.environment = parents, dict(environment)
+
+    def describe(self, kind: str, **more: Any) -> dict[str, Any]:
+        """Return the description of an artifact of this run."""
+        settings, images = self.settings, self.images
+        mean, std = statistics_of(settings, images)
+        return provenance.describe(
+            kind,
+            config=settings.described(),
+            seed=settings.seed,
+            parents=self.parents,
+            environment=self.environment,
+            method=settings.method,
+            arch=settings.arch,
+            data={"name": settings.data_name, "classes": list(images.classes)},
+            model={
+                "arch": settings.arch,
+                "options": settings.options_of("models"),
+                "input_shape": list(images.shape),
+                "mean": list(mean),
+                "std": list(std),
+            },
+            **more,
+        )
+
+    def write(
+        self, folder: RunFolder, role: str, model: nn.Module, metrics: Mapping[str, Any]
+    ) -> None:
+        """Write one checkpoint.
+
+        Raises:
+            NumericalError: a tensor is not finite.
+        """
+        tensors = model.state_dict()
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise NumericalError(f"{name} is not finite: nothing is written; lower --lr")
+        description = self.describe("checkpoint", role=role, metrics=dict(metrics))
+        checkpoint.write(folder.checkpoint(role), tensors, description)
+
+    def save(self, folder: RunFolder, learner: Learner, progress: Progress) -> None:
+        """Write everything that a resumed run needs.
+
+        Raises:
+            NumericalError: the run diverged since the loss was last looked at.
+        """
+        learner.require_finite()
+        tensors = pack(learner.model, learner.average, learner.optimizer, progress)
+        description = self.describe(
+            "state", epoch=progress.epoch, step=progress.step, best=progress.best,
+            alarmed=progress.alarmed,
+        )  # fmt: skip
+        checkpoint.write(folder.state_file, tensors, description)
+
+    def restore(self, folder: RunFolder, learner: Learner, reporter: Reporter) -> Progress:
+        """Fill the learner from the saved state and return where the run stood.
+
+        Raises:
+            InputError: the state file is corrupt.
+            MismatchError: it was made from other data.
+        """
+        tensors, info = checkpoint.read(folder.state_file, "state")
+        begun, now = ([each["digest"] for each in of] for of in (info["parents"], self.parents))
+        if begun != now:
+            raise MismatchError(
+                f"{folder.path}: training data or soft labels changed since this run began"
+            )
+        if info["environment"] != self.environment:
+            reporter.warn(
+                f"resumed on {self.environment}, begun on {info['environment']}: "
+                "rounding may differ from an uninterrupted run"
+            )
+        try:
+            sums = unpack(tensors, learner.model, learner.average, learner.optimizer)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{folder.state_file}: does not fit: {reason}") from None
+        folder.keep_rows(info["epoch"])
+        return Progress(info["epoch"], info["step"], info["best"], sums, info["alarmed"])
