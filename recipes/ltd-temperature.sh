@@ -10,11 +10,15 @@
 #   TEACHER_CHECKPOINT=FILE         a teacher that is there already
 #   VIEWS=all                       views in the labels file
 #   TEMPERATURES="1 2 3 5 8 10 12 15 20 50"   SEEDS="0 1"   LIMIT=200 test images   JOBS=2
+#   SMOKE=1                         a trial in a minute
 #
 # Run it again and it goes on where it was.
 set -euo pipefail
 
 out=${1:-runs/ltd-temperature}
+if [ -n "${SMOKE:-}" ]; then
+    TRAIN='--epochs 1 --limit 200 --width 4' TEMPERATURES='1 5' SEEDS=0 LIMIT=20
+fi
 data=${DATA:-digits}
 train=${TRAIN:-}
 teacher=${TEACHER:-$train}

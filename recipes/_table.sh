@@ -1,0 +1,83 @@
+# What the table recipes share; sourced, not run.
+#
+#   SEEDS="0 1 2"   seeds of every row               JOBS=1    runs at a time
+#   PRESET=paper    or repo                          LIMIT=    first N test images; all if empty
+#   ATTACK=--autoattack                              TRAIN=    more options of every training
+#   DATA, ARCH      data sets and architectures (`NAME` or `NAME:PATH`; ADVKIT_DATA says where)
+#   SMOKE=1         a trial in a minute: digits, one epoch, each distinct method once
+#
+# Run a recipe again and it goes on where it was.
+
+start() {  # FOLDER: settings, folders and an empty plan
+    out=$1
+    smoke=${SMOKE:-}
+    seeds=${SEEDS:-0}
+    preset="--preset ${PRESET:-paper}"
+    attack=${ATTACK:---autoattack}
+    limit=${LIMIT:-}
+    train=${TRAIN:-}
+    jobs=${JOBS:-1}
+    if [ -n "$smoke" ]; then
+        DATA=digits ARCH=small-cnn
+        seeds=0 attack="--attack apgd-ce --steps 5" limit=20 jobs=${JOBS:-2}
+        train="--epochs 1 --limit 200 --width 4 $train"
+        export OMP_NUM_THREADS=1
+    fi
+    if [ "${DATA:-}" = digits ]; then  # its own numbers; no paper has any
+        preset='' ARCH=${ARCH:-small-cnn} jobs=${JOBS:-2}
+        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    fi
+    mkdir -p "$out"
+    plan=$out/plan.txt
+    : > "$plan"
+}
+
+row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
+    local data=$1 arch=$2 method=$3 seed name
+    shift 3
+    for seed in $seeds; do
+        name=$(echo "$data-$arch-$method${*:+-$*}" | tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
+        echo "$name-s$seed --data $data --arch $arch --method $method --seed $seed $*" >> "$plan"
+    done
+}
+
+one() {  # NAME OPTION...: train a run and attack its best and its last checkpoint
+    local name=$1 kind=''
+    shift
+    case " $* " in *-wa\ *) kind=-ema ;; esac
+    # shellcheck disable=SC2086  # the option strings are meant to split
+    advkit train -q "$@" $preset $train --resume -o "$out/$name" > "$out/$name.jsonl"
+    # shellcheck disable=SC2086
+    advkit attack -q $attack ${limit:+--limit $limit} ${list:+--image-list $list} \
+        "$out/$name/best$kind.safetensors" "$out/$name/final$kind.safetensors" \
+        > "$out/$name.attack.jsonl"
+    echo "done: $name" >&2
+}
+
+teach() {  # DATA ARCH: a teacher for LTD's rows (seed 0), in $teacher
+    local name
+    name=$(echo "$1-$2-teacher" | tr -cs '[:alnum:].\n' '-')
+    # shellcheck disable=SC2086
+    advkit pretrain-teacher --data "$1" --arch "$2" ${preset:+--preset paper} $train --resume -o "$out/$name" \
+        > "$out/$name.jsonl"
+    teacher=$out/$name/best.safetensors
+}
+
+label() {  # DATA ARCH: the teacher's labels of every crop and flip, once for all runs, in $labels
+    teach "$1" "$2"
+    labels=${teacher%/best.safetensors}.h5
+    advkit softlabels --data "$1" --views "${VIEWS:-all}" --dtype float16 -o "$labels" "$teacher" \
+        > "${labels%.h5}.labels.jsonl"
+}
+
+work() {  # do the plan, JOBS runs at a time
+    export -f one
+    export out preset train attack limit list="${list:-}"
+    xargs -P "$jobs" -L 1 bash -euo pipefail -c 'one "$@"' _ < "$plan"
+}
+
+finish() {  # the table: best, final, difference, over seeds
+    cut -d ' ' -f 1 "$plan" | while read -r name; do cat "$out/$name.attack.jsonl"; done |
+        advkit analyze table -o "$out/table.csv" --overwrite > "$out/table.jsonl"
+    echo "table: $out/table.csv" >&2
+}

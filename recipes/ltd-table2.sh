@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# LTD's own row of its Table 2: CIFAR-100 with AWP on WRN-34-10.
+#
+#   TEMPERATURE=2 recipes/ltd-table2.sh [FOLDER]
+#
+#   TEMPERATURE     the paper does not state it, so it must be given (see `advkit search`)
+#   DATA=cifar100  VIEWS=all; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in
+#   recipes/_table.sh
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
+
+start "${1:-runs/ltd-table2}"
+: "${TEMPERATURE:=${smoke:+2}}"
+: "${TEMPERATURE:?the paper states none for CIFAR-100: TEMPERATURE=T}"
+data=${DATA:-cifar100} arch=${ARCH:-wrn-34-10}
+label "$data" "$arch"
+row "$data" "$arch" ltd-awp --soft-labels "$labels" --temperature "$TEMPERATURE"
+work
+finish
