@@ -168,6 +168,17 @@ def test_splits_of_data_without_files_differ(part):
     assert (train.classes, train.shape) == (test.classes, test.shape)
 
 
+@parts("data", FILES=None)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_data_whose_files_are_not_there_say_so_in_a_line(part, split, tmp_path):
+    for root in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=r" there|no such folder") as caught:
+            data.load(part.name, split, root=root)
+        assert str(root) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "nowhere").exists()  # nothing is ever downloaded unasked
+
+
 # --- models ---
 
 

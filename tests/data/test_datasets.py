@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import pickle
 import struct
 from pathlib import Path
 
@@ -403,67 +401,3 @@ def test_real_cifar_jpegs_are_read(tmp_path):
     assert len(found.labels) == sum(map(len, wanted.values()))
     assert found.classes == tuple(sorted(wanted))
     assert 0.3 < found.normalisation[0][0] < 0.7
-
-
-# --- cifar10 ---
-
-NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-
-@pytest.fixture
-def cifar(tmp_path, monkeypatch):
-    """The published batches in small: their folder, and rows and labels by file name."""
-    from torchvision.datasets import CIFAR10
-
-    folder, content, sums = tmp_path / "cifar-10-batches-py", {}, {}
-    folder.mkdir()
-    for name in [*(f"data_batch_{place}" for place in range(1, 6)), "test_batch"]:
-        content[name] = noise(2, 3072), RNG.integers(0, 10, 2).tolist()
-        rows, labels = content[name]
-        raw = pickle.dumps({"data": rows, "labels": labels}, protocol=2)
-        (folder / name).write_bytes(raw)
-        sums[name] = hashlib.md5(raw).hexdigest()
-    meta = pickle.dumps({"label_names": NAMES}, protocol=2)
-    (folder / "batches.meta").write_bytes(meta)
-    train = [[name, sums[name]] for name in content if name != "test_batch"]
-    monkeypatch.setattr(CIFAR10, "train_list", train)
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashlib.md5(meta).hexdigest()})
-    return tmp_path, content
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_cifar10_is_read_exactly(cifar, split):
-    root, content = cifar
-    found = data.load("cifar10", split, root=root)
-    chosen = [each for name, each in content.items() if (name == "test_batch") == (split == "test")]
-    rows = np.concatenate([rows for rows, _ in chosen]).reshape(-1, 3, 32, 32)
-    np.testing.assert_array_equal(found.images.numpy(), rows)
-    assert found.labels.tolist() == [y for _, labels in chosen for y in labels]
-    assert found.classes == tuple(NAMES)
-    assert (found.pad, found.flip) == (4, True)
-    # the published statistics of the training images
-    assert found.normalisation[0] == pytest.approx((0.4914, 0.4822, 0.4465))
-    assert found.normalisation[1] == pytest.approx((0.2470, 0.2435, 0.2616), abs=2e-4)
-
-
-@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_changed_or_missing_batch_is_never_unpickled(cifar, tmp_path, name):
-    sentinel, path = tmp_path / "executed", cifar[0] / "cifar-10-batches-py" / name
-
-    class Payload:
-        def __reduce__(self):
-            return sentinel.touch, ()
-
-    path.write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(InputError, match="no intact CIFAR-10"):
-        data.load("cifar10", "train", root=cifar[0])
-    path.unlink()
-    with pytest.raises(InputError, match="advkit data fetch cifar10"):
-        data.load("cifar10", "train", root=cifar[0])
-    assert not sentinel.exists()
-
-
-def test_cifar10_without_files_says_how_to_get_them(tmp_path):
-    with pytest.raises(InputError, match="run `advkit data fetch cifar10`"):
-        data.load("cifar10", "test", root=tmp_path)
