@@ -50,6 +50,26 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
+class SubsampledConv(nn.Conv2d):
+    """A strided 1×1 convolution that drops the pixels between strides first: the same values.
+
+    oneDNN's own (3.13 on AVX2; its issue 6035) writes past its workspace in the backward pass
+    of channels_last nets with fewer inputs than a vector holds: wrong gradients or a crash.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        down, right = self.stride
+        return F.conv2d(x[..., ::down, ::right], self.weight)
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 1×1 convolution without bias."""
+    narrow = stride > 1 and inputs < 16  # 16 floats are AVX-512's vector
+    kind = SubsampledConv if narrow else nn.Conv2d
+    return kind(inputs, outputs, 1, stride, bias=False)
+
+
 def pooled(x: Tensor) -> Tensor:
     """Average over all positions: (B, C, H, W) → (B, C)."""
     return F.adaptive_avg_pool2d(x, 1).flatten(1)

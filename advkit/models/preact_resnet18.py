@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.models._blocks import Net, conv1x1, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
 
 
@@ -22,7 +22,7 @@ class PreActBlock(nn.Module):
         self.conv2 = conv3x3(outputs, outputs)
         self.changes = stride != 1 or inputs != outputs
         if self.changes:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.shortcut = nn.Sequential(conv1x1(inputs, outputs, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from advkit import models
 from advkit.artifacts import checkpoint
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.models._blocks import conv1x1
 
 RGB = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 GREY = ((0.3,), (0.4,))
@@ -91,6 +92,18 @@ def test_normalisation_happens_inside(arch):
     mean, std = (np.asarray(each, np.float32).reshape(3, 1, 1) for each in RGB)
     by_hand = torch.from_numpy((x.numpy() - mean) / std)
     torch.testing.assert_close(net(x), plain(by_hand), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", [3, 4, 7, 8, 16])
+def test_gradients_of_strided_shortcuts_are_those_in_double_precision(inputs):
+    """oneDNN's strided 1×1 kernel crashes here, where inputs are few and channels come last."""
+    layer = conv1x1(inputs, 2 * inputs, 2).to(memory_format=torch.channels_last)
+    x = torch.rand(16, inputs, 32, 31, generator=torch.Generator().manual_seed(0))
+    (found,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    plain = layer.weight.detach().double().requires_grad_()
+    out = F.conv2d(x.double(), plain, stride=2)
+    (expected,) = torch.autograd.grad(out.square().sum(), plain)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_resnet18_computes_what_torchvisions_does():
