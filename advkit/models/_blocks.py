@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,14 @@ class Net(nn.Module):
     """A net that takes pixels in [0, 1] and normalises them itself.
 
     `mean` and `std` are buffers of the net, so that a plain state dict holds all it needs and
-    no wrapper changes the key names.
+    no wrapper changes the key names. Beside another base class, that one gets `options`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, statistics: tuple[Sequence[float], Sequence[float]]) -> None:
-        super().__init__()
+    def __init__(self, statistics: tuple[Sequence[float], Sequence[float]], **options: Any) -> None:
+        super().__init__(**options)
         for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
 
