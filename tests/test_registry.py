@@ -127,7 +127,11 @@ def test_the_path_of_a_data_set_follows_the_first_colon(text, pair):
 @pytest.mark.parametrize(
     ("arch", "name", "numbers"),
     [
-        ("wrn-28-4", "wrn", {"depth": 28, "widen": 4}),
+        ("wrn-28-10", "wrn", {"depth": 28, "widen": 10}),
+        ("wrn-34-10", "wrn", {"depth": 34, "widen": 10}),
+        ("wrn-34-20", "wrn", {"depth": 34, "widen": 20}),
+        ("wrn-50-2", "wrn-50-2", {}),  # a file of its own, not wrn.py with numbers
+        ("resnet50", "resnet50", {}),
         ("wrn-28", "wrn", {"depth": 28}),
         ("wrn", "wrn", {}),
         ("small-cnn-8", "small-cnn", {"width": 8}),
@@ -147,3 +151,5 @@ def test_an_unknown_architecture_is_refused(arch):
 def test_too_many_numbers_are_refused():
     with pytest.raises(UsageError, match="wrn takes at most 2 numbers"):
         registry.split_numbers("wrn-34-10-3")
+    with pytest.raises(UsageError, match="wrn-50-2 takes at most 0 numbers"):
+        registry.split_numbers("wrn-50-2-64")

@@ -28,17 +28,22 @@ def build(
     Args:
         arch: name, see `registry.split_numbers`.
         classes: number of logits.
-        channels: 1 or 3.
+        channels: 1 or 3; an architecture's `CHANNELS` says if it takes only one of them.
         statistics: per-channel mean and standard deviation of pixels in [0, 1].
         seed: of the initial weights.
         options: the architecture's own options.
 
     Raises:
-        UsageError: no such architecture, or options that it cannot take.
+        UsageError: no such architecture, or options or channels that it cannot take.
     """
     name, numbers = registry.split_numbers(arch)
     module = registry.load("models", name)
-    known = {option.name: option for option in registry.part("models", name).options}
+    part = registry.part("models", name)
+    known = {option.name: option for option in part.options}
+    allowed = part.constants.get("CHANNELS", (channels,))
+    if channels not in allowed:
+        wanted = " or ".join(map(str, allowed))
+        raise UsageError(f"{arch} takes images of {wanted} channels, not {channels}")
     for key, value in {**options, **numbers}.items():
         if key not in known:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for {arch}")

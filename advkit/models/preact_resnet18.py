@@ -1,12 +1,15 @@
-"""PreActResNet-18 in CIFAR form (11.17 M parameters at width 64)."""
+"""PreActResNet-18 in CIFAR form (11.17 M parameters at width 64, DeepMind's form 12.55 M)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
-from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.errors import unknown
+from advkit.models import _deepmind
+from advkit.models._blocks import Net, conv1x1, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
 
 
@@ -22,7 +25,7 @@ class PreActBlock(nn.Module):
         self.conv2 = conv3x3(outputs, outputs)
         self.changes = stride != 1 or inputs != outputs
         if self.changes:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.shortcut = nn.Sequential(conv1x1(inputs, outputs, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
@@ -66,6 +69,7 @@ class PreActResNet18(Net):
 
 
 LIMITS = {"width": ">= 1"}
+FORMS = {"original": PreActResNet18, "deepmind": _deepmind.PreActResNet18}
 
 
 def build(
@@ -75,13 +79,20 @@ def build(
     statistics: tuple[Sequence[float], Sequence[float]],
     width: int = 64,
     activation: str = "relu",
+    form: Literal["original", "deepmind"] = "original",
 ) -> nn.Module:
-    """Build the net of "Overfitting in adversarially robust deep learning".
+    """Build the net of "Overfitting in adversarially robust deep learning", or DeepMind's.
 
     Args:
         width: channels of the first stage.
         activation: relu or silu.
+        form: original, or deepmind as in Gowal et al. 2020.
+
+    Raises:
+        UsageError: no such form.
 
     Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
     """
-    return PreActResNet18(classes, channels, statistics, width, activation)
+    if form not in FORMS:
+        raise unknown("form", form, FORMS)
+    return FORMS[form](classes, channels, statistics, width, activation)

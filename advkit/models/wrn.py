@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, unknown
+from advkit.models import _deepmind
 from advkit.models._blocks import Net, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
 
@@ -89,6 +91,7 @@ class WideResNet(Net):
 
 
 LIMITS = {"widen": ">= 1"}
+FORMS = {"original": WideResNet, "deepmind": _deepmind.WideResNet}
 
 
 def build(
@@ -99,19 +102,23 @@ def build(
     depth: int = 34,
     widen: int = 10,
     activation: str = "relu",
+    form: Literal["original", "deepmind"] = "original",
 ) -> nn.Module:
-    """Build the net of the TRADES and AWP code, with its initialisation.
+    """Build the net of the TRADES and AWP code with its initialisation, or DeepMind's.
 
     Args:
         depth: layers, 6·n + 4.
         widen: factor on the width.
         activation: relu or silu.
+        form: original, or deepmind as in Gowal et al. 2020.
 
     Raises:
-        UsageError: the depth is not 6·n + 4.
+        UsageError: the depth is not 6·n + 4, or no such form.
 
     Source: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016.
     """
     if depth < 10 or (depth - 4) % 6:
         raise UsageError(f"wrn-{depth}-{widen}: the depth must be 6n + 4, for example 28 or 34")
-    return WideResNet(classes, channels, statistics, depth, widen, activation)
+    if form not in FORMS:
+        raise unknown("form", form, FORMS)
+    return FORMS[form](classes, channels, statistics, depth, widen, activation)

@@ -21,7 +21,7 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.attacks import pgd
 from advkit.data._batches import Batch, Batches
 from advkit.data._images import Images
-from advkit.errors import InputError
+from advkit.errors import InputError, UsageError
 from advkit.labels import Context
 from advkit.losses import cross_entropy
 from advkit.objectives import Given
@@ -185,6 +185,10 @@ def test_data_whose_files_are_not_there_say_so_in_a_line(part, split, tmp_path):
 @parts("models")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_model_gives_logits_and_a_gradient_to_its_input(part, channels):
+    if channels not in part.constants.get("CHANNELS", (1, 3)):
+        with pytest.raises(UsageError, match=f"{part.name} takes .* 3 channels, not {channels}"):
+            small(part.name, channels)
+        return
     net, x = small(part.name, channels), images(channels, 32)[:2].requires_grad_()
     logits = net(x)
     assert logits.shape == (2, CLASSES)

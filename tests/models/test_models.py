@@ -13,11 +13,19 @@ from torch.nn import functional as F
 from advkit import models
 from advkit.artifacts import checkpoint
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.models._blocks import conv1x1
 
 RGB = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 GREY = ((0.3,), (0.4,))
 TINY = {"small-cnn": {"width": 4}, "resnet8": {"width": 4}, "resnet18": {"width": 4},
-        "preact-resnet18": {"width": 4}, "wrn-10-1": {}}  # fmt: skip
+        "preact-resnet18": {"width": 4}, "wrn-10-1": {},
+        "preact-resnet18 deepmind": {"width": 4, "form": "deepmind"},
+        "wrn-10-1 deepmind": {"form": "deepmind"}}  # fmt: skip
+"""Name, with what tells it from others of that name → options that make it small."""
+
+
+def tiny(which: str, **options) -> nn.Module:
+    return build(which.split()[0], **TINY[which], **options)
 
 
 def build(arch: str, classes: int = 10, seed: int = 0, **options) -> nn.Module:
@@ -76,7 +84,7 @@ def test_key_names_are_robustbenchs(arch):
 
 @pytest.mark.parametrize("arch", TINY)
 def test_mean_and_deviation_are_buffers(arch):
-    net = build(arch, **TINY[arch])
+    net = tiny(arch)
     assert net.state_dict()["mean"].flatten().tolist() == pytest.approx(RGB[0])
     assert net.state_dict()["std"].flatten().tolist() == pytest.approx(RGB[1])
     assert not {"mean", "std"} & {name for name, _ in net.named_parameters()}
@@ -85,12 +93,48 @@ def test_mean_and_deviation_are_buffers(arch):
 @pytest.mark.parametrize("arch", TINY)
 def test_normalisation_happens_inside(arch):
     """A net without normalisation says of normalised pixels what the net says of pixels."""
-    net, plain, x = build(arch, **TINY[arch]).eval(), build(arch, **TINY[arch]).eval(), pictures()
+    net, plain, x = tiny(arch).eval(), tiny(arch).eval(), pictures()
     plain.mean.zero_()
     plain.std.fill_(1)
     mean, std = (np.asarray(each, np.float32).reshape(3, 1, 1) for each in RGB)
     by_hand = torch.from_numpy((x.numpy() - mean) / std)
     torch.testing.assert_close(net(x), plain(by_hand), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", TINY)
+def test_mean_zero_and_deviation_one_are_no_normalisation(arch, monkeypatch):
+    """Bit for bit, so that what was trained on plain pixels stays what it is."""
+    net, x = tiny(arch).eval(), pictures().requires_grad_()
+    net.mean.zero_()
+    net.std.fill_(1)
+    normalised = net(x)
+    (gradient,) = torch.autograd.grad(normalised.sum(), x)
+    monkeypatch.setattr(net, "normalise", lambda pixels: pixels)
+    assert torch.equal(net(x), normalised)
+    assert torch.equal(torch.autograd.grad(net(x).sum(), x)[0], gradient)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("arch", TINY)
+def test_every_parameter_gets_a_gradient(arch, size):
+    net = tiny(arch).train()
+    logits = net(pictures(size))
+    assert logits.shape == (2, 10)
+    assert bool(logits.isfinite().all())
+    F.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    assert not [name for name, each in net.named_parameters() if not each.grad.abs().max() > 0]
+
+
+@pytest.mark.parametrize("inputs", [3, 4, 7, 8, 16])
+def test_gradients_of_strided_shortcuts_are_those_in_double_precision(inputs):
+    """oneDNN's strided 1×1 kernel crashes here, where inputs are few and channels come last."""
+    layer = conv1x1(inputs, 2 * inputs, 2).to(memory_format=torch.channels_last)
+    x = torch.rand(16, inputs, 32, 31, generator=torch.Generator().manual_seed(0))
+    (found,) = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    plain = layer.weight.detach().double().requires_grad_()
+    out = F.conv2d(x.double(), plain, stride=2)
+    (expected,) = torch.autograd.grad(out.square().sum(), plain)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_resnet18_computes_what_torchvisions_does():
@@ -164,7 +208,7 @@ def test_preactivation_nets_compute_the_papers_blocks(arch, options, formula):
 
 @pytest.mark.parametrize("arch", TINY)
 def test_the_activation_can_be_silu_throughout(arch, monkeypatch):
-    net, silu = (build(arch, activation=name, **TINY[arch]).eval() for name in ("relu", "silu"))
+    net, silu = (tiny(arch, activation=name).eval() for name in ("relu", "silu"))
     assert net.state_dict().keys() == silu.state_dict().keys()
     assert not torch.allclose(net(pictures()), silu(pictures()))
     monkeypatch.setattr(F, "relu", lambda *_: pytest.fail("relu was called"))
@@ -237,6 +281,20 @@ def test_a_net_comes_back_from_its_checkpoint(saved):
     assert torch.equal(found(pictures(8)), net.eval()(pictures(8)))
     assert found.mean.flatten().tolist() == net.mean.flatten().tolist()
     assert info["model"]["arch"] == "small-cnn"
+
+
+@pytest.mark.parametrize("which", TINY)
+def test_every_architecture_comes_back_with_its_options(which, tmp_path):
+    arch = which.split()[0]
+    net = models.build(
+        arch, 3, channels=3, statistics=RGB, seed=5, activation="silu", **TINY[which]
+    )
+    with torch.no_grad():
+        net.train()(pictures())  # moves the statistics of batch normalisation
+    description = describe(arch, activation="silu", **TINY[which])
+    checkpoint.write(tmp_path / "x", net.state_dict(), description)
+    found, _ = models.load(tmp_path / "x")
+    assert torch.equal(found(pictures()), net.eval()(pictures()))
 
 
 @pytest.mark.parametrize(
