@@ -20,7 +20,8 @@ FLOORS: tuple[set[str], ...] = (
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
-    {"method", "config", "train", "evaluate", "attack_plan", "selection", "training_state",
+    {"method", "config", "train", "evaluate", "attack_plan", "attack_settings",
+     "audit", "partial", "verdicts", "selection", "training_state",
      "run_folder", "analyses", "softlabels",
      "soft_source", "settings", "search", "distributed"},
     {"cli", "__main__"},
@@ -86,7 +87,7 @@ def test_no_file_imports_upwards_or_sideways(place):
         ("models/wrn", "from advkit.data import load", False),
         ("train", "from advkit.cli import app", False),
         ("data/idx", "from advkit.data._images import Images\nfrom ._split import first", True),
-        ("train", "from advkit.evaluate import accuracies\nfrom advkit import data", True),
+        ("train", "from advkit.selection import accuracies\nfrom advkit import data", True),
         ("losses", "from advkit import errors, __version__\nimport torch.train", True),
     ],
 )
