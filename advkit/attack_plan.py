@@ -1,82 +1,22 @@
-"""What an evaluation does: its settings, and the passes over the examples that they mean."""
+"""The passes over the examples that an evaluation means, and who needs what for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from advkit import registry, seeding
-from advkit.errors import UsageError
-from advkit.threat import Threat, parse_eps
+from advkit.attack_settings import AUTOATTACK, SUITES, AttackSettings
+from advkit.errors import MismatchError, UsageError
 
 FILL_STEPS = 20
-AUTOATTACK = "autoattack"
 
-
-@dataclass(frozen=True)
-class AttackSettings:
-    """What an evaluation is: the attack, its threat, and on what.
-
-    `attack` is `autoattack` or a part's name; `options` are the part's own; `eps` is text, so
-    that 8/255 stays exact.
-    """
-
-    attack: str
-    norm: str
-    eps: str
-    data: str
-    seed: int = 0
-    batch_size: int = 250
-    version: str = "standard"
-    limit: int | None = None
-    save_images: bool = False
-    options: Mapping[str, Any] | None = None
-
-    @property
-    def threat(self) -> Threat:
-        """The norm ball.
-
-        Raises:
-            UsageError: ε or norm make no sense.
-        """
-        return Threat(self.norm, parse_eps(self.eps, self.norm))
-
-    def described(self) -> dict[str, Any]:
-        """The configuration as the artifact carries it: without paths."""
-        common = {
-            "attack": self.attack,
-            "data": registry.split_path(self.data)[0],
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "limit": self.limit,
-        }
-        if self.attack == "none":
-            return common
-        common |= {"norm": self.norm, "eps": self.eps, "save_images": self.save_images}
-        if self.attack == AUTOATTACK:
-            return {**common, "version": self.version}
-        return {**common, **(self.options or {})}
-
-    @property
-    def file_stem(self) -> str:
-        """What the output is called behind the checkpoint's name: attack and what is unusual."""
-        words = [self.attack]
-        if self.attack == AUTOATTACK and self.version != "standard":
-            words.append(self.version)
-        if self.attack != "none":
-            words += [self.norm, self.eps.replace("/", "-")]
-        if self.limit:
-            words.append(f"n{self.limit}")
-        if self.seed:
-            words.append(f"s{self.seed}")
-        if self.attack != AUTOATTACK:
-            defaults = part_options(self.attack, {})
-            changed = {k: v for k, v in (self.options or {}).items() if v != defaults[k]}
-            words += [f"{key}-{value}".replace("/", "-") for key, value in changed.items()]
-        return "-".join(words)
+Run = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,69 +28,171 @@ class Pass:
     """
 
     name: str
-    run: Callable[[Tensor, Tensor, int], Tensor]
+    run: Run
     judges: bool
     everyone: bool
 
 
+@dataclass(frozen=True)
+class Surrogate:
+    """The net whose gradients a transfer attack follows, and its checkpoint's description."""
+
+    model: nn.Module
+    info: Mapping[str, Any]
+
+
+def needs_surrogate(attack: str) -> bool:
+    """Whether an attack follows the gradients of another net.
+
+    Raises:
+        UsageError: no such attack.
+    """
+    if attack in SUITES:
+        return False
+    return "surrogate" in registry.part("attacks", attack).constants.get("NEEDS", ())
+
+
+def require_surrogate(
+    settings: AttackSettings, info: Mapping[str, Any], surrogate: Surrogate | None
+) -> None:
+    """Check that a surrogate is there where one is needed, and can stand in for the model.
+
+    Raises:
+        UsageError: there is one and none is needed, or the other way round.
+        MismatchError: other classes, another input shape, or not the one the settings name.
+    """
+    if needs_surrogate(settings.attack) != (surrogate is not None):
+        raise UsageError(
+            f"--attack {settings.attack} needs --surrogate CHECKPOINT"
+            if surrogate is None
+            else f"--surrogate has no meaning for --attack {settings.attack}"
+        )
+    if surrogate is None:
+        return
+    if surrogate.info["digest"] != settings.surrogate:
+        raise MismatchError("the surrogate is not the one that was named: did its file change?")
+    for what, mine, its in (
+        ("classes", info["data"]["classes"], surrogate.info["data"]["classes"]),
+        ("input shape", info["model"]["input_shape"], surrogate.info["model"]["input_shape"]),
+    ):
+        if list(mine) != list(its):
+            raise MismatchError(f"the surrogate's {what} differ from the model's: {its}, {mine}")
+
+
 def attack_names(settings: AttackSettings, classes: int) -> list[str]:
-    """Return the attacks that judge, in their order."""
+    """Return the attacks that judge, in their order.
+
+    Raises:
+        UsageError: the attack's loss needs more classes.
+    """
     if settings.attack == "none":
         return []
-    if settings.attack != AUTOATTACK:
+    if settings.attack not in SUITES and not _like_autoattack(settings.attack):
         return [settings.attack]
     from advkit.attacks import _autoattack
 
-    return list(_autoattack.attacks(settings.version, classes))
+    if settings.attack not in SUITES:
+        _autoattack.require_classes(settings.attack, classes)
+        return [settings.attack]
+    names = _autoattack.attacks(settings.version, classes)
+    return [name for name in names if settings.attack == AUTOATTACK or name in _autoattack.FAST]
 
 
-def passes(model: nn.Module, settings: AttackSettings, classes: int) -> list[Pass]:
-    """Return the passes of an evaluation, in their order."""
+def implementation(settings: AttackSettings, classes: int) -> dict[str, Any]:
+    """Return what the description says of the package behind an attack, if there is one."""
+    if settings.attack not in SUITES and not _like_autoattack(settings.attack):
+        return {}
+    from advkit.attacks import _autoattack
+
+    found: dict[str, Any] = {"implementation": _autoattack.package()}
+    if settings.attack in SUITES:
+        targets = _autoattack.target_classes(settings.version, settings.norm, classes)
+        found["target_classes"] = targets["apgd-t"]
+        if targets["fab-t"] != targets["apgd-t"]:
+            found["fab_target_classes"] = targets["fab-t"]
+    elif "targets" in (settings.options or {}):
+        found["target_classes"] = min((settings.options or {})["targets"], classes - 1)
+    return found
+
+
+def passes(
+    model: nn.Module,
+    settings: AttackSettings,
+    classes: int,
+    surrogate: Surrogate | None = None,
+) -> list[Pass]:
+    """Return the passes of an evaluation, in their order.
+
+    AutoAttack and its single attacks give clean images where they fail. A last pass gives those
+    examples, and those that were wrong when clean, their logits under attack: the attack's own
+    iterates of highest loss where it can return them (`highest`), else those of PGD-20.
+    """
     names = attack_names(settings, classes)
-    if settings.attack == AUTOATTACK:
+    if settings.attack in SUITES:
         from advkit.attacks import _autoattack
 
         judge = _autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
 
-        def runner(name: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+        def runner(name: str) -> Run:
             return lambda x, y, _: judge.attack(name, x, y)
 
-        fill = _part_runner(model, "pgd", settings, {"steps": FILL_STEPS})
-        judges = [Pass(name, runner(name), True, False) for name in names]
-        return [*judges, Pass("pgd for the rest", fill, False, True)]
-    return [
-        Pass(name, _part_runner(model, name, settings, settings.options or {}), True, True)
-        for name in names
-    ]
+        return [*(Pass(name, runner(name), True, False) for name in names), _pgd(model, settings)]
+    if not names:
+        return []
+    (name,) = names
+    options = {**(settings.options or {})}
+    if surrogate is not None:
+        options["surrogate"] = surrogate.model
+    module = registry.load("attacks", name)
+    run = _runner(model, name, module.attack, settings, options)
+    if not _like_autoattack(name):
+        return [Pass(name, run, True, True)]
+    return [Pass(name, run, True, False), _rest(model, name, module, settings, options)]
 
 
-def _part_runner(
-    model: nn.Module, name: str, settings: AttackSettings, options: Mapping[str, Any]
-) -> Callable[[Tensor, Tensor, int], Tensor]:
-    attack = registry.load("attacks", name).attack
+def _like_autoattack(name: str) -> bool:
+    """Whether a part runs as AutoAttack does.
+
+    It sees right examples only, starts every batch from the evaluation's own seed, and returns
+    clean images where it fails.
+    """
+    return bool(registry.part("attacks", name).constants.get("LIKE_AUTOATTACK", False))
+
+
+def _rest(
+    model: nn.Module,
+    name: str,
+    module: ModuleType,
+    settings: AttackSettings,
+    options: Mapping[str, Any],
+) -> Pass:
+    highest = getattr(module, "highest", None)
+    if highest is None:
+        return _pgd(model, settings)
+    run = _runner(model, name, highest, settings, options)
+    return Pass(f"{name} for the rest", run, False, True)
+
+
+def _pgd(model: nn.Module, settings: AttackSettings) -> Pass:
+    attack = registry.load("attacks", "pgd").attack
+    run = _runner(model, "pgd", attack, settings, {"steps": FILL_STEPS})
+    return Pass(f"pgd-{FILL_STEPS} for the rest", run, False, True)
+
+
+def _runner(
+    model: nn.Module,
+    name: str,
+    attack: Callable[..., Tensor],
+    settings: AttackSettings,
+    options: Mapping[str, Any],
+) -> Run:
+    same = _like_autoattack(name)
 
     def run(x: Tensor, y: Tensor, batch: int) -> Tensor:
-        generator = seeding.generator(settings.seed, "evaluation", name, batch)
-        found: Tensor = attack(model, x, y, settings.threat, generator=generator, **options)
-        return found
+        if same:
+            generator = torch.Generator().manual_seed(settings.seed)
+        else:
+            generator = seeding.generator(settings.seed, "evaluation", name, batch)
+        return attack(model, x, y, settings.threat, generator=generator, **options)
 
     return run
-
-
-def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of an attack with its defaults filled in.
-
-    Raises:
-        UsageError: unknown attack, or an option that it does not have.
-    """
-    part = registry.part("attacks", name)
-    options = {option.name: option.default for option in part.options}
-    for key, value in given.items():
-        if value is None:
-            continue
-        if key not in options:
-            raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
-        option = next(each for each in part.options if each.name == key)
-        option.check(value)
-        options[key] = value
-    return options

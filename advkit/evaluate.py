@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from advkit import modes, registry
-from advkit.artifacts import checkpoint, provenance
+from advkit import attack_plan, modes, partial, registry
+from advkit.artifacts import provenance
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
-from advkit.attack_plan import AUTOATTACK, FILL_STEPS, AttackSettings, Pass, attack_names, passes
-from advkit.attacks import pgd
-from advkit.data._images import Images, pixels
+from advkit.attack_plan import Pass, Surrogate
+from advkit.attack_settings import AUTOATTACK, SUITES, AttackSettings
+from advkit.audit import audited, fitted
+from advkit.data._images import ImageSet, pixels
 from advkit.data._split import first
-from advkit.errors import AdvkitError, InputError, MismatchError, NumericalError
+from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.losses import cross_entropy
+from advkit.partial import Partial
 from advkit.reporting import Reporter
-from advkit.stats import wilson
-from advkit.threat import SLACK, Threat, parse_eps
 
 SQUARE_ALARM = 0.002
 """Share of examples that Square may break alone before upstream's check calls it suspicious."""
@@ -38,13 +37,16 @@ class Evaluation:
         self,
         model: nn.Module,
         info: Mapping[str, Any],
-        images: Images,
+        images: ImageSet,
         settings: AttackSettings,
         *,
         environment: Mapping[str, Any],
         reporter: Reporter | None = None,
+        surrogate: Surrogate | None = None,
     ) -> None:
+        attack_plan.require_surrogate(settings, info, surrogate)
         self.model, self.info, self.settings = model, info, settings
+        self.surrogate = surrogate
         self.images = images
         self.environment = environment
         self.reporter = reporter or Reporter()
@@ -59,6 +61,7 @@ class Evaluation:
         labels = images.labels[self.positions]
         self.labels = labels if self.known else torch.full_like(labels, -1)
         self.classes = len(info["data"]["classes"])
+        self.attacks = attack_plan.attack_names(settings, self.classes)
         self.clean = torch.zeros(len(labels), self.classes)
         self.adversarial = torch.zeros(len(labels), self.classes)
         self.norm = torch.zeros(len(labels))
@@ -85,11 +88,11 @@ class Evaluation:
         )
         return True
 
-    def run(self, partial: Path | None = None) -> Logits:
+    def run(self, path: Path | None = None) -> Logits:
         """Do what is not done yet and return the whole.
 
         Args:
-            partial: where finished batches are kept until the end, to go on from.
+            path: where finished batches are kept until the end, to go on from.
 
         Raises:
             NumericalError: the model gives NaN or infinite logits.
@@ -99,13 +102,12 @@ class Evaluation:
             self._clean_pass()
             if self.settings.attack != "none":
                 self._count_flat()
-            plan = passes(self.model, self.settings, self.classes)
-            if partial is not None:
-                self._restore(partial)
+            plan = attack_plan.passes(self.model, self.settings, self.classes, self.surrogate)
+            kept = None if path is None else self._restored(path)
             for number, each in enumerate(plan):
                 if number >= self.done[0]:
-                    self._attack_pass(number, each, partial)
-        self._note_disagreement()
+                    self._attack_pass(number, each, kept)
+        self._note_disagreement(plan)
         return self._logits()
 
     def _x(self, rows: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ class Evaluation:
             )
         return logits.float().cpu()
 
-    def _attack_pass(self, number: int, each: Pass, partial: Path | None) -> None:
+    def _attack_pass(self, number: int, each: Pass, kept: Partial | None) -> None:
         chunks = self._chunks(self._visited(number, each))
         batch = self.done[1] if number == self.done[0] else 0
         total = sum(len(rows) for rows in chunks)
@@ -168,10 +170,10 @@ class Evaluation:
         self.reporter.begin(each.name, total, behind)
         for place in range(batch, len(chunks)):
             rows = chunks[place]
-            self._attack_batch(number, each, rows, place)
+            changed = self._attack_batch(number, each, rows, place)
             self.done = (number, place + 1)
-            if partial is not None:
-                self._save(partial)
+            if kept is not None:
+                kept.save(self._books(), self.done, self._patch(changed))
             robust = int((self.broken_by == ROBUST).sum())
             self.reporter.advance(len(rows), robust=f"{robust}/{len(self.labels)}")
         self.reporter.end()
@@ -187,7 +189,8 @@ class Evaluation:
             standing = self.broken_by < 0
         return standing.nonzero().flatten()
 
-    def _attack_batch(self, number: int, each: Pass, rows: Tensor, place: int) -> None:
+    def _attack_batch(self, number: int, each: Pass, rows: Tensor, place: int) -> Tensor:
+        """Attack one batch, judge it, and return the rows that have new logits."""
         x, y = self._x(rows), self.labels[rows].to(self.device)
         x_adv = each.run(x, y, place)
         norm = audited(x_adv, x, self.settings.threat, each.name)
@@ -201,20 +204,21 @@ class Evaluation:
         self.norm[rows[kept]] = norm.float().cpu()[kept]
         if self.saved is not None:
             self.saved[rows[kept]] = x_adv.to(self.saved.device)[kept]
+        return rows[kept]
 
-    def _note_disagreement(self) -> None:
-        """Tell of examples that AutoAttack left standing and the last PGD pass did not."""
+    def _note_disagreement(self, plan: Sequence[Pass]) -> None:
+        """Tell of examples that the attack left standing and the pass for the rest did not."""
         standing = self.broken_by == ROBUST
         fell = int((standing & (self.adversarial.argmax(1) != self.labels)).sum())
-        if fell and self.settings.attack == AUTOATTACK:
+        if fell and plan and not plan[-1].judges:
+            name = SUITES.get(self.settings.attack, self.settings.attack)
             self.reporter.note(
-                f"PGD-{FILL_STEPS} broke {fell} of {int(standing.sum())} examples that AutoAttack "
-                "left standing; verdicts and accuracies stay AutoAttack's, but analyses of the "
-                "logits see them as broken"
+                f"the last pass ({plan[-1].name}) broke {fell} of {int(standing.sum())} examples "
+                f"that {name} left standing; verdicts and accuracies do not count it; analyses of "
+                "the logits do"
             )
-        names = attack_names(self.settings, self.classes)
-        if "square" in names and self.settings.attack == AUTOATTACK:
-            by_square = int((self.broken_by == names.index("square")).sum())
+        if "square" in self.attacks and self.settings.attack == AUTOATTACK:
+            by_square = int((self.broken_by == self.attacks.index("square")).sum())
             if by_square > SQUARE_ALARM * len(self.labels):
                 self.reporter.warn(
                     f"Square broke {by_square} examples that white-box attacks left standing: "
@@ -224,29 +228,23 @@ class Evaluation:
     def _logits(self) -> Logits:
         settings = self.settings
         attacked = settings.attack != "none"
-        names = attack_names(settings, self.classes)
         source = provenance.data_parent(
             registry.split_path(settings.data)[0], self.images.split, self.images.fingerprint
         )
-        more: dict[str, Any] = {}
-        if settings.attack == AUTOATTACK:
-            from advkit.attacks import _autoattack
-
-            more["implementation"] = _autoattack.package()
-            more["target_classes"] = min(_autoattack.TARGETS, self.classes - 1)
+        others = [] if self.surrogate is None else [provenance.parent(self.surrogate.info)]
         info = provenance.describe(
             "logits",
             config=settings.described(),
             seed=settings.seed,
-            parents=[provenance.parent(self.info), source],
+            parents=[provenance.parent(self.info), *others, source],
             environment=self.environment,
-            attacks=names,
+            attacks=self.attacks,
             method=self.info["method"],
             arch=self.info["arch"],
             role=self.info["role"],
             zero_gradient=self.flat / len(self.labels) if attacked else None,
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
-            **more,
+            **attack_plan.implementation(settings, self.classes),
         )
         return Logits(
             index=self.positions,
@@ -259,141 +257,39 @@ class Evaluation:
             info=info,
         )
 
-    def _save(self, partial: Path) -> None:
-        tensors = {"adversarial": self.adversarial, "norm": self.norm, "broken_by": self.broken_by}
-        if self.saved is not None:
-            tensors["images"] = self.saved
-        checkpoint.write(partial, tensors, {**self._identity(), "done": list(self.done)})
+    def _books(self) -> dict[str, Tensor]:
+        return {
+            "adversarial": self.adversarial,
+            "norm": self.norm,
+            "broken_by": self.broken_by,
+        }
+
+    def _patch(self, rows: Tensor) -> partial.Patch | None:
+        return None if self.saved is None else (rows, self.saved[rows])
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "schema": provenance.SCHEMA,
-            "kind": "partial",
             "config": self.settings.described(),
             "checkpoint": self.info["digest"],
             "data": self.images.fingerprint,
             "environment": dict(self.environment),
         }
 
-    def _restore(self, partial: Path) -> None:
-        if not partial.exists():
-            return
+    def _restored(self, path: Path) -> Partial:
+        """Take over the batches that an earlier run of the same evaluation finished."""
+        kept = Partial(path, self._identity())
         try:
-            tensors, info = checkpoint.read(partial, "partial")
+            found = kept.load()
         except (InputError, MismatchError) as error:
             self.reporter.note(f"{error}: started anew")
-            return
-        if any(info.get(key) != value for key, value in self._identity().items()):
-            self.reporter.note(f"{partial}: of another evaluation, started anew")
-            return
-        self.adversarial, self.norm = tensors["adversarial"], tensors["norm"]
-        self.broken_by = tensors["broken_by"]
-        if self.saved is not None:
-            self.saved = tensors["images"].to(self.device)
-        self.done = (info["done"][0], info["done"][1])
-        self.reporter.note("going on from the batches that an earlier run finished")
-
-
-def audited(x_adv: Tensor, x: Tensor, threat: Threat, name: str) -> Tensor:
-    """Check that adversarial images are legal; return ‖x′ − x‖ per example, (B,).
-
-    Raises:
-        AdvkitError: outside the ball or the box by more than rounding, or not finite.
-    """
-    norm = threat.distance(x_adv, x)
-    slack = SLACK if threat.norm == "linf" else 1e-5 * max(threat.eps, 1)
-    low, high = x_adv.amin(), x_adv.amax()
-    legal = (norm <= threat.eps + slack).all() & (low >= -SLACK) & (high <= 1 + SLACK)
-    if not bool(legal):  # comparisons with NaN are false, so NaN is illegal too
-        raise AdvkitError(
-            f"{name} left the threat model: norm {float(norm.max()):g} of {threat.eps:g}, "
-            f"pixels {float(low):g} to {float(high):g}"
-        )
-    return norm
-
-
-def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Resize and convert images (B, C, H, W) to a model's input shape (channels, H, W)."""
-    channels, height, width = shape
-    if x.shape[1] != channels:
-        grey = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
-        x = grey.expand(-1, channels, -1, -1)
-    if x.shape[2:] != (height, width):
-        x = F.interpolate(x, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
-    return x.contiguous()
-
-
-def accuracies(
-    model: nn.Module,
-    images: Images,
-    positions: Tensor,
-    threat: Threat | None,
-    *,
-    steps: int,
-    generator: Generator,
-) -> tuple[int, int]:
-    """Count correct answers of one batch, clean and under PGD's worst iterate.
-
-    Args:
-        model: in any mode; evaluated in eval mode.
-        images: the data set.
-        positions: (B,) which of its examples.
-        threat: None leaves the attack out.
-        steps: PGD steps of size ε/4.
-        generator: of the random start.
-    """
-    device = next(model.parameters()).device
-    x = pixels(images.batch(positions), device)
-    y = images.labels[positions].to(device)
-    with modes.evaluating(model), torch.no_grad():
-        right = model(x).argmax(1) == y
-        if threat is None:
-            return int(right.sum()), 0
-        x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
-        return int(right.sum()), int((right & (model(x_adv).argmax(1) == y)).sum())
-
-
-def accuracy_after(logits: Logits) -> dict[str, float]:
-    """Return the robust accuracy left after each attack, in order."""
-    if logits.broken_by is None:
-        return {}
-    left = {}
-    for number, name in enumerate(logits.attacks):
-        standing = (logits.broken_by == ROBUST) | (logits.broken_by > number)
-        left[name] = float(standing.double().mean())
-    return left
-
-
-def figures(logits: Logits) -> dict[str, Any]:
-    """Return the accuracies of a logits file with their 95 % Wilson intervals, for its record.
-
-    `accuracy_after` is the robust accuracy left after each attack. Without labels (out of
-    distribution) accuracies are None; without an attack the robust ones are.
-    """
-    config, n = logits.info["config"], len(logits.labels)
-    found: dict[str, Any] = {"attack": config["attack"], "n": n}
-    found |= {"clean_accuracy": None, "clean_ci95": None}
-    found |= {"robust_accuracy": None, "ci95": None}
-    if "eps" in config:
-        threat = parse_eps(config["eps"], config["norm"])
-        found |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
-    if bool((logits.labels >= 0).all()):
-        clean = int((logits.clean.argmax(1) == logits.labels).sum())
-        found |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}
-    if logits.broken_by is not None:
-        robust = int((logits.broken_by == ROBUST).sum())
-        found |= {"robust_accuracy": robust / n, "ci95": list(wilson(robust, n))}
-        found["accuracy_after"] = accuracy_after(logits)
-        found["zero_gradient"] = logits.info.get("zero_gradient")
-    return found
-
-
-def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:
-    """Check weights before an evaluation.
-
-    Raises:
-        NumericalError: naming the first tensor with NaN or infinity.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise NumericalError(f"{where}: {name} holds NaN or infinity")
+            partial.remove(path)
+            return kept
+        if found is not None:
+            books, self.done, patches = found
+            self.adversarial, self.norm = books["adversarial"], books["norm"]
+            self.broken_by = books["broken_by"]
+            for rows, images in patches:
+                if self.saved is not None:
+                    self.saved[rows] = images.to(self.device)
+            self.reporter.note("going on from the batches that an earlier run finished")
+        return kept

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Generator, Tensor, nn
 
-from advkit import seeding
-from advkit.data._images import ImageSet
-from advkit.evaluate import accuracies
+from advkit import modes, seeding
+from advkit.attacks import pgd
+from advkit.data._images import ImageSet, pixels
 from advkit.threat import Threat
 
 STEPS = 10
@@ -57,3 +58,33 @@ def better(figures: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
     """Whether a model beats the best so far; of equals the earlier stays."""
     key = "robust_accuracy" if "robust_accuracy" in figures else "clean_accuracy"
     return best is None or figures[key] > best[key]
+
+
+def accuracies(
+    model: nn.Module,
+    images: ImageSet,
+    positions: Tensor,
+    threat: Threat | None,
+    *,
+    steps: int,
+    generator: Generator,
+) -> tuple[int, int]:
+    """Count correct answers of one batch, clean and under PGD's worst iterate.
+
+    Args:
+        model: in any mode; evaluated in eval mode.
+        images: the data set.
+        positions: (B,) which of its examples.
+        threat: None leaves the attack out.
+        steps: PGD steps of size ε/4.
+        generator: of the random start.
+    """
+    device = next(model.parameters()).device
+    x = pixels(images.batch(positions), device)
+    y = images.labels[positions].to(device)
+    with modes.evaluating(model), torch.no_grad():
+        right = model(x).argmax(1) == y
+        if threat is None:
+            return int(right.sum()), 0
+        x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
+        return int(right.sum()), int((right & (model(x_adv).argmax(1) == y)).sum())

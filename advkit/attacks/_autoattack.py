@@ -1,11 +1,11 @@
-"""AutoAttack by its authors' own code, kept away from the rest of the process.
+"""AutoAttack and its single attacks by their authors' own code, kept away from everything else.
 
 The package `pyautoattack` re-seeds the global generator, takes a net in any mode, asks for
 nine target classes whatever there are, and never says which attack broke what. Here each of
 its attacks runs alone on one batch; the caller keeps the books.
 
 Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
-diverse parameter-free attacks", ICML 2020.
+diverse parameter-free attacks", ICML 2020; for l1 "Mind the box", ICML 2021.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib.metadata import version as installed
+from typing import Any
 
 import torch
 from pyautoattack import AutoAttack
-from torch import Tensor, nn
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import Generator, Tensor, nn
 
 from advkit import modes
-from advkit.errors import unknown
+from advkit.errors import UsageError, unknown
 from advkit.threat import Threat
 
 VERSIONS = {
@@ -27,10 +31,15 @@ VERSIONS = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
-TARGETS = 9
+FAST = ("apgd-ce", "apgd-t")
+TARGETS, TARGETS_L1 = 9, 5
 CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
-NORM = {"linf": "Linf", "l2": "L2"}
+NORM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+STAGES_L1 = 3
+"""In l1 APGD takes 0.3, 0.3 and 0.4 of its steps at 3ε, 2ε and ε."""
 IMPLEMENTATION = "pyautoattack"
+
+Perturb = Callable[[Tensor, Tensor], Tensor]
 
 
 def attacks(version: str, classes: int) -> tuple[str, ...]:
@@ -46,32 +55,166 @@ def attacks(version: str, classes: int) -> tuple[str, ...]:
     return tuple(name for name in VERSIONS[version] if classes >= CLASSES_NEEDED.get(name, 2))
 
 
+def require_classes(attack: str, classes: int) -> None:
+    """Check that an attack's loss is defined for C classes.
+
+    Raises:
+        UsageError: it is not.
+    """
+    least = CLASSES_NEEDED.get(attack, 2)
+    if classes < least:
+        raise UsageError(f"{attack} needs at least {least} classes, the model has {classes}")
+
+
+def target_classes(version: str, norm: str, classes: int) -> dict[str, int]:
+    """Return how many classes each targeted attack of a version aims at, clamped to C − 1."""
+    l1 = version == "standard" and norm == "l1"
+    counts = {"apgd-t": TARGETS_L1 if l1 else TARGETS, "fab-t": TARGETS}
+    return {name: min(count, classes - 1) for name, count in counts.items()}
+
+
 def package() -> str:
     """Return the implementation and its version, for the record."""
     return f"{IMPLEMENTATION} {installed(IMPLEMENTATION)}"
 
 
+def safely(model: nn.Module, perturb: Perturb, x: Tensor, y: Tensor) -> Tensor:
+    """Run the package on one batch; images, model and global generators stay as they were.
+
+    The model answers in eval mode and without parameter gradients meanwhile.
+
+    Args:
+        model: logits from pixels.
+        perturb: (x, y) → (B, C, H, W).
+        x: (B, C, H, W) in [0, 1].
+        y: (B,) int64.
+    """
+    _silence()
+    devices = [x.device] if x.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        modes.frozen(model),
+        modes.evaluating(model),
+        torch.no_grad(),
+    ):
+        return perturb(x.clone(), y.clone()).detach()
+
+
+def apgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    generator: Generator,
+    *,
+    loss: str,
+    steps: int,
+    restarts: int,
+    highest: bool = False,
+) -> Tensor:
+    """Run untargeted APGD.
+
+    Args:
+        model: logits from pixels.
+        x: (B, C, H, W) in [0, 1].
+        y: (B,) int64.
+        threat: norm ball and pixel box.
+        generator: its initial seed is upstream's, so each call draws the same noise.
+        loss: ce or dlr.
+        steps: of each restart.
+        restarts: random starts.
+        highest: return each example's iterate of highest loss, of all examples, instead of
+            misclassified images where it succeeded and clean ones elsewhere.
+    """
+    if loss == "dlr":
+        require_classes("apgd-dlr", _classes(model, x, y))
+    settings = _apgd_settings(x, threat, generator, steps, restarts)
+    attack = APGDAttack(model, loss=loss, **settings)
+
+    def perturb(x: Tensor, y: Tensor) -> Tensor:
+        if highest:  # upstream seeds only its other branch
+            torch.manual_seed(settings["seed"])
+        found: Tensor = attack.perturb(x, y, best_loss=highest)
+        return found
+
+    return safely(model, perturb, x, y)
+
+
+def apgd_targeted(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    generator: Generator,
+    *,
+    steps: int,
+    restarts: int,
+    targets: int,
+) -> Tensor:
+    """Run APGD on the targeted DLR loss, a class at a time; see `apgd`."""
+    classes = _classes(model, x, y)
+    require_classes("apgd-t", classes)
+    settings = _apgd_settings(x, threat, generator, steps, restarts)
+    count = min(targets, classes - 1)
+    return safely(
+        model, APGDAttack_targeted(model, n_target_classes=count, **settings).perturb, x, y
+    )
+
+
+def fab_targeted(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    generator: Generator,
+    *,
+    steps: int,
+    restarts: int,
+    targets: int,
+) -> Tensor:
+    """Run targeted FAB; see `apgd`."""
+    count = min(targets, _classes(model, x, y) - 1)
+    attack = FABAttack_PT(
+        model, n_iter=steps, targeted=True, n_target_classes=count,
+        **_settings(x, threat, generator, restarts),
+    )  # fmt: skip
+    return safely(model, attack.perturb, x, y)
+
+
+def square(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    generator: Generator,
+    *,
+    queries: int,
+    restarts: int,
+) -> Tensor:
+    """Run Square with AutoAttack's schedule, which is not rescaled to the queries; see `apgd`."""
+    attack = SquareAttack(
+        model, p_init=0.8, n_queries=queries, resc_schedule=False,
+        **_settings(x, threat, generator, restarts),
+    )  # fmt: skip
+    return safely(model, attack.perturb, x, y)
+
+
 class Judge:
     """The attacks of one AutoAttack version on one model.
 
-    `model` must give logits and stays in eval mode and without parameter gradients during an
-    attack. Each attack starts from `seed` for each batch, as upstream does, so that verdicts
-    equal upstream's for the same batches.
+    `model` must give logits. Each attack starts from `seed` for each batch, as upstream does,
+    so that verdicts equal upstream's for the same batches.
     """
 
     def __init__(
         self, model: nn.Module, threat: Threat, version: str, classes: int, seed: int
     ) -> None:
-        # Upstream warns through a logger of its own; the evaluation has its own warnings.
-        logger = logging.getLogger("auto-attack")
-        logger.propagate = False
-        logger.handlers = [logging.NullHandler()]
+        _silence()
         self.model = model
         self.seed = seed
         device = next(model.parameters()).device
-        self.devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=self.devices):
-            suite = AutoAttack(
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            self.suite = AutoAttack(
                 model,
                 norm=NORM[threat.norm],
                 eps=threat.eps,
@@ -79,10 +222,9 @@ class Judge:
                 version=version,
                 device=device,
             )
-        targets = min(TARGETS, classes - 1)
-        suite.apgd_targeted.n_target_classes = targets
-        suite.fab.n_target_classes = targets
-        self.suite = suite
+        targets = target_classes(version, threat.norm, classes)
+        self.suite.apgd_targeted.n_target_classes = targets["apgd-t"]
+        self.suite.fab.n_target_classes = targets["fab-t"]
 
     def attack(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         """Run one attack on one batch of correctly classified images.
@@ -95,42 +237,59 @@ class Judge:
         Returns:
             (B, C, H, W): misclassified images where it succeeded, clean ones elsewhere.
         """
-        run = self._attacks()[name]
-        with (
-            torch.random.fork_rng(devices=self.devices),
-            modes.frozen(self.model),
-            modes.evaluating(self.model),
-            torch.no_grad(),
-        ):
-            adversarial: Tensor = run(x.clone(), y.clone())
-        return adversarial.detach()
+        return safely(self.model, self._perturb(name), x, y)
 
-    def _attacks(self) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-        suite, seed = self.suite, self.seed
+    def _perturb(self, name: str) -> Perturb:
+        """Return upstream's method, set as its own loop over the attacks sets it."""
+        suite = self.suite
+        if name in ("apgd-ce", "apgd-dlr"):
+            suite.apgd.loss = name.removeprefix("apgd-")
+        if name in ("fab", "fab-t"):
+            suite.fab.targeted = name == "fab-t"
+        if name == "fab-t":
+            suite.fab.n_restarts = 1  # upstream's choice, whatever the version
+        attack = {
+            "apgd-ce": suite.apgd,
+            "apgd-dlr": suite.apgd,
+            "apgd-t": suite.apgd_targeted,
+            "fab": suite.fab,
+            "fab-t": suite.fab,
+            "square": suite.square,
+        }[name]
+        attack.seed = self.seed
+        perturb: Perturb = attack.perturb
+        return perturb
 
-        def apgd(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
-            def run(x: Tensor, y: Tensor) -> Tensor:
-                suite.apgd.loss, suite.apgd.seed = loss, seed
-                found: Tensor = suite.apgd.perturb(x, y)
-                return found
 
-            return run
+def _silence() -> None:
+    """Upstream warns through a logger of its own; the evaluation has its own warnings."""
+    logger = logging.getLogger("auto-attack")
+    logger.propagate = False
+    logger.handlers = [logging.NullHandler()]
 
-        def fab(targeted: bool) -> Callable[[Tensor, Tensor], Tensor]:
-            def run(x: Tensor, y: Tensor) -> Tensor:
-                suite.fab.targeted, suite.fab.seed = targeted, seed
-                if targeted:
-                    suite.fab.n_restarts = 1  # upstream's choice, whatever the version
-                found: Tensor = suite.fab.perturb(x, y)
-                return found
 
-            return run
+def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    return safely(model, lambda x, _: model(x), x[:1], y[:1]).shape[1]
 
-        return {
-            "apgd-ce": apgd("ce"),
-            "apgd-dlr": apgd("dlr"),
-            "apgd-t": suite.apgd_targeted.perturb,
-            "fab": fab(False),
-            "fab-t": fab(True),
-            "square": suite.square.perturb,
-        }
+
+def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) -> dict[str, Any]:
+    return {
+        "norm": NORM[threat.norm],
+        "eps": threat.eps,
+        "seed": generator.initial_seed(),
+        "n_restarts": restarts,
+        "device": x.device,
+    }
+
+
+def _apgd_settings(
+    x: Tensor, threat: Threat, generator: Generator, steps: int, restarts: int
+) -> dict[str, Any]:
+    if threat.norm == "l1" and steps < STAGES_L1:
+        raise UsageError(f"--steps {steps}: APGD in l1 needs at least {STAGES_L1}")
+    return {
+        **_settings(x, threat, generator, restarts),
+        "n_iter": steps,
+        "use_largereps": threat.norm == "l1",
+        "logger": logging.getLogger("auto-attack"),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,20 @@ from advkit.registry import Option
 from advkit.threat import parse_eps
 
 if TYPE_CHECKING:
+    import torch
+
     from advkit.artifacts.hdf5 import Logits
-    from advkit.attack_plan import AttackSettings
+    from advkit.attack_plan import Surrogate
+    from advkit.attack_settings import AttackSettings
 
 PARTS = registry.shared_options("attacks")
 VERSIONS = ("standard", "plus", "rand")
 OWN = (
     Option("autoattack", "bool", None, "AutoAttack: APGD-CE, APGD-T, FAB-T, Square", "Actions"),
     Option("version", "str", None, "AutoAttack's version (standard)", "Attack", VERSIONS),
+    Option("fast", "bool", None, "APGD-CE and APGD-T: an estimate, not AutoAttack", "Actions"),
     Option("attack", "str", None, "one attack by name", "Attack"),
+    Option("surrogate", "str", None, "checkpoint that transfer attacks", "Attack"),
     options.NORM,
     options.EPS,
     Option("data", "str", None, "data set; the checkpoint's", "Data"),
@@ -50,12 +55,11 @@ def run(given: Given) -> Iterator[Record]:
 
 
 def _check(given: Given) -> None:
-    if bool(given["autoattack"]) == bool(given["attack"]):
-        raise UsageError("choose one: --autoattack, or --attack NAME")
-    if given["attack"]:
-        registry.part("attacks", given["attack"])
-        if given["version"]:
-            raise UsageError("--version belongs to --autoattack")
+    if sum(bool(given[name]) for name in ("autoattack", "fast", "attack")) != 1:
+        raise UsageError("choose one: --autoattack, --fast, or --attack NAME")
+    if not given["autoattack"] and given["version"]:
+        raise UsageError("--version belongs to --autoattack")
+    _check_surrogate(given)
     stage.require_one(given)
     if given["limit"] is not None and given["limit"] < 1:
         raise UsageError("--limit must be at least 1")
@@ -68,6 +72,16 @@ def _check(given: Given) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no meaning for --attack none")
     if given["batch_size"] is not None and given["batch_size"] < 1:
         raise UsageError("--batch-size must be at least 1")
+
+
+def _check_surrogate(given: Given) -> None:
+    needs: Sequence[str] = ()
+    if given["attack"]:
+        needs = registry.part("attacks", given["attack"]).constants.get("NEEDS", ())
+    if given["surrogate"] and "surrogate" not in needs:
+        raise UsageError("--surrogate belongs to --attack transfer")
+    if "surrogate" in needs and not given["surrogate"]:
+        raise UsageError(f"--attack {given['attack']} needs --surrogate CHECKPOINT")
 
 
 def _evaluated(given: Given, source: Record) -> Record:
@@ -85,19 +99,19 @@ def _judge(given: Given, record: Record) -> None:
 
 
 def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings, dict[str, Any]]:
-    from advkit import attack_plan
+    from advkit import attack_settings
     from advkit.artifacts import checkpoint
 
     info = checkpoint.read_info(path)
     trained = info["config"]
-    name = given["attack"] or attack_plan.AUTOATTACK
+    name = _name(given)
     extra = stage.chosen(given, [option.name for option in PARTS])
     if given["attack"]:
-        extra = attack_plan.part_options(name, extra)
+        extra = attack_settings.part_options(name, extra)
     else:
         for key in (key for key, value in extra.items() if value is not None):
-            raise UsageError(f"--{key.replace('_', '-')} has no meaning for --autoattack")
-    settings = attack_plan.AttackSettings(
+            raise UsageError(f"--{key.replace('_', '-')} has no meaning for --{name}")
+    settings = attack_settings.AttackSettings(
         attack=name,
         norm=given["norm"] or trained["norm"],
         eps=given["eps"] or trained["eps"],
@@ -108,6 +122,9 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
         limit=given["limit"],
         save_images=bool(given["save_images"]),
         options=extra,
+        surrogate=checkpoint.read_info(given["surrogate"])["digest"]
+        if given["surrogate"]
+        else None,
     )
     if settings.norm != trained["norm"] and given["eps"] is None:
         raise UsageError(
@@ -116,6 +133,14 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
         )
     settings.threat  # noqa: B018  (refuses an impossible ε before any work)
     return settings, info
+
+
+def _name(given: Given) -> str:
+    from advkit import attack_settings
+
+    if given["attack"]:
+        return str(given["attack"])
+    return attack_settings.FAST if given["fast"] else attack_settings.AUTOATTACK
 
 
 def _place(path: Path, settings: AttackSettings, info: dict[str, Any]) -> Path:
@@ -130,9 +155,10 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
     """Return the logits in place at `out`, made now or found there, and the seconds it took."""
     import time
 
-    from advkit import models
+    from advkit import models, partial
     from advkit.artifacts import files, hdf5
-    from advkit.evaluate import Evaluation, require_finite
+    from advkit.audit import require_finite
+    from advkit.evaluate import Evaluation
 
     reporter = stage.speaker("attack", given)
     stage.require_file_name(out)
@@ -146,17 +172,32 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
             reporter.note(f"{out}: already done")
             return found, 0.0
         require_finite(model.state_dict(), path)
+        surrogate = _surrogate(given, device)
         started = time.monotonic()
         stage.use_threads(threads)
-        partial = out.with_name(f"{out.name}.part")
+        unfinished = out.with_name(f"{out.name}.part")
         evaluation = Evaluation(
             model, info, images, settings,
             environment={"device": device.type, "threads": threads}, reporter=reporter,
+            surrogate=surrogate,
         )  # fmt: skip
-        result = evaluation.run(partial)
+        result = evaluation.run(unfinished)
         hdf5.write_logits(out, result)
-        partial.unlink(missing_ok=True)
+        partial.remove(unfinished)
         return hdf5.read_logits(out), round(time.monotonic() - started, 3)
+
+
+def _surrogate(given: Given, device: torch.device) -> Surrogate | None:
+    from advkit import models
+    from advkit.attack_plan import Surrogate
+    from advkit.audit import require_finite
+
+    path = given["surrogate"]
+    if not path:
+        return None
+    model, info = models.load(path, device)
+    require_finite(model.state_dict(), path)
+    return Surrogate(model, info)
 
 
 def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) -> Logits:
@@ -171,7 +212,7 @@ def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str)
     before = {
         **there.info["config"],
         "checkpoint": there.info["parents"][0]["digest"],
-        "data digest": there.info["parents"][1]["digest"],
+        "data digest": there.info["parents"][-1]["digest"],
     }
     now = {**settings.described(), "checkpoint": info["digest"], "data digest": data}
     stage.require_same(before, now, out)
@@ -179,7 +220,7 @@ def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str)
 
 
 def _record(logits: Logits, out: Path, checkpoint: Path, seconds: float) -> Record:
-    from advkit.evaluate import figures
+    from advkit.verdicts import figures
 
     info = logits.info
     return records.make(

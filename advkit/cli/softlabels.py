@@ -38,7 +38,7 @@ def run(given: Given) -> Iterator[Record]:
 def _labelled(given: Given, source: Record) -> Record:
     from advkit import models
     from advkit.artifacts import files, soft_labels
-    from advkit.evaluate import require_finite
+    from advkit.audit import require_finite
     from advkit.softlabels import Labelling
 
     path = Path(records.wanted(source, ("checkpoint",)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit import seeding
+from advkit import registry, seeding
 from advkit.data._images import Images, ImageSet
 from advkit.errors import InputError, MismatchError
 
@@ -66,9 +66,7 @@ def read(path: Path, base: ImageSet) -> Images:
         InputError: missing, corrupt, or not in the format.
         MismatchError: images of another size or classes that the data set does not have.
     """
-    from advkit.data import npz
-
-    images, labels = npz.read(path)
+    images, labels = registry.load("data", "npz").read(path)
     if tuple(images.shape[1:]) != base.shape:
         raise MismatchError(
             f"{path}: images of {tuple(images.shape[1:])}, {base.name} has {base.shape}"

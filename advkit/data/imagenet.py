@@ -50,7 +50,7 @@ def _classes(root: Path) -> tuple[str, ...]:
             if len(names) >= 2:
                 return tuple(names)
     raise InputError(
-        f"{root}: no class folders in train/ or val/: imagenet:DIR needs DIR/train/WNID/*.JPEG"
+        f"{root}: no class folders there: imagenet:DIR needs DIR/train/WNID/*.JPEG"
     )
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from advkit import data, models
+from advkit.attack_settings import AttackSettings
 from advkit.attacks import _autoattack
 from advkit.data._images import Images, pixels
 from advkit.errors import UsageError
-from advkit.evaluate import AttackSettings, Evaluation
+from advkit.evaluate import Evaluation
 from advkit.threat import Threat
 
 ENVIRONMENT = {"device": "cpu", "threads": 1}

@@ -31,7 +31,7 @@ CLASSES, COUNT = 5, 12
 SMALL = {"width": 4, "depth": 10, "widen": 1}
 """Options that make an architecture small, where it has them."""
 QUICK = {"steps": 3, "restarts": 1, "queries": 20}
-"""Options that make an attack quick, where it has them."""
+"""Options that make an attack quick, where it has them; `supplied` adds what it `NEEDS`."""
 EVERY = [part for folder in registry.CONTRACTS for part in registry.parts(folder).values()]
 
 
@@ -145,7 +145,7 @@ def test_a_part_imports_and_its_signature_is_as_read(part):
 @pytest.mark.parametrize("part", EVERY, ids=named)
 def test_constants_are_readable_without_import(part):
     module = registry.load(part.folder, part.name)
-    for name in ("FILES", "NEEDS", "START", "KINDS", "COMPARES"):
+    for name in ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "LIKE_AUTOATTACK"):
         assert part.constants.get(name) == getattr(module, name, None)
 
 
@@ -322,10 +322,17 @@ def test_ascending_the_inner_objective_raises_it(part):
 # --- attacks ---
 
 
+def supplied(part: registry.Part, net: nn.Module) -> dict:
+    """Return quick options of an attack and what else it needs, the net as its own surrogate."""
+    attack = registry.load("attacks", part.name).attack
+    needed = {"surrogate": net}
+    return options(attack, QUICK) | {name: needed[name] for name in part.constants.get("NEEDS", ())}
+
+
 def attacked(part: registry.Part, net: nn.Module, threat: Threat, seed: int = 0) -> torch.Tensor:
     attack = registry.load("attacks", part.name).attack
     draw = torch.Generator().manual_seed(seed)
-    return attack(net, images(), classes(), threat, generator=draw, **options(attack, QUICK))
+    return attack(net, images(), classes(), threat, generator=draw, **supplied(part, net))
 
 
 @parts("attacks")
@@ -364,7 +371,9 @@ def test_an_attack_changes_neither_images_nor_labels(part):
     attack = registry.load("attacks", part.name).attack
     x, y, draw = images(), classes(), torch.Generator().manual_seed(0)
     with untouched(x, y):
-        found = attack(small(), x, y, Threat("linf", 0.1), generator=draw, **options(attack, QUICK))
+        found = attack(
+            small(), x, y, Threat("linf", 0.1), generator=draw, **supplied(part, small())
+        )
     assert found.data_ptr() != x.data_ptr()
 
 
@@ -384,7 +393,7 @@ def test_an_attack_never_helps_the_model(part):
         y = net(images()).argmax(1)
         attack = registry.load("attacks", part.name).attack
         draw = torch.Generator().manual_seed(0)
-        chosen = options(attack, QUICK)
+        chosen = supplied(part, net)
         found = attack(net, images(), y, Threat("linf", 0.2), generator=draw, **chosen)
         clean, adversarial = (cross_entropy(net(each), y).mean() for each in (images(), found))
     assert adversarial >= clean - 1e-6

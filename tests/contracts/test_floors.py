@@ -21,7 +21,7 @@ FLOORS: tuple[set[str], ...] = (
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
     {"method", "config", "train", "learner", "run_files", "evaluate", "attack_plan",
-     "selection", "training_state",
+     "attack_settings", "audit", "partial", "verdicts", "selection", "training_state",
      "run_folder", "analyses", "softlabels",
      "soft_source", "settings", "search", "distributed"},
     {"cli", "__main__"},
@@ -87,7 +87,7 @@ def test_no_file_imports_upwards_or_sideways(place):
         ("models/wrn", "from advkit.data import load", False),
         ("train", "from advkit.cli import app", False),
         ("data/idx", "from advkit.data._images import Images\nfrom ._split import first", True),
-        ("train", "from advkit.evaluate import accuracies\nfrom advkit import data", True),
+        ("train", "from advkit.selection import accuracies\nfrom advkit import data", True),
         ("losses", "from advkit import errors, __version__\nimport torch.train", True),
     ],
 )

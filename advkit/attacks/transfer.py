@@ -1,0 +1,43 @@
+"""PGD on another checkpoint's gradients (--surrogate), judged on the model."""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from advkit import modes
+from advkit.attacks import pgd
+from advkit.threat import Threat
+
+NEEDS = ("surrogate",)
+LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
+
+
+def attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    generator: Generator,
+    surrogate: nn.Module,
+    steps: int = 20,
+    step_size: str = "eps/4",
+    restarts: int = 1,
+) -> Tensor:
+    """Return the image that hurts the surrogate most, for each example, (B, C, H, W).
+
+    The model is never asked: of the iterates, misclassification by the surrogate comes first,
+    then the surrogate's cross-entropy.
+
+    Args:
+        steps: gradient steps.
+        step_size: in pixel space, or a share of ε such as eps/4.
+        restarts: random starts; the worst is kept for each example.
+
+    Source: Papernot et al., "Practical black-box attacks", ASIA CCS 2017.
+    """
+    with modes.evaluating(surrogate):
+        return pgd.attack(
+            surrogate, x, y, threat,
+            generator=generator, steps=steps, step_size=step_size, restarts=restarts,
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""Finished batches of an evaluation, kept beside its output until it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advkit.artifacts import checkpoint, provenance
+from advkit.errors import MismatchError
+
+KIND, LAYOUT = "partial", 2
+Patch = tuple[Tensor, Tensor]
+"""Rows (B,) and their images (B, C, H, W)."""
+
+
+class Partial:
+    """The books of an unfinished evaluation in one file, rewritten after each batch.
+
+    Images, which are large, go to numbered files of their own, one for each batch, so that what
+    is written grows with the examples and not with their square.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.identity = {"schema": provenance.SCHEMA, "kind": KIND, "layout": LAYOUT, **identity}
+        self.patches = 0
+
+    def save(self, books: Mapping[str, Tensor], done: tuple[int, int], patch: Patch | None) -> None:
+        """Keep what is known after a batch.
+
+        Args:
+            books: all examples' tensors.
+            done: (pass, batches of it) that are behind us.
+            patch: the images that this batch changed.
+
+        Raises:
+            StorageError: disk full, folder read-only or gone.
+        """
+        if patch is not None and len(patch[0]):
+            tensors = dict(zip(("rows", "images"), patch, strict=True))
+            checkpoint.write(_numbered(self.path, self.patches), tensors, self.identity)
+            self.patches += 1
+        state = {"done": list(done), "patches": self.patches}
+        checkpoint.write(self.path, books, {**self.identity, **state})
+
+    def load(self) -> tuple[dict[str, Tensor], tuple[int, int], list[Patch]] | None:
+        """Return (books, done, patches in their order), None where there are none.
+
+        Raises:
+            InputError: a file is corrupt or missing.
+            MismatchError: they are another evaluation's.
+        """
+        if not self.path.exists():
+            return None
+        books, info = self._read(self.path)
+        patches = []
+        for number in range(info["patches"]):
+            tensors, _ = self._read(_numbered(self.path, number))
+            patches.append((tensors["rows"], tensors["images"]))
+        self.patches = len(patches)
+        return books, (info["done"][0], info["done"][1]), patches
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, info = checkpoint.read(path, KIND)
+        if any(info.get(key) != value for key, value in self.identity.items()):
+            raise MismatchError(f"{path}: of another evaluation")
+        return tensors, info
+
+
+def remove(path: Path) -> None:
+    """Remove the files of an evaluation that is done, or of another one."""
+    path.unlink(missing_ok=True)
+    for each in path.parent.iterdir():
+        head, _, number = each.name.rpartition(".")
+        if head == path.name and number.isdecimal():
+            each.unlink()
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")

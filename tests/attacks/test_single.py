@@ -1,0 +1,341 @@
+"""AutoAttack's attacks one at a time: against upstream, torchattacks and a closed form."""
+
+import pyautoattack
+import pytest
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import nn
+
+from advkit import registry
+from advkit.attack_settings import AttackSettings, part_options
+from advkit.attacks import _autoattack, apgd_ce, pgd
+from advkit.data._images import pixels
+from advkit.errors import UsageError
+from advkit.evaluate import Evaluation
+from advkit.losses import cross_entropy
+from advkit.threat import NORMS, Threat
+from tests.attacks.test_autoattack import ENVIRONMENT, random_case
+
+NAMES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+QUICK = {
+    "apgd-ce": {"steps": 12, "restarts": 2},
+    "apgd-dlr": {"steps": 12},
+    "apgd-t": {"steps": 12, "targets": 2},
+    "fab-t": {"steps": 5, "restarts": 2},
+    "square": {"queries": 150},
+}
+UPSTREAM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+LEAST = {"apgd-dlr": 3, "apgd-t": 4}
+names = pytest.mark.parametrize("name", NAMES)
+balls = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.04), ("l2", 0.15)])
+
+
+class Ball:
+    """What the package asks of a threat model, for norms that `Threat` need not know."""
+
+    def __init__(self, norm, eps):
+        self.norm, self.eps = norm, eps
+
+
+def attack(name, model, x, y, threat, seed=0, **options):
+    module = registry.load("attacks", name)
+    return module.attack(
+        model, x, y, threat, generator=torch.Generator().manual_seed(seed), **options
+    )
+
+
+def case(classes=5):
+    model, info, images = random_case(classes)
+    return model, info, images, pixels(images.images, "cpu"), images.labels
+
+
+def direct(name, model, norm, eps, seed, classes=5, steps=100, restarts=1, targets=9, queries=5000):
+    """The upstream class of an attack, set up as its authors' AutoAttack sets it up."""
+    common = {"norm": UPSTREAM[norm], "eps": eps, "seed": seed, "n_restarts": restarts}
+    apgd = {**common, "n_iter": steps, "rho": 0.75, "eot_iter": 1, "use_largereps": norm == "l1"}
+    count = min(targets, classes - 1)
+    return {
+        "apgd-ce": lambda: APGDAttack(model, loss="ce", **apgd),
+        "apgd-dlr": lambda: APGDAttack(model, loss="dlr", **apgd),
+        "apgd-t": lambda: APGDAttack_targeted(model, n_target_classes=count, **apgd),
+        "fab-t": lambda: FABAttack_PT(
+            model, targeted=True, n_target_classes=count, n_iter=steps, **common
+        ),
+        "square": lambda: SquareAttack(
+            model, p_init=0.8, resc_schedule=False, n_queries=queries, **common
+        ),
+    }[name]()
+
+
+@names
+@balls
+def test_equals_the_upstream_class(name, norm, eps):
+    model, _, _, x, y = case()
+    with torch.random.fork_rng(), torch.no_grad():
+        theirs = direct(name, model, norm, eps, 3, **QUICK[name]).perturb(x, y)
+    found = attack(name, model, x, y, Threat(norm, eps), 3, **QUICK[name])
+    assert torch.equal(found, theirs)
+    changed = (found != x).flatten(1).any(1)
+    assert torch.equal(changed, model(found).argmax(1) != y)
+    assert int(changed.sum()) < len(x)
+    assert name == "square" or int(changed.sum()) > 0
+
+
+@names
+def test_defaults_are_those_of_autoattack(name, monkeypatch):
+    """Every attribute of the upstream object is that of the standard suite's own."""
+    model, _, _, x, y = case(11)
+    suite = pyautoattack.AutoAttack(model, eps=0.03, seed=4)
+    suite.apgd.loss, suite.fab.targeted = name.removeprefix("apgd-"), True
+    theirs = {"apgd-t": suite.apgd_targeted, "fab-t": suite.fab, "square": suite.square}
+    theirs = theirs.get(name, suite.apgd)
+    seen = []
+
+    def perturb(attack, x, y, **_):
+        seen.append(vars(attack))
+        return x
+
+    monkeypatch.setattr(type(theirs), "perturb", perturb)
+    attack(name, model, x, y, Threat("linf", 0.03), 4)
+    expected = {**vars(theirs), "device": torch.device("cpu")}
+    assert seen == [expected]
+
+
+def alone(name, quick):
+    slow = not quick and name != "apgd-ce"
+    return pytest.param(name, quick, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [alone(name, quick) for name in NAMES for quick in ({}, QUICK[name])]
+)
+@pytest.mark.parametrize("seed", [0, 5])
+def test_evaluation_equals_the_attack_alone_in_autoattack(name, options, seed):
+    """An example wrong when clean, and a last batch that is not full."""
+    model, info, images, x, y = case()
+    y[3] = (y[3] + 1) % 5
+    options = {key: value for key, value in options.items() if (name, key) != ("fab-t", "restarts")}
+    suite = pyautoattack.AutoAttack(model, eps=0.05, seed=seed)
+    place = {"apgd-t": "apgd_targeted", "fab-t": "fab", "square": "square"}.get(name, "apgd")
+    suite.attacks_to_run = [name]
+    suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = 4
+    if options:
+        setattr(suite, place, direct(name, model, "linf", 0.05, seed, **options))
+    with torch.random.fork_rng():
+        theirs, classes = suite.run_standard_evaluation(x, y, batch_size=4)
+    settings = AttackSettings(
+        name, "linf", "0.05", "digits", seed, 4, save_images=True,
+        options=part_options(name, options),
+    )  # fmt: skip
+    found = Evaluation(model, info, images, settings, environment=ENVIRONMENT).run()
+    broken = found.broken_by == 0
+    assert torch.equal(found.broken_by == -1, classes == y)
+    assert found.broken_by[3] == -2
+    assert torch.equal(found.images[broken], theirs[broken])
+    assert 0 < int(broken.sum()) < len(y) - 1
+    assert found.attacks == [name]
+    assert found.info["implementation"].startswith("pyautoattack ")
+    targets = min(options.get("targets", 9), 4)
+    assert found.info.get("target_classes") == (targets if name in ("apgd-t", "fab-t") else None)
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])
+@balls
+def test_breaks_what_torchattacks_breaks(name, norm, eps):
+    """Its Square is left out: it stretches the schedule over the queries, AutoAttack does not."""
+    import torchattacks
+
+    model, _, _, x, y = case()
+    common = {"norm": UPSTREAM[norm], "eps": eps, "seed": 0}
+    theirs = {
+        "apgd-ce": lambda: torchattacks.APGD(model, steps=20, loss="ce", **common),
+        "apgd-dlr": lambda: torchattacks.APGD(model, steps=20, loss="dlr", **common),
+        "apgd-t": lambda: torchattacks.APGDT(model, steps=20, n_classes=5, **common),
+        "fab-t": lambda: torchattacks.FAB(
+            model, steps=20, n_classes=5, multi_targeted=True, **common
+        ),
+    }[name]()
+    with torch.random.fork_rng():
+        expected = model(theirs(x, y)).argmax(1) != y
+    found = model(attack(name, model, x, y, Threat(norm, eps), steps=20)).argmax(1) != y
+    assert torch.equal(found, expected)
+    assert 1 < int(expected.sum()) < len(y)
+
+
+class Plane(nn.Module):
+    """Classes 0 and 1 divided by w·x = c, all others far below: distances are known exactly."""
+
+    def __init__(self, classes):
+        super().__init__()
+        draw = torch.Generator().manual_seed(2)
+        self.w = nn.Parameter(torch.randn(25, generator=draw))
+        self.below = -20.0 - torch.arange(classes - 2)
+
+    def forward(self, x):
+        f = (x.flatten(1) - 0.5) @ self.w
+        rest = self.below.expand(len(x), -1) + 0 * f[:, None]
+        return torch.cat([-f[:, None] / 2, f[:, None] / 2, rest], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", NAMES[:-1])
+def test_closed_form_victim(name, classes, norm):
+    """An example falls exactly when ε exceeds its distance to the plane."""
+    model = Plane(classes)
+    x = 0.5 + 0.08 * torch.randn(48, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    assert int(y.max()) == 1
+    f = ((x.flatten(1) - 0.5) @ model.w.detach()).abs()
+    distance = f / model.w.detach().norm(p=1 if norm == "linf" else 2)
+    eps = float(distance.median())
+    if classes < LEAST.get(name, 2):
+        with pytest.raises(UsageError, match=f"{name} needs at least .* {classes}"):
+            attack(name, model, x, y, Threat(norm, eps), steps=40)
+        return
+    found = attack(name, model, x, y, Threat(norm, eps), steps=40)
+    clear = (distance / eps - 1).abs() > 0.01
+    assert int(clear.sum()) > 40
+    assert torch.equal((model(found).argmax(1) != y)[clear], (distance < eps)[clear])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_square_breaks_only_what_can_be_broken(norm):
+    model = Plane(3)
+    x = 0.5 + 0.08 * torch.randn(48, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    f = ((x.flatten(1) - 0.5) @ model.w.detach()).abs()
+    distance = f / model.w.detach().norm(p=1 if norm == "linf" else 2)
+    eps = float(distance.median())
+    found = attack("square", model, x, y, Threat(norm, eps), queries=200)
+    fell = model(found).argmax(1) != y
+    assert bool((distance[fell] <= eps * 1.001).all())
+    assert bool(fell[distance < 0.3 * eps].all())
+    assert int((distance < 0.3 * eps).sum()) > 2
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+@names
+def test_any_number_of_classes(name, classes):
+    model, info, images, _, y = case(classes)
+    settings = AttackSettings(
+        name, "linf", "0.05", "digits", 0, 4, save_images=True,
+        options=part_options(name, QUICK[name]),
+    )  # fmt: skip
+    if classes < LEAST.get(name, 2):
+        with pytest.raises(UsageError, match=f"{name} needs at least .* {classes}"):
+            Evaluation(model, info, images, settings, environment=ENVIRONMENT)
+        return
+    found = Evaluation(model, info, images, settings, environment=ENVIRONMENT).run()
+    fell = found.broken_by == 0
+    assert torch.equal((model(found.images).argmax(1) != y)[fell], fell[fell])
+    assert int(fell.sum()) > 0
+
+
+@balls
+def test_highest_loss_iterates(norm, eps):
+    """Of all examples, inside the ball, above what PGD reaches on nearly all of them."""
+    model, _, _, x, y = case()
+    y = (y + (torch.arange(len(y)) % 3 == 0)) % 5
+    threat, draw = Threat(norm, eps), torch.Generator().manual_seed(0)
+    before = torch.get_rng_state()
+    found, again = (
+        apgd_ce.highest(model, x, y, threat, generator=draw, steps=30, restarts=2) for _ in "ab"
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(found, again)
+    assert float(threat.distance(found, x).max()) <= eps + 1e-6
+    reached = cross_entropy(model(found), y).detach()
+    assert bool((reached > cross_entropy(model(x), y)).all())
+    plain = pgd.pgd(model, x, y, threat, steps=30, generator=draw)
+    assert int((reached >= cross_entropy(model(plain), y) - 1e-4).sum()) >= len(x) - 1
+
+
+@names
+def test_other_seeds_draw_other_noise(name):
+    model, _, _, x, y = case()
+    options = {**QUICK[name], "restarts": 2}
+    found = [attack(name, model, x, y, Threat("linf", 0.05), seed, **options) for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1])
+    assert name == "fab-t" or not torch.equal(found[0], found[2])
+
+
+# --- l1 ---
+
+
+L1 = {"apgd-ce": {"restarts": 5}, "apgd-t": {"targets": 5}, "fab-t": {}, "square": {}}
+
+
+@pytest.mark.parametrize("name", L1)
+def test_l1_equals_the_suite_of_upstream(name):
+    """`--restarts 5` of APGD-CE and `--targets 5` of APGD-T are the suite's own in l1."""
+    model, _, _, x, y = case(11)
+    quick = {"square": {"queries": 40}, "fab-t": {"steps": 5}}.get(name, {"steps": 20})
+    suite = pyautoattack.AutoAttack(model, norm="L1", eps=0.3, seed=1)
+    suite.fab.targeted, suite.fab.n_iter, suite.square.n_queries = True, 5, 40
+    for each in (suite.apgd, suite.apgd_targeted):
+        each.n_iter = each.n_iter_orig = 20
+        each.n_iter_2, each.n_iter_min, each.size_decr = 4, 1, 1
+    theirs = {"apgd-t": suite.apgd_targeted, "fab-t": suite.fab, "square": suite.square}
+    with torch.random.fork_rng(), torch.no_grad():
+        expected = theirs.get(name, suite.apgd).perturb(x, y)
+    found = attack(name, model, x, y, Ball("l1", 0.3), 1, **quick, **L1[name])
+    assert torch.equal(found, expected)
+    assert float((found - x).abs().flatten(1).sum(1).max()) <= 0.3 + 1e-5
+    assert name == "square" or 0 < int((found != x).flatten(1).any(1).sum()) < len(x)
+
+
+def test_l1_judge_equals_upstream(monkeypatch):
+    original = pyautoattack.AutoAttack._set_version
+
+    def lighter(suite, version="standard"):
+        original(suite, version)
+        suite.fab.n_iter, suite.square.n_queries = 4, 30
+        for each in (suite.apgd, suite.apgd_targeted):
+            each.n_iter = each.n_iter_orig = 10
+
+    monkeypatch.setattr(pyautoattack.AutoAttack, "_set_version", lighter)
+    model, _, _, x, y = case(11)
+    suite = pyautoattack.AutoAttack(model, norm="L1", eps=0.3, seed=2)
+    with torch.random.fork_rng():
+        theirs, _ = suite.run_standard_evaluation(x, y, batch_size=50)
+    judge = _autoattack.Judge(model, Ball("l1", 0.3), "standard", 11, 2)
+    assert (judge.suite.apgd.n_restarts, judge.suite.apgd.use_largereps) == (5, True)
+    mine, left = x.clone(), torch.arange(len(y))
+    for name in _autoattack.attacks("standard", 11):
+        found = judge.attack(name, x[left], y[left])
+        wrong = model(found).argmax(1) != y[left]
+        mine[left[wrong]] = found[wrong]
+        left = left[~wrong]
+    assert torch.equal(mine, theirs)
+    assert 0 < len(left) < len(y)
+
+
+@pytest.mark.parametrize(
+    ("norm", "version", "classes", "counts"),
+    [("linf", "standard", 10, (9, 9)), ("l1", "standard", 10, (5, 9)), ("l1", "plus", 10, (9, 9)),
+     ("l1", "standard", 4, (3, 3)), ("l2", "standard", 3, (2, 2))],
+)  # fmt: skip
+def test_target_classes(norm, version, classes, counts):
+    found = _autoattack.target_classes(version, norm, classes)
+    assert (found["apgd-t"], found["fab-t"]) == counts
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t"])
+def test_l1_needs_a_step_for_each_radius(name):
+    model, _, _, x, y = case()
+    with pytest.raises(UsageError, match="at least 3"):
+        attack(name, model, x, y, Ball("l1", 0.3), steps=2)
+    attack(name, model, x, y, Ball("l1", 0.3), steps=3)
+
+
+@pytest.mark.skipif("l1" not in NORMS, reason="Threat knows no l1 yet")
+@names
+def test_l1_evaluation(name):
+    model, info, images, _, _ = case()
+    options = part_options(name, QUICK[name])
+    settings = AttackSettings(name, "l1", "0.8", "digits", 0, 4, save_images=True, options=options)
+    found = Evaluation(model, info, images, settings, environment=ENVIRONMENT).run()
+    assert 0 < float(found.norm.max()) <= 0.8 + 1e-5
