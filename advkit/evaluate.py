@@ -243,6 +243,7 @@ class Evaluation:
             arch=self.info["arch"],
             role=self.info["role"],
             zero_gradient=self.flat / len(self.labels) if attacked else None,
+            trained=dict(self.info.get("config", {})),
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
             **attack_plan.implementation(settings, self.classes),
         )

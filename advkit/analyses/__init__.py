@@ -40,7 +40,7 @@ class Result:
 
     `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
     `panels` draw the picture side by side; `histograms` serve a terminal; `text` is a table for
-    a person.
+    a person; `groups` are rows taken together, plain objects for the record and JSON.
     """
 
     numbers: dict[str, float | int | str | None]
@@ -49,6 +49,7 @@ class Result:
     panels: tuple[Panel, ...] = ()
     histograms: tuple[Histogram, ...] = ()
     text: str = ""
+    groups: tuple[dict[str, Any], ...] = ()
 
 
 def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Runs and attacks side by side: clean and robust accuracy with 95 % Wilson intervals."""
+"""Runs and attacks as papers' tables: best, final, difference, mean ± sample sd over seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from advkit.analyses import Result, aligned
-from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.analyses._groups import Entry, Group, grouped, shown
+from advkit.artifacts.hdf5 import Logits
 from advkit.stats import wilson
 
 KINDS = ("logits",)
@@ -17,47 +18,88 @@ COLUMNS = (
     "run", "role", "method", "attack", "eps", "n",
     "clean_accuracy", "clean_low", "clean_high",
     "robust_accuracy", "robust_low", "robust_high",
-    "seed", "steps",
+    "seed", "steps", "data", "arch", "norm", "settings", "attack_settings", "group",
+)  # fmt: skip
+HEAD = (
+    "data", "arch", "method", "settings", "attack", "norm", "eps", "n", "seeds",
+    "robust best %", "robust final %", "difference",
+    "clean best %", "clean final %", "difference",
 )  # fmt: skip
 
 
 def analyze(inputs: Sequence[Logits]) -> Result:
-    """List logits files, a row each, in the order given."""
-    rows = tuple(_row(logits) for logits in inputs)
-    return Result({"files": len(rows)}, COLUMNS, rows, text=_text(rows))
+    """List logits files, a row each, and group them, a line for each recipe and attack.
+
+    A group is data set, architecture, method and the training settings in which its runs differ;
+    attack, norm, ε and the attack's options. One seed has its 95 % Wilson interval instead of a
+    deviation. Order is that of the input.
+
+    Raises:
+        InputError: a seed is there twice.
+        MismatchError: files of one group were not judged on the same examples.
+    """
+    placed = grouped(inputs)
+    groups = list({group.number: group for _, group in placed}.values())
+    plain = tuple(group.plain() for group in groups)
+    return Result(
+        {"files": len(placed)},
+        COLUMNS,
+        tuple(_row(entry, group) for entry, group in placed),
+        text=_text(plain),
+        groups=plain,
+    )
 
 
-def _text(rows: Sequence[tuple[Any, ...]]) -> str:
-    """Return the table as aligned text, accuracies in percent."""
-    lines: list[tuple[str, ...]] = [
-        ("run", "method", "checkpoint", "attack", "eps", "n", "clean %", "robust %")
+def _row(entry: Entry, group: Group) -> tuple[Any, ...]:
+    config, labels = entry.attack, group.labels
+    run = Path(entry.path).resolve().parent.name
+    spec = (run, entry.role, entry.method, config["attack"], config.get("eps"), entry.n)
+    figures = (*_interval(entry.clean, entry.n), *_interval(entry.robust, entry.n))
+    told = (shown(labels["settings"]), shown(labels["attack_settings"]), group.number)
+    place = (entry.data, entry.arch, config.get("norm"))
+    return (*spec, *figures, entry.seed, config.get("steps"), *place, *told)
+
+
+def _interval(hits: int | None, n: int) -> tuple[Any, Any, Any]:
+    return (None, None, None) if hits is None else (hits / n, *wilson(hits, n))
+
+
+def _text(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Return the groups as aligned text, accuracies in percent, without empty columns."""
+    lines = [_line(group) for group in groups]
+    kept = [place for place in range(len(HEAD)) if any(line[place] for line in lines)]
+    return aligned([[line[place] or "-" for place in kept] for line in (HEAD, *lines)])
+
+
+def _line(group: Mapping[str, Any]) -> tuple[str, ...]:
+    method, attack = group["method"], group["attack"]
+    if (group["weights"] == "average") != method.endswith("-wa"):
+        method += f" ({group['weights']})"  # not the weights that its name promises
+    if group["steps"]:
+        attack += f"-{group['steps']}"
+    if group["attack_settings"]:
+        attack += f" ({shown(group['attack_settings'])})"
+    settings = shown(group["settings"])
+    if not group["settings_recorded"]:
+        settings += ("; " if settings else "") + "others not recorded"
+    names = (group["data"], group["arch"], method, settings, attack)
+    sizes = (group["norm"] or "", group["eps"] or "", str(group["n"]), str(group["seeds"]))
+    cells = [
+        _cell(group, f"{what}_{point}")
+        for what in ("robust", "clean")
+        for point in ("best", "final", "difference")
     ]
-    for row in rows:
-        run, role, method, attack, eps, n = row[:6]
-        steps = f"-{row[-1]}" if row[-1] else ""
-        cells = (run, method, role, f"{attack}{steps}", eps or "", n)
-        lines.append((*map(str, cells), _percent(*row[6:9]), _percent(*row[9:12])))
-    return aligned(lines)
+    return (*names, *sizes, *cells)
 
 
-def _percent(share: float | None, low: float | None, high: float | None) -> str:
-    if share is None or low is None or high is None:
-        return "-"
-    return f"{share * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}]"
-
-
-def _row(logits: Logits) -> tuple[Any, ...]:
-    config, n = logits.info["config"], len(logits.labels)
-    place = (Path(logits.path).resolve().parent.name, logits.info["role"])
-    spec = (logits.info["method"], config["attack"], config.get("eps"), n)
-    clean = robust = (None, None, None)
-    if bool((logits.labels >= 0).all()):
-        clean = _interval(int((logits.clean.argmax(1) == logits.labels).sum()), n)
-        if logits.broken_by is not None:
-            robust = _interval(int((logits.broken_by == ROBUST).sum()), n)
-    trained: Mapping[str, Any] = next(iter(logits.info["parents"]), {})
-    return (*place, *spec, *clean, *robust, trained.get("seed"), config.get("steps"))
-
-
-def _interval(hits: int, n: int) -> tuple[Any, Any, Any]:
-    return (hits / n, *wilson(hits, n))
+def _cell(group: Mapping[str, Any], name: str) -> str:
+    """Return `mean ± sd` or `share [low, high]` in percent, with the seeds where some lack it."""
+    if group[f"{name}_mean"] is None:
+        return ""
+    text = f"{group[f'{name}_mean'] * 100:.2f}"
+    if group[f"{name}_sd"] is not None:
+        text += f" ± {group[f'{name}_sd'] * 100:.2f}"
+    elif group.get(f"{name}_ci95"):
+        text += " [{:.1f}, {:.1f}]".format(*(end * 100 for end in group[f"{name}_ci95"]))
+    few = group[f"{name}_seeds"] != group["seeds"]
+    return text + (f" ({group[f'{name}_seeds']})" if few else "")

@@ -34,6 +34,10 @@ class Table(Protocol):
     def rows(self) -> tuple[tuple[Any, ...], ...]:
         """The whole table."""
 
+    @property
+    def groups(self) -> tuple[dict[str, Any], ...]:
+        """Rows taken together; none for most analyses."""
+
 
 def check(path: Path) -> None:
     """Refuse a format or a folder early.
@@ -128,7 +132,8 @@ def _digest(content: Mapping[str, Any], description: Mapping[str, Any]) -> str:
 
 def _plain(table: Table) -> dict[str, Any]:
     rows = [list(row) for row in table.rows]
-    return {"numbers": dict(table.numbers), "columns": list(table.columns), "rows": rows}
+    plain = {"numbers": dict(table.numbers), "columns": list(table.columns), "rows": rows}
+    return {**plain, "groups": list(table.groups)} if table.groups else plain
 
 
 def _write_hdf5(temporary: Path, path: Path, table: Table, description: Mapping[str, Any]) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from advkit.analyses import Result
     from advkit.artifacts.hdf5 import Logits
     from advkit.artifacts.soft_labels import SoftLabels
+    from advkit.run_folder import Trained
+
+    Input = Logits | SoftLabels | Trained
 
 PLOT = Option("plot", "str", None, "draw into FILE.png, .svg or .pdf", options.DIALOGUE)
 OUT = Option("out", "str", None, "whole table into FILE.json, .csv or .h5", options.DIALOGUE)
@@ -84,12 +87,17 @@ class Analysis:
 
             analysis.check(self.out)
 
-    def _read(self, source: Record) -> Logits | SoftLabels:
+    def _read(self, source: Record) -> Input:
+        path = records.wanted(source, self.kinds)
+        if self.kinds == ("checkpoint",):
+            from advkit import run_folder
+
+            return run_folder.trained(path)
         from advkit.artifacts import artifact
 
-        return artifact.read(records.wanted(source, self.kinds), self.kinds)
+        return artifact.read(path, self.kinds)
 
-    def _analyzed(self, inputs: Sequence[Logits | SoftLabels]) -> Record:
+    def _analyzed(self, inputs: Sequence[Input]) -> Record:
         module = registry.load("analyses", self.part.name)
         names = [option.name for option in self.part.options]
         chosen = {key: value for key, value in self.given.items() if key in names}
@@ -99,9 +107,7 @@ class Analysis:
         self.drawn.append((_title(inputs[0]) if one else self.part.name, result))
         return self._written(result, inputs, extra)
 
-    def _written(
-        self, result: Result, inputs: Sequence[Logits | SoftLabels], extra: dict[str, Any]
-    ) -> Record:
+    def _written(self, result: Result, inputs: Sequence[Input], extra: dict[str, Any]) -> Record:
         from advkit.artifacts import analysis, provenance
 
         description = provenance.describe(
@@ -117,10 +123,9 @@ class Analysis:
         named = {"analysis": self.part.name}
         if inputs and not self.part.constants.get("COMPARES", False):
             named["input"] = records.relative(inputs[0].path)
-        rows = {}
+        rows: dict[str, Any] = {"groups": list(result.groups)} if result.groups else {}
         if result.text:  # a table small enough to read is small enough for the record
-            lines = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-            rows = {"rows": lines}
+            rows["rows"] = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
         return records.make("analysis", self.out, digest, **named, **result.numbers, **rows)
 
     def _write(self, result: Result, description: dict[str, Any]) -> None:
@@ -158,9 +163,11 @@ class Analysis:
             print("\n".join(_plot.spark(figure)), file=sys.stderr)
 
 
-def _title(artifact: Logits | SoftLabels) -> str:
+def _title(artifact: Input) -> str:
     config = artifact.info["config"]
     run = Path(artifact.path).resolve().parent.name
+    if artifact.info["kind"] == "checkpoint":
+        return f"{run} ({artifact.info['role']})"
     if "views" in config:
         return f"{run} (views {config['views']})"
     attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"
@@ -169,13 +176,14 @@ def _title(artifact: Logits | SoftLabels) -> str:
 
 def _command(part: Part) -> Command:
     shared = (PLOT, OUT, options.OVERWRITE)
+    files = "best.safetensors" if part.constants.get("KINDS") == ("checkpoint",) else "best.*.h5"
     return Command(
         part.name,
         part.help,
         (*part.options, *shared),
         _runner(part),
         argument="[FILE]...",
-        example=f"advkit analyze {part.name} runs/*/best.*.h5",
+        example=f"advkit analyze {part.name} runs/*/{files}",
     )
 
 

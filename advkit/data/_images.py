@@ -150,10 +150,23 @@ class Images(ImageSet):
         return self.images.contiguous().numpy().data
 
     def _measured(self) -> Statistics:
-        flat = self.images.transpose(0, 1).flatten(1).double() / 255
-        deviation = flat.std(dim=1, correction=0).clamp_min(1 / 255)
-        mean = tuple(round(value, 4) for value in flat.mean(dim=1).tolist())
-        return mean, tuple(round(value, 4) for value in deviation.tolist())
+        values = torch.arange(256, dtype=torch.float64) / 255
+        # From counts of the 256 values, so that nothing is held in float64.
+        shares = [self._counts(channel) / self.images[:, 0].numel() for channel in
+                  range(self.images.shape[1])]  # fmt: skip
+        means = [float((share * values).sum()) for share in shares]
+        spread = [
+            float((share * (values - mean).square()).sum().sqrt())
+            for share, mean in zip(shares, means, strict=True)
+        ]
+        deviations = tuple(round(max(each, 1 / 255), 4) for each in spread)
+        return tuple(round(each, 4) for each in means), deviations
+
+    def _counts(self, channel: int) -> Tensor:
+        found = torch.zeros(256, dtype=torch.float64)
+        for part in self.images[:, channel].split(1 << 14):
+            found += torch.bincount(part.flatten(), minlength=256)
+        return found
 
 
 def identity(channels: int) -> Statistics:

@@ -49,9 +49,7 @@ def _classes(root: Path) -> tuple[str, ...]:
             names = sorted(path.name for path in (root / folder).iterdir() if path.is_dir())
             if len(names) >= 2:
                 return tuple(names)
-    raise InputError(
-        f"{root}: no class folders there: imagenet:DIR needs DIR/train/WNID/*.JPEG"
-    )
+    raise InputError(f"{root}: no class folders there: imagenet:DIR needs DIR/train/WNID/*.JPEG")
 
 
 def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -412,7 +412,8 @@ def logits(seed: int) -> Logits:
     broken_by = torch.where(clean.argmax(1) != y, -2, torch.where(hit, 0, -1)).to(torch.int8)
     info = {
         "schema": 1, "kind": "logits", "digest": f"sha256:{seed}", "seed": seed,
-        "parents": [{"kind": "checkpoint", "digest": "sha256:c", "temperature": 2.0}],
+        "parents": [{"kind": "checkpoint", "digest": "sha256:c", "temperature": 2.0,
+                     "seed": seed}],
         "config": {"attack": "pgd", "norm": "linf", "eps": "8/255", "data": "digits",
                    "seed": seed, "steps": 5, "limit": None, "batch_size": 250},
         "environment": {}, "versions": {}, "attacks": ["pgd"], "method": "at", "arch": "small-cnn",

@@ -1,0 +1,136 @@
+"""Two seeds of real runs through a pipe: the table of the recipe, and what it cost."""
+
+import json
+import statistics
+from pathlib import Path
+
+import h5py
+import pytest
+
+from advkit.artifacts import artifact
+from tests.conftest import TINY
+
+ATTACK = ["attack", "--attack", "fgsm", "--limit", "40", "-q"]
+TRAIN = ["train", *TINY, "--method", "at", "--epochs", "1", "--emit", "all", "-q"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipe")
+
+
+@pytest.fixture
+def runs(cli, place, monkeypatch):
+    """Checkpoint records of two seeds, best and final."""
+    monkeypatch.chdir(place)
+    return "".join(cli(*TRAIN, "--seed", seed).out for seed in (0, 1))
+
+
+@pytest.fixture
+def attacked(cli, runs):
+    """Logits records of the same, in the same order."""
+    return cli(*ATTACK, stdin=runs).out
+
+
+def test_two_seeds_share_a_line(cli, attacked):
+    records = [json.loads(line) for line in attacked.splitlines()]
+    assert [(each["seed"], each["role"]) for each in records] == [
+        (0, "best"), (0, "final"), (1, "best"), (1, "final"),
+    ]  # fmt: skip
+    outcome = cli("analyze", "table", stdin=attacked)
+    (group,) = outcome.record["groups"]
+    assert (group["method"], group["seeds"], group["n"]) == ("at", 2, 40)
+    for what in ("robust", "clean"):
+        best, final = ([r[f"{what}_accuracy"] for r in records[place::2]] for place in (0, 1))
+        assert group[f"{what}_best_mean"] == pytest.approx(statistics.mean(best))
+        assert group[f"{what}_best_sd"] == pytest.approx(statistics.stdev(best))
+        assert group[f"{what}_final_mean"] == pytest.approx(statistics.mean(final))
+        gaps = [a - b for a, b in zip(best, final, strict=True)]
+        assert group[f"{what}_difference_mean"] == pytest.approx(statistics.mean(gaps))
+    assert [row["group"] for row in outcome.record["rows"]] == [1] * 4
+    assert " ± " in outcome.err
+    assert len(outcome.out.splitlines()) == 1
+
+
+def test_another_setting_is_another_line(cli, attacked):
+    """The logits files alone tell how their checkpoints were trained."""
+    other = cli(*ATTACK, stdin=cli(*TRAIN, "--lr", "0.05", "--name", "slow").out).out
+    outcome = cli("analyze", "table", stdin=attacked + other)
+    assert [(each["settings"], each["seeds"]) for each in outcome.record["groups"]] == [
+        ({"lr": 0.1}, 2), ({"lr": 0.05}, 1),
+    ]  # fmt: skip
+    assert "lr=0.05" in outcome.err
+
+
+def test_logits_name_no_path_of_training(attacked):
+    path = Path(json.loads(attacked.splitlines()[0])["path"])
+    trained = artifact.read_info(path)["trained"]
+    assert (trained["method"], trained["epochs"], trained["seed"]) == ("at", 1, 0)
+    assert not {"teacher", "soft_labels"} & trained.keys()
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.csv", "t.h5"])
+def test_the_rows_are_in_every_format(cli, attacked, name):
+    record = cli("analyze", "table", "-o", name, "--overwrite", stdin=attacked).record
+    if name == "t.csv":
+        head, *lines = Path(name).read_text().splitlines()
+        assert (head.split(",")[-1], [line[-2:] for line in lines]) == ("group", [",1"] * 4)
+        return
+    assert artifact.read_info(Path(name))["digest"] == record["digest"]
+    if name == "t.json":
+        assert json.loads(Path(name).read_text())["groups"] == record["groups"]
+    else:
+        with h5py.File(name) as file:
+            assert file["group"][()].tolist() == [1] * 4
+
+
+def test_the_same_run_twice(cli, attacked):
+    first = attacked.splitlines()[0]
+    outcome = cli("analyze", "table", "-q", stdin=f"{attacked}{first}\n")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "give one of them" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_other_examples(cli, runs, attacked):
+    more = cli("attack", "--attack", "fgsm", "--limit", "30", "-q", stdin=runs).out
+    final = attacked.splitlines()[1]
+    outcome = cli("analyze", "table", "-q", stdin=f"{more.splitlines()[0]}\n{final}\n")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert "30 and 40 examples" in outcome.err
+
+
+def test_cost(cli, runs):
+    outcome = cli("analyze", "cost", "-o", "cost.json", "--overwrite", stdin=runs)
+    record = outcome.record
+    assert (record["kind"], record["runs"]) == ("analysis", 2)
+    for row, path in zip(record["rows"], ("s0", "s1"), strict=True):
+        (line,) = Path(f"runs/digits-small-cnn-at-{path}/metrics.jsonl").read_text().splitlines()
+        metrics = json.loads(line)
+        assert row["seconds_per_epoch"] == metrics["seconds"]
+        assert row["images_per_second"] == pytest.approx(metrics["n"] / metrics["seconds"])
+        assert (row["epochs"], row["planned_epochs"], row["device"]) == (1, 1, "cpu")
+    assert record["rows"][0]["ratio"] == 1
+    assert outcome.err.startswith("cost\n")
+    parents = json.loads(Path("cost.json").read_text())["advkit"]["parents"]
+    assert [parent["role"] for parent in parents] == ["best", "final"] * 2
+
+
+def test_cost_of_what_is_no_run(cli, runs, attacked, tmp_path):
+    best = Path(json.loads(runs.splitlines()[0])["path"])
+    lone = tmp_path / "best.safetensors"
+    lone.write_bytes(best.read_bytes())
+    logits = json.loads(attacked.splitlines()[0])["path"]
+    for given, words in [
+        ([lone], ["no metrics.jsonl", "best.safetensors"]),
+        ([best.with_name("none.safetensors")], ["none.safetensors"]),
+        ([logits], [logits]),
+        ([tmp_path], [str(tmp_path)]),
+    ]:
+        outcome = cli("analyze", "cost", *given, "-q")
+        assert (outcome.code, outcome.out) == (3, ""), outcome.err
+        assert len(outcome.err.splitlines()) == 1
+        assert all(word in outcome.err for word in words)
+    outcome = cli("analyze", "cost", stdin=attacked)
+    assert outcome.code == 3
+    assert "got a logits record, wanted: checkpoint" in outcome.err
