@@ -34,6 +34,7 @@ OWN = (
     options.EPS,
     Option("data", "str", None, "data set; the checkpoint's", "Data"),
     Option("image_size", "int", None, "of folder:DIR; the checkpoint's input size", "Data"),
+    Option("image_list", "str", None, "of imagenet: file that names the test images", "Data"),
     Option("limit", "int", None, "first N test examples, class balanced", "Data"),
     Option("seed", "int", None, "seed of starts and searches (0)", "Attack"),
     Option("batch_size", "int", None, "examples in a batch (250)", "Machine"),

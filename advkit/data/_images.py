@@ -164,7 +164,7 @@ class Images(ImageSet):
 
     def _counts(self, channel: int) -> Tensor:
         found = torch.zeros(256, dtype=torch.float64)
-        for part in self.images[:, channel].split(1 << 14):
+        for part in torch.split(self.images[:, channel], 1 << 14):
             found += torch.bincount(part.flatten(), minlength=256)
         return found
 
