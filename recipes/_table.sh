@@ -20,7 +20,7 @@ start() {  # FOLDER: settings, folders and an empty plan
     if [ -n "$smoke" ]; then
         DATA=digits ARCH=small-cnn
         seeds=0 attack="--attack apgd-ce --steps 5" limit=20 jobs=${JOBS:-2}
-        train="--epochs 1 --limit 200 --width 4 $train"
+        train="--epochs 4 --limit 400 --batch-size 32 --width 8 $train"
         export OMP_NUM_THREADS=1
     fi
     if [ "${DATA:-}" = digits ]; then  # its own numbers; no paper has any
@@ -35,10 +35,12 @@ start() {  # FOLDER: settings, folders and an empty plan
 row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
     local data=$1 arch=$2 method=$3 seed name
     shift 3
-    for seed in $seeds; do
-        name=$(echo "$data-$arch-$method${*:+-$*}" | tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
-        echo "$name-s$seed --data $data --arch $arch --method $method --seed $seed $*" >> "$plan"
-    done
+    name=$(echo "$data-$arch-$method $*" |
+        sed -E 's/--(soft-labels|teacher) [^ ]+//; s/--extra-data [^ ]+/extra/' |
+        tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
+    for seed in $seeds; do  # xargs would join a line that ends in a space to the next
+        echo "$name-s$seed --data $data --arch $arch --method $method --seed $seed${*:+ $*}"
+    done >> "$plan"
 }
 
 one() {  # NAME OPTION...: train a run and attack its best and its last checkpoint

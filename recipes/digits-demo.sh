@@ -11,7 +11,7 @@ out=${1:-demo}
 limit=${LIMIT:-200}
 seed=${SEED:-0}
 train=''
-if [ -n "${SMOKE:-}" ]; then train='--epochs 1 --limit 200 --width 4' limit=20; fi
+if [ -n "${SMOKE:-}" ]; then train='--epochs 4 --limit 400 --batch-size 32 --width 8' limit=20; fi
 mkdir -p "$out"
 
 one() {

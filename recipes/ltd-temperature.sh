@@ -17,7 +17,7 @@ set -euo pipefail
 
 out=${1:-runs/ltd-temperature}
 if [ -n "${SMOKE:-}" ]; then
-    TRAIN='--epochs 1 --limit 200 --width 4' TEMPERATURES='1 5' SEEDS=0 LIMIT=20
+    TRAIN='--epochs 4 --limit 400 --batch-size 32 --width 8' TEMPERATURES='1 5' SEEDS=0 LIMIT=20
 fi
 data=${DATA:-digits}
 train=${TRAIN:-}

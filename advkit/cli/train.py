@@ -92,7 +92,8 @@ def layers(given: Given) -> list[config.Layer]:
     if given["resume"] and beside is not None and beside.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
         return [(config.read(beside), "the run's own"), (flags, "flag")]
-    if given["resume"] and beside is not None and not given["data"]:
+    soft = config.labels_of(flags) == "soft"  # the labels know their data set
+    if given["resume"] and beside is not None and not given["data"] and not soft:
         raise UsageError(f"{given['out']}: no run to go on with; give --data to start one")
     return [(flags, "flag")]
 
