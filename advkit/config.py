@@ -9,7 +9,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,32 @@ ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and, for each value, where it comes from."""
+    """A configuration and, for each value, where it comes from.
+
+    `elsewhere` holds, with a preset, what the other preset says where it says otherwise.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def toml(self) -> str:
         """Write it as flat TOML that `--config` reads back, each origin in a comment."""
         helps = {option.name: option.help for option in options()}
         lines = []
         for name, value in self.settings.flat().items():
+            other = f"; {self.elsewhere[name]}" if name in self.elsewhere else ""
             if value is None:
-                lines.append(f"# {name} is not set: {helps[name]}")
+                lines.append(f"# {name} is not set: {helps[name]}{other}")
             else:
-                # JSON's spelling of strings, numbers, booleans and lists is TOML's as well.
-                text = json.dumps(value, ensure_ascii=False)
-                lines.append(f"{name} = {text}  # {self.origins.get(name, 'default')}")
+                origin = self.origins.get(name, "default")
+                lines.append(f"{name} = {_spelt(value)}  # {origin}{other}")
         return "\n".join(lines) + "\n"
+
+
+def _spelt(value: Any) -> str:
+    """Return a value as TOML, which spells strings, numbers, booleans and lists as JSON does."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -115,7 +124,22 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         },
     )
     _validate(settings)
-    return Resolved(settings, origins)
+    elsewhere = _elsewhere(settings, preset, method.facts(values), given) if preset else {}
+    return Resolved(settings, origins, elsewhere)
+
+
+def _elsewhere(
+    settings: Settings, preset: str, facts: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return where the other preset has another value, as comments."""
+    (other,) = set(method.PRESETS) - {preset}
+    flat = settings.flat()
+    found = {}
+    for rule in method.rules(other):
+        if rule.fits(facts):
+            for key, value in rule.values.items():
+                found[key] = "" if value == flat.get(key) else f"--preset {other}: {_spelt(value)}"
+    return {key: text for key, text in found.items() if text and key in flat and key not in given}
 
 
 def _lay(

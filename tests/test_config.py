@@ -1,5 +1,6 @@
 """Configuration: what wins over what, where it came from, and what is refused."""
 
+import re
 import tomllib
 
 import pytest
@@ -248,6 +249,21 @@ def test_every_method_round_trips(name, preset):
     found = resolve({**CIFAR, **arch, "method": name}, preset=preset)
     assert found.settings.method == name
     assert resolve({}, file=tomllib.loads(found.toml())).settings == found.settings
+
+
+def test_toml_tells_where_the_other_preset_differs():
+    """Typed in from reference-behaviour, section 3: Tiny's AWP radius and λ, Nesterov."""
+    flags = {"data": "tinyimagenet", "arch": "resnet18", "method": "adr-awp"}
+    paper, repo = (resolve(flags, preset=preset).toml() for preset in ("paper", "repo"))
+    assert re.search(r"^awp = 0.005  # ADR.*; --preset repo: 0.001$", paper, re.MULTILINE)
+    assert re.search(
+        r'^lambda = "0.5:0.9"  # ADR.*; --preset repo: "0.3:0.9"$', paper, re.MULTILINE
+    )
+    assert re.search(r"^nesterov = true  # ADR.*; --preset repo: false$", paper, re.MULTILINE)
+    assert re.search(r"^awp = 0.001  # ADR.*; --preset paper: 0.005$", repo, re.MULTILINE)
+    assert re.search(r'^tau = "2.0:1.5"  # ADR[^;]*$', paper, re.MULTILINE)  # they agree there
+    given = resolve({**flags, "awp": 0.002}, preset="paper").toml()
+    assert re.search(r"^awp = 0.002  # flag$", given, re.MULTILINE)
 
 
 def test_toml_lists_what_is_open():

@@ -159,15 +159,22 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def shown(settings: Mapping[str, Any]) -> str:
     """Return settings as text, those that have no value left out.
 
-    >>> shown({"beta": 6.0, "limit": None, "lr_drops": [100, 150]})
-    'beta=6, lr_drops=100,150'
+    >>> shown({"beta": 6.0, "limit": None, "extra_digest": "sha256:0a1b2c3d4e"})
+    'beta=6, extra_digest=0a1b2c3d'
     """
     words = []
     for name, value in settings.items():
         each = value if isinstance(value, list) else [value]
-        cells = (f"{part:g}" if isinstance(part, float) else str(part) for part in each)
+        cells = (_short(part) for part in each)
         words += [f"{name}={','.join(cells)}"] if value is not None else []
     return ", ".join(words)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return text[7:15] if text.startswith("sha256:") else text
 
 
 def _entry(logits: Logits) -> Entry:

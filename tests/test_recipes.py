@@ -1,0 +1,111 @@
+"""Every recipe runs as a trial; `make test-slow` runs them, the rest is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+TABLES = {
+    # recipe: methods in its trial, in the table's order
+    "adr-table1": ["at", "adr", "trades", "trades-adr"],
+    "adr-table2": ["at", "at-wa", "at-awp-wa", "adr", "adr-wa", "adr-awp-wa"],
+    "adr-table3": ["adr-awp-wa", "adr-awp-wa"],
+    "adr-table4": ["trades", "trades-wa", "trades-awp-wa", "trades-adr", "trades-adr-wa",
+                   "trades-adr-awp-wa"],
+    "adr-table6": ["at", "adr", "at-awp", "adr-awp"],
+    "ltd-table1": ["ltd", "ltd-awp"],
+    "ltd-table2": ["ltd-awp"],
+    "ltd-table3": ["ltd"],
+    "ltd-table4": ["trades", "ltd"],
+    "ltd-table5": ["ltd-awp"],
+    "ltd-table6": ["ltd-awp"],
+}  # fmt: skip
+OTHERS = {"digits-demo": "table.csv", "ltd-temperature": "temperature.csv"}
+COUNT = 13
+
+
+def recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.sh") if not path.stem.startswith("_"))
+
+
+def go(name: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "SMOKE": "1", "JOBS": "1", "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more,
+    }  # fmt: skip
+    return subprocess.run(
+        ["bash", str(RECIPES / f"{name}.sh"), str(folder)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_every_recipe_is_known():
+    assert len(recipes()) == COUNT
+    assert set(recipes()) == TABLES.keys() | OTHERS.keys()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_can_be_run_and_says_how(name):
+    path = RECIPES / f"{name}.sh"
+    assert os.access(path, os.X_OK)
+    head = path.read_text(encoding="utf-8").splitlines()
+    assert head[0] == "#!/usr/bin/env bash"
+    assert any(f"recipes/{name}.sh [FOLDER]" in line for line in head[:8])
+    assert "SMOKE" in "".join(head[:20])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipes())
+def test_a_trial_ends_in_its_table(name, tmp_path):
+    folder = tmp_path / "with space" if name == "digits-demo" else tmp_path / name
+    done = go(name, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    if name in OTHERS:
+        assert (folder / OTHERS[name]).stat().st_size > 0
+        return
+    cost = name == "adr-table6"
+    record = json.loads((folder / ("cost.jsonl" if cost else "table.jsonl")).read_text())
+    if cost:
+        lines = (folder / "cost.csv").read_text().splitlines()
+        assert [line.split(",")[3] for line in lines[1:]] == TABLES[name]
+        return
+    groups = record["groups"]
+    assert [group["method"] for group in groups] == TABLES[name]
+    for group in groups:
+        assert group["seeds"] == 1
+        for figure in ("best", "final", "difference"):
+            for kind in ("robust", "clean"):
+                assert group[f"{kind}_{figure}_mean"] is not None
+        assert group["weights"] == ("average" if group["method"].endswith("-wa") else "student")
+
+
+@pytest.mark.slow
+def test_a_recipe_goes_on_where_it_was(tmp_path):
+    first = go("ltd-table2", tmp_path / "run")
+    assert first.returncode == 0, first.stderr
+    table = (tmp_path / "run" / "table.csv").read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
+    again = go("ltd-table2", tmp_path / "run")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run" / "table.csv").read_bytes() == table
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["ltd-table2", "ltd-table3", "ltd-table6"])
+def test_what_the_paper_leaves_open_must_be_given(name, tmp_path):
+    done = go(name, tmp_path / "run", SMOKE="")
+    assert done.returncode != 0
+    assert "TEMPERATURE=T" in done.stderr
+
+
+def test_extra_data_must_be_given(tmp_path):
+    done = go("adr-table3", tmp_path / "run", SMOKE="")
+    assert done.returncode != 0
+    assert "EXTRA=FILE" in done.stderr
