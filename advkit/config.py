@@ -21,6 +21,8 @@ from advkit.threat import parse_eps, step_size
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
+FLAG = "flag"
+"""Origin of what was given on the command line."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             for key, value in rule.values.items():
                 if key not in given:
                     values[key], origins[key] = value, rule.source
+    if values["norm"] != "linf" and "eps" not in given:
+        raise UsageError(f"--norm {values['norm']}: give --eps too, {values['eps']} is one of linf")
     parts = _parts(values)
     for key in replaced - _known(parts):  # options of parts that a later method replaced
         given.pop(key, None)
@@ -124,6 +128,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         },
     )
     _validate(settings)
+    _refuse_idle(settings, origins)
     elsewhere = _elsewhere(settings, preset, method.facts(values), given) if preset else {}
     return Resolved(settings, origins, elsewhere)
 
@@ -146,7 +151,7 @@ def _lay(
     given: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
 ) -> None:
     if layer.get("method") is not None:
-        for key in CHOICES:  # a method named later replaces the parts chosen earlier
+        for key in (*CHOICES, "awp"):  # a method named later replaces what was chosen earlier
             given.pop(key, None)
             origins.pop(key, None)
     for key, value in layer.items():
@@ -265,6 +270,21 @@ def _refuse_strays(
             f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
             f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
         )
+
+
+def _refuse_idle(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Refuse flags that change nothing; a configuration file may hold them."""
+    keeps_average = settings.wa or settings.labels == "adr"
+    needs = {
+        "extra_fraction": (settings.extra_data is not None, "--extra-data"),
+        "awp_form": (settings.awp > 0, "--awp or a method with -awp"),
+        "awp_warmup": (settings.awp > 0, "--awp or a method with -awp"),
+        "ema_decay": (keeps_average, "--wa or ADR's labels"),
+        "lr_drops": (settings.lr_schedule == "multistep", "--lr-schedule multistep"),
+    }
+    for key, (there, what) in needs.items():
+        if origins.get(key) == FLAG and not there:
+            raise UsageError(f"--{key.replace('_', '-')} has no meaning without {what}")
 
 
 def _validate(settings: Settings) -> None:

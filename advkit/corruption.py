@@ -32,7 +32,10 @@ def parse(text: str) -> tuple[str, float]:
     except ValueError:
         sigma = math.nan
     if kind not in KINDS or not 0 <= sigma < math.inf:
-        raise UsageError(f"--teacher-noise {text}: weights:SIGMA or logits:SIGMA, for example 0.1")
+        raise UsageError(
+            f"--teacher-noise {text}: weights:SIGMA or logits:SIGMA with SIGMA from 0 on, for "
+            "example weights:0.1"
+        )
     return kind, sigma
 
 

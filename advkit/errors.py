@@ -17,6 +17,9 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+MANY = 12
+"""Names beyond which an error lists only those nearest to a mistyped one."""
+
 
 class AdvkitError(Exception):
     """A failure that a person can act on: its message is one line and says what to do."""
@@ -84,7 +87,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = " or ".join(repr(word) for word in near)
     question = f"did you mean {hint}? " if near else ""
-    return UsageError(f"unknown {what} {name!r}: {question}(known: {', '.join(names)})")
+    known = f"(known: {', '.join(names)})" if not near or len(names) <= MANY else ""
+    return UsageError(f"unknown {what} {name!r}: {question}{known}".rstrip())
 
 
 def storage(error: OSError, path: object) -> AdvkitError:

@@ -67,6 +67,12 @@ class Trainer:
         self.held = HeldOut(images, held, attacked, settings.seed)
         self.classes = len(images.classes)
         self.progress = Progress()
+        drops = settings.drops
+        if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
+            reporter.warn(
+                f"--lr-drops {','.join(map(str, drops))} come after --epochs {settings.epochs}: the "
+                "learning rate never falls"
+            )
 
     def step(self, batch: Batch, epoch: int, step: int) -> None:
         """Train on one batch and count what was seen."""

@@ -4,11 +4,14 @@
 #   PRESET=paper    or repo                          LIMIT=    first N test images; all if empty
 #   ATTACK=--autoattack                              TRAIN=    more options of every training
 #   DATA, ARCH      data sets and architectures (`NAME` or `NAME:PATH`; ADVKIT_DATA says where)
-#   SMOKE=1         a trial in a minute: digits, one epoch, each distinct method once
+#   METHODS="at adr"  of the rows, only those of these methods
+#   SMOKE=1         a trial in a minute: digits, four epochs of a tiny net, each distinct method
+#                   once. It shows that a recipe runs; its numbers mean nothing.
 #
 # Run a recipe again and it goes on where it was.
 
 start() {  # FOLDER: settings, folders and an empty plan
+    case $1 in -*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;; esac
     out=$1
     smoke=${SMOKE:-}
     seeds=${SEEDS:-0}
@@ -18,8 +21,8 @@ start() {  # FOLDER: settings, folders and an empty plan
     train=${TRAIN:-}
     jobs=${JOBS:-1}
     if [ -n "$smoke" ]; then
-        DATA=digits ARCH=small-cnn
-        seeds=0 attack="--attack apgd-ce --steps 5" limit=20 jobs=${JOBS:-2}
+        DATA=${DATA:-digits}
+        attack=${ATTACK:---attack apgd-ce --steps 5} limit=${LIMIT:-20} jobs=${JOBS:-2}
         train="--epochs 4 --limit 400 --batch-size 32 --width 8 $train"
         export OMP_NUM_THREADS=1
     fi
@@ -35,6 +38,7 @@ start() {  # FOLDER: settings, folders and an empty plan
 row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
     local data=$1 arch=$2 method=$3 seed name
     shift 3
+    case " ${METHODS:-$method} " in *" $method "*) ;; *) return 0 ;; esac
     name=$(echo "$data-$arch-$method $*" |
         sed -E 's/--(soft-labels|teacher) [^ ]+//; s/--extra-data [^ ]+/extra/' |
         tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
@@ -48,11 +52,14 @@ one() {  # NAME OPTION...: train a run and attack its best and its last checkpoi
     shift
     case " $* " in *-wa\ *) kind=-ema ;; esac
     # shellcheck disable=SC2086  # the option strings are meant to split
-    advkit train -q "$@" $preset $train --resume -o "$out/$name" > "$out/$name.jsonl"
+    advkit train -q "$@" $preset $train --resume -o "$out/$name" \
+        > "$out/$name.jsonl.new"
+    mv "$out/$name.jsonl.new" "$out/$name.jsonl"
     # shellcheck disable=SC2086
     advkit attack -q $attack ${limit:+--limit $limit} ${list:+--image-list $list} \
         "$out/$name/best$kind.safetensors" "$out/$name/final$kind.safetensors" \
-        > "$out/$name.attack.jsonl"
+        > "$out/$name.attack.jsonl.new"
+    mv "$out/$name.attack.jsonl.new" "$out/$name.attack.jsonl"
     echo "done: $name" >&2
 }
 
@@ -75,7 +82,18 @@ label() {  # DATA ARCH: the teacher's labels of every crop and flip, once for al
 work() {  # do the plan, JOBS runs at a time
     export -f one
     export out preset train attack limit list="${list:-}"
-    xargs -P "$jobs" -L 1 bash -euo pipefail -c 'one "$@"' _ < "$plan"
+    xargs -P "$jobs" -L 1 bash -euo pipefail -c 'one "$@"' _ < "$plan" || {
+        echo "some runs failed (see above): no table. Run it again to go on; if options changed," \
+            "name another FOLDER" >&2
+        exit 1
+    }
+}
+
+need() {  # VARIABLE WHY: stop if it is not given
+    if [ -z "${!1:-}" ]; then
+        echo "$(basename "$0"): $2: give $1=..." >&2
+        exit 2
+    fi
 }
 
 finish() {  # the table: best, final, difference, over seeds

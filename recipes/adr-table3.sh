@@ -24,7 +24,7 @@ images = np.round(digits.images * 255 / 16).astype(np.uint8)
 np.savez(sys.argv[1], image=images[..., None], label=digits.target)
 PYTHON
 fi
-: "${EXTRA:?name the npz file of synthetic images: EXTRA=FILE}"
+need EXTRA 'the synthetic images are an npz file'
 row "$data" "${ARCH:-resnet18}" adr-awp-wa
 row "$data" "${ARCH:-preact-resnet18}" adr-awp-wa --extra-data "$EXTRA"
 if [ -z "${ARCH:-}" ]; then

@@ -16,7 +16,9 @@ one() {
     local name=$1
     shift
     # shellcheck disable=SC2086
-    advkit train -q "$@" $preset $train --resume -o "$out/$name" > "$out/$name.jsonl"
+    advkit train -q "$@" $preset $train --resume -o "$out/$name" \
+        > "$out/$name.jsonl.new"
+    mv "$out/$name.jsonl.new" "$out/$name.jsonl"
     echo "done: $name" >&2
 }
 for data in ${DATA:-cifar10 cifar100 tinyimagenet}; do

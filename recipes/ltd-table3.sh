@@ -13,7 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 
 start "${1:-runs/ltd-table3}"
 : "${TEMPERATURE:=${smoke:+1}}"
-: "${TEMPERATURE:?the paper states none for ImageNet: TEMPERATURE=T}"
+need TEMPERATURE 'the paper states no temperature for ImageNet'
 data=${DATA:-imagenet} list=${LIST:-}
 for arch in ${ARCH:-resnet50 wrn-50-2}; do
     teach "$data" "$arch"

@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 
 start "${1:-runs/ltd-table6}"
 : "${TEMPERATURE:=${smoke:+2}}"
-: "${TEMPERATURE:?the paper states none for CIFAR-100: TEMPERATURE=T}"
+need TEMPERATURE 'the paper states no temperature for CIFAR-100'
 cold="--temperature $TEMPERATURE"
 data=${DATA:-cifar100} arch=${ARCH:-wrn-34-10}
 betas=${BETAS:-3 4 5 6 7}

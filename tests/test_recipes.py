@@ -34,7 +34,7 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.sh") if not path.stem.startswith("_"))
 
 
-def go(name: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def go(name: str, folder: Path | str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ, "SMOKE": "1", "JOBS": "1", "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more,
@@ -101,11 +101,28 @@ def test_a_recipe_goes_on_where_it_was(tmp_path):
 @pytest.mark.parametrize("name", ["ltd-table2", "ltd-table3", "ltd-table6"])
 def test_what_the_paper_leaves_open_must_be_given(name, tmp_path):
     done = go(name, tmp_path / "run", SMOKE="")
-    assert done.returncode != 0
-    assert "TEMPERATURE=T" in done.stderr
+    assert done.returncode == 2
+    assert "give TEMPERATURE=" in done.stderr
 
 
 def test_extra_data_must_be_given(tmp_path):
     done = go("adr-table3", tmp_path / "run", SMOKE="")
-    assert done.returncode != 0
-    assert "EXTRA=FILE" in done.stderr
+    assert done.returncode == 2
+    assert "give EXTRA=" in done.stderr
+
+
+def test_help_is_the_head_of_the_script():
+    done = go("adr-table2", "--help")
+    assert done.returncode == 0
+    assert "recipes/adr-table2.sh [FOLDER]" in done.stdout
+    assert "set -euo" not in done.stdout
+
+
+def test_a_failed_run_fails_the_recipe_and_keeps_old_records(tmp_path):
+    (tmp_path / "digits-small-cnn-at-s0.jsonl").write_text("old\n")
+    done = go("adr-table1", tmp_path, METHODS="at", TRAIN="--lr 0")
+    assert done.returncode == 1
+    assert "--lr 0.0 is not > 0" in done.stderr
+    assert "no table" in done.stderr
+    assert not (tmp_path / "table.csv").exists()
+    assert (tmp_path / "digits-small-cnn-at-s0.jsonl").read_text() == "old\n"

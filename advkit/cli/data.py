@@ -29,12 +29,12 @@ def informed(given: Given) -> Iterator[str]:
             _name(given), split, root=given["data_root"], image_size=given["image_size"]
         )
         channels, height, width = images.shape
-        mean, std = images.normalisation
-        yield (
-            f"{split}\t{len(images.labels)} images {channels}x{height}x{width}\t"
-            f"{len(images.classes)} classes\tmean {mean} std {std}\t"
-            f"{images.augmentation}\t{images.fingerprint}\n"
-        )
+        cells = [split, f"{len(images.labels)} images {channels}x{height}x{width}"]
+        cells.append(f"{len(images.classes)} classes")
+        if split == "train":  # a test set has neither of its own
+            mean, std = images.normalisation
+            cells += [f"mean {mean} std {std}", images.augmentation]
+        yield "\t".join([*cells, images.fingerprint]) + "\n"
 
 
 def fetched(given: Given) -> Iterator[str]:

@@ -6,17 +6,26 @@ from collections.abc import Iterator
 
 from advkit import method
 from advkit.cli.options import Command, Given
+from advkit.errors import unknown
 
 
 def run(given: Given) -> Iterator[str]:
-    """Yield the rules as text, in the order in which they apply."""
-    for preset in ("default", *method.PRESETS):
+    """Yield the rules as text, in the order in which they apply.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    presets = ("default", *method.PRESETS)
+    wanted = str(given["files"]) if given["files"] else None
+    if wanted not in (None, *presets):
+        raise unknown("preset", str(wanted), presets)
+    for preset in [wanted] if wanted else presets:
         yield f"{preset}\n"
         for rule in method.rules(preset):
             when = ", ".join(f"{key} {'|'.join(map(str, of))}" for key, of in rule.when.items())
             values = ", ".join(f"{key} = {value}" for key, value in rule.values.items())
             values += ", ".join(f"{key} must be given" for key in rule.open)
-            yield f"  {when or 'always'}: {values}  # {rule.source}\n"
+            yield f"  # {rule.source}\n  {when or 'always'}\n      {values}\n"
 
 
 COMMAND = Command(
@@ -24,5 +33,7 @@ COMMAND = Command(
     "List the numbers behind --preset and each data set.",
     (),
     run,
-    example="advkit presets",
+    argument="[default|paper|repo]",
+    single=True,
+    example="advkit presets paper",
 )

@@ -87,15 +87,15 @@ def layers(given: Given) -> list[config.Layer]:
     flags = stage.chosen(given, [option.name for option in settings.options()])
     if given["config"]:
         path = Path(given["config"])
-        return [(config.read(path), f"from {path.name}"), (flags, "flag")]
+        return [(config.read(path), f"from {path.name}"), (flags, config.FLAG)]
     beside = Path(given["out"]) / "config.toml" if given["out"] else None
     if given["resume"] and beside is not None and beside.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
-        return [(config.read(beside), "the run's own"), (flags, "flag")]
+        return [(config.read(beside), "the run's own"), (flags, config.FLAG)]
     soft = config.labels_of(flags) == "soft"  # the labels know their data set
     if given["resume"] and beside is not None and not given["data"] and not soft:
         raise UsageError(f"{given['out']}: no run to go on with; give --data to start one")
-    return [(flags, "flag")]
+    return [(flags, config.FLAG)]
 
 
 def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:

@@ -76,7 +76,8 @@ def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
     found = []
     for line in lines:
         wnid, slash, name = line.partition("/")
