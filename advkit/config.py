@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             replaced = set(given)
         _lay(given, origins, layer, origin)
         replaced -= {key for key, value in layer.items() if value is not None}
+    _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
     values.update(given)
     _choose(values, given, origins)
@@ -265,6 +266,17 @@ def _refuse_strays(
             f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
             f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
         )
+
+
+def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
+    """Refuse a norm under which the ε of a weaker layer, rule or default would be read anew."""
+    norm, stale = Settings.norm, False
+    for layer, _ in layers:
+        named = layer.get("norm") or norm
+        stale = layer.get("eps") is None and (stale or named != norm)
+        norm = named
+    if stale:
+        raise UsageError(f"--norm {norm}: the eps at hand is one of another norm; give --eps too")
 
 
 def _validate(settings: Settings) -> None:
