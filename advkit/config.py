@@ -177,6 +177,27 @@ def coerced(key: str, value: Any) -> Any:
     return fitted
 
 
+def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse flags that nothing in a run would look at, rather than let them seem to work.
+
+    Files hold every option, idle ones too, so that only what was typed is checked.
+
+    Raises:
+        UsageError: naming the flag and what it waits for.
+    """
+    multistep = settings.lr_schedule == "multistep"
+    waits = {
+        "awp_form": "" if settings.awp > 0 else "without --awp",
+        "awp_warmup": "" if settings.awp > 0 else "without --awp",
+        "extra_fraction": "" if settings.extra_data else "without --extra-data",
+        "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
+        "image_list": "in training: it names test images, give it to `advkit attack`",
+    }
+    for key, why in waits.items():
+        if why and flags.get(key) is not None:
+            raise UsageError(f"--{key.replace('_', '-')} has no effect {why}")
+
+
 def differences(old: Settings, new: Settings) -> str:
     """Say in one line where two configurations differ; empty where they do not."""
     before, after = old.described(), new.described()
