@@ -32,14 +32,20 @@ start() {  # FOLDER: settings, folders and an empty plan
     : > "$plan"
 }
 
+quoted() {  # WORD: with backslashes, as xargs reads a word back
+    printf '%s\n' "$1" | sed -E 's|[^[:alnum:]_./:=,+-]|\\&|g'
+}
+
 row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
-    local data=$1 arch=$2 method=$3 seed name
+    local data=$1 arch=$2 method=$3 seed name each options=''
     shift 3
-    name=$(echo "$data-$arch-$method $*" |
-        sed -E 's/--(soft-labels|teacher) [^ ]+//; s/--extra-data [^ ]+/extra/' |
+    for each; do options="$options $(quoted "$each")"; done
+    name=$(printf '%s\n' "$data-$arch-$method$options" |
+        sed -E 's/--(soft-labels|teacher) (\\.|[^ \\])+//; s/--extra-data (\\.|[^ \\])+/extra/' |
         tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
+    data=$(quoted "$data")
     for seed in $seeds; do  # xargs would join a line that ends in a space to the next
-        echo "$name-s$seed --data $data --arch $arch --method $method --seed $seed${*:+ $*}"
+        printf '%s\n' "$name-s$seed --data $data --arch $arch --method $method --seed $seed$options"
     done >> "$plan"
 }
 
@@ -50,7 +56,7 @@ one() {  # NAME OPTION...: train a run and attack its best and its last checkpoi
     # shellcheck disable=SC2086  # the option strings are meant to split
     advkit train -q "$@" $preset $train --resume -o "$out/$name" > "$out/$name.jsonl"
     # shellcheck disable=SC2086
-    advkit attack -q $attack ${limit:+--limit $limit} ${list:+--image-list $list} \
+    advkit attack -q $attack ${limit:+--limit $limit} ${list:+--image-list "$list"} \
         "$out/$name/best$kind.safetensors" "$out/$name/final$kind.safetensors" \
         > "$out/$name.attack.jsonl"
     echo "done: $name" >&2
