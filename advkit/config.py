@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             replaced = set(given)
         _lay(given, origins, layer, origin)
         replaced -= {key for key, value in layer.items() if value is not None}
+    _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
     values.update(given)
     _choose(values, given, origins)
@@ -114,8 +115,6 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             for key, value in rule.values.items():
                 if key not in given:
                     values[key], origins[key] = value, rule.source
-    if values["norm"] != "linf" and "eps" not in given:
-        raise UsageError(f"--norm {values['norm']}: give --eps too, {values['eps']} is one of linf")
     parts = _parts(values)
     for key in replaced - _known(parts):  # options of parts that a later method replaced
         given.pop(key, None)
@@ -128,7 +127,6 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         },
     )
     _validate(settings)
-    _refuse_idle(settings, origins)
     elsewhere = _elsewhere(settings, preset, method.facts(values), given) if preset else {}
     return Resolved(settings, origins, elsewhere)
 
@@ -179,6 +177,29 @@ def coerced(key: str, value: Any) -> Any:
     if option.choices and fitted not in option.choices:
         raise unknown(key.replace("_", "-"), str(fitted), option.choices)
     return fitted
+
+
+def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse flags that nothing in a run would look at, rather than let them seem to work.
+
+    Files hold every option, idle ones too, so that only what was typed is checked.
+
+    Raises:
+        UsageError: naming the flag and what it waits for.
+    """
+    multistep = settings.lr_schedule == "multistep"
+    averages = settings.wa or settings.labels == "adr"
+    waits = {
+        "awp_form": "" if settings.awp > 0 else "without --awp",
+        "awp_warmup": "" if settings.awp > 0 else "without --awp",
+        "extra_fraction": "" if settings.extra_data else "without --extra-data",
+        "ema_decay": "" if averages else "without --wa or ADR's labels",
+        "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
+        "image_list": "in training: it names test images, give it to `advkit attack`",
+    }
+    for key, why in waits.items():
+        if why and flags.get(key) is not None:
+            raise UsageError(f"--{key.replace('_', '-')} has no effect {why}")
 
 
 def differences(old: Settings, new: Settings) -> str:
@@ -272,19 +293,15 @@ def _refuse_strays(
         )
 
 
-def _refuse_idle(settings: Settings, origins: Mapping[str, str]) -> None:
-    """Refuse flags that change nothing; a configuration file may hold them."""
-    keeps_average = settings.wa or settings.labels == "adr"
-    needs = {
-        "extra_fraction": (settings.extra_data is not None, "--extra-data"),
-        "awp_form": (settings.awp > 0, "--awp or a method with -awp"),
-        "awp_warmup": (settings.awp > 0, "--awp or a method with -awp"),
-        "ema_decay": (keeps_average, "--wa or ADR's labels"),
-        "lr_drops": (settings.lr_schedule == "multistep", "--lr-schedule multistep"),
-    }
-    for key, (there, what) in needs.items():
-        if origins.get(key) == FLAG and not there:
-            raise UsageError(f"--{key.replace('_', '-')} has no meaning without {what}")
+def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
+    """Refuse a norm under which the ε of a weaker layer, rule or default would be read anew."""
+    norm, stale = Settings.norm, False
+    for layer, _ in layers:
+        named = layer.get("norm") or norm
+        stale = layer.get("eps") is None and (stale or named != norm)
+        norm = named
+    if stale:
+        raise UsageError(f"--norm {norm}: the eps at hand is one of another norm; give --eps too")
 
 
 def _validate(settings: Settings) -> None:

@@ -29,7 +29,7 @@ from advkit.labels.soft import soften
 from advkit.losses import cross_entropy, kl_divergence
 from advkit.reporting import Reporter
 from advkit.run_folder import RunFolder
-from advkit.settings import Settings
+from advkit.settings import OUTSIDE, Settings
 from advkit.threat import Threat, parse_eps
 from advkit.train import split_of, train
 
@@ -135,7 +135,8 @@ class TemperatureSearch:
             f"# grid {grid}, criterion {self.plan.criterion}, threshold {self.plan.threshold}, "
             f"refine {self.plan.refine}\n"
         )
-        lines = resolved.toml().splitlines()
+        outside = tuple(start for key in OUTSIDE for start in (f"{key} = ", f"# {key} is "))
+        lines = [line for line in resolved.toml().splitlines() if not line.startswith(outside)]
         return plan + "\n".join(line.split("  #")[0] for line in lines) + "\n"
 
     def _threshold(self) -> float:

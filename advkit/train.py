@@ -70,8 +70,8 @@ class Trainer:
         drops = settings.drops
         if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
             reporter.warn(
-                f"--lr-drops {','.join(map(str, drops))} come after --epochs {settings.epochs}: the "
-                "learning rate never falls"
+                f"--lr-drops {','.join(map(str, drops))} come after --epochs {settings.epochs}: "
+                "the learning rate never falls"
             )
 
     def step(self, batch: Batch, epoch: int, step: int) -> None:

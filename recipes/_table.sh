@@ -35,28 +35,37 @@ start() {  # FOLDER: settings, folders and an empty plan
     : > "$plan"
 }
 
+quoted() {  # WORD: with backslashes, as xargs reads a word back
+    printf '%s\n' "$1" | sed -E 's|[^[:alnum:]_./:=,+-]|\\&|g'
+}
+
 row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
-    local data=$1 arch=$2 method=$3 seed name
+    local data=$1 arch=$2 method=$3 seed name each options=''
     shift 3
     case " ${METHODS:-$method} " in *" $method "*) ;; *) return 0 ;; esac
-    name=$(echo "$data-$arch-$method $*" |
-        sed -E 's/--(soft-labels|teacher) [^ ]+//; s/--extra-data [^ ]+/extra/' |
+    for each; do options="$options $(quoted "$each")"; done
+    name=$(printf '%s\n' "$data-$arch-$method$options" |
+        sed -E 's/--(soft-labels|teacher) (\\.|[^ \\])+//; s/--extra-data (\\.|[^ \\])+/extra/' |
         tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
+    data=$(quoted "$data")
     for seed in $seeds; do  # xargs would join a line that ends in a space to the next
-        echo "$name-s$seed --data $data --arch $arch --method $method --seed $seed${*:+ $*}"
+        printf '%s\n' "$name-s$seed --data $data --arch $arch --method $method --seed $seed$options"
     done >> "$plan"
 }
 
 one() {  # NAME OPTION...: train a run and attack its best and its last checkpoint
-    local name=$1 kind=''
+    local name=$1 kind='' last='' word
     shift
-    case " $* " in *-wa\ *) kind=-ema ;; esac
+    for word; do  # a weight-averaged method reports the average
+        case "$last $word" in "--method "*-wa) kind=-ema ;; esac
+        last=$word
+    done
     # shellcheck disable=SC2086  # the option strings are meant to split
     advkit train -q "$@" $preset $train --resume -o "$out/$name" \
         > "$out/$name.jsonl.new"
     mv "$out/$name.jsonl.new" "$out/$name.jsonl"
     # shellcheck disable=SC2086
-    advkit attack -q $attack ${limit:+--limit $limit} ${list:+--image-list $list} \
+    advkit attack -q $attack ${limit:+--limit $limit} ${list:+--image-list "$list"} \
         "$out/$name/best$kind.safetensors" "$out/$name/final$kind.safetensors" \
         > "$out/$name.attack.jsonl.new"
     mv "$out/$name.attack.jsonl.new" "$out/$name.attack.jsonl"

@@ -14,6 +14,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 start "${1:-runs/ltd-table3}"
 : "${TEMPERATURE:=${smoke:+1}}"
 need TEMPERATURE 'the paper states no temperature for ImageNet'
+if [ "$preset" = '--preset repo' ]; then
+    echo "ltd-table3: no code has a configuration for ImageNet: leave PRESET=repo out" >&2
+    exit 2
+fi
 data=${DATA:-imagenet} list=${LIST:-}
 for arch in ${ARCH:-resnet50 wrn-50-2}; do
     teach "$data" "$arch"

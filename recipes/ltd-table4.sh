@@ -6,7 +6,7 @@
 #   TEMPERATURES="1 2 3 5 8 10 12 15 20 50"  DATA=cifar10  ARCH=wrn-34-10  VIEWS=all; SEEDS, JOBS,
 #   PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in recipes/_table.sh
 # The paper's first row is the leaderboard's TRADES at eps 0.031; here it is TRADES with the
-# settings of the other rows. recipes/ltd-temperature.sh is the same at a small size, with PGD.
+# settings of the other rows, left out with PRESET=repo, which has no numbers for it. recipes/ltd-temperature.sh is the same at a small size, with PGD.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 
@@ -15,11 +15,11 @@ data=${DATA:-cifar10} arch=${ARCH:-wrn-34-10}
 temperatures=${TEMPERATURES:-1 2 3 5 8 10 12 15 20 50}
 [ -z "$smoke" ] || temperatures=${TEMPERATURES:-5}
 label "$data" "$arch"
-if [ -n "$preset" ]; then
-    row "$data" "$arch" trades --epochs 120 --lr-drops 80,100 --attack-steps 8 --no-normalise
-else
-    row "$data" "$arch" trades
-fi
+case $preset in
+    '') row "$data" "$arch" trades ;;
+    *paper)
+        row "$data" "$arch" trades --epochs 120 --lr-drops 80,100 --attack-steps 8 --no-normalise ;;
+esac
 for t in $temperatures; do
     row "$data" "$arch" ltd --soft-labels "$labels" --temperature "$t"
 done

@@ -287,3 +287,35 @@ def test_description_has_no_path():
 def test_option_names_are_unique():
     names = [option.name for option in config.options()]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("file", "flags"),
+    [
+        ({}, {"norm": "l1"}),
+        ({}, {"norm": "l2"}),
+        ({"norm": "l2", "eps": "0.5"}, {"norm": "linf"}),
+        ({"norm": "linf", "eps": "8/255"}, {"norm": "l1"}),
+    ],
+)
+@pytest.mark.parametrize("preset", [None, "paper"])
+def test_a_norm_does_not_take_over_the_eps_of_another(file, flags, preset):
+    with pytest.raises(UsageError, match="give --eps too"):
+        resolve({**CIFAR, **flags}, file=file, preset=preset)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags"),
+    [
+        ({}, {"norm": "l1", "eps": "12"}),
+        ({"norm": "l2", "eps": "0.5"}, {}),
+        ({"norm": "l2", "eps": "0.5"}, {"norm": "l2"}),
+        ({"norm": "l2", "eps": "0.5"}, {"eps": "1"}),
+        ({}, {"norm": "linf"}),
+    ],
+)
+def test_a_norm_that_has_its_eps_is_fine(file, flags):
+    wanted = {**file, **flags}
+    found = resolve({**CIFAR, **flags}, file=file).settings
+    assert found.norm == wanted["norm"]
+    assert found.eps == wanted.get("eps", "8/255")

@@ -63,7 +63,7 @@ def test_a_recipe_can_be_run_and_says_how(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_a_trial_ends_in_its_table(name, tmp_path):
-    folder = tmp_path / "with space" if name == "digits-demo" else tmp_path / name
+    folder = tmp_path / f"{name} with space and ' quote"
     done = go(name, folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -103,6 +103,39 @@ def test_what_the_paper_leaves_open_must_be_given(name, tmp_path):
     done = go(name, tmp_path / "run", SMOKE="")
     assert done.returncode == 2
     assert "give TEMPERATURE=" in done.stderr
+
+
+def test_ltds_code_has_no_numbers_for_imagenet(tmp_path):
+    """Said before a teacher is trained for them."""
+    done = go("ltd-table3", tmp_path / "run", SMOKE="", PRESET="repo", TEMPERATURE="1")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "PRESET=repo" in done.stderr
+
+
+def test_rows_keep_paths_whole(tmp_path):
+    """As `xargs` reads them back from the plan; no path makes a run's name differ."""
+    labels, extra = "o'u/a \"b\\c é.h5", "two words.npz"
+    script = (
+        'source "$1"; start "$2"; seeds="0 1"; row "npz:/a b" resnet8 ltd --soft-labels "$3" '
+        '--beta 3; row digits small-cnn at --extra-data "$4"; '
+        'xargs -L 1 bash -c \'printf "%s\\0" "$@"; printf "\\n\\0"\' _ < "$plan"'
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script, "_", str(RECIPES / "_table.sh"),
+         str(tmp_path / "out"), labels, extra],
+        capture_output=True, text=True, check=True, env={**os.environ, "SMOKE": ""},
+    )  # fmt: skip
+    rows = [row.strip("\0").split("\0") for row in done.stdout.split("\n") if row.strip("\0")]
+    assert [row[0] for row in rows] == [
+        "npz-a-b-resnet8-ltd-beta-3-s0", "npz-a-b-resnet8-ltd-beta-3-s1",
+        "digits-small-cnn-at-extra-s0", "digits-small-cnn-at-extra-s1",
+    ]  # fmt: skip
+    assert rows[1][1:] == [
+        "--data", "npz:/a b", "--arch", "resnet8", "--method", "ltd", "--seed", "1",
+        "--soft-labels", labels, "--beta", "3",
+    ]  # fmt: skip
+    assert rows[2][-2:] == ["--extra-data", extra]
 
 
 def test_extra_data_must_be_given(tmp_path):

@@ -345,3 +345,10 @@ def test_the_plain_view_is_the_one_judged(labels):
     assert isinstance(batch, Batch)
     assert stored.views[batch.index, batch.view].tolist() == [[1, 1, 0]] * 20
     np.testing.assert_array_equal(batch.x, digits.images[5:25].float() / 255)
+
+
+def test_what_changes_no_result_makes_no_other_search(searching):
+    searching()._open()
+    searching(train={"workers": 1})._open()
+    with pytest.raises(MismatchError, match="other options"):
+        searching(train={"lr": 0.05})._open()

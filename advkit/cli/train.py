@@ -44,6 +44,7 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     if not given["print_config"]:
         given_layers = bound_extra(given_layers)
     resolved = config.resolve(*given_layers, preset=given["preset"])
+    config.refuse_idle(given, resolved.settings)
     if given["print_config"]:
         yield resolved.toml()
         return
