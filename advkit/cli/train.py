@@ -13,6 +13,7 @@ from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
 from advkit.errors import InputError, MismatchError, UsageError
 from advkit.registry import Option
+from advkit.reporting import Reporter
 from advkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ OWN = (
     Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
     Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
     Option("resume", "bool", None, "go on with the run in its folder, or start it", "Actions"),
+    Option("resume_elastic", "bool", None, "--resume with another number of processes", "Actions"),
     Option("name", "str", None, "added to the run folder's name", settings.RUN),
     Option("emit", "str", None, "which checkpoints get a record (best)", settings.RUN, EMIT),
 )  # fmt: skip
@@ -52,22 +54,33 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
 
 def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Record]:
     """Train one resolved configuration and yield its records."""
+    from advkit import distributed
     from advkit.run_folder import RunFolder
     from advkit.train import train
 
     emit = given.get("emit") or "best"
-    chosen, reporter = resolved.settings, stage.speaker(name, given)
+    chosen, device = resolved.settings, stage.device(given["device"])
     folder = RunFolder(_place(given, chosen))
-    fresh = train(
-        resolved,
-        folder,
-        device=stage.device(given["device"]),
-        threads=stage.threads(given, chosen.arch),
-        data_root=Path(given["data_root"]) if given["data_root"] else None,
-        resume=bool(given["resume"]),
-        overwrite=bool(given["overwrite"]),
-        reporter=reporter,
-    )
+    world = distributed.start(device)
+    reporter = stage.speaker(name, given) if world.leads else Reporter()
+    elastic = bool(given.get("resume_elastic"))
+    try:
+        fresh = train(
+            resolved,
+            folder,
+            device=device,
+            threads=stage.threads(given, chosen.arch),
+            data_root=Path(given["data_root"]) if given["data_root"] else None,
+            resume=bool(given["resume"]) or elastic,
+            overwrite=bool(given["overwrite"]),
+            elastic=elastic,
+            reporter=reporter,
+            world=world,
+        )
+    finally:
+        distributed.stop()
+    if not world.leads:
+        return
     if not fresh:
         reporter.note(f"{folder.path}: already done")
     found = list(_records(folder, chosen, emit))
