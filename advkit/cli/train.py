@@ -25,6 +25,7 @@ OWN = (
            method.PRESETS),
     Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
     Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
+    Option("plan", "str", None, "print what each of NODESxRANKS would do, and stop", settings.RUN),
     Option("resume", "bool", None, "go on with the run in its folder, or start it", "Actions"),
     Option("resume_elastic", "bool", None, "--resume with another number of processes", "Actions"),
     Option("name", "str", None, "added to the run folder's name", settings.RUN),
@@ -34,20 +35,20 @@ OWN = (
 
 def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     """Resolve, train, and yield the records of the checkpoints asked for."""
-    emit = given["emit"] or "best"
+    emit, dry = given["emit"] or "best", given["print_config"] or given["plan"]
     if emit not in EMIT:
         raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
     given_layers = layers(given)
-    if (
-        config.labels_of(*(layer for layer, _ in given_layers)) == "soft"
-        and not given["print_config"]
-    ):
+    if config.labels_of(*(layer for layer, _ in given_layers)) == "soft" and not dry:
         given_layers = bound(given, given_layers)
-    if not given["print_config"]:
+    if not dry:
         given_layers = bound_extra(given_layers)
     resolved = config.resolve(*given_layers, preset=given["preset"])
     if given["print_config"]:
         yield resolved.toml()
+        return
+    if given["plan"]:
+        yield from _planned(resolved.settings, given)
         return
     yield from trained(name, resolved, given)
 
@@ -93,6 +94,16 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
             f"final {found[0]['final_robust_accuracy']:.3f}, gap {gap:.3f} (validation, PGD-10)"
         )
     yield from found
+
+
+def _planned(chosen: Settings, given: Given) -> Iterator[str]:
+    import json
+
+    from advkit.plan import parse_ranks, plan
+
+    nodes, ranks = parse_ranks(given["plan"])
+    for row in plan(chosen, nodes, ranks, given["data_root"]):
+        yield json.dumps(row) + "\n"
 
 
 def layers(given: Given) -> list[config.Layer]:
