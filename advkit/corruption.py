@@ -7,7 +7,7 @@ refused at once.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from advkit.errors import UsageError
 
@@ -39,7 +39,14 @@ def parse(text: str) -> tuple[str, float]:
     return kind, sigma
 
 
-def answer(teacher: nn.Module, x: Tensor, text: str, generator: Generator) -> Tensor:
+def answer(
+    teacher: nn.Module,
+    x: Tensor,
+    text: str,
+    generator: Generator,
+    rows: Tensor | None = None,
+    total: int = 0,
+) -> Tensor:
     """Return the logits (B, C) of a corrupted teacher; the teacher itself stays as it is.
 
     `weights:σ` adds σ·rms(w)·N(0, 1) to each parameter tensor w, so σ = 1 drowns the weights;
@@ -50,21 +57,24 @@ def answer(teacher: nn.Module, x: Tensor, text: str, generator: Generator) -> Te
         x: images (B, C, H, W) in [0, 1].
         text: `KIND:SIGMA`.
         generator: of the noise, drawn anew for each call.
+        rows: places (B,) of x in a batch of `total` that processes share.
+        total: size of that batch.
 
     Source: none of the papers; the reliability check that a reader of ADR would ask for.
     """
     import torch
 
-    def noise(like: Tensor) -> Tensor:
-        drawn = torch.randn(like.shape, generator=generator)
-        return drawn.to(like.device, like.dtype)
+    def noise(shape: Any, like: Tensor) -> Tensor:
+        return torch.randn(shape, generator=generator).to(like.device, like.dtype)
 
     kind, sigma = parse(text)
     if kind == "logits":
         logits: Tensor = teacher(x)
-        return logits + sigma * noise(logits)
+        if rows is None:
+            return logits + sigma * noise(logits.shape, logits)
+        return logits + sigma * noise((total, logits.shape[1]), logits)[rows]
     weights = {
-        name: w + sigma * w.square().mean().sqrt() * noise(w)
+        name: w + sigma * w.square().mean().sqrt() * noise(w.shape, w)
         for name, w in teacher.named_parameters()
     }
     found: Tensor = torch.func.functional_call(teacher, weights, (x,))

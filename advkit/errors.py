@@ -69,6 +69,14 @@ class Verdict(AdvkitError):
     code = 8
 
 
+class Elsewhere(AdvkitError):
+    """Another process of the same run failed and has said so."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("rank 0 failed")
+        self.code = code
+
+
 class Stopped(AdvkitError):
     """A signal asked the process to end."""
 

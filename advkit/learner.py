@@ -14,7 +14,8 @@ from advkit import models, modes, registry, seeding
 from advkit.attacks.pgd import pgd
 from advkit.data._batches import Batch
 from advkit.data._images import ImageSet, identity
-from advkit.errors import NumericalError
+from advkit.distributed import World
+from advkit.errors import NumericalError, UsageError
 from advkit.labels import Context
 from advkit.models._tempered import Tempered
 from advkit.objectives import Given
@@ -28,7 +29,7 @@ from advkit.weights.ema import Ema
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
 
-Outer = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+Outer = Callable[[nn.Module], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Lesson:
 class Learner:
     """A student with everything that changes while it learns.
 
-    `steps` is the number of iterations of an epoch, which schedules count in.
+    `steps` is the number of iterations of an epoch, which schedules count in. In a world of several
+    processes, attacks and ADR's teacher run on the bare net and touch nobody else; one backward
+    pass averages gradients, and BN's statistics are averaged before the EMA sees them.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Learner:
         steps: int,
         device: torch.device,
         soft: Stored | Live | None = None,
+        world: World | None = None,
     ) -> None:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
+        self.world = world or World()
         self.classes = len(images.classes)
         self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
         self._find_parts()
@@ -66,9 +71,12 @@ class Learner:
             seed=settings.seed,
             **settings.options_of("models"),
         ).to(device)
+        if settings.sync_bn:
+            self.model = self._synchronised(self.model)
         self.student: nn.Module = self.model
         if settings.student_temperature != 1:
             self.student = Tempered(self.model, settings.student_temperature)
+        self.shared = self.world.wrapped(self.student)
         needs_ema = settings.wa or "ema" in self.label_needs
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
         self.optimizer = torch.optim.SGD(
@@ -93,6 +101,15 @@ class Learner:
         # Where BN moves during the attack, its order counts: clean first, as in ADR's TRADES.
         needs = objective.constants.get("CLEAN_WHEN", {})
         self.clean_first = any(options.get(name) in values for name, values in needs.items())
+
+    def _synchronised(self, model: nn.Module) -> nn.Module:
+        if self.device.type != "cuda" or self.world.alone:
+            raise UsageError("--sync-bn needs several processes on GPUs")
+        if self.settings.attack_bn != "eval" and self.settings.attack_steps > 0:
+            raise UsageError("--sync-bn goes with --attack-bn eval: the attack waits for nobody")
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+        found: nn.Module = convert(model)  # type: ignore[no-untyped-call]
+        return found
 
     @property
     def average(self) -> nn.Module | None:
@@ -120,18 +137,19 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(t)
 
-        def outer() -> tuple[Tensor, dict[str, Tensor]]:
+        def outer(net: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
             found: tuple[Tensor, dict[str, Tensor]] = self.objective.outer(
-                self.student, batch.x, x_adv, given, **self.outer_options
+                net, batch.x, x_adv, given, **self.outer_options
             )
             return found
 
         if settings.awp > 0 and epoch + 1 >= settings.awp_warmup:
             loss, seen = self._perturbed_step(outer, epoch, step)
         else:
-            loss, seen = outer()
+            loss, seen = outer(self.shared)
             self._descend(loss, epoch, step)
             self.optimizer.step()
+        self._agree_on_norms()
         if self.ema:
             self.ema.update(model)
         return Lesson(targets, loss, seen)
@@ -147,6 +165,17 @@ class Learner:
         )
         found: Tensor = self.labels.targets(batch, context, **self.label_options)
         return found
+
+    def _agree_on_norms(self) -> None:
+        """Average BN's running statistics over ranks: each has seen its share of the batch only.
+
+        The mean is that of the global batch; the variance lacks what lies between the shares.
+        """
+        norms = modes.batch_norms(self.model)
+        self.world.mean(
+            each for norm in norms for each in (norm.running_mean, norm.running_var)
+            if each is not None
+        )  # fmt: skip
 
     def _set_bn_momentum(self, t: int) -> None:
         """Follow the extra-data runs of ADR's code: 1 at the first iteration, then constant.
@@ -176,15 +205,16 @@ class Learner:
         settings, model = self.settings, self.model
         original = settings.awp_form == "original"
         with modes.attack_bn(model, "frozen" if original else "train"):
-            loss, seen = outer()
+            loss, seen = outer(self.student)
         self._guard(loss, epoch, step)
         found = awp.chosen(model, settings.awp_form)
         gradients = dict(zip(found, torch.autograd.grad(loss, list(found.values())), strict=True))
+        self.world.mean(gradients.values())  # or each rank would train at another point
         with (
             awp.perturbed(model, gradients, settings.awp),
             modes.attack_bn(model, "train" if original else "frozen"),
         ):
-            worst, seen_there = outer()
+            worst, seen_there = outer(self.shared)
             self._descend(worst, epoch, step)
             if original:
                 self.optimizer.step()
@@ -201,6 +231,7 @@ class Learner:
 
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         settings = self.settings
+        generator = seeding.generator(settings.seed, "attack", epoch, step)
         return pgd(
             self.student,
             batch.x,
@@ -209,8 +240,7 @@ class Learner:
             steps=settings.attack_steps,
             step_size=step_size(settings.step_size, self.threat.eps),
             loss=lambda logits, _: self.objective.inner(logits, given, **self.inner_options),
-            random_start=self.start,
-            generator=seeding.generator(settings.seed, "attack", epoch, step),
+            start=self.threat.start(batch.x, self.start, generator, batch.rows, batch.total),
         )
 
     def rate(self, t: int) -> float:
@@ -235,6 +265,16 @@ class Learner:
         self.finite &= torch.isfinite(loss.detach())
         if self.device.type == "cpu" or step % CHECK_EVERY == 0:
             self.require_finite(f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}")
+
+    def agree_on_finite(self) -> None:
+        """Check on all ranks that every loss so far was finite on each.
+
+        Raises:
+            NumericalError: one was not.
+        """
+        lost = self.world.most(int(not bool(self.finite)), self.device)
+        self.finite &= not lost
+        self.require_finite()
 
     def require_finite(self, what: str = "a loss since the last look is not finite") -> None:
         """Check that every loss so far was finite.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from advkit.artifacts import checkpoint, provenance
 from advkit.data._images import ImageSet
+from advkit.distributed import World
 from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.learner import Learner, statistics_of
 from advkit.reporting import Reporter
@@ -26,6 +28,7 @@ class RunFiles:
         images: the training split.
         parents: what the run is made from: data, then teacher or labels, then extra data.
         environment: device and threads.
+        world: the processes that share the run; rank 0 alone writes.
     """
 
     def __init__(
@@ -34,14 +37,20 @@ class RunFiles:
         images: ImageSet,
         parents: list[dict[str, Any]],
         environment: Mapping[str, Any],
+        world: World | None = None,
     ) -> None:
         self.settings, self.images = settings, images
-        self.parents, self.environment = parents, dict(environment)
+        self.world = world or World()
+        shared = {} if self.world.alone else {"world": self.world.size}
+        self.parents, self.environment = parents, {**environment, **shared}
+        self.elastic: list[list[int]] = []
 
     def describe(self, kind: str, **more: Any) -> dict[str, Any]:
         """Return the description of an artifact of this run."""
         settings, images = self.settings, self.images
         mean, std = statistics_of(settings, images)
+        if self.elastic:
+            more = {**more, "elastic": self.elastic}
         return provenance.describe(
             kind,
             config=settings.described(),
@@ -64,11 +73,13 @@ class RunFiles:
     def write(
         self, folder: RunFolder, role: str, model: nn.Module, metrics: Mapping[str, Any]
     ) -> None:
-        """Write one checkpoint.
+        """Write one checkpoint, on rank 0.
 
         Raises:
             NumericalError: a tensor is not finite.
         """
+        if not self.world.leads:
+            return
         tensors = model.state_dict()
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -77,25 +88,36 @@ class RunFiles:
         checkpoint.write(folder.checkpoint(role), tensors, description)
 
     def save(self, folder: RunFolder, learner: Learner, progress: Progress) -> None:
-        """Write everything that a resumed run needs.
+        """Write everything that a resumed run needs, on rank 0; all ranks have to call it.
 
         Raises:
             NumericalError: the run diverged since the loss was last looked at.
         """
-        learner.require_finite()
-        tensors = pack(learner.model, learner.average, learner.optimizer, progress)
+        learner.agree_on_finite()
+        whole = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
+        if not self.world.leads:
+            return
+        tensors = pack(learner.model, learner.average, learner.optimizer, whole)
         description = self.describe(
             "state", epoch=progress.epoch, step=progress.step, best=progress.best,
             alarmed=progress.alarmed,
         )  # fmt: skip
         checkpoint.write(folder.state_file, tensors, description)
 
-    def restore(self, folder: RunFolder, learner: Learner, reporter: Reporter) -> Progress:
+    def restore(
+        self, folder: RunFolder, learner: Learner, reporter: Reporter, elastic: bool = False
+    ) -> Progress:
         """Fill the learner from the saved state and return where the run stood.
+
+        Args:
+            folder: of the run.
+            learner: is filled.
+            reporter: is told what may differ.
+            elastic: go on with another number of processes, and record it.
 
         Raises:
             InputError: the state file is corrupt.
-            MismatchError: it was made from other data.
+            MismatchError: it was made from other data, or by another number of processes.
         """
         tensors, info = checkpoint.read(folder.state_file, "state")
         begun, now = ([each["digest"] for each in of] for of in (info["parents"], self.parents))
@@ -103,7 +125,16 @@ class RunFiles:
             raise MismatchError(
                 f"{folder.path}: training data or soft labels changed since this run began"
             )
-        if info["environment"] != self.environment:
+        was = info["environment"].get("world", 1)
+        if was != self.world.size and not elastic:
+            raise MismatchError(
+                f"{folder.path}: begun by {was} processes, not {self.world.size}: start as many, "
+                "or go on with --resume-elastic"
+            )
+        self.elastic = list(info.get("elastic", []))
+        if was != self.world.size:
+            self.elastic.append([info["epoch"], info["step"], was, self.world.size])
+        if {**info["environment"], "world": 0} != {**self.environment, "world": 0}:
             reporter.warn(
                 f"resumed on {self.environment}, begun on {info['environment']}: "
                 "rounding may differ from an uninterrupted run"
@@ -113,5 +144,8 @@ class RunFiles:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder.state_file}: does not fit: {reason}") from None
-        folder.keep_rows(info["epoch"])
+        if self.world.leads:
+            folder.keep_rows(info["epoch"])
+        else:
+            sums = torch.zeros_like(sums)  # they are added up over ranks
         return Progress(info["epoch"], info["step"], info["best"], sums, info["alarmed"])

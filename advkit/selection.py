@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from advkit import modes, seeding
 from advkit.attacks import pgd
 from advkit.data._images import ImageSet, pixels
+from advkit.distributed import World
 from advkit.threat import Threat
 
 STEPS = 10
@@ -29,6 +30,7 @@ class HeldOut:
     positions: Tensor
     threat: Threat | None
     seed: int
+    world: World = World()
 
     def measure(self, model: nn.Module, between: Callable[[], None]) -> dict[str, Any]:
         """Return `clean_accuracy` and, with a threat, `robust_accuracy`, each in [0, 1].
@@ -37,16 +39,22 @@ class HeldOut:
 
         Args:
             model: in any mode; measured in eval mode.
-            between: called after each batch; may raise to stop.
+            between: called after each batch; may raise to stop. With several processes, which
+                share the batches, it is called once at the end.
         """
         clean = robust = 0
-        for start in range(0, len(self.positions), CHUNK):
+        for start in range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]:
             generator = seeding.generator(self.seed, "validation", start)
             positions = self.positions[start : start + CHUNK]
             hits = accuracies(
                 model, self.images, positions, self.threat, steps=STEPS, generator=generator
             )
             clean, robust = clean + hits[0], robust + hits[1]
+            if self.world.alone:
+                between()
+        if not self.world.alone:
+            device = next(model.parameters()).device
+            clean, robust = self.world.sum(torch.tensor([clean, robust], device=device)).tolist()
             between()
         figures = {"clean_accuracy": clean / len(self.positions)}
         if self.threat is not None:

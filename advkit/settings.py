@@ -98,6 +98,9 @@ class Settings:
         "of BN's running statistics, after a first iteration with 1; PyTorch's 0.1 if not given",
         limits="(0, 1]",
     )
+    sync_bn: bool = _option(
+        False, METHOD, "batch statistics over all processes of a run (GPUs only)"
+    )
     epochs: int = _option(200, OPTIMISER, "passes over the training examples", limits=">= 1")
     batch_size: int = _option(128, OPTIMISER, "examples in a batch", limits=">= 1")
     lr: float = _option(0.1, OPTIMISER, "initial learning rate", limits="> 0")

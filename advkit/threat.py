@@ -65,8 +65,18 @@ class Threat:
         if self.norm not in NORMS:
             raise UsageError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
 
-    def start(self, x: Tensor, kind: str, generator: Generator | None) -> Tensor:
+    def start(
+        self,
+        x: Tensor,
+        kind: str,
+        generator: Generator | None,
+        rows: Tensor | None = None,
+        total: int = 0,
+    ) -> Tensor:
         """Return the first iterate, (B, C, H, W), inside ball and box.
+
+        Where x is this process's part of a batch of `total`, `rows` (B,) are its places there:
+        noise is drawn for the whole batch, so that it does not depend on who shares it.
 
         `uniform`: uniform over the cube (linf) or with a uniform radius on a random direction
         (l2, l1). `normal`: 0.001·N(0, 1), TRADES' start, needed where the gradient at x is zero.
@@ -75,7 +85,7 @@ class Threat:
         if kind == "none":
             return x.clone()
         device = generator.device if generator is not None else x.device
-        noise = x.new_empty(x.shape, device=device)
+        noise = x.new_empty((len(x) if rows is None else total, *x.shape[1:]), device=device)
         if kind == "normal":
             noise.normal_(generator=generator).mul_(0.001)
         elif kind == "positive":
@@ -86,10 +96,13 @@ class Threat:
             noise.normal_(generator=generator)
             if self.norm == "l1":  # signed exponentials are uniform in direction there
                 noise = noise.sign() * noise.clone().exponential_(generator=generator)
-            radius = noise.new_empty((len(x), 1, 1, 1)).uniform_(0, self.eps, generator=generator)
+            radius = noise.new_empty((len(noise), 1, 1, 1))
+            radius.uniform_(0, self.eps, generator=generator)
             noise = noise / self._length(noise).clamp_min(1e-12) * radius
         else:
             raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
+        if rows is not None:
+            noise = noise[rows]
         return self.project(x + noise.to(x.device), x)
 
     def step(self, x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from advkit.data._extra import Extra
 from advkit.data._files import Files
 from advkit.data._images import ImageSet
 from advkit.data._split import first, validation
+from advkit.distributed import World
 from advkit.errors import MismatchError, Stopped
 from advkit.learner import Learner, Lesson
 from advkit.reporting import Reporter
@@ -46,14 +48,20 @@ class Trainer:
         device: torch.device,
         threads: int,
         reporter: Reporter,
+        world: World | None = None,
     ) -> None:
         self.settings, self.device, self.reporter = settings, device, reporter
+        self.world = world or World()
         self.images = images
         source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
         self.soft, labels = _soft_source(settings, images, device, reporter)
         self.extra, more = _extra_data(settings, images)
         self.files = RunFiles(
-            settings, images, [source, *labels, *more], {"device": device.type, "threads": threads}
+            settings,
+            images,
+            [source, *labels, *more],
+            {"device": device.type, "threads": threads},
+            self.world,
         )
         training, held = split_of(settings, images)
         self.batches = Batches(
@@ -61,10 +69,12 @@ class Trainer:
             table=self.soft.views if self.soft else None,
             extra=self.extra,
             workers=_workers(settings, images),
+            rank=self.world.rank,
+            world=self.world.size,
         )  # fmt: skip
-        self.learner = Learner(settings, images, len(self.batches), device, self.soft)
+        self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
         attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.held = HeldOut(images, held, attacked, settings.seed)
+        self.held = HeldOut(images, held, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
         drops = settings.drops
@@ -115,7 +125,10 @@ class Trainer:
 
     def _finish_epoch(self, folder: RunFolder, started: float) -> None:
         progress = self.progress
-        self.learner.require_finite()
+        self.learner.agree_on_finite()
+        progress.sums = self.world.sum(progress.sums.to(self.device))
+        if not self.world.leads:
+            progress.sums = torch.zeros_like(progress.sums)
         row = self._averages()
         for role, model in self._candidates():
             figures = self.held.measure(model, lambda: self._stop_if_asked(folder))
@@ -128,7 +141,8 @@ class Trainer:
                 self.files.write(folder, role, model, figures)
         seconds = time.monotonic() - started
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
-        folder.add_row({"epoch": progress.epoch + 1, **row})
+        if self.world.leads:
+            folder.add_row({"epoch": progress.epoch + 1, **row})
         progress.next_epoch()
         self.files.save(folder, self.learner, progress)
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
@@ -173,19 +187,21 @@ class Trainer:
         return found
 
     def _stop_if_asked(self, folder: RunFolder) -> None:
-        signum = signals.pending()
-        if signum is not None:
+        # Torchrun's signal reaches the ranks at different steps: they stop at the same one.
+        signum = self.world.most(signals.pending() or 0, self.device)
+        if signum:
             self.files.save(folder, self.learner, self.progress)
             where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
             raise Stopped(signum, f"stopped at {where}, state saved: go on with --resume")
 
     def finish(self, folder: RunFolder) -> None:
         """Write the last weights; the student's come last, as the mark of a finished run."""
-        last = folder.rows()[-1]
+        last = folder.rows()[-1] if self.world.leads else {}
         if self.learner.average is not None:
             self.files.write(folder, "final-ema", self.learner.average, self._last(last, "-ema"))
         self.files.write(folder, "final", self.learner.model, self._last(last, ""))
-        folder.state_file.unlink(missing_ok=True)
+        if self.world.leads:
+            folder.state_file.unlink(missing_ok=True)
 
     def _last(self, row: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         """Return the metrics of the last epoch for the student or its average."""
@@ -195,14 +211,14 @@ class Trainer:
         alarm = {"masking_alarm": True} if self.progress.alarmed else {}
         return {"epoch": self.settings.epochs, "n": len(self.held.positions), **kept, **alarm}
 
-    def restore(self, folder: RunFolder) -> None:
+    def restore(self, folder: RunFolder, elastic: bool = False) -> None:
         """Go back to the saved state.
 
         Raises:
             InputError: the state file is corrupt.
             MismatchError: it was made from other data.
         """
-        self.progress = self.files.restore(folder, self.learner, self.reporter)
+        self.progress = self.files.restore(folder, self.learner, self.reporter, elastic)
 
 
 def train(
@@ -214,35 +230,58 @@ def train(
     data_root: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    elastic: bool = False,
     reporter: Reporter | None = None,
+    world: World | None = None,
 ) -> bool:
     """Train one run in its folder; return False if it was already done.
+
+    In a world of several processes all of them call this; rank 0 holds the folder.
 
     Raises:
         UsageError, InputError, MismatchError, NumericalError, StorageError, BusyError, Stopped:
             see `errors`; whatever happens, files under their final names are whole.
     """
     settings, reporter = resolved.settings, reporter or Reporter()
+    world = world or World()
     torch.set_num_threads(threads)
-    with folder.held():
+
+    def opened() -> bool:
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
-        if folder.done and not overwrite:
+        return not folder.done or overwrite
+
+    def begun() -> bool:
+        folder.begin(resolved, overwrite=overwrite)
+        going_on = folder.state_file.exists()
+        if not going_on:
+            folder.keep_rows(0)
+        return going_on
+
+    with ExitStack() as stack:
+        if not world.led(lambda: _held(stack, folder) and opened(), device):
             return False
         try:
             images = data.load(
                 settings.data, "train", root=data_root, **settings.options_of("data")
             )
-            trainer = Trainer(settings, images, device=device, threads=threads, reporter=reporter)
+            trainer = Trainer(
+                settings, images, device=device, threads=threads, reporter=reporter, world=world
+            )
         except BaseException:
-            folder.forget_if_empty()
+            if world.leads:
+                folder.forget_if_empty()
             raise
-        folder.begin(resolved, overwrite=overwrite)
-        if folder.state_file.exists():
-            trainer.restore(folder)
-        else:
-            folder.keep_rows(0)
+        if world.led(begun, device):
+            trainer.restore(folder, elastic)
         trainer.fit(folder)
         trainer.finish(folder)
+        world.led(lambda: True, device)  # nobody leaves before the last file is in place
+    return True
+
+
+def _held(stack: ExitStack, folder: RunFolder) -> bool:
+    """Hold the folder until the stack closes."""
+    stack.enter_context(folder.held())
     return True
 
 

@@ -30,6 +30,7 @@ def pgd(
     loss: Loss = cross_entropy,
     random_start: bool | str = True,
     generator: Generator | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Return the last iterate, (B, C, H, W), inside ball and box: the training role.
 
@@ -45,10 +46,16 @@ def pgd(
         loss: (logits, y) → loss per example (B,), ascended.
         random_start: True is uniform in the ball, False is x, or a name of `threat.STARTS`.
         generator: of the start's noise; the global one if None.
+        start: the first iterate itself, inside ball and box; nothing random then.
 
     Source: Madry et al., ICLR 2018, section 2.1; ADR, eq. 2.
     """
-    path = _iterates(model, x, y, threat, steps, step_size, loss, random_start, generator)
+    kind = (
+        random_start if isinstance(random_start, str) else ("uniform" if random_start else "none")
+    )
+    if start is None:
+        start = threat.start(x, kind, generator)
+    path = _iterates(model, x, y, threat, steps, step_size, loss, start)
     last, _ = deque(path, maxlen=1).pop()
     return last
 
@@ -83,7 +90,8 @@ def attack(
     score = torch.full((len(x),), -torch.inf, device=x.device, dtype=wide)
     size = parse_step(step_size, threat.eps)
     for _ in range(restarts):
-        path = _iterates(model, x, y, threat, steps, size, cross_entropy, True, generator)
+        start = threat.start(x, "uniform", generator)
+        path = _iterates(model, x, y, threat, steps, size, cross_entropy, start)
         last = x
         for x_adv, logits in path:
             last = x_adv
@@ -102,15 +110,11 @@ def _iterates(
     steps: int,
     step_size: float | None,
     loss: Loss,
-    random_start: bool | str,
-    generator: Generator | None,
+    start: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield (iterate, its logits) with the start first; the last one has no logits yet."""
-    kind = random_start
-    if not isinstance(kind, str):
-        kind = "uniform" if kind else "none"
     size = threat.eps / 4 if step_size is None else step_size
-    x_adv = threat.start(x, kind, generator)
+    x_adv = start
     with modes.frozen(model):
         for _ in range(steps):
             x_adv = x_adv.requires_grad_(True)

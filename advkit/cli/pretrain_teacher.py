@@ -12,7 +12,7 @@ from advkit.cli.options import Command, Given
 FIXED = {"method": "natural"}
 LEFT_OUT = {
     "method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum",
-    "ema_decay", "attack_steps", "step_size",
+    "sync_bn", "ema_decay", "attack_steps", "step_size",
     "attack_start", "attack_bn", "soft_labels", "teacher", "labels_digest", "student_temperature",
     *(option.name for folder in ("labels", "objectives")
       for option in registry.shared_options(folder)),

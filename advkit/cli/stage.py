@@ -18,7 +18,15 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.options import Command, Given
 from advkit.cli.progress import reporter, say
-from advkit.errors import AdvkitError, InputError, MismatchError, Stopped, StorageError, UsageError
+from advkit.errors import (
+    AdvkitError,
+    Elsewhere,
+    InputError,
+    MismatchError,
+    Stopped,
+    StorageError,
+    UsageError,
+)
 from advkit.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -75,6 +83,8 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
         _abandon_stdout()  # rich's word for a broken pipe
         return ReaderGone.code
     except Reported as error:
+        return error.code
+    except Elsewhere as error:
         return error.code
     except AdvkitError as error:
         if debug:

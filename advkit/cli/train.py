@@ -13,6 +13,7 @@ from advkit.cli import options, stage
 from advkit.cli.options import Command, Given
 from advkit.errors import InputError, MismatchError, UsageError
 from advkit.registry import Option
+from advkit.reporting import Reporter
 from advkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ OWN = (
            method.PRESETS),
     Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
     Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
+    Option("plan", "str", None, "print what each of NODESxRANKS would do, and stop", settings.RUN),
     Option("resume", "bool", None, "go on with the run in its folder, or start it", "Actions"),
+    Option("resume_elastic", "bool", None, "--resume with another number of processes", "Actions"),
     Option("name", "str", None, "added to the run folder's name", settings.RUN),
     Option("emit", "str", None, "which checkpoints get a record (best)", settings.RUN, EMIT),
 )  # fmt: skip
@@ -32,43 +35,54 @@ OWN = (
 
 def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     """Resolve, train, and yield the records of the checkpoints asked for."""
-    emit = given["emit"] or "best"
+    emit, dry = given["emit"] or "best", given["print_config"] or given["plan"]
     if emit not in EMIT:
         raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
     given_layers = layers(given)
-    if (
-        config.labels_of(*(layer for layer, _ in given_layers)) == "soft"
-        and not given["print_config"]
-    ):
+    if config.labels_of(*(layer for layer, _ in given_layers)) == "soft" and not dry:
         given_layers = bound(given, given_layers)
-    if not given["print_config"]:
+    if not dry:
         given_layers = bound_extra(given_layers)
     resolved = config.resolve(*given_layers, preset=given["preset"])
     config.refuse_idle(given, resolved.settings)
     if given["print_config"]:
         yield resolved.toml()
         return
+    if given["plan"]:
+        yield from _planned(resolved.settings, given)
+        return
     yield from trained(name, resolved, given)
 
 
 def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Record]:
     """Train one resolved configuration and yield its records."""
+    from advkit import distributed
     from advkit.run_folder import RunFolder
     from advkit.train import train
 
     emit = given.get("emit") or "best"
-    chosen, reporter = resolved.settings, stage.speaker(name, given)
+    chosen, device = resolved.settings, stage.device(given["device"])
     folder = RunFolder(_place(given, chosen))
-    fresh = train(
-        resolved,
-        folder,
-        device=stage.device(given["device"]),
-        threads=stage.threads(given, chosen.arch),
-        data_root=Path(given["data_root"]) if given["data_root"] else None,
-        resume=bool(given["resume"]),
-        overwrite=bool(given["overwrite"]),
-        reporter=reporter,
-    )
+    world = distributed.start(device)
+    reporter = stage.speaker(name, given) if world.leads else Reporter()
+    elastic = bool(given.get("resume_elastic"))
+    try:
+        fresh = train(
+            resolved,
+            folder,
+            device=device,
+            threads=stage.threads(given, chosen.arch),
+            data_root=Path(given["data_root"]) if given["data_root"] else None,
+            resume=bool(given["resume"]) or elastic,
+            overwrite=bool(given["overwrite"]),
+            elastic=elastic,
+            reporter=reporter,
+            world=world,
+        )
+    finally:
+        distributed.stop()
+    if not world.leads:
+        return
     if not fresh:
         reporter.note(f"{folder.path}: already done")
     found = list(_records(folder, chosen, emit))
@@ -81,6 +95,16 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
             f"final {found[0]['final_robust_accuracy']:.3f}, gap {gap:.3f} (validation, PGD-10)"
         )
     yield from found
+
+
+def _planned(chosen: Settings, given: Given) -> Iterator[str]:
+    import json
+
+    from advkit.plan import parse_ranks, plan
+
+    nodes, ranks = parse_ranks(given["plan"])
+    for row in plan(chosen, nodes, ranks, given["data_root"]):
+        yield json.dumps(row) + "\n"
 
 
 def layers(given: Given) -> list[config.Layer]:

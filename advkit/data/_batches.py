@@ -25,7 +25,7 @@ NO_INDEX = -1
 class Batch:
     """One training batch: `index` (B,) positions in the split (-1 for extra images), `x`
     (B, C, H, W) float32 in [0, 1], `y` (B,) int64, `views` (B, K), `view` (B,) their places in
-    the table of views.
+    the table of views. Where processes share a batch of `total`, `rows` (B,) are this one's places.
     """  # noqa: D205
 
     index: Tensor
@@ -33,6 +33,8 @@ class Batch:
     y: Tensor
     views: Tensor
     view: Tensor
+    rows: Tensor | None = None
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Batches:
     The last, smaller batch of an epoch is dropped: batch normalisation never sees a batch of
     one, and every epoch has the same number of steps. With a `table` of views (N, V, 3), those
     and no others are drawn; otherwise every view that the data set declares. With `extra` images,
-    they are the last `extra.count` of each batch, and an epoch is a pass over the others.
+    they are the last `extra.count` of each batch, and an epoch is a pass over the others. Of
+    `world` processes each takes its share of both, in the order of `rank`.
     """
 
     images: ImageSet
@@ -53,6 +56,8 @@ class Batches:
     table: Tensor | None = None
     extra: Extra | None = None
     workers: int = 0
+    rank: int = 0
+    world: int = 1
 
     @cached_property
     def full(self) -> bool:
@@ -69,6 +74,13 @@ class Batches:
                 f"--batch-size {self.size}: there are {len(self.positions)} training "
                 f"examples{share}"
             )
+
+        for count in (self.own, self.size - self.own):
+            if count % self.world:
+                raise UsageError(
+                    f"--batch-size {self.size}: its {count} images cannot be shared evenly by "
+                    f"{self.world} processes"
+                )
 
     @property
     def own(self) -> int:
@@ -118,14 +130,30 @@ class Batches:
         else:
             raw = apply_views(self.images.batch(index).to(self.device), views, self.images.pad)
         y = self.images.labels[index]
+        rows = self._share(torch.arange(self.own))
         if self.extra:
             more, labels = self._more(epoch, step)
             raw, y = torch.cat([raw, more]), torch.cat([y, labels])
             index = torch.cat([index, torch.full((len(labels),), NO_INDEX)])
-        return Batch(index, pixels(raw, self.device), y.to(self.device), views, view)
+            rows = torch.cat([rows, self._share(torch.arange(self.own, self.size))])
+        x = pixels(raw, self.device)
+        if self.world == 1:
+            return Batch(index, x, y.to(self.device), views, view)
+        return Batch(index, x, y.to(self.device), views, view, rows, self.size)
+
+    def _share(self, rows: Tensor) -> Tensor:
+        """Return this process's share of rows of the global batch."""
+        return rows.chunk(self.world)[self.rank]
 
     def chosen(self, order: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return index (own,), views (own, K) and their places in the table (own,)."""
+        """Return this process's index (B,), views (B, K) and their places in the table (B,).
+
+        They are drawn for the global batch, so that they do not depend on who shares it.
+        """
+        index, views, view = self._drawn(order, epoch, step)
+        return self._share(index), self._share(views), self._share(view)
+
+    def _drawn(self, order: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         index = order[step * self.own : (step + 1) * self.own]
         generator = seeding.generator(self.seed, "augment", epoch, step)
         view = torch.zeros(len(index), dtype=torch.int64)
@@ -143,7 +171,8 @@ class Batches:
         images = self.extra.images
         index = self.extra.positions(epoch * len(self) + step)
         generator = seeding.generator(self.seed, "extra augment", epoch, step)
-        views = draw_views(len(index), images.pad, images.flip, generator)
+        views = self._share(draw_views(len(index), images.pad, images.flip, generator))
+        index = self._share(index)
         raw = apply_views(images.batch(index).to(self.device), views, images.pad)
         return raw, images.labels[index]
 

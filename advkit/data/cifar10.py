@@ -12,6 +12,8 @@ from advkit.data._images import Images
 
 STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 
+PUBLISHED = {"train": 50000, "classes": 10, "channels": 3}
+
 
 def load(root: Path, split: str) -> Images:
     """Load 50,000 training or 10,000 test images of 3×32×32.

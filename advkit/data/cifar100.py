@@ -12,6 +12,8 @@ from advkit.data._images import Images
 
 STATISTICS = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
+PUBLISHED = {"train": 50000, "classes": 100, "channels": 3}
+
 
 def load(root: Path, split: str) -> Images:
     """Load 50,000 training or 10,000 test images of 3×32×32.

@@ -14,6 +14,8 @@ STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FOLDER = {"train": "train", "test": "val"}
 SUFFIX = ".jpeg"
 
+PUBLISHED = {"train": 1281167, "classes": 1000, "channels": 3}
+
 
 def load(root: Path, split: str, *, image_size: int = 224, image_list: str | None = None) -> Files:
     """List `train/WNID/*.JPEG` or `val/WNID/*.JPEG` in the order of class, then file name.

@@ -17,6 +17,8 @@ from advkit.errors import InputError
 
 STATISTICS = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 
+PUBLISHED = {"train": 73257, "classes": 10, "channels": 3}
+
 
 def load(root: Path, split: str) -> Images:
     """Load 73,257 training or 26,032 test images of 3×32×32; the file's label 10 is the digit 0.

@@ -72,5 +72,7 @@ def targets(
     elif context.noise is None:
         raise AdvkitError("teacher noise needs a generator")
     else:
-        logits = corruption.answer(context.teacher, batch.x, teacher_noise, context.noise())
+        logits = corruption.answer(
+            context.teacher, batch.x, teacher_noise, context.noise(), batch.rows, batch.total
+        )
     return rectify(logits, batch.y, temperature, trust)

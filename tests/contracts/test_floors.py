@@ -20,7 +20,7 @@ FLOORS: tuple[set[str], ...] = (
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
-    {"method", "config", "train", "learner", "run_files", "evaluate", "attack_plan",
+    {"method", "config", "train", "learner", "run_files", "plan", "evaluate", "attack_plan",
      "attack_settings", "audit", "partial", "verdicts", "selection", "training_state",
      "run_folder", "analyses", "softlabels",
      "soft_source", "settings", "search", "distributed"},

@@ -94,7 +94,7 @@ def test_one_step_by_hand(form):
         return loss_of(logits, y), {"adversarial": logits.detach()}
 
     made.learner.model.train()
-    made.learner._perturbed_step(outer, 0, 0)
+    made.learner._perturbed_step(lambda _: outer(), 0, 0)
 
     hand.train()
     named = dict(hand.named_parameters())
@@ -118,7 +118,7 @@ def test_batch_statistics_move_once(form):
     x, y = torch.rand(16, 1, 8, 8).double(), torch.randint(0, 10, (16,))
     made.learner.model.train()
     made.learner._perturbed_step(
-        lambda: (nn.functional.cross_entropy(made.learner.model(x), y), {}), 0, 0
+        lambda _: (nn.functional.cross_entropy(made.learner.model(x), y), {}), 0, 0
     )
     assert int(made.learner.model.bn1.num_batches_tracked) == 1
 
