@@ -9,6 +9,7 @@ AdvkitError           1   the work failed for a reason not below
   BusyError           7   another run holds that output
   Verdict             8   a verdict that was asked for came out negative
   Stopped       128 + n   ended by signal n, state saved first
+  Elsewhere           n   rank 0 of the same run ended with n and has said why
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def page() -> str:
         lines.append(f"| `{name}` | `{objective}` | `{labels}` |")
     lines += [
         "",
-        "Each also with `-awp`, `-wa` or `-awp-wa` behind it: weights are perturbed, the weight average",
-        "is selected and reported, or both.",
+        "Each also with `-awp`, `-wa` or `-awp-wa` behind it: weights are perturbed, the weight",
+        "average is selected and reported, or both.",
         "",
     ]
     for folder, title in TITLES.items():

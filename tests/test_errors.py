@@ -9,7 +9,15 @@ import signal
 import pytest
 
 from advkit import errors
-from advkit.errors import AdvkitError, Stopped, StorageError, UsageError, storage, unknown
+from advkit.errors import (
+    AdvkitError,
+    Elsewhere,
+    Stopped,
+    StorageError,
+    UsageError,
+    storage,
+    unknown,
+)
 
 CODES = {
     "AdvkitError": 1,
@@ -44,7 +52,17 @@ def test_every_error_class_is_in_the_table():
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, AdvkitError)
     }
-    assert found == {*CODES, "Stopped"}
+    assert found == {*CODES, "Stopped", "Elsewhere"}
+
+
+def test_elsewhere_has_the_code_of_the_rank_that_failed():
+    assert Elsewhere(4).code == 4
+
+
+def test_of_many_names_only_the_nearest_are_listed():
+    names = [f"name{number}" for number in range(30)]
+    assert len(str(unknown("method", "nama7", names))) < 80
+    assert "known: name0, " in str(unknown("method", "xyz", names))
 
 
 def test_unknown_names_the_nearest_and_all_known():

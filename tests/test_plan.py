@@ -20,7 +20,8 @@ LTD = {
 
 
 def rows(nodes, ranks, preset="paper", **flags):
-    settings = config.resolve(({**LTD, **flags}, "flag"), preset=preset).settings
+    base = LTD if "method" not in flags else {}
+    settings = config.resolve(({**base, **flags}, "flag"), preset=preset).settings
     *each, whole = plan(settings, nodes, ranks, None)
     return each, whole
 
