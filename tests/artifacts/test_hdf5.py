@@ -146,7 +146,7 @@ def test_a_bit_flip_is_an_error_or_changes_nothing(path):
     with (path.parent / "out").open("w+") as out:
         root = Path(__file__).parents[2]
         status = subprocess.run(
-            ["timeout", "-s", "KILL", "20", *command], stdout=out, cwd=root, check=False
+            ["timeout", "-s", "KILL", "120", *command], stdout=out, cwd=root, check=False
         ).returncode
         out.seek(0)
         lines = out.read().splitlines()
