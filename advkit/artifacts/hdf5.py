@@ -113,6 +113,22 @@ def read_info(path: Path | str, kind: str) -> dict[str, Any]:
     return read_arrays(Path(path), kind, DTYPES)[1]
 
 
+def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
+    """Return what a file says of itself, the digest not checked, and how many examples it holds.
+
+    Raises:
+        InputError: missing, corrupt, or of another kind.
+        MismatchError: another format version.
+    """
+    files.require(path, f"a {kind} file (HDF5)", MAGIC)
+    try:
+        with h5py.File(path, "r") as file:
+            return provenance.parse(get_text(file, "advkit"), path, kind), len(file["/index"])
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+
+
 def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
     """Check that the shapes agree and return C."""
     missing = {"/index", "/labels", "/clean/logits"} - arrays.keys()
