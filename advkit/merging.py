@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advkit import shards
 from advkit.artifacts import hdf5, soft_labels
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import Arrays
@@ -38,10 +39,10 @@ def claims(paths: Sequence[Path], kind: str) -> list[Claim]:
     there: dict[int, Claim] = {}
     for claim in found:
         path, info, _ = claim
-        if "shard" not in info["config"]:
+        shard = shards.said(info)
+        if shard is None:
             raise MismatchError(f"{path} is no shard but a whole {kind} file: leave it out")
         require_same_work(found[0][0], found[0][1], path, info)
-        shard = Shard(*info["config"]["shard"])
         if shard.number in there:
             before = there[shard.number][0]
             raise MismatchError(f"shard {shard} is there twice: {before} and {path}")
@@ -77,7 +78,7 @@ def _work(info: Mapping[str, Any]) -> dict[str, Any]:
     first, *others, last = (each["digest"] for each in info["parents"])
     parents = {"checkpoint": first, "surrogate": "".join(others), "data digest": last}
     rest = {key: value for key, value in info.items() if key not in OWN}
-    return {**rest, **parents, **config, "shards": info["config"].get("shard", [0, 0])[1]}
+    return {**rest, **parents, **config, "shards": getattr(shards.said(info), "count", 0)}
 
 
 def logits(paths: Sequence[Path]) -> Logits:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from advkit.errors import UsageError
 
@@ -55,6 +57,12 @@ def parse(text: str) -> Shard:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UsageError(f"--shard {text}: wanted I/N with I from 1 to N, as in 1/3")
     return Shard(int(found[1]), int(found[2]))
+
+
+def said(info: Mapping[str, Any]) -> Shard | None:
+    """Return which shard a description says its file is, None of a whole one."""
+    found = info.get("config", {}).get("shard")
+    return None if found is None else Shard(*found)
 
 
 def whole(path: Path) -> Path | None:

@@ -78,7 +78,7 @@ def write_logits(path: Path, logits: Logits) -> str:
         "/adversarial/images": logits.images,
     }
     arrays = {
-        name: tensor.detach().cpu().numpy().astype(DTYPES[name])
+        name: tensor.detach().cpu().numpy().astype(DTYPES[name], copy=False)
         for name, tensor in values.items()
         if tensor is not None
     }

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advkit import shards
 from advkit.artifacts import checkpoint, files, provenance
 from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
@@ -82,10 +83,10 @@ def read(path: Path | str) -> SoftLabels:
     """
     path = Path(path)
     arrays, info = read_parts(path)
-    if "shard" in info["config"]:
-        number, count = info["config"]["shard"]
+    shard = shards.said(info)
+    if shard is not None:
         raise InputError(
-            f"{path}: shard {number}/{count} of a labels file: "
+            f"{path}: shard {shard} of a labels file: "
             "join the shards with advkit softlabels --merge"
         )
     logits = torch.from_numpy(arrays["/logits"])
@@ -125,7 +126,7 @@ def read_parts(path: Path) -> tuple[Arrays, dict[str, Any]]:
     if logits.dim() == 2:
         logits = logits[:, None]
     _require_shapes(arrays, logits, len(info["data"]["classes"]), path)
-    _require_order(arrays["/index"], "shard" in info["config"], path)
+    _require_order(arrays["/index"], shards.said(info) is not None, path)
     _require_finite(logits, path)
     return arrays, info
 
@@ -247,7 +248,7 @@ def write(out: Path, parts: Iterable[Arrays], description: Mapping[str, Any]) ->
     """
     with files.replacing(out) as temporary, writing(temporary, out) as file:
         for part in parts:
-            for name, array in part.items():
+            for name, array in sorted(part.items()):
                 _append(file, name, array)
         digest = provenance.digest(description, _pieces(file))
         set_text(file, "advkit", provenance.canonical({**description, "digest": digest}))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, shards, stage
+from advkit.cli import logits_files, options, shards, stage
 from advkit.cli.options import Command, Given
 from advkit.errors import UsageError, Verdict
 from advkit.registry import Option
@@ -70,9 +70,11 @@ def _joined(given: Given) -> Iterator[Record]:
     stage.require_file_name(out)
     started = time.monotonic()
     with files.lock(out):
-        logits = _merged(given, [Path(each["path"]) for each in found], out)
+        logits = logits_files.merged(given, [Path(each["path"]) for each in found], out)
+    if logits.broken_by is None and given["fail_under"] is not None:
+        raise UsageError("--fail-under has no meaning for --attack none")
     checkpoint = shards.parent_file(found, logits.info)
-    record = _record(logits, out, checkpoint, round(time.monotonic() - started, 3))
+    record = logits_files.record(logits, out, checkpoint, round(time.monotonic() - started, 3))
     yield record
     _judge(given, record)
 
@@ -122,38 +124,19 @@ def _evaluated(given: Given, source: Record) -> Record | None:
     if not shards.launched(given):
         out = settings.shard.beside(place) if settings.shard else place
         result, seconds = _logits(given, path, settings, out)
-        return _record(result, out, path, seconds)
+        return logits_files.record(result, out, path, seconds)
     shared = shards.together(
         given, "attack", place, "logits",
         find=lambda: _logits(given, path, dataclasses.replace(settings, shard=None), place)[0],
         work=lambda out: _logits(given, path, settings, out, place),
-        merge=lambda paths: _merged(given, paths, place),
+        merge=lambda paths: logits_files.merged(given, paths, place),
     )  # fmt: skip
     if shared is None:
         return None
     result, done = shared
-    return _record(result, place, path, 0.0 if done else round(time.monotonic() - started, 3))
-
-
-def _merged(given: Given, paths: Sequence[Path], out: Path) -> Logits:
-    """Return the logits of all shards, put in place at `out` or found there.
-
-    Raises:
-        MismatchError: not all shards of one evaluation, or something else lies there.
-    """
-    from advkit import merging, remarks
-    from advkit.artifacts import hdf5
-
-    reporter = stage.speaker("attack", given)
-    if out.exists() and not given["overwrite"]:
-        there = hdf5.read_logits(out)
-        shards.require_whole(there.info, paths, out)
-        reporter.note(f"{out}: already done")
-        return there
-    logits = merging.logits(paths)
-    remarks.of_merged(logits, reporter)
-    hdf5.write_logits(out, logits)
-    return hdf5.read_logits(out)
+    return logits_files.record(
+        result, place, path, 0.0 if done else round(time.monotonic() - started, 3)
+    )
 
 
 def _judge(given: Given, record: Record) -> None:
@@ -238,7 +221,7 @@ def _logits(
         images = stage.images(given, settings.data, info, "test")
         threads = stage.threads(given, info["arch"])
         if out.exists() and not given["overwrite"]:
-            found = _found(out, settings, info, images.fingerprint)
+            found = logits_files.found(out, settings, info, images.fingerprint)
             reporter.note(f"{out}: already done")
             return found, 0.0
         if whole is not None and whole.exists() and not given["overwrite"]:
@@ -270,46 +253,6 @@ def _surrogate(given: Given, device: torch.device) -> Surrogate | None:
     model, info = models.load(path, device)
     require_finite(model.state_dict(), path)
     return Surrogate(model, info)
-
-
-def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) -> Logits:
-    """Return the file that lies there, if the same work made it.
-
-    Raises:
-        MismatchError: other work did; the message says what differs.
-    """
-    from advkit.artifacts import hdf5
-
-    there = hdf5.read_logits(out)
-    before = {
-        **there.info["config"],
-        "checkpoint": there.info["parents"][0]["digest"],
-        "data digest": there.info["parents"][-1]["digest"],
-    }
-    now = {**settings.described(), "checkpoint": info["digest"], "data digest": data}
-    stage.require_same(before, now, out)
-    return there
-
-
-def _record(logits: Logits, out: Path, checkpoint: Path | None, seconds: float) -> Record:
-    from advkit.verdicts import figures
-
-    info = logits.info
-    return records.make(
-        "logits",
-        out,
-        info["digest"],
-        **shards.of(checkpoint, out),
-        data=info["data"]["name"],
-        arch=info["arch"],
-        method=info["method"],
-        role=info["role"],
-        seed=info["parents"][0]["seed"],
-        attack_seed=info["seed"],
-        **figures(logits),
-        **shards.named(info),
-        seconds=seconds,
-    )
 
 
 COMMAND = Command(

@@ -15,7 +15,7 @@ from advkit.artifacts.record import Record
 from advkit.cli import stage
 from advkit.cli.options import Given
 from advkit.errors import BusyError, MismatchError, Stopped, UsageError
-from advkit.shards import Shard, parse, whole
+from advkit.shards import Shard, parse, said, whole
 
 EVERY = 0.5
 """Seconds between two looks for the other shards' files."""
@@ -113,7 +113,8 @@ def _identity(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def named(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the record of a shard says beyond that of a whole file."""
-    return {"shard": info["config"]["shard"]} if "shard" in info["config"] else {}
+    shard = said(info)
+    return {"shard": shard.described} if shard else {}
 
 
 def of(checkpoint: Path | None, out: Path) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from advkit.artifacts import hdf5
 from advkit.attacks import _autoattack
 from advkit.cli import shards
 from advkit.data._images import pixels
-from tests.conftest import shell
 
 BEST = "run/best.safetensors"
 FGSM = ["--attack", "fgsm", "--eps", "0.1"]
@@ -193,6 +192,9 @@ def test_fail_under_judges_the_whole(cli):
     assert judged.code == 8
     assert judged.record["n"] == 20
     refused(cli("attack", "--merge", "--fail-under", "2", stdin=lines(parts)), 2, "--fail-under")
+    plain = in_shards(cli, 2, "--attack", "none", "--limit", "20")
+    judged = cli("attack", "--merge", "--fail-under", "1", stdin=lines(plain))
+    refused(judged, 2, "--fail-under", "none")
 
 
 def test_done_already(cli):
@@ -375,19 +377,21 @@ def test_a_killed_shard_goes_on(cli):
 
 
 LABELS = [
-    pytest.param(["--views", "all", "--batch-size", "500"], id="all"),
-    pytest.param(["--views", "2", "--top-k", "3", "--dtype", "float16"], id="top-k"),
+    pytest.param(["--views", "all", "--batch-size", "100"], id="all"),
+    pytest.param(
+        ["--views", "2", "--top-k", "3", "--dtype", "float16", "--batch-size", "100"], id="top-k"
+    ),
     pytest.param(["--batch-size", "100"], id="plain"),
 ]
 
 
 @pytest.mark.parametrize("words", LABELS)
 def test_labels_merged_are_whole(cli, monkeypatch, words):
-    """Parts of 128 examples and three shards, whose ends lie within parts."""
+    """Parts of 200 examples and three shards, whose ends lie within parts."""
     from advkit import softlabels
 
-    monkeypatch.setattr(softlabels, "part_rows", lambda classes, views: 128)
-    monkeypatch.setattr("advkit.merging.part_rows", lambda classes, views: 128)
+    monkeypatch.setattr(softlabels, "part_rows", lambda classes, views: 200)
+    monkeypatch.setattr("advkit.merging.part_rows", lambda classes, views: 200)
     whole = cli("softlabels", BEST, *words, "-o", "whole.h5", "-q").record
     parts = [
         cli("softlabels", BEST, *words, "--shard", f"{number}/3", "-q").record
@@ -400,7 +404,7 @@ def test_labels_merged_are_whole(cli, monkeypatch, words):
     assert ends[0][0] == 0
     assert [end for _, end in ends[:-1]] == [start for start, _ in ends[1:]]
     assert all(end - start > 300 for start, end in ends)
-    assert any(start % 128 for start, _ in ends)
+    assert any(start % 200 for start, _ in ends)
     joined = cli("softlabels", "--merge", "-q", stdin=lines(parts)).record
     assert Path(joined["path"]).read_bytes() == Path("whole.h5").read_bytes()
     assert {**joined, "seconds": 0, "path": ""} == {**whole, "seconds": 0, "path": ""}
@@ -450,13 +454,3 @@ def test_torchrun_labels(cli):
     cli("softlabels", BEST, "--views", "all", "-o", "whole.h5", "-q")
     record = json.loads(done.stdout)
     assert Path(record["path"]).read_bytes() == Path("whole.h5").read_bytes()
-
-
-def test_a_pipe_of_shards(place):
-    line = (
-        f"for k in 1 2; do advkit attack {BEST} --attack fgsm --limit 9 --shard $k/2 -q; done "
-        "| advkit attack --merge -q | advkit analyze calibration -q"
-    )
-    outcome = shell(line, place)
-    assert outcome.code == 0, outcome.err
-    assert outcome.record["n"] == 9
