@@ -170,13 +170,31 @@ def _rest(
     if highest is None:
         return _pgd(model, settings)
     run = _runner(model, name, highest, settings, options)
-    return Pass(f"{name} for the rest", run, False, True)
+    return Pass(_for_the_rest(name), run, False, True)
 
 
 def _pgd(model: nn.Module, settings: AttackSettings) -> Pass:
     attack = registry.load("attacks", "pgd").attack
     run = _runner(model, "pgd", attack, settings, {"steps": FILL_STEPS})
-    return Pass(f"pgd-{FILL_STEPS} for the rest", run, False, True)
+    return Pass(_for_the_rest(f"pgd-{FILL_STEPS}"), run, False, True)
+
+
+def _for_the_rest(name: str) -> str:
+    return f"{name} for the rest"
+
+
+def last_pass(attack: str) -> str | None:
+    """Return the name of the pass that gives logits to those whom nothing broke, if there is one.
+
+    Raises:
+        UsageError: no such attack.
+    """
+    pgd = _for_the_rest(f"pgd-{FILL_STEPS}")
+    if attack in SUITES:
+        return pgd
+    if not _like_autoattack(attack):
+        return None
+    return _for_the_rest(attack) if hasattr(registry.load("attacks", attack), "highest") else pgd
 
 
 def _runner(
@@ -192,7 +210,9 @@ def _runner(
         if same:
             generator = torch.Generator().manual_seed(settings.seed)
         else:
-            generator = seeding.generator(settings.seed, "evaluation", name, batch)
+            generator = seeding.generator(
+                settings.seed, "evaluation", name, batch, *settings.stream
+            )
         return attack(model, x, y, settings.threat, generator=generator, **options)
 
     return run

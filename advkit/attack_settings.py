@@ -8,6 +8,7 @@ from typing import Any
 
 from advkit import registry
 from advkit.errors import UsageError
+from advkit.shards import Shard
 from advkit.threat import Threat, parse_eps
 
 AUTOATTACK, FAST = "autoattack", "fast"
@@ -21,7 +22,7 @@ class AttackSettings:
 
     `attack` is `autoattack`, `fast` or a part's name; `options` are the part's own; `eps` is
     text, so that 8/255 stays exact; `surrogate` is the digest of the checkpoint that `transfer`
-    attacks.
+    attacks; `shard` says which examples, if not all.
     """
 
     attack: str
@@ -35,6 +36,7 @@ class AttackSettings:
     save_images: bool = False
     options: Mapping[str, Any] | None = None
     surrogate: str | None = None
+    shard: Shard | None = None
 
     @property
     def threat(self) -> Threat:
@@ -54,6 +56,8 @@ class AttackSettings:
             "batch_size": self.batch_size,
             "limit": self.limit,
         }
+        if self.shard is not None:
+            common["shard"] = self.shard.described
         if self.attack == "none":
             return common
         common |= {"norm": self.norm, "eps": self.eps, "save_images": self.save_images}
@@ -62,6 +66,11 @@ class AttackSettings:
         if self.surrogate is not None:
             common["surrogate"] = self.surrogate
         return {**common, **(self.options or {})}
+
+    @property
+    def stream(self) -> tuple[int, ...]:
+        """What names a shard's random streams, so that no two shards draw the same starts."""
+        return () if self.shard is None else (self.shard.number, self.shard.count)
 
     @property
     def file_stem(self) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import attack_plan, modes, partial, registry
+from advkit import attack_plan, modes, partial, registry, remarks
 from advkit.artifacts import provenance
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
 from advkit.attack_plan import Pass, Surrogate
-from advkit.attack_settings import AUTOATTACK, SUITES, AttackSettings
+from advkit.attack_settings import AttackSettings
 from advkit.audit import audited, fitted
 from advkit.data._images import ImageSet, pixels
 from advkit.data._split import first
@@ -25,9 +25,6 @@ from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.losses import cross_entropy
 from advkit.partial import Partial
 from advkit.reporting import Reporter
-
-SQUARE_ALARM = 0.002
-"""Share of examples that Square may break alone before upstream's check calls it suspicious."""
 
 
 class Evaluation:
@@ -57,7 +54,7 @@ class Evaluation:
                 f"{images.name} has other classes than the model: attacks need its labels; "
                 "--attack none gives the logits of out-of-distribution data"
             )
-        self.positions = first(images.labels, settings.limit)
+        self.positions = self._examples()
         labels = images.labels[self.positions]
         self.labels = labels if self.known else torch.full_like(labels, -1)
         self.classes = len(info["data"]["classes"])
@@ -88,6 +85,18 @@ class Evaluation:
         )
         return True
 
+    def _examples(self) -> Tensor:
+        """Return the positions to visit: of a shard every N-th, from the I-th on.
+
+        Raises:
+            UsageError: more shards than examples.
+        """
+        every, shard = first(self.images.labels, self.settings.limit), self.settings.shard
+        if shard is None:
+            return every
+        shard.require(len(every), "examples")
+        return every[shard.number - 1 :: shard.count]
+
     def run(self, path: Path | None = None) -> Logits:
         """Do what is not done yet and return the whole.
 
@@ -107,8 +116,9 @@ class Evaluation:
             for number, each in enumerate(plan):
                 if number >= self.done[0]:
                     self._attack_pass(number, each, kept)
-        self._note_disagreement(plan)
-        return self._logits()
+        found = self._logits()
+        remarks.verdicts(found, self.reporter)
+        return found
 
     def _x(self, rows: Tensor) -> Tensor:
         raw = self.images.batch(self.positions[rows])
@@ -140,11 +150,7 @@ class Evaluation:
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(cross_entropy(self.model(x), y).sum(), x)
             self.flat += int((gradient.flatten(1) == 0).all(1).sum())
-        if self.flat:
-            self.reporter.warn(
-                f"{self.flat} of {len(self.labels)} examples have a zero gradient at the clean "
-                "image: gradient attacks cannot move them; trust only attacks without gradients"
-            )
+        remarks.flat(self.flat, len(self.labels), self.reporter)
 
     def _require_deterministic(self, x: Tensor, logits: Tensor) -> None:
         if self.settings.version != "rand" and not torch.equal(self.model(x), logits):
@@ -205,25 +211,6 @@ class Evaluation:
         if self.saved is not None:
             self.saved[rows[kept]] = x_adv.to(self.saved.device)[kept]
         return rows[kept]
-
-    def _note_disagreement(self, plan: Sequence[Pass]) -> None:
-        """Tell of examples that the attack left standing and the pass for the rest did not."""
-        standing = self.broken_by == ROBUST
-        fell = int((standing & (self.adversarial.argmax(1) != self.labels)).sum())
-        if fell and plan and not plan[-1].judges:
-            name = SUITES.get(self.settings.attack, self.settings.attack)
-            self.reporter.note(
-                f"the last pass ({plan[-1].name}) broke {fell} of {int(standing.sum())} examples "
-                f"that {name} left standing; verdicts and accuracies do not count it; analyses of "
-                "the logits do"
-            )
-        if "square" in self.attacks and self.settings.attack == AUTOATTACK:
-            by_square = int((self.broken_by == self.attacks.index("square")).sum())
-            if by_square > SQUARE_ALARM * len(self.labels):
-                self.reporter.warn(
-                    f"Square broke {by_square} examples that white-box attacks left standing: "
-                    "gradients may be masked"
-                )
 
     def _logits(self) -> Logits:
         settings = self.settings

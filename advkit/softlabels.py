@@ -18,6 +18,7 @@ from advkit.data._augment import apply_views, draw_views, every_view
 from advkit.data._images import Images, ImageSet, pixels
 from advkit.errors import MismatchError, NumericalError, UsageError
 from advkit.reporting import Reporter
+from advkit.shards import Shard
 
 PART_BYTES = 16 << 20
 IMPLAUSIBLE = 0.2
@@ -56,6 +57,20 @@ def view_table(images: ImageSet, views: str, seed: int) -> Tensor | None:
     return draw_views(n * int(views), images.pad, images.flip, generator).view(n, int(views), 3)
 
 
+def view_count(views: str, pad: int, flip: bool) -> int:
+    """Return V for `1`, a count, or `all`."""
+    return (2 * pad + 1) ** 2 * (1 + flip) if views == "all" else int(views)
+
+
+def part_rows(classes: int, views: int) -> int:
+    """Return how many examples are labelled, and written, as one part."""
+    return max(1, PART_BYTES // (4 * classes * views))
+
+
+def _within(rows: Tensor, share: range) -> Tensor:
+    return (rows >= share.start) & (rows < share.stop)
+
+
 def _input(info: Mapping[str, Any]) -> tuple[int, int] | None:
     shape = info.get("model", {}).get("input_shape")
     return tuple(shape[1:]) if shape else None
@@ -77,6 +92,7 @@ class Labelling:
         batch_size: int,
         environment: Mapping[str, Any],
         reporter: Reporter | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.teacher, self.info, self.images = teacher, info, images
         self.reporter = reporter or Reporter()
@@ -103,11 +119,46 @@ class Labelling:
         }  # fmt: skip
         if size is not None:
             self.config["image_size"] = size
+        if shard is not None:
+            total = len(images.labels)
+            self.config |= {"shard": shard.described, "batch_size": batch_size, "examples": total}
+        self.rows = self._share(shard)
 
     @property
     def view_count(self) -> int:
         """V."""
         return 1 if self.table is None else int(self.table.shape[1])
+
+    @property
+    def _step(self) -> int:
+        """Examples in a forward pass."""
+        return max(1, self.batch_size // self.view_count)
+
+    def _share(self, shard: Shard | None) -> range:
+        """Return the rows to label: all, or a shard's run of whole batches.
+
+        A shard begins and ends where one process would begin a batch, so that its forward passes
+        are the same and so is every bit of what the teacher says.
+
+        Raises:
+            UsageError: more shards than batches.
+        """
+        every = range(len(self.images.labels))
+        if shard is None:
+            return every
+        size = part_rows(self.classes, self.view_count)
+        parts = (every[start : start + size] for start in every[::size])
+        starts = [start for part in parts for start in part[:: self._step]]
+        shard.require(len(starts), f"batches of {self._step} examples (see --batch-size)")
+        first, last = (len(starts) * k // shard.count for k in (shard.number - 1, shard.number))
+        return range(starts[first], [*starts, len(every)][last])
+
+    def _blocks(self) -> dict[int, Tensor]:
+        """Return the rows of each part by the part's number in the whole file."""
+        size = part_rows(self.classes, self.view_count)
+        whole = torch.split(torch.arange(len(self.images.labels)), size)
+        mine = {n: rows[_within(rows, self.rows)] for n, rows in enumerate(whole)}
+        return {number: rows for number, rows in mine.items() if len(rows)}
 
     def write(self, out: Path) -> dict[str, Any]:
         """Label what is not labelled yet, join the parts, and return the description.
@@ -116,29 +167,27 @@ class Labelling:
             NumericalError: the teacher gives NaN or infinite logits.
             StorageError: disk full, folder gone; finished parts are kept.
         """
-        rows = max(1, PART_BYTES // (4 * self.classes * self.view_count))
-        blocks = torch.split(torch.arange(len(self.images.labels)), rows)
-        writer = Writer(out, {"work": self._identity(), "rows": rows})
-        self.reporter.begin("labelling", len(self.images.labels))
+        blocks, size = self._blocks(), part_rows(self.classes, self.view_count)
+        writer = Writer(out, {"work": self._identity(), "rows": size})
+        self.reporter.begin("labelling", len(self.rows))
         began, done = time.monotonic(), 0
         with modes.evaluating(self.teacher), modes.frozen(self.teacher):
-            for number, block in enumerate(blocks):
+            for number, block in blocks.items():
                 if not writer.has(number):
                     writer.add(number, *self._part(block))
                 done += len(block) * self.view_count
                 rate = done / max(time.monotonic() - began, 1e-9)
                 self.reporter.advance(len(block), rate=f"{rate:.0f} images/s")
         self.reporter.end()
-        accuracy = writer.hits / (len(self.images.labels) * self.view_count)
-        self._suspect(accuracy)
+        accuracy = writer.hits / (len(self.rows) * self.view_count)
+        self.suspect(accuracy)
         description = self._describe(accuracy)
-        return {**description, "digest": writer.finish(len(blocks), description)}
+        return {**description, "digest": writer.finish(blocks, description)}
 
     @torch.no_grad()
     def _part(self, block: Tensor) -> tuple[dict[str, Tensor], int]:
         """Return one part's arrays and in how many views the teacher is right."""
-        step = max(1, self.batch_size // self.view_count)
-        found = [self._rows(rows) for rows in torch.split(block, step)]
+        found = [self._rows(rows) for rows in torch.split(block, self._step)]
         joined = {name: torch.cat([each[name] for each in found]) for name in found[0]}
         joined |= {"/index": block.clone(), "/labels": self.images.labels[block].clone()}
         if self.table is not None:
@@ -175,7 +224,8 @@ class Labelling:
         lowest = torch.finfo(self.dtype).min
         return values.clamp_min(lowest).to(self.dtype)
 
-    def _suspect(self, accuracy: float) -> None:
+    def suspect(self, accuracy: float) -> None:
+        """Warn of a teacher that is far worse on these images than where it was selected."""
         expected = self.info.get("metrics", {}).get("clean_accuracy", 0.5)
         if accuracy < expected - IMPLAUSIBLE:
             self.reporter.warn(

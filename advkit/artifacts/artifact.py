@@ -28,6 +28,8 @@ def read_info(path: Path) -> dict[str, Any]:
         kind = _kind(path)
         if kind == "analysis":
             return analysis.read_info(path)
+        if kind == "labels":  # shards of one too
+            return soft_labels.read_parts(path)[1]
         return dict(_reader(kind)(path).info)
     if head.lstrip().startswith(b"{") and path.suffix != ".safetensors":
         return analysis.read_info(path)

@@ -78,7 +78,7 @@ def write_logits(path: Path, logits: Logits) -> str:
         "/adversarial/images": logits.images,
     }
     arrays = {
-        name: tensor.detach().cpu().numpy().astype(DTYPES[name])
+        name: tensor.detach().cpu().numpy().astype(DTYPES[name], copy=False)
         for name, tensor in values.items()
         if tensor is not None
     }
@@ -111,6 +111,22 @@ def read_logits(path: Path | str) -> Logits:
 def read_info(path: Path | str, kind: str) -> dict[str, Any]:
     """Read the description of an HDF5 artifact, with its digest checked."""
     return read_arrays(Path(path), kind, DTYPES)[1]
+
+
+def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
+    """Return what a file says of itself, the digest not checked, and how many examples it holds.
+
+    Raises:
+        InputError: missing, corrupt, or of another kind.
+        MismatchError: another format version.
+    """
+    files.require(path, f"a {kind} file (HDF5)", MAGIC)
+    try:
+        with h5py.File(path, "r") as file:
+            return provenance.parse(get_text(file, "advkit"), path, kind), len(file["/index"])
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
 
 
 def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:

@@ -6,7 +6,7 @@ One file serves every temperature, because temperature is applied when it is rea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advkit import shards
 from advkit.artifacts import checkpoint, files, provenance
 from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
@@ -29,6 +30,8 @@ DTYPES = {
     "/classes": "int16",
     "/rest": "float32|float16",
 }
+Arrays = dict[str, np.ndarray[Any, Any]]
+"""Name of a dataset → its rows."""
 PIECE = 1 << 12
 """Rows read at once when a digest is taken over a file."""
 
@@ -76,18 +79,19 @@ def read(path: Path | str) -> SoftLabels:
     """Read a labels file, checking shapes, values and digest.
 
     Raises:
-        InputError: missing, corrupt, of another kind, or holding impossible values.
+        InputError: missing, corrupt, of another kind, a shard, or holding impossible values.
     """
     path = Path(path)
-    arrays, info = read_arrays(path, "labels", DTYPES)
-    missing = {"/index", "/labels", "/logits"} - arrays.keys()
-    if missing:
-        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
+    arrays, info = read_parts(path)
+    shard = shards.said(info)
+    if shard is not None:
+        raise InputError(
+            f"{path}: shard {shard} of a labels file: "
+            "join the shards with advkit softlabels --merge"
+        )
     logits = torch.from_numpy(arrays["/logits"])
     if logits.dim() == 2:
         logits = logits[:, None]
-    _require_shapes(arrays, logits, len(info["data"]["classes"]), path)
-    _require_finite(logits, path)
 
     def part(name: str) -> Tensor | None:
         if name not in arrays:
@@ -106,6 +110,32 @@ def read(path: Path | str) -> SoftLabels:
         info=info,
         path=str(path),
     )
+
+
+def read_parts(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Read the arrays and the description of a labels file or of a shard of one, both checked.
+
+    Raises:
+        InputError: missing, corrupt, of another kind, or holding impossible values.
+    """
+    arrays, info = read_arrays(path, "labels", DTYPES)
+    missing = {"/index", "/labels", "/logits"} - arrays.keys()
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
+    logits = torch.from_numpy(arrays["/logits"])
+    if logits.dim() == 2:
+        logits = logits[:, None]
+    _require_shapes(arrays, logits, len(info["data"]["classes"]), path)
+    _require_order(arrays["/index"], shards.said(info) is not None, path)
+    _require_finite(logits, path)
+    return arrays, info
+
+
+def _require_order(index: np.ndarray[Any, Any], shard: bool, path: Path) -> None:
+    first = int(index[0]) if shard else 0
+    if not (index == np.arange(first, first + len(index))).all():
+        what = "the shard" if shard else "the split"
+        raise InputError(f"{path}: /index is not every position of {what} in order")
 
 
 def _require_shapes(
@@ -132,8 +162,6 @@ def _require_shapes(
     for name in ("/labels", "/classes"):
         if name in arrays and not ((arrays[name] >= 0) & (arrays[name] < classes)).all():
             raise InputError(f"{path}: {name} holds a class outside 0..{classes - 1}")
-    if not (arrays["/index"] == np.arange(n)).all():
-        raise InputError(f"{path}: /index is not every position of the split in order")
     if short and not np.isfinite(arrays["/rest"]).all():
         raise InputError(f"{path}: /rest holds NaN or infinity")
 
@@ -186,16 +214,13 @@ class Writer:
         checkpoint.write(self._path(number), arrays, description)
         self.hits += hits
 
-    def finish(self, parts: int, description: Mapping[str, Any]) -> str:
+    def finish(self, numbers: Iterable[int], description: Mapping[str, Any]) -> str:
         """Join the parts into the file, one in memory at a time; return the digest.
 
         Raises:
             StorageError: disk full, folder gone.
         """
-        with files.replacing(self.out) as temporary, writing(temporary, self.out) as file:
-            self._join(file, parts)
-            digest = provenance.digest(description, _pieces(file))
-            set_text(file, "advkit", provenance.canonical({**description, "digest": digest}))
+        digest = write(self.out, (self._part(number) for number in numbers), description)
         self.discard()
         return digest
 
@@ -205,28 +230,44 @@ class Writer:
             path.unlink()
         self.folder.rmdir()
 
-    def _join(self, file: h5py.File, parts: int) -> None:
-        total: dict[str, int] = {}
-        for number in range(parts):
-            tensors, _ = checkpoint.read(self._path(number), "part")
-            for name, tensor in tensors.items():
-                array = tensor.numpy()
-                start = total.get(name, 0)
-                end = total[name] = start + len(array)
-                if name not in file:
-                    file.create_dataset(
-                        name,
-                        shape=array.shape,
-                        maxshape=(None, *array.shape[1:]),
-                        dtype=array.dtype,
-                        chunks=chunk_shape(array.shape, array.itemsize),
-                        fletcher32=True,
-                    )
-                file[name].resize(end, axis=0)
-                file[name][start:end] = array
+    def _part(self, number: int) -> Arrays:
+        tensors, _ = checkpoint.read(self._path(number), "part")
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:05}.safetensors"
+
+
+def write(out: Path, parts: Iterable[Arrays], description: Mapping[str, Any]) -> str:
+    """Write a labels file atomically, part by part; return its digest.
+
+    The same parts give the same bytes, whoever made them.
+
+    Raises:
+        StorageError: disk full, folder gone.
+    """
+    with files.replacing(out) as temporary, writing(temporary, out) as file:
+        for part in parts:
+            for name, array in sorted(part.items()):
+                _append(file, name, array)
+        digest = provenance.digest(description, _pieces(file))
+        set_text(file, "advkit", provenance.canonical({**description, "digest": digest}))
+    return digest
+
+
+def _append(file: h5py.File, name: str, array: np.ndarray[Any, Any]) -> None:
+    start = len(file[name]) if name in file else 0
+    if name not in file:
+        file.create_dataset(
+            name,
+            shape=array.shape,
+            maxshape=(None, *array.shape[1:]),
+            dtype=array.dtype,
+            chunks=chunk_shape(array.shape, array.itemsize),
+            fletcher32=True,
+        )
+    file[name].resize(start + len(array), axis=0)
+    file[name][start:] = array
 
 
 def _pieces(file: h5py.File) -> list[Array]:

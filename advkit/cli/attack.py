@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, stage
+from advkit.cli import logits_files, options, shards, stage
 from advkit.cli.options import Command, Given
 from advkit.errors import UsageError, Verdict
 from advkit.registry import Option
@@ -44,7 +45,10 @@ OWN = (
 
 
 def run(given: Given) -> Iterator[Record]:
-    """Evaluate every checkpoint that comes in."""
+    """Evaluate every checkpoint that comes in, or join the shards of one evaluation."""
+    shards.check(given)
+    if given["merge"]:
+        return _joined(given)
     _check(given)
     return stage.each(
         given,
@@ -53,6 +57,26 @@ def run(given: Given) -> Iterator[Record]:
         lambda source: _evaluated(given, source),
         lambda record: _judge(given, record),
     )
+
+
+def _joined(given: Given) -> Iterator[Record]:
+    import time
+
+    from advkit.artifacts import files
+
+    _check_fail_under(given)
+    found = shards.inputs(given, "logits")
+    out = shards.merged_place(given, found)
+    stage.require_file_name(out)
+    started = time.monotonic()
+    with files.lock(out):
+        logits = logits_files.merged(given, [Path(each["path"]) for each in found], out)
+    if logits.broken_by is None and given["fail_under"] is not None:
+        raise UsageError("--fail-under has no meaning for --attack none")
+    checkpoint = shards.parent_file(found, logits.info)
+    record = logits_files.record(logits, out, checkpoint, round(time.monotonic() - started, 3))
+    yield record
+    _judge(given, record)
 
 
 def _check(given: Given) -> None:
@@ -64,8 +88,7 @@ def _check(given: Given) -> None:
     stage.require_one(given)
     if given["limit"] is not None and given["limit"] < 1:
         raise UsageError("--limit must be at least 1")
-    if given["fail_under"] is not None and not 0 <= given["fail_under"] <= 1:
-        raise UsageError(f"--fail-under {given['fail_under']:g} is not an accuracy in [0, 1]")
+    _check_fail_under(given)
     if given["eps"] is not None:
         parse_eps(given["eps"], given["norm"] or "linf")
     for name in ("eps", "norm", "save_images", "fail_under"):
@@ -73,6 +96,11 @@ def _check(given: Given) -> None:
             raise UsageError(f"--{name.replace('_', '-')} has no meaning for --attack none")
     if given["batch_size"] is not None and given["batch_size"] < 1:
         raise UsageError("--batch-size must be at least 1")
+
+
+def _check_fail_under(given: Given) -> None:
+    if given["fail_under"] is not None and not 0 <= given["fail_under"] <= 1:
+        raise UsageError(f"--fail-under {given['fail_under']:g} is not an accuracy in [0, 1]")
 
 
 def _check_surrogate(given: Given) -> None:
@@ -85,12 +113,30 @@ def _check_surrogate(given: Given) -> None:
         raise UsageError(f"--attack {given['attack']} needs --surrogate CHECKPOINT")
 
 
-def _evaluated(given: Given, source: Record) -> Record:
+def _evaluated(given: Given, source: Record) -> Record | None:
+    import time
+
+    started = time.monotonic()
     path = Path(records.wanted(source, ("checkpoint",)))
     settings, info = _settings(given, source, path)
-    out = stage.output(given) or _place(path, settings, info)
-    result, seconds = _logits(given, path, settings, out)
-    return _record(result, out, path, seconds)
+    place = stage.output(given) or _place(path, settings, info)
+    stage.require_file_name(place)
+    if not shards.launched(given):
+        out = settings.shard.beside(place) if settings.shard else place
+        result, seconds = _logits(given, path, settings, out)
+        return logits_files.record(result, out, path, seconds)
+    shared = shards.together(
+        given, "attack", place, "logits",
+        find=lambda: _logits(given, path, dataclasses.replace(settings, shard=None), place)[0],
+        work=lambda out: _logits(given, path, settings, out, place),
+        merge=lambda paths: logits_files.merged(given, paths, place),
+    )  # fmt: skip
+    if shared is None:
+        return None
+    result, done = shared
+    return logits_files.record(
+        result, place, path, 0.0 if done else round(time.monotonic() - started, 3)
+    )
 
 
 def _judge(given: Given, record: Record) -> None:
@@ -126,6 +172,7 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
         surrogate=checkpoint.read_info(given["surrogate"])["digest"]
         if given["surrogate"]
         else None,
+        shard=shards.chosen(given),
     )
     if settings.norm != trained["norm"] and given["eps"] is None:
         raise UsageError(
@@ -152,8 +199,13 @@ def _place(path: Path, settings: AttackSettings, info: dict[str, Any]) -> Path:
     return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
 
 
-def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tuple[Logits, float]:
-    """Return the logits in place at `out`, made now or found there, and the seconds it took."""
+def _logits(
+    given: Given, path: Path, settings: AttackSettings, out: Path, whole: Path | None = None
+) -> tuple[Logits, float]:
+    """Return the logits in place at `out`, made now or found there, and the seconds it took.
+
+    Where the shard is gone because it is merged already, they are those of the `whole`.
+    """
     import time
 
     from advkit import models, partial
@@ -169,9 +221,11 @@ def _logits(given: Given, path: Path, settings: AttackSettings, out: Path) -> tu
         images = stage.images(given, settings.data, info, "test")
         threads = stage.threads(given, info["arch"])
         if out.exists() and not given["overwrite"]:
-            found = _found(out, settings, info, images.fingerprint)
+            found = logits_files.found(out, settings, info, images.fingerprint)
             reporter.note(f"{out}: already done")
             return found, 0.0
+        if whole is not None and whole.exists() and not given["overwrite"]:
+            return hdf5.read_logits(whole), 0.0
         require_finite(model.state_dict(), path)
         surrogate = _surrogate(given, device)
         started = time.monotonic()
@@ -201,50 +255,19 @@ def _surrogate(given: Given, device: torch.device) -> Surrogate | None:
     return Surrogate(model, info)
 
 
-def _found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) -> Logits:
-    """Return the file that lies there, if the same work made it.
-
-    Raises:
-        MismatchError: other work did; the message says what differs.
-    """
-    from advkit.artifacts import hdf5
-
-    there = hdf5.read_logits(out)
-    before = {
-        **there.info["config"],
-        "checkpoint": there.info["parents"][0]["digest"],
-        "data digest": there.info["parents"][-1]["digest"],
-    }
-    now = {**settings.described(), "checkpoint": info["digest"], "data digest": data}
-    stage.require_same(before, now, out)
-    return there
-
-
-def _record(logits: Logits, out: Path, checkpoint: Path, seconds: float) -> Record:
-    from advkit.verdicts import figures
-
-    info = logits.info
-    return records.make(
-        "logits",
-        out,
-        info["digest"],
-        run=checkpoint.resolve().parent.name,
-        checkpoint=records.relative(checkpoint),
-        data=info["data"]["name"],
-        arch=info["arch"],
-        method=info["method"],
-        role=info["role"],
-        seed=info["parents"][0]["seed"],
-        attack_seed=info["seed"],
-        **figures(logits),
-        seconds=seconds,
-    )
-
-
 COMMAND = Command(
     "attack",
     "Attack checkpoints and write clean and adversarial logits with a verdict per example.",
-    (*OWN, *PARTS, options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
+    (
+        *OWN,
+        options.MERGE,
+        *PARTS,
+        options.DATA_ROOT,
+        *options.MACHINE,
+        options.SHARD,
+        options.OUT,
+        options.OVERWRITE,
+    ),
     run,
     argument="[CHECKPOINT]...",
     listing=("attacks",),

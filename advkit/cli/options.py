@@ -39,6 +39,8 @@ MACHINE = (
     _shared("device", "str", "auto, cpu, cuda, cuda:N or mps (auto)", "Machine"),
     _shared("threads", "int", "CPU threads; 1 for tiny nets, else one a core", "Machine"),
 )
+SHARD = _shared("shard", "str", "I/N: the I-th of N shards, in a file of its own", "Machine")
+MERGE = _shared("merge", "bool", "join the files of all shards into the whole one", "Actions")
 DATA_ROOT = _shared("data_root", "str", "where data sets lie (env ADVKIT_DATA)", "Data")
 NORM = _shared("norm", "str", "norm of the perturbation; the checkpoint's", "Attack", NORMS)
 EPS = _shared("eps", "str", "radius in pixel space, 8/255 or 0.03; the checkpoint's", "Attack")

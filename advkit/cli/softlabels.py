@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, stage
+from advkit.cli import options, shards, stage
 from advkit.cli.options import Command, Given
 from advkit.registry import Option
 
@@ -30,18 +30,77 @@ OWN = (
 
 
 def run(given: Given) -> Iterator[Record]:
-    """Label with every teacher that comes in."""
+    """Label with every teacher that comes in, or join the shards of one labels file."""
+    shards.check(given)
+    if given["merge"]:
+        return _joined(given)
     stage.require_one(given)
     return stage.each(given, "softlabels", ("checkpoint",), lambda source: _labelled(given, source))
 
 
-def _labelled(given: Given, source: Record) -> Record:
+def _joined(given: Given) -> Iterator[Record]:
+    from advkit.artifacts import files
+
+    found = shards.inputs(given, "labels")
+    out = shards.merged_place(given, found)
+    stage.require_file_name(out)
+    began = time.monotonic()
+    with files.lock(out):
+        info = _merged(given, [Path(each["path"]) for each in found], out)
+    teacher = shards.parent_file(found, info)
+    place = next((each["data"] for each in found if "data" in each), info["data"]["name"])
+    yield _record(out, info, teacher, place, round(time.monotonic() - began, 3))
+
+
+def _merged(given: Given, paths: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Put the whole file in place at `out`, or find it there, and return its description.
+
+    Raises:
+        MismatchError: not all shards of one labels file, or something else lies there.
+    """
+    from advkit import merging
+    from advkit.artifacts import soft_labels
+
+    if out.exists() and not given["overwrite"]:
+        there = dict(soft_labels.read(out).info)
+        shards.require_whole(there, paths, out)
+        stage.speaker("softlabels", given).note(f"{out}: already done")
+        return there
+    return merging.labels(paths, out)
+
+
+def _labelled(given: Given, source: Record) -> Record | None:
+    path = Path(records.wanted(source, ("checkpoint",)))
+    work, data = _work(given, source, path)
+    place = stage.output(given) or _place(path, work)
+    stage.require_file_name(place)
+    began = time.monotonic()
+    if not shards.launched(given):
+        shard = shards.chosen(given)
+        out = shard.beside(place) if shard else place
+        info, done = _written(given, work, out)
+        seconds = 0.0 if done else round(time.monotonic() - began, 3)
+        return _record(out, info, path, data, seconds)
+    shared = shards.together(
+        given, "softlabels", place, "labels",
+        find=lambda: _written(given, _work(given, source, path, whole=True)[0], place)[0],
+        work=lambda out: _written(given, work, out, place),
+        merge=lambda paths: _merged(given, paths, place),
+    )  # fmt: skip
+    if shared is None:
+        return None
+    info, done = shared
+    return _record(place, info, path, data, 0.0 if done else round(time.monotonic() - began, 3))
+
+
+def _work(
+    given: Given, source: Record, path: Path, *, whole: bool = False
+) -> tuple[Labelling, str]:
+    """Return the labelling that is asked for, `whole` or this process's part, and its data set."""
     from advkit import models
-    from advkit.artifacts import files, soft_labels
     from advkit.audit import require_finite
     from advkit.softlabels import Labelling
 
-    path = Path(records.wanted(source, ("checkpoint",)))
     device = stage.device(given["device"])
     model, info = models.load(path, device)
     require_finite(model.state_dict(), path)
@@ -55,19 +114,30 @@ def _labelled(given: Given, source: Record) -> Record:
         seed=given["seed"] or 0, batch_size=given["batch_size"] or 500,
         environment={"device": device.type, "threads": threads},
         reporter=stage.speaker("softlabels", given),
+        shard=None if whole else shards.chosen(given),
     )  # fmt: skip
-    out = stage.output(given) or _place(path, work)
-    stage.require_file_name(out)
-    began = time.monotonic()
+    return work, place
+
+
+def _written(
+    given: Given, work: Labelling, out: Path, whole: Path | None = None
+) -> tuple[dict[str, Any], bool]:
+    """Return the description of the file at `out` and whether it was there already.
+
+    Where the shard is gone because it is merged already, it is that of the `whole`.
+    """
+    from advkit.artifacts import files, soft_labels
+
     with files.lock(out):
         if out.exists() and not given["overwrite"]:
-            there = soft_labels.read(out).info
-            _require_same(dict(there), work, out)
+            there = soft_labels.read_parts(out)[1]
+            _require_same(there, work, out)
             shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
             work.reporter.note(f"{out}: already done")
-            return _record(out, dict(there), path, place, 0.0)
-        described = work.write(out)
-    return _record(out, described, path, place, round(time.monotonic() - began, 3))
+            return there, True
+        if whole is not None and whole.exists() and not given["overwrite"]:
+            return soft_labels.read_parts(whole)[1], True
+        return work.write(out), False
 
 
 def _place(path: Path, work: Labelling) -> Path:
@@ -93,18 +163,20 @@ def _require_same(there: dict[str, Any], work: Labelling, out: Path) -> None:
     stage.require_same(before, now, out)
 
 
-def _record(out: Path, info: dict[str, Any], teacher: Path, data: str, seconds: float) -> Record:
+def _record(
+    out: Path, info: dict[str, Any], teacher: Path | None, data: str, seconds: float
+) -> Record:
     return records.make(
         "labels",
         out,
         info["digest"],
-        run=teacher.resolve().parent.name,
-        checkpoint=records.relative(teacher),
+        **shards.of(teacher, out),
         data=data,
         arch=info["arch"],
         method=info["method"],
         views=info["config"]["views"],
         teacher_accuracy=info["teacher_accuracy"],
+        **shards.named(info),
         seconds=seconds,
     )
 
@@ -112,7 +184,15 @@ def _record(out: Path, info: dict[str, Any], teacher: Path, data: str, seconds: 
 COMMAND = Command(
     "softlabels",
     "Write a teacher's logits for every training example; any temperature is applied later.",
-    (*OWN, options.DATA_ROOT, *options.MACHINE, options.OUT, options.OVERWRITE),
+    (
+        *OWN,
+        options.MERGE,
+        options.DATA_ROOT,
+        *options.MACHINE,
+        options.SHARD,
+        options.OUT,
+        options.OVERWRITE,
+    ),
     run,
     argument="[CHECKPOINT]...",
     example="advkit softlabels runs/digits-small-cnn-natural-s0/best.safetensors --views all",

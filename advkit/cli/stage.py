@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from advkit import config, registry
+from advkit import config, ranks, registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.options import Command, Given
@@ -222,7 +222,7 @@ def each(
     given: Given,
     stage: str,
     wanted: tuple[str, ...],
-    work: Callable[[Record], Record],
+    work: Callable[[Record], Record | None],
     verdict: Callable[[Record], None] | None = None,
     noun: str = "",
 ) -> Iterator[Record]:
@@ -232,7 +232,7 @@ def each(
         given: the command line.
         stage: how the command is called in messages.
         wanted: kinds of records that the work can use.
-        work: gives the record of one input.
+        work: gives the record of one input, None where another process gives it.
         verdict: sees each record after it was printed and may raise.
         noun: what an input is called; its kinds if empty.
 
@@ -243,6 +243,8 @@ def each(
     for text in sources(given, noun or " or ".join(wanted)):
         try:
             record = work(record_of(text, wanted))
+            if record is None:
+                continue
             yield record
             if verdict is not None:
                 verdict(record)
@@ -259,12 +261,14 @@ def each(
 
 
 def speaker(stage: str, given: Given) -> Reporter:
-    """Return the reporter of a stage."""
+    """Return the reporter of a stage; of several processes that torchrun started, one speaks."""
+    if ranks.rank() > 0 and not given.get("shard"):
+        return Reporter()
     return reporter(stage, quiet=bool(given.get("quiet")))
 
 
 def device(text: str | None) -> torch.device:
-    """Choose where to compute.
+    """Choose where to compute: under torchrun each process has a CUDA device of its own.
 
     Raises:
         UsageError: no such device here; there is no silent fallback to the CPU.
@@ -274,6 +278,8 @@ def device(text: str | None) -> torch.device:
     name = text or "auto"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.world() > 1:
+        name = f"cuda:{ranks.local_rank()}"
     kind, _, number = name.partition(":")
     there = {
         "cpu": 0 if number else 1,
@@ -293,12 +299,16 @@ def device(text: str | None) -> torch.device:
 
 
 def threads(given: Given, arch: str) -> int:
-    """Choose the CPU threads: given, or 1 for tiny nets, where more only get in the way."""
+    """Choose the CPU threads: given, or 1 for tiny nets, where more only get in the way.
+
+    The processes of torchrun on one machine share its cores.
+    """
     if given.get("threads") is not None:
         if given["threads"] < 1:
             raise UsageError("--threads must be at least 1")
         return int(given["threads"])
-    return 1 if arch in TINY else _cores()
+    share = ranks.local_world() if ranks.world() > 1 else 1
+    return 1 if arch in TINY else max(1, _cores() // share)
 
 
 def require_one(given: Given) -> None:

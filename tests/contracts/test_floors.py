@@ -16,13 +16,13 @@ import advkit
 ROOT = Path(advkit.__file__).parent
 FLOORS: tuple[set[str], ...] = (
     {"errors", "registry", "threat", "losses", "schedules", "modes", "seeding", "stats",
-     "reporting", "signals", "l1", "corruption"},
+     "reporting", "signals", "l1", "corruption", "ranks", "shards"},
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
     {"method", "config", "train", "learner", "run_files", "plan", "evaluate", "attack_plan",
      "attack_settings", "audit", "partial", "verdicts", "selection", "training_state",
-     "run_folder", "analyses", "softlabels",
+     "run_folder", "analyses", "softlabels", "merging", "remarks",
      "soft_source", "settings", "search", "distributed"},
     {"cli", "__main__"},
 )  # fmt: skip
@@ -134,7 +134,10 @@ def test_the_search_finds_unpickling(source):
 
 
 HEAVY = {"torch", "torchvision", "numpy", "h5py", "scipy", "sklearn", "matplotlib", "PIL"}
-LIGHT = "errors registry threat schedules modes stats reporting signals method config __main__"
+LIGHT = (
+    "errors registry threat schedules modes stats reporting signals ranks shards method config "
+    "__main__"
+)
 
 
 def test_start_up_imports_nothing_heavy():
