@@ -6,7 +6,6 @@ Everything random is drawn for the global batch, and a rank takes its rows of it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from advkit import ranks
 from advkit.errors import AdvkitError, Elsewhere
 
 PATIENCE = timedelta(minutes=10)
@@ -105,8 +105,7 @@ class World:
 
 def start(device: torch.device) -> World:
     """Join the ranks that torchrun started, if it did."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if ranks.world() == 1:
         return World()
     if not dist.is_initialized():
         if device.type == "cuda":

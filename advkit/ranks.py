@@ -43,6 +43,15 @@ def local_rank() -> int:
     return _place("LOCAL_RANK", "LOCAL_WORLD_SIZE", local_world(), rank())
 
 
+def cores() -> int:
+    """Return the CPU cores that this process may use, its share where several share them."""
+    try:
+        there = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        there = os.cpu_count() or 1
+    return max(1, there // (local_world() if world() > 1 else 1))
+
+
 def _place(name: str, among: str, count: int, default: int | None) -> int:
     number = _number(name, default)
     if number >= count:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import data, signals, soft_source
+from advkit import data, ranks, signals, soft_source
 from advkit.artifacts import provenance
 from advkit.config import Resolved
 from advkit.data import _extra
@@ -331,4 +330,4 @@ def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, lis
 def _workers(settings: Settings, images: ImageSet) -> int:
     if not isinstance(images, Files):
         return 0
-    return settings.workers if settings.workers is not None else (os.cpu_count() or 1)
+    return settings.workers if settings.workers is not None else ranks.cores()

@@ -119,7 +119,7 @@ def _evaluated(given: Given, source: Record) -> Record | None:
     started = time.monotonic()
     path = Path(records.wanted(source, ("checkpoint",)))
     settings, info = _settings(given, source, path)
-    place = stage.output(given) or _place(path, settings, info)
+    place = stage.output(given) or _place(path, settings, info, given["image_list"])
     stage.require_file_name(place)
     if not shards.launched(given):
         out = settings.shard.beside(place) if settings.shard else place
@@ -191,11 +191,15 @@ def _name(given: Given) -> str:
     return attack_settings.FAST if given["fast"] else attack_settings.AUTOATTACK
 
 
-def _place(path: Path, settings: AttackSettings, info: dict[str, Any]) -> Path:
+def _place(
+    path: Path, settings: AttackSettings, info: dict[str, Any], image_list: str | None
+) -> Path:
     name, where = registry.split_path(settings.data)
     other = "" if name == info["data"]["name"] else f"-on-{name}"
     if other and where:
         other += f"-{Path(where).resolve().name}"
+    if image_list:
+        other += f"-{Path(image_list).stem}"
     return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
 
 

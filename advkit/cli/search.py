@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from advkit import config, settings
+from advkit import config, ranks, settings
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage, train
 from advkit.cli.options import Command, Given
+from advkit.errors import UsageError
 from advkit.registry import Option
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
@@ -30,6 +31,10 @@ def run(given: Given) -> Iterator[Record]:
     from advkit.artifacts import analysis, files
     from advkit.search import Machine, Plan, TemperatureSearch
 
+    if ranks.world() > 1:
+        raise UsageError(
+            "search is one process's work: its runs are small; start it without torchrun"
+        )
     grid = parse_temperatures(given["grid"] or "1,2,3,5,8,10,12,15,20,50")
     refine = 2 if given["refine"] is None else given["refine"]
     plan = Plan(grid, given["criterion"] or "robust", given["threshold"], refine)

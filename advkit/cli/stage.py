@@ -307,8 +307,7 @@ def threads(given: Given, arch: str) -> int:
         if given["threads"] < 1:
             raise UsageError("--threads must be at least 1")
         return int(given["threads"])
-    share = ranks.local_world() if ranks.world() > 1 else 1
-    return 1 if arch in TINY else max(1, _cores() // share)
+    return 1 if arch in TINY else ranks.cores()
 
 
 def require_one(given: Given) -> None:
@@ -346,13 +345,6 @@ def require_file_name(out: Path) -> None:
         raise UsageError(f"-o {out}: the name must end in .h5")
     if out.is_dir():
         raise StorageError(f"cannot write {out}: a folder is in its place")
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 def use_threads(count: int) -> None:

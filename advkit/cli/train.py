@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit import config, method, registry, settings
+from advkit import config, method, ranks, registry, settings
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, stage
@@ -136,6 +136,8 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
     source: Record = {}
     if not (named.get("soft_labels") or named.get("teacher")):
+        if ranks.world() > 1:
+            raise UsageError("several processes share one stdin: give --soft-labels or --teacher")
         noun = "labels or teacher (nor --soft-labels or --teacher)"
         texts = list(stage.sources(given, noun))
         if len(texts) > 1:
