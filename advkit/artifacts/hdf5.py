@@ -208,7 +208,7 @@ def get_text(file: h5py.File, name: str) -> str | None:
 
 
 class _Sink(io.FileIO):
-    """A file that remembers the first failed write instead of raising it.
+    """A file that remembers the first failure to write instead of raising it.
 
     HDF5 may crash the process when a write fails while it closes a file; this way it never
     learns, and the error is raised once it is done.
@@ -228,6 +228,14 @@ class _Sink(io.FileIO):
         except OSError as error:
             self.error = error
         return size
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the length, or remember why not: growing may be forbidden as well."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
 
 
 @contextmanager

@@ -335,3 +335,13 @@ def test_other_files_are_input_errors(tmp_path, raw, what):
     (tmp_path / "x.h5").write_bytes(raw)
     with pytest.raises(InputError, match=what):
         hdf5.read_logits(tmp_path / "x.h5")
+
+
+def test_a_length_that_cannot_be_set_is_remembered(tmp_path):
+    """HDF5 calls on with an exception pending, which then hides behind another one."""
+    path = tmp_path / "x"
+    path.write_bytes(b"kept")
+    with hdf5._Sink(path, "rb") as sink:
+        assert sink.truncate(2) == 2
+        assert isinstance(sink.error, OSError)
+    assert path.read_bytes() == b"kept"
