@@ -77,7 +77,7 @@ def test_each_process_has_a_device_of_its_own(environment, monkeypatch, name):
 
 
 def test_processes_share_the_cores_of_their_machine(environment, monkeypatch):
-    monkeypatch.setattr(stage, "_cores", lambda: 10)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(10)), raising=False)
     given = {"threads": None}
     assert stage.threads(given, "resnet18") == 10
     for local, expected in ((4, 2), (16, 1)):
