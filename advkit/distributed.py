@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,10 +26,14 @@ FAILED = 1000
 
 @dataclass(frozen=True)
 class World:
-    """The ranks of a run: this one's number, and how many there are."""
+    """The ranks of a run: this one's number, and how many there are.
+
+    `control` is the group in which ranks agree without a GPU having to wait; None is the default.
+    """
 
     rank: int = 0
     size: int = 1
+    control: Any = None
 
     @property
     def alone(self) -> bool:
@@ -70,15 +75,15 @@ class World:
             dist.all_reduce(total)
         return total
 
-    def most(self, value: int, device: torch.device) -> int:
+    def most(self, value: int) -> int:
         """Return the largest value of any rank."""
         if self.alone:
             return value
-        found = torch.tensor(value, device=device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        found = torch.tensor(value)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
         return int(found)
 
-    def led(self, work: Callable[[], bool], device: torch.device) -> bool:
+    def led(self, work: Callable[[], bool]) -> bool:
         """Do something on rank 0 alone and tell the others how it went.
 
         Raises:
@@ -87,7 +92,7 @@ class World:
         """
         if self.alone:
             return work()
-        answer = torch.tensor(0, device=device)
+        answer = torch.tensor(0)
         failure: BaseException | None = None
         if self.leads:
             try:
@@ -95,7 +100,7 @@ class World:
             except BaseException as error:
                 failure = error
                 answer += FAILED + (error.code if isinstance(error, AdvkitError) else 1)
-        dist.broadcast(answer, 0)
+        dist.broadcast(answer, 0, group=self.control)
         if failure is not None:
             raise failure
         if int(answer) >= FAILED:
@@ -111,7 +116,8 @@ def start(device: torch.device) -> World:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return World(dist.get_rank(), dist.get_world_size())
+    control = dist.new_group(timeout=PATIENCE, backend="gloo") if device.type == "cuda" else None
+    return World(dist.get_rank(), dist.get_world_size(), control)
 
 
 def stop() -> None:

@@ -272,7 +272,7 @@ class Learner:
         Raises:
             NumericalError: one was not.
         """
-        lost = self.world.most(int(not bool(self.finite)), self.device)
+        lost = self.world.most(int(not bool(self.finite)))
         self.finite &= not lost
         self.require_finite()
 

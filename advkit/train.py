@@ -187,7 +187,7 @@ class Trainer:
 
     def _stop_if_asked(self, folder: RunFolder) -> None:
         # Torchrun's signal reaches the ranks at different steps: they stop at the same one.
-        signum = self.world.most(signals.pending() or 0, self.device)
+        signum = self.world.most(signals.pending() or 0)
         if signum:
             self.files.save(folder, self.learner, self.progress)
             where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
@@ -257,7 +257,7 @@ def train(
         return going_on
 
     with ExitStack() as stack:
-        if not world.led(lambda: _held(stack, folder) and opened(), device):
+        if not world.led(lambda: _held(stack, folder) and opened()):
             return False
         try:
             images = data.load(
@@ -270,11 +270,11 @@ def train(
             if world.leads:
                 folder.forget_if_empty()
             raise
-        if world.led(begun, device):
+        if world.led(begun):
             trainer.restore(folder, elastic)
         trainer.fit(folder)
         trainer.finish(folder)
-        world.led(lambda: True, device)  # nobody leaves before the last file is in place
+        world.led(lambda: True)  # nobody leaves before the last file is in place
     return True
 
 

@@ -179,7 +179,7 @@ def refused(world, folder):
         raise MismatchError("no")
 
     try:
-        world.led(work, CPU)
+        world.led(work)
     except AdvkitError as error:
         (folder / f"refused{world.rank}").write_text(f"{type(error).__name__} {error.code}")
 
