@@ -38,6 +38,8 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     emit, dry = given["emit"] or "best", given["print_config"] or given["plan"]
     if emit not in EMIT:
         raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
+    if given.get("resume_elastic"):
+        given = {**given, "resume": True}
     given_layers = layers(given)
     if config.labels_of(*(layer for layer, _ in given_layers)) == "soft" and not dry:
         given_layers = bound(given, given_layers)
@@ -65,7 +67,6 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
     folder = RunFolder(_place(given, chosen))
     world = distributed.start(device)
     reporter = stage.speaker(name, given) if world.leads else Reporter()
-    elastic = bool(given.get("resume_elastic"))
     try:
         fresh = train(
             resolved,
@@ -73,9 +74,9 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
             device=device,
             threads=stage.threads(given, chosen.arch),
             data_root=Path(given["data_root"]) if given["data_root"] else None,
-            resume=bool(given["resume"]) or elastic,
+            resume=bool(given["resume"]),
             overwrite=bool(given["overwrite"]),
-            elastic=elastic,
+            elastic=bool(given.get("resume_elastic")),
             reporter=reporter,
             world=world,
         )
@@ -102,8 +103,7 @@ def _planned(chosen: Settings, given: Given) -> Iterator[str]:
 
     from advkit.plan import parse_ranks, plan
 
-    nodes, ranks = parse_ranks(given["plan"])
-    for row in plan(chosen, nodes, ranks, given["data_root"]):
+    for row in plan(chosen, *parse_ranks(given["plan"]), given["data_root"]):
         yield json.dumps(row) + "\n"
 
 

@@ -15,7 +15,7 @@ from advkit.data._images import pixels
 from advkit.errors import UsageError
 from advkit.evaluate import Evaluation
 from advkit.losses import cross_entropy
-from advkit.threat import NORMS, Threat
+from advkit.threat import Threat
 from tests.attacks.test_autoattack import ENVIRONMENT, random_case
 
 NAMES = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
@@ -331,7 +331,6 @@ def test_l1_needs_a_step_for_each_radius(name):
     attack(name, model, x, y, Ball("l1", 0.3), steps=3)
 
 
-@pytest.mark.skipif("l1" not in NORMS, reason="Threat knows no l1 yet")
 @names
 def test_l1_evaluation(name):
     model, info, images, _, _ = case()

@@ -107,7 +107,8 @@ def test_another_number_of_ranks_is_refused_unless_elastic(tmp_path):
     refused = subprocess.run([*alone, "--resume"], capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert "begun by 2 processes, not 1" in refused.stderr
-    done = subprocess.run([*alone, "--resume-elastic"], capture_output=True, text=True, check=False)
+    bare = [*alone[:3], "train", "-o", str(folder), "--resume-elastic"]  # the run's own options
+    done = subprocess.run(bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (change,) = checkpoint.read_info(folder / "final.safetensors")["elastic"]
     assert change[2:] == [2, 1]
