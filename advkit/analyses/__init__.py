@@ -1,7 +1,8 @@
 """Analyses: numbers, a table and pictures from files, without a model.
 
 Each part declares the artifact kinds it takes in `KINDS`, and `COMPARES = True` if it looks at
-all its inputs at once (otherwise it gets them one by one).
+all its inputs at once (otherwise it gets them one by one). `PROBES = True` asks for a checkpoint's
+model and data, a `_probe.Probe` each.
 """
 
 from __future__ import annotations
@@ -35,21 +36,32 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Values of several series over the same x: what a terminal can draw. None is a gap."""
+
+    title: str
+    x: tuple[float, ...]
+    series: dict[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True)
 class Result:
     """What an analysis found.
 
     `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
-    `panels` draw the picture side by side; `histograms` serve a terminal; `text` is a table for
-    a person; `groups` are rows taken together, plain objects for the record and JSON.
+    `panels` draw the picture side by side; `sketches` serve a terminal; `text` is a table for
+    a person; `groups` are rows taken together, plain objects for the record and JSON. `verdict`
+    says why a verdict that was asked for is negative; empty if it is not.
     """
 
     numbers: dict[str, float | int | str | None]
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Any, ...], ...] = ()
     panels: tuple[Panel, ...] = ()
-    histograms: tuple[Histogram, ...] = ()
+    sketches: tuple[Histogram | Curve, ...] = ()
     text: str = ""
     groups: tuple[dict[str, Any], ...] = ()
+    verdict: str = ""
 
 
 def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

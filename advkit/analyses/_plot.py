@@ -6,11 +6,11 @@ width of a paper's column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Histogram, Panel, Result
+from advkit.analyses import Curve, Histogram, Panel, Result
 from advkit.artifacts import files
 from advkit.errors import UsageError
 
@@ -40,10 +40,6 @@ STYLE: dict[Any, Any] = {
 }
 PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""
-HEADROOM = 1.35
-"""Of a histogram's axis over its highest bar, so that the legend has a place."""
-APART = 1.3
-"""Least ratio of two labelled points on a logarithmic axis."""
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -112,75 +108,42 @@ def _legends(figure: Any, axes: Sequence[Any]) -> None:
             each.legend(handles, names, fontsize=8)
 
 
-def histogram(data: Histogram, xlabel: str) -> Panel:
-    """Return a panel with the share of examples per bin, one outline a series."""
+def spark(data: Histogram | Curve) -> list[str]:
+    """Return a histogram or a curve as lines of text, one a series.
 
-    def draw(axes: Any) -> None:
-        for series, counts in data.counts.items():
-            total = max(sum(counts), 1)
-            shares = [count / total for count in counts]
-            colour = COLOURS.get(series, GREY)
-            axes.stairs(
-                shares,
-                data.edges,
-                fill=True,
-                facecolor=f"{colour}40",
-                edgecolor=colour,
-                linewidth=1.2,
-                hatch=HATCHES.get(series),
-                label=f"{series} (n = {sum(counts)})",
-            )
-        axes.set(xlabel=xlabel, ylabel="share of examples", title=data.title)
-        axes.set_xlim(data.edges[0], data.edges[-1])
-        axes.set_ylim(0, axes.dataLim.ymax * HEADROOM or 1)
-
-    return draw
-
-
-def curve(
-    x: Sequence[float],
-    series: Mapping[str, Sequence[float | None]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    logx: bool = False,
-) -> Panel:
-    """Return a panel with a line and markers a series; None leaves a gap."""
-
-    def draw(axes: Any) -> None:
-        for (name, values), colour in zip(series.items(), CYCLE, strict=False):
-            y = [float("nan") if value is None else value for value in values]
-            axes.plot(x, y, marker="o", markersize=3.5, linewidth=1.3, color=colour, label=name)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        if logx:
-            axes.set_xscale("log")
-            axes.set_xticks(list(x), _spread(x))
-            axes.minorticks_off()
-
-    return draw
-
-
-def _spread(x: Sequence[float]) -> list[str]:
-    """Label points of a logarithmic axis, but for those too near to the label before."""
-    labels, last = [], 0.0
-    for value in x:
-        near = last > 0 and value / last < APART
-        labels.append("" if near else f"{value:g}")
-        last = last if near else value
-    return labels
-
-
-def spark(data: Histogram) -> list[str]:
-    """Return the histogram as lines of text, one a series.
+    Bars are counts relative to the series' highest; a curve's heights share one scale, whose ends
+    are the least and the greatest value of all series.
 
     >>> spark(Histogram("h", (0.0, 1.0, 2.0), {"clean": (1, 4)}))
     ['clean  0 ▂█ 2  (n = 5)']
+    >>> spark(Curve("c", (0.0, 0.1, 0.2), {"PGD": (1.0, 0.5, None)}))
+    ['PGD  0 █▁  0.2  (1 to 0.5)']
     """
+    if isinstance(data, Curve):
+        return _curves(data)
     widest = max(len(series) for series in data.counts)
     lines = []
     for series, counts in data.counts.items():
-        top = max(*counts, 1)
-        bars = "".join(BARS[round(count / top * (len(BARS) - 1))] for count in counts)
+        bars = "".join(_bar(count / max(*counts, 1), 0) for count in counts)
         low, high = f"{data.edges[0]:g}", f"{data.edges[-1]:.3g}"
         lines.append(f"{series:<{widest}}  {low} {bars} {high}  (n = {sum(counts)})")
     return lines
+
+
+def _curves(data: Curve) -> list[str]:
+    widest = max(len(series) for series in data.series)
+    known = [value for values in data.series.values() for value in values if value is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    lines = []
+    for series, values in data.series.items():
+        span = (high - low) or 1.0
+        bars = "".join(" " if v is None else _bar((v - low) / span, 1) for v in values)
+        own = [value for value in values if value is not None] or [0.0]
+        ends = f"{data.x[0]:g} {bars} {data.x[-1]:g}"
+        lines.append(f"{series:<{widest}}  {ends}  ({own[0]:.3g} to {own[-1]:.3g})")
+    return lines
+
+
+def _bar(share: float, least: int) -> str:
+    """Return a block for a share of the height; a curve's least one is still visible."""
+    return BARS[least + round(share * (len(BARS) - 1 - least))]

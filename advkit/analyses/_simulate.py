@@ -7,7 +7,7 @@ from torch import Tensor
 
 from advkit import seeding
 from advkit.analyses import Result, aligned
-from advkit.analyses._plot import curve
+from advkit.analyses._panels import curve
 
 AMBIGUOUS = 0.03
 EPSILON = 1e-4

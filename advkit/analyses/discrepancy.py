@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advkit import registry
 from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
-from advkit.analyses._plot import curve
+from advkit.analyses._panels import curve
 from advkit.analyses._simulate import simulate as simulated
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels

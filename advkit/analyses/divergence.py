@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Histogram, Result
-from advkit.analyses._plot import histogram
+from advkit.analyses._panels import histogram
 from advkit.analyses.entropy import counted, edges, entropy
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, UsageError

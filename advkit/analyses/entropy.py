@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Histogram, Result, conditions
-from advkit.analyses._plot import histogram
+from advkit.analyses._panels import histogram
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import UsageError
 from advkit.losses import log_softmax

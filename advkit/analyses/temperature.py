@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from advkit.analyses import Result, aligned
-from advkit.analyses._plot import curve
+from advkit.analyses._panels import curve
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.errors import InputError
 

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, stage
+from advkit.cli import options, probes, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import UsageError
+from advkit.errors import UsageError, Verdict
 from advkit.registry import Option, Part
 
 if TYPE_CHECKING:
     from advkit.analyses import Result
+    from advkit.analyses._probe import Probe
     from advkit.artifacts.hdf5 import Logits
     from advkit.artifacts.soft_labels import SoftLabels
     from advkit.run_folder import Trained
 
-    Input = Logits | SoftLabels | Trained
+    Input = Logits | SoftLabels | Trained | Probe
 
 PLOT = Option("plot", "str", None, "draw into FILE.png, .svg or .pdf", options.DIALOGUE)
 OUT = Option("out", "str", None, "whole table into FILE.json, .csv or .h5", options.DIALOGUE)
@@ -44,6 +45,8 @@ class Analysis:
         self.out = Path(given["out"]) if given["out"] else None
         self.drawn: list[tuple[str, Result]] = []
         self.wrote = False
+        self.probes = bool(part.constants.get("PROBES"))
+        self.negative = ""
 
     def records(self) -> Iterator[Record]:
         """Yield one record an input, or one over all inputs for an analysis that compares."""
@@ -56,11 +59,22 @@ class Analysis:
             texts = list(stage.sources(self.given, " or ".join(self.kinds)))
             inputs = [self._read(stage.record_of(text, self.kinds)) for text in texts]
             yield from self._finished([self._analyzed(inputs)])
+            self._judge()
         else:
             work = stage.each(
-                self.given, self.stage, self.kinds, lambda s: self._analyzed([self._read(s)])
-            )
+                self.given, self.stage, self.kinds, lambda s: self._analyzed([self._read(s)]),
+                lambda _: self._judge(),
+            )  # fmt: skip
             yield from self._finished(work)
+
+    def _judge(self) -> None:
+        """Fail, once its record was printed, where a verdict that was asked for is negative.
+
+        Raises:
+            Verdict: it is.
+        """
+        if self.negative:
+            raise Verdict(self.negative)
 
     def _finished(self, work: Iterable[Record]) -> Iterator[Record]:
         """Pass the records on, then draw the picture of all of them."""
@@ -86,9 +100,13 @@ class Analysis:
             from advkit.artifacts import analysis
 
             analysis.check(self.out)
+        if self.probes:
+            probes.check(self.given)
 
     def _read(self, source: Record) -> Input:
         path = records.wanted(source, self.kinds)
+        if self.probes:
+            return probes.probe(self.given, self.stage, source, self.part)
         if self.kinds == ("checkpoint",):
             from advkit import run_folder
 
@@ -103,6 +121,7 @@ class Analysis:
         chosen = {key: value for key, value in self.given.items() if key in names}
         extra = {key: value for key, value in chosen.items() if value is not None}
         result: Result = module.analyze(inputs, **extra)
+        self.negative = result.verdict
         one = len(inputs) == 1 and not self.part.constants.get("COMPARES", False)
         self.drawn.append((_title(inputs[0]) if one else self.part.name, result))
         return self._written(result, inputs, extra)
@@ -110,12 +129,16 @@ class Analysis:
     def _written(self, result: Result, inputs: Sequence[Input], extra: dict[str, Any]) -> Record:
         from advkit.artifacts import analysis, provenance
 
+        config = {"analysis": self.part.name, **extra}
+        parents = [provenance.parent(each.info) for each in inputs]
+        environment: dict[str, Any] = {}
+        seed = 0
+        if self.probes:
+            config |= probes.described(inputs)
+            parents, environment = probes.parents(inputs), probes.environment(self.given, inputs)
+            seed = self.given["seed"] or 0
         description = provenance.describe(
-            "analysis",
-            config={"analysis": self.part.name, **extra},
-            seed=0,
-            parents=[provenance.parent(each.info) for each in inputs],
-            environment={},
+            "analysis", config=config, seed=seed, parents=parents, environment=environment
         )
         self._write(result, description)
         digest = analysis.digest(result, description)
@@ -159,7 +182,7 @@ class Analysis:
             return
         from advkit.analyses import _plot
 
-        for figure in result.histograms:
+        for figure in result.sketches:
             print("\n".join(_plot.spark(figure)), file=sys.stderr)
 
 
@@ -175,7 +198,9 @@ def _title(artifact: Input) -> str:
 
 
 def _command(part: Part) -> Command:
-    shared = (PLOT, OUT, options.OVERWRITE)
+    shared: tuple[Option, ...] = (PLOT, OUT, options.OVERWRITE)
+    if part.constants.get("PROBES"):
+        shared = (*probes.OPTIONS, *shared)
     files = "best.safetensors" if part.constants.get("KINDS") == ("checkpoint",) else "best.*.h5"
     return Command(
         part.name,

@@ -63,7 +63,7 @@ def test_numbers_and_table():
     assert [row[2] for row in result.rows] == counts.tolist()
     np.testing.assert_allclose([row[0] for row in result.rows], ends[:-1])
     np.testing.assert_allclose([row[1] for row in result.rows], ends[1:])
-    assert len(result.panels) == len(result.histograms) == 1
+    assert len(result.panels) == len(result.sketches) == 1
 
 
 def test_needs_an_attack():

@@ -73,7 +73,7 @@ def test_histograms_count_everyone(case):
     }
     for name in ("clean", "adversarial"):
         assert counts[name] == 60 == counts[f"{name}, right"] + counts[f"{name}, wrong"]
-    assert [list(each.counts) for each in result.histograms] == [
+    assert [list(each.counts) for each in result.sketches] == [
         ["clean", "adversarial"],
         ["clean, right", "clean, wrong"],
         ["adversarial, right", "adversarial, wrong"],
