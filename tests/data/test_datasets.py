@@ -112,6 +112,24 @@ def test_constant_images_have_a_deviation_to_divide_by():
     assert x.normalisation[1] == pytest.approx([1 / 255], abs=1e-4)
 
 
+# --- photos ---
+
+
+def test_photos_patches_lie_where_the_docstring_says():
+    from sklearn.datasets import load_sample_image
+
+    train, test = data.load("photos", "train"), data.load("photos", "test")
+    photo = load_sample_image("flower.jpg")
+    rows, columns = 27, 40  # of every other patch of 427 x 640 pixels
+    assert len(train.labels) == 2 * rows * columns
+    place = rows * columns + 2 * columns + 3  # of the second photo: third row, fourth column
+    expected = photo[32:40, 48:56].transpose(2, 0, 1)
+    assert np.array_equal(train.images[place].numpy(), expected)
+    expected = photo[8:16, 24:32].transpose(2, 0, 1)  # of the test grid: first row, second column
+    place = int((test.labels == 0).sum()) + 1
+    assert np.array_equal(test.images[place].numpy(), expected)
+
+
 # --- digits ---
 
 
