@@ -25,6 +25,9 @@ PIECE = 1 << 14
 Panel = Callable[[Any], None]
 """Draws on one matplotlib Axes."""
 
+Layer = Callable[[Any, str, int], None]
+"""Draws on one matplotlib Axes that others draw on too, under a name and in the place's colour."""
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -51,7 +54,8 @@ class Result:
     `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
     `panels` draw the picture side by side; `sketches` serve a terminal; `text` is a table for
     a person; `groups` are rows taken together, plain objects for the record and JSON. `verdict`
-    says why a verdict that was asked for is negative; empty if it is not.
+    says why a verdict that was asked for is negative; empty if it is not. Where several results
+    with an `overlay` are drawn, layers in the same place share a panel, instead of a row each.
     """
 
     numbers: dict[str, float | int | str | None]
@@ -62,6 +66,7 @@ class Result:
     text: str = ""
     groups: tuple[dict[str, Any], ...] = ()
     verdict: str = ""
+    overlay: tuple[Layer, ...] = ()
 
 
 def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

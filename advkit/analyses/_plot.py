@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Curve, Histogram, Panel, Result
+from advkit.analyses import Curve, Histogram, Layer, Panel, Result
 from advkit.artifacts import files
 from advkit.errors import UsageError
 
@@ -40,6 +40,8 @@ STYLE: dict[Any, Any] = {
 }
 PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""
+LETTER = 0.065
+"""Width of a letter of a legend in inches, about."""
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -58,6 +60,8 @@ def check(path: Path) -> None:
 def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
     """Draw one row of panels for each named result and write the picture atomically.
 
+    Results that all have an `overlay` share one row.
+
     Raises:
         UsageError: the analysis has no picture.
         StorageError: the file cannot be written.
@@ -67,6 +71,7 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    results = _overlaid(results)
     columns = max(len(result.panels) for _, result in results)
     if columns == 0:
         raise UsageError("this analysis has no picture")
@@ -89,6 +94,23 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
         plt.close(figure)
 
 
+def _overlaid(results: Sequence[tuple[str, Result]]) -> Sequence[tuple[str, Result]]:
+    """Return one result in place of several that lie over each other."""
+    if len(results) < 2 or not all(result.overlay for _, result in results):
+        return results
+    layers = zip(*(result.overlay for _, result in results), strict=True)
+    names = [name for name, _ in results]
+    return [("", Result({}, panels=tuple(_stacked(names, each) for each in layers)))]
+
+
+def _stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
+    def draw(axes: Any) -> None:
+        for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
+            layer(axes, name, place)
+
+    return draw
+
+
 def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
     for axes, panel in zip(row, panels, strict=False):
         panel(axes)
@@ -100,12 +122,19 @@ def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
 def _legends(figure: Any, axes: Sequence[Any]) -> None:
     """Draw one legend below everything where all panels share it, else one in each panel."""
     labels = [each.get_legend_handles_labels() for each in axes]
-    if len(axes) > 1 and all(names == labels[0][1] for _, names in labels):
-        figure.legend(*labels[0], loc="outside lower center", ncols=len(labels[0][1]), fontsize=8)
+    if len(axes) > 1 and labels[0][1] and all(names == labels[0][1] for _, names in labels):
+        ncols = _fitting(figure.get_figwidth(), labels[0][1])
+        figure.legend(*labels[0], loc="outside lower center", ncols=ncols, fontsize=8)
         return
     for each, (handles, names) in zip(axes, labels, strict=True):
         if names:
             each.legend(handles, names, fontsize=8)
+
+
+def _fitting(width: float, names: Sequence[str]) -> int:
+    """Return how many columns of a legend fit into so many inches."""
+    room = int(width / (LETTER * (max(map(len, names), default=0) + 8)))
+    return max(1, min(room, len(names)))
 
 
 def spark(data: Histogram | Curve) -> list[str]:

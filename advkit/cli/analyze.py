@@ -90,6 +90,8 @@ class Analysis:
         """Refuse impossible outputs before any work."""
         if not self.part.constants.get("COMPARES", False):
             stage.require_one(self.given)
+        for option in self.part.options:
+            option.check(self.given[option.name])
         if self.plot:
             from advkit.analyses import _plot
 
@@ -200,7 +202,7 @@ def _title(artifact: Input) -> str:
 def _command(part: Part) -> Command:
     shared: tuple[Option, ...] = (PLOT, OUT, options.OVERWRITE)
     if part.constants.get("PROBES"):
-        shared = (*probes.OPTIONS, *shared)
+        shared = (*probes.options_of(part), *shared)
     files = "best.safetensors" if part.constants.get("KINDS") == ("checkpoint",) else "best.*.h5"
     return Command(
         part.name,

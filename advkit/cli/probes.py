@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,15 @@ OPTIONS = (
     Option("batch_size", "int", None, "examples in a batch (250)", "Machine"),
     *options.MACHINE,
 )
+
+
+def options_of(part: Part) -> tuple[Option, ...]:
+    """Return the shared options, `--limit` with the part's own default in its help."""
+    own = part.constants.get("LIMIT")
+    return tuple(
+        replace(each, help=f"{each.help} ({own})") if each.name == "limit" and own else each
+        for each in OPTIONS
+    )
 
 
 def check(given: Given) -> None:

@@ -96,3 +96,11 @@ def test_spark_aligns_its_series():
 
 def test_spark_of_one_bin():
     assert _plot.spark(Histogram("h", (0.0, 1.0), {"a": (3,)})) == ["a  0 █ 1  (n = 3)"]
+
+
+@pytest.mark.parametrize(
+    ("width", "letters", "count", "columns"),
+    [(6.8, 8, 3, 3), (6.8, 30, 5, 2), (3.4, 30, 5, 1), (3.4, 90, 2, 1), (6.8, 0, 0, 1)],
+)
+def test_a_legend_is_no_wider_than_the_picture(width, letters, count, columns):
+    assert _plot._fitting(width, ["x" * letters] * count) == columns
