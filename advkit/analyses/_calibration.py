@@ -90,7 +90,7 @@ def _least(logits: Tensor, y: Tensor, rows: Tensor, centre: float) -> float | No
         return math.fsum(float(piece.sum()) for piece in each) / len(rows)
 
     ends = (centre - REACH, centre + REACH)
-    found = float(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-7}).x)
+    found = float(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
     return math.exp(found) if min(found - ends[0], ends[1] - found) > 0.01 else None
 
 

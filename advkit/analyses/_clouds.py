@@ -55,8 +55,9 @@ def cloud(
         low, high = frame.amin(0), frame.amax(0)
         margin = MARGIN * float((high - low).max())
         (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+        many = f" ({len(names)} classes by colour and mark)" if len(names) > NAMED else ""
         axes.set(
-            xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], title=title,
+            xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], title=title + many,
             xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)",
         )  # fmt: skip
         _legend(axes)
@@ -79,10 +80,11 @@ def _style(label: int, *, ring: bool) -> dict[str, Any]:
 def _name(axes: Any, place: Sequence[float], name: str) -> None:
     from matplotlib import patheffects
 
-    outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    outline = [patheffects.withStroke(linewidth=2, foreground="white")]
     axes.annotate(
-        name, place, ha="center", va="center", fontsize=9, fontweight="bold", path_effects=outline
-    )
+        name, place, (0, 8), textcoords="offset points", ha="center", va="center", fontsize=9,
+        fontweight="bold", path_effects=outline,
+    )  # fmt: skip
 
 
 def _legend(axes: Any) -> None:
