@@ -8,7 +8,7 @@ model and data, a `_probe.Probe` each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from advkit.errors import InputError, UsageError
 
 PIECE = 1 << 14
 """Rows of a file that an analysis looks at together."""
+
+Number = float | int | str | list[float] | None
+"""A figure of a record; a list is an interval (low, high)."""
 
 Panel = Callable[[Any], None]
 """Draws on one matplotlib Axes."""
@@ -58,7 +61,7 @@ class Result:
     with an `overlay` are drawn, layers in the same place share a panel, instead of a row each.
     """
 
-    numbers: dict[str, float | int | str | None]
+    numbers: Mapping[str, Number]
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Any, ...], ...] = ()
     panels: tuple[Panel, ...] = ()

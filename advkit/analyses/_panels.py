@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advkit.analyses import Histogram, Panel
-from advkit.analyses._plot import COLOURS, CYCLE, GREY, HATCHES
+from advkit.analyses._plot import COLOURS, CYCLE, HATCHES
 
 HEADROOM = 1.35
 """Of a histogram's axis over its highest bar, so that the legend has a place."""
@@ -21,10 +21,10 @@ def histogram(data: Histogram, xlabel: str) -> Panel:
     """Return a panel with the share of examples per bin, one outline a series."""
 
     def draw(axes: Any) -> None:
-        for series, counts in data.counts.items():
+        for place, (series, counts) in enumerate(data.counts.items()):
             total = max(sum(counts), 1)
             shares = [count / total for count in counts]
-            colour = COLOURS.get(series, GREY)
+            colour = COLOURS.get(series, CYCLE[place % len(CYCLE)])
             axes.stairs(
                 shares,
                 data.edges,

@@ -1,4 +1,4 @@
-"""Calibration, clean and under attack: ECE, adaptive ECE, MCE, NLL, Brier, reliability diagram."""
+"""Calibration, clean and under attack: ECE, MCE, NLL, Brier, reliability, a fitted temperature."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Panel, Result, conditions, require_labels
+from advkit.analyses import Number, Panel, Result, conditions, require_labels
+from advkit.analyses._calibration import (
+    Scores,
+    fitted_temperature,
+    halves,
+    places,
+    resampled,
+    scores,
+)
 from advkit.analyses._plot import COLOURS, GREY
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import UsageError
-from advkit.losses import cross_entropy, log_softmax
+from advkit.seeding import generator
 from advkit.stats import wilson
 
 KINDS = ("logits",)
@@ -46,20 +54,29 @@ def reliability(probabilities: Tensor, y: Tensor, bins: int, *, equal_mass: bool
     Args:
         probabilities: (N, C), rows summing to 1.
         y: (N,) int64.
+        bins: how many, see `binned`.
+        equal_mass: see `binned`.
+    """
+    confidence, predicted = probabilities.double().max(1)
+    return binned(confidence, (predicted == y).double(), bins, equal_mass=equal_mass)
+
+
+def binned(confidence: Tensor, correct: Tensor, bins: int, *, equal_mass: bool = False) -> Bins:
+    """Sort examples into bins of confidence.
+
+    Args:
+        confidence: (N,) float64 in [0, 1].
+        correct: (N,) float64, 1 if right else 0.
         bins: how many; of equal width (k/bins, (k+1)/bins], so that confidence 1 lies in the
             last one, or of equal mass.
         equal_mass: bins hold equally many examples (to within one) in order of confidence.
     """
-    confidence, predicted = probabilities.double().max(1)
-    correct = (predicted == y).double()
+    place = places(confidence, bins)
     if equal_mass:
         order = confidence.argsort(stable=True)
         groups = [group for group in torch.tensor_split(order, bins) if len(group)]
-        place = torch.empty_like(order)
         for number, group in enumerate(groups):
             place[group] = number
-    else:
-        place = (confidence * bins).ceil().long().clamp(1, bins) - 1
     count = torch.bincount(place, minlength=bins).double()
     filled = count > 0
     sums = [torch.bincount(place, weights=each, minlength=bins) for each in (confidence, correct)]
@@ -109,46 +126,83 @@ def brier(probabilities: Tensor, y: Tensor) -> float:
     return float((probabilities.double() - truth).square().sum(1).mean())
 
 
-def analyze(inputs: Sequence[Logits], *, bins: int = 15) -> Result:
+def analyze(
+    inputs: Sequence[Logits], *, bins: int = 15, seed: int = 0, resamples: int = 1000
+) -> Result:
     """Measure calibration of one logits file.
+
+    A temperature is fitted to each condition's own logits on one half of the examples, drawn by
+    the seed; `ece_fitted` and `nll_fitted` are measured on the other half, as are `ece_held` and
+    `nll_held` without it. They are null where no finite temperature is best.
 
     Args:
         bins: bins of confidence, of equal width (of equal mass for adaptive ECE).
+        seed: parts the examples for the fit and draws the resamples.
+        resamples: resamples behind the intervals of ECE and Brier score.
 
     Raises:
         InputError: out-of-distribution data, which has no labels.
-        UsageError: no bin.
+        UsageError: no bin or no resample.
     """
-    if bins < 1:
-        raise UsageError("--bins must be at least 1")
+    for word, value in (("bins", bins), ("resamples", resamples)):
+        if value < 1:
+            raise UsageError(f"--{word} must be at least 1")
     (logits,) = inputs
     y = require_labels(logits, "calibration")
-    numbers: dict[str, float | int | str | None] = {"n": len(y), "bins": bins}
+    numbers: dict[str, Number] = {"n": len(y), "bins": bins}
     rows: list[tuple[Any, ...]] = []
     panels: list[Panel] = []
     for name, values in conditions(logits).items():
-        p = log_softmax(values).exp()
-        found = reliability(p, y, bins)
-        correct = (values.argmax(1) == y).double()
+        found = scores(values, y, torch.arange(len(y)))
+        even = binned(found.confidence, found.correct, bins)
+        draws = generator(seed, "calibration resamples")
+        random = resampled(found, even.error, bins, resamples, draws)
         figures = {
-            "accuracy": float(correct.mean()),
-            "confidence": float(p.double().amax(1).mean()),
-            "ece": found.error,
-            "adaptive_ece": adaptive_ece(p, y, bins),
-            "mce": float(found.gaps.max()),
-            "nll": float(cross_entropy(values.double(), y).mean()),
-            "brier": brier(p, y),
+            **_figures(found, even, bins),
+            "ece_ci95": random.ece,
+            "ece_if_calibrated": random.ece_if_calibrated,
+            "brier_ci95": random.brier,
+            **_after(values, y, bins, seed),
         }
         numbers.update({f"{name}_{key}": value for key, value in figures.items()})
-        columns = (found.low, found.high, found.count, found.confidence, found.accuracy)
+        columns = (even.low, even.high, even.count, even.confidence, even.accuracy)
         rows += [(name, *line) for line in zip(*(c.tolist() for c in columns), strict=True)]
-        panels.append(_diagram(name, found))
+        panels.append(_diagram(name, even, random.ece))
     header = ("condition", "low", "high", "count", "confidence", "accuracy")
     return Result(numbers, header, tuple(rows), tuple(panels))
 
 
-def _diagram(name: str, bins: Bins) -> Panel:
+def _figures(found: Scores, even: Bins, bins: int) -> dict[str, Number]:
+    correct = int(found.correct.sum())
+    return {
+        "accuracy": float(found.correct.mean()),
+        "accuracy_ci95": list(wilson(correct, len(found.correct))),
+        "confidence": float(found.confidence.mean()),
+        "ece": even.error,
+        "adaptive_ece": binned(found.confidence, found.correct, bins, equal_mass=True).error,
+        "mce": float(even.gaps.max()),
+        "nll": float(found.nll.mean()),
+        "brier": float(found.brier.mean()),
+    }
+
+
+def _after(values: Tensor, y: Tensor, bins: int, seed: int) -> dict[str, Number]:
+    """Fit a temperature on one half; return it with NLL and ECE of the other, before and after."""
+    fit, held = halves(len(y), seed)
+    temperature = fitted_temperature(values, y, fit)
+    figures: dict[str, Number] = {"temperature": temperature}
+    for word, t in (("held", 1.0), ("fitted", temperature)):
+        found = None if t is None else scores(values, y, held, t)
+        figures[f"nll_{word}"] = float(found.nll.mean()) if found else None
+        figures[f"ece_{word}"] = (
+            binned(found.confidence, found.correct, bins).error if found else None
+        )
+    return figures
+
+
+def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
     """Return a reliability diagram: accuracy per bin with its 95 % Wilson interval."""
+    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
@@ -170,7 +224,7 @@ def _diagram(name: str, bins: Bins) -> Panel:
         )  # fmt: skip
         axes.set(
             xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy",
-            title=f"{name}, ECE {bins.error:.3f}",
+            title=f"{name}, ECE {bins.error:.3f}{interval}",
         )  # fmt: skip
 
     return draw

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from advkit.analyses import Histogram, Result
+from advkit.analyses import Histogram, Number, Result
 from advkit.analyses._panels import histogram
-from advkit.analyses.entropy import counted, edges, entropy
-from advkit.artifacts.hdf5 import Logits
+from advkit.analyses._scores import piecewise
+from advkit.analyses.entropy import averaged, counted, edges, entropy
+from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.errors import InputError, UsageError
-from advkit.losses import log_softmax
+from advkit.losses import kl_divergence, log_softmax
+from advkit.stats import wilson
 
 KINDS = ("logits",)
 TOP = math.log(2)
@@ -41,6 +43,11 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     """Measure how far an attack moves the output distribution of one logits file.
 
+    `divergence_broken` is the mean over examples that the attack broke, `divergence_robust` that
+    over those right to the end; in neither are those wrong when clean. `kl` is the mean of
+    KL(clean ‖ adversarial) in nats, `changed` the share of predictions that changed. Intervals of
+    means are normal ones, of shares Wilson's.
+
     Args:
         bins: bins of the histogram over [0, ln 2].
 
@@ -55,23 +62,45 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     (logits,) = inputs
     if logits.adversarial is None:
         raise InputError(f"{logits.path}: divergence needs adversarial logits: attack it first")
-    p, q = (log_softmax(z).double().exp() for z in (logits.clean, logits.adversarial))
-    found = jensen_shannon(p, q)
+    found = piecewise(_divergences, logits.clean, logits.adversarial)
     quantiles = torch.quantile(found, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
-    numbers: dict[str, float | int | str | None] = {
+    numbers: dict[str, Number] = {
         "n": len(found),
-        "divergence": float(found.mean()),
+        **averaged("divergence", found, TOP),
         "divergence_median": quantiles[0],
         "divergence_p95": quantiles[1],
         "max_divergence": TOP,
+        **_moved(logits.clean, logits.adversarial),
     }
-    counts = {"clean to adversarial": counted(found, bins, TOP)}
-    figure = Histogram(f"mean {float(found.mean()):.3f}", edges(bins, TOP), counts)
+    series = {"clean to adversarial": found}
+    if logits.broken_by is not None:
+        sides = {"robust": logits.broken_by == ROBUST, "broken": logits.broken_by >= 0}
+        series |= {name: found[chosen] for name, chosen in sides.items()}
+        for name in sides:
+            numbers |= averaged(f"divergence_{name}", series[name], TOP)
+    counts = {name: counted(values, bins, TOP) for name, values in series.items()}
+    bounds = edges(bins, TOP)
+    all_of_them = {name: counts.pop(name) for name in ("clean to adversarial",)}
+    figures = [Histogram(f"mean {float(found.mean()):.3f}", bounds, all_of_them)]
+    figures += [Histogram("", bounds, counts)] if counts else []
     rows = [
-        (low, high, count)
-        for low, high, count in zip(
-            figure.edges, figure.edges[1:], counts["clean to adversarial"], strict=False
-        )
+        (name, low, high, count)
+        for name, each in (all_of_them | counts).items()
+        for low, high, count in zip(bounds, bounds[1:], each, strict=False)
     ]
-    panel = histogram(figure, "Jensen–Shannon divergence (nats)")
-    return Result(numbers, ("low", "high", "count"), tuple(rows), (panel,), (figure,))
+    panels = tuple(histogram(each, "Jensen–Shannon divergence (nats)") for each in figures)
+    return Result(numbers, ("series", "low", "high", "count"), tuple(rows), panels, tuple(figures))
+
+
+def _divergences(clean: Tensor, adversarial: Tensor) -> Tensor:
+    return jensen_shannon(*(log_softmax(z.double()).exp() for z in (clean, adversarial)))
+
+
+def _moved(clean: Tensor, adversarial: Tensor) -> dict[str, Number]:
+    kl = piecewise(lambda z, a: kl_divergence(z.double(), a.double()), clean, adversarial)
+    changed = int((clean.argmax(1) != adversarial.argmax(1)).sum())
+    return {
+        **averaged("kl", kl, math.inf),
+        "changed": changed / len(clean),
+        "changed_ci95": list(wilson(changed, len(clean))),
+    }

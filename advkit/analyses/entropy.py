@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Histogram, Result, conditions
+from advkit.analyses import Histogram, Number, Result, conditions
 from advkit.analyses._panels import histogram
+from advkit.analyses._scores import auroc, auroc_interval, mean, mean_interval, piecewise
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import UsageError
 from advkit.losses import log_softmax
@@ -42,8 +43,17 @@ def edges(bins: int, top: float) -> tuple[float, ...]:
     return tuple(top * place / bins for place in range(bins + 1))
 
 
+def entropies(logits: Tensor) -> Tensor:
+    """Return the entropy of softmax(z) per example, (N,) float64, in nats; piece by piece."""
+    return piecewise(lambda z: entropy(log_softmax(z.double()).exp()), logits)
+
+
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     """Measure the entropy of one logits file.
+
+    Intervals of means are normal ones (`_ci95`). `entropy_auroc` says how well entropy tells
+    wrong predictions from right ones: the chance that a wrong one has more, ties halved; null
+    where all are right, or all wrong.
 
     Args:
         bins: bins of the histograms over [0, ln C].
@@ -57,30 +67,34 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         raise UsageError("--bins must be at least 1")
     (logits,) = inputs
     top = math.log(logits.clean.shape[1])
-    numbers: dict[str, float | int | str | None] = {"n": len(logits.labels), "max_entropy": top}
-    series: dict[str, Tensor] = {}
+    numbers: dict[str, Number] = {"n": len(logits.labels), "max_entropy": top}
+    counts: dict[str, tuple[int, ...]] = {}
+    splits: dict[str, str] = {}
     for name, values in conditions(logits).items():
-        found = entropy(log_softmax(values).double().exp())
-        series[name] = found
-        numbers[f"{name}_entropy"] = float(found.mean())
+        found = entropies(values)
+        numbers |= averaged(f"{name}_entropy", found, top)
         numbers[f"{name}_entropy_median"] = _median(found)
+        counts[name] = counted(found, bins, top)
         if bool((logits.labels >= 0).all()):
             right = values.argmax(1) == logits.labels
-            for word, chosen in (("right", right), ("wrong", ~right)):
-                series[f"{name}, {word}"] = found[chosen]
-                numbers[f"{name}_entropy_{word}"] = _mean(found[chosen])
-    counts = {name: counted(values, bins, top) for name, values in series.items()}
-    both = _figure("", edges(bins, top), counts, [name for name in counts if "," not in name])
+            sides = {"right": found[right], "wrong": found[~right]}
+            for word, side in sides.items():
+                numbers |= averaged(f"{name}_entropy_{word}", side, top)
+                counts[f"{name}, {word}"] = counted(side, bins, top)
+            numbers |= told_apart(f"{name}_entropy_auroc", *sides.values())
+            splits[name] = _shown(auroc(*sides.values()))
+    bounds = edges(bins, top)
+    means = ", ".join(f"{name} {numbers[f'{name}_entropy']:.3f}" for name in conditions(logits))
+    both = _figure(f"mean {means}", bounds, counts, list(conditions(logits)))
     split = [
-        _figure("", edges(bins, top), counts, [f"{name}, right", f"{name}, wrong"])
-        for name in conditions(logits)
-        if f"{name}, right" in counts
+        _figure(title, bounds, counts, [f"{name}, right", f"{name}, wrong"])
+        for name, title in splits.items()
     ]
     figures = (both, *split)
     rows = [
         (name, low, high, count)
         for name, found in counts.items()
-        for low, high, count in zip(edges(bins, top), edges(bins, top)[1:], found, strict=False)
+        for low, high, count in zip(bounds, bounds[1:], found, strict=False)
     ]
     return Result(
         numbers,
@@ -91,14 +105,25 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     )
 
 
+def averaged(name: str, values: Tensor, top: float) -> dict[str, Number]:
+    """Return mean and interval of scores (N,) in [0, top] as NAME and NAME_ci95."""
+    return {name: mean(values), f"{name}_ci95": mean_interval(values, top)}
+
+
+def told_apart(name: str, low: Tensor, high: Tensor) -> dict[str, Number]:
+    """Return AUROC and interval as NAME and NAME_ci95."""
+    area = auroc(low, high)
+    return {name: area, f"{name}_ci95": auroc_interval(area, len(low), len(high))}
+
+
+def _shown(area: float | None) -> str:
+    return "" if area is None else f"wrong from right: AUROC {area:.3f}"
+
+
 def _median(values: Tensor) -> float:
     """Return the median; of an even count the mean of the middle two, unlike torch's."""
     ranked = values.sort().values
     return float((ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2)
-
-
-def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None
 
 
 def _figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ class Analysis:
         names = [option.name for option in self.part.options]
         chosen = {key: value for key, value in self.given.items() if key in names}
         extra = {key: value for key, value in chosen.items() if value is not None}
-        result: Result = module.analyze(inputs, **extra)
+        words = {f"{key}_" if iskeyword(key) else key: value for key, value in extra.items()}
+        result: Result = module.analyze(inputs, **words)
         self.negative = result.verdict
         one = len(inputs) == 1 and not self.part.constants.get("COMPARES", False)
         self.drawn.append((_title(inputs[0]) if one else self.part.name, result))

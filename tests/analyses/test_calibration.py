@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy.special import softmax
 
 from advkit.analyses import calibration
+from advkit.analyses._calibration import fitted_temperature, halves
 from advkit.analyses.calibration import adaptive_ece, analyze, brier, ece, reliability
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, UsageError
@@ -156,3 +158,162 @@ def test_needs_a_bin(bins):
 def test_takes_logits_one_by_one():
     assert calibration.KINDS == ("logits",)
     assert not getattr(calibration, "COMPARES", False)
+
+
+# --- after the fact ---
+
+
+def nll(z, y, t):
+    p = softmax(z / t, axis=1)
+    return -np.log(p[np.arange(len(y)), y]).mean()
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 3.0, 1e4])
+def test_fitted_temperature_against_a_fine_grid(scale):
+    """Whatever the logits' scale, with the fault of logits times 10⁴ among them."""
+    z, y = sample(400, 5, scale=1.0)
+    found = fitted_temperature(torch.tensor(z * scale), torch.tensor(y), torch.arange(400))
+    grid = scale * np.geomspace(0.1, 10, 4001)
+    best = grid[np.argmin([nll(z * scale, y, t) for t in grid])]
+    assert found == pytest.approx(best, rel=2e-3)
+    assert nll(z * scale, y, found) <= min(nll(z * scale, y, t) for t in grid) + 1e-9
+
+
+def test_fitted_temperature_has_no_slope():
+    z, y = (torch.tensor(each) for each in sample(300, 6, seed=3))
+    rows = torch.arange(0, 300, 2)
+    t = torch.tensor(fitted_temperature(z, y, rows), dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.cross_entropy(z[rows] / t, y[rows]).backward()
+    assert abs(float(t.grad)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("z", "y"),
+    [
+        ([[2.0, 1, 0], [0.0, 3, 1]], [0, 1]),  # all right: the colder the better
+        ([[2.0, 1, 0], [0.0, 3, 1]], [2, 0]),  # worse than guessing: the hotter the better
+        ([[1.0, 1, 1]], [0]),  # no opinion: all the same
+        ([[2.0, 2, 0]], [0]),  # a tie at the top: colder without end
+    ],
+)
+def test_no_finite_temperature_is_best(z, y):
+    assert fitted_temperature(torch.tensor(z), torch.tensor(y), torch.arange(len(y))) is None
+
+
+def test_fitted_on_one_half_and_measured_on_the_other():
+    z, y = sample(301, 4)
+    fit, held = halves(301, 5)
+    assert sorted([*fit.tolist(), *held.tolist()]) == list(range(301))
+    assert (len(fit), len(held)) == (150, 151)
+    numbers = analyze([logits_of(z, y)], seed=5).numbers
+    z = np.float32(z).astype(float)
+    t = numbers["clean_temperature"]
+    assert t == pytest.approx(fitted_temperature(torch.tensor(z), torch.tensor(y), fit))
+    for name, temperature in (("held", 1), ("fitted", t)):
+        there, y_there = z[held], y[held]
+        assert numbers[f"clean_nll_{name}"] == pytest.approx(nll(there, y_there, temperature))
+        expected = brute(softmax(there / temperature, axis=1), y_there, 15)[0]
+        assert numbers[f"clean_ece_{name}"] == pytest.approx(expected, abs=1e-9)
+    assert analyze([logits_of(z, y)], seed=6).numbers["clean_temperature"] != t
+
+
+def test_what_was_fitted_helps_an_overconfident_model():
+    z, y = sample(2000, 5)
+    numbers = analyze([logits_of(z * 4, y)], resamples=1).numbers
+    assert numbers["clean_temperature"] > 2
+    assert numbers["clean_nll_fitted"] < numbers["clean_nll_held"] - 1
+    assert numbers["clean_ece_fitted"] < numbers["clean_ece_held"] / 3
+
+
+# --- intervals ---
+
+
+def test_brier_interval_against_scipy():
+    z, y = sample(150, 4)
+    p = softmax(np.float32(z).astype(float), axis=1)
+    each = ((p - np.eye(4)[y]) ** 2).sum(1)
+    low, high = analyze([logits_of(z, y)], resamples=4000).numbers["clean_brier_ci95"]
+    theirs = scipy.stats.bootstrap(
+        (each,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=4e-3)
+
+
+def test_ece_interval_against_scipy():
+    """Far from 0 it is the basic bootstrap interval."""
+    z, y = sample(300, 4, scale=5.0)
+    p = softmax(np.float32(z).astype(float), axis=1)
+    confidence, right = p.max(1), (p.argmax(1) == y).astype(float)
+    place = np.ceil(confidence * 10).astype(int) - 1
+
+    def statistic(rows):
+        gaps = np.bincount(place[rows], weights=(right - confidence)[rows], minlength=10)
+        return np.abs(gaps).sum() / len(rows)
+
+    theirs = scipy.stats.bootstrap(
+        (np.arange(300),), statistic, n_resamples=3000, method="basic", vectorized=False,
+        rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    found = analyze([logits_of(z, y)], bins=10, resamples=3000).numbers["clean_ece_ci95"]
+    assert found == pytest.approx([theirs.low, theirs.high], abs=6e-3)
+
+
+def test_ece_interval_of_a_calibrated_model_holds_zero():
+    """Its ECE is above 0 by chance, by as much as is said; a percentile interval never holds 0."""
+    rng = np.random.default_rng(0)
+    hits, figures = 0, []
+    for _ in range(40):
+        z = rng.normal(size=(150, 4)) * 2
+        y = np.array([rng.choice(4, p=row) for row in softmax(z, axis=1)])
+        numbers = analyze([logits_of(z, y)], resamples=200).numbers
+        low, high = numbers["clean_ece_ci95"]
+        assert low <= numbers["clean_ece"] <= high
+        hits += low == 0
+        figures.append((numbers["clean_ece"], numbers["clean_ece_if_calibrated"]))
+    assert hits >= 36
+    found, expected = np.mean(figures, axis=0)
+    assert expected == pytest.approx(found, rel=0.1)
+
+
+def test_same_seed_same_interval():
+    z, y = sample()
+    first, second, other = (
+        analyze([logits_of(z, y)], seed=seed, resamples=50).numbers["clean_ece_ci95"]
+        for seed in (1, 1, 2)
+    )
+    assert first == second != other
+
+
+def test_accuracy_interval():
+    z, y = sample()
+    right = int((z.argmax(1) == y).sum())
+    ends = scipy.stats.binomtest(right, 200).proportion_ci(method="wilson")
+    found = analyze([logits_of(z, y)], resamples=1).numbers["clean_accuracy_ci95"]
+    assert found == pytest.approx([ends.low, ends.high])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_few_examples(n, classes):
+    """Nothing to fit on, or nothing to resample: null, and no crash."""
+    z, y = sample(n, classes)
+    result = analyze([logits_of(z, y, -z)], resamples=20)
+    assert (result.numbers["clean_ece_ci95"] is None) == (n == 1)
+    if n == 1:
+        assert result.numbers["clean_temperature"] is result.numbers["clean_nll_fitted"] is None
+        assert result.numbers["clean_nll_held"] == pytest.approx(result.numbers["clean_nll"])
+    assert all(value is None or np.isfinite(value).all() for value in result.numbers.values())
+
+
+def test_pieces_do_not_show(monkeypatch):
+    z, y = sample(50)
+    expected = analyze([logits_of(z, y)], resamples=5).numbers
+    monkeypatch.setattr("advkit.analyses._calibration.PIECE", 7)
+    found = analyze([logits_of(z, y)], resamples=5).numbers
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_needs_a_resample():
+    with pytest.raises(UsageError, match="--resamples"):
+        analyze([logits_of(*sample())], resamples=0)

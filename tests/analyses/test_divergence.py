@@ -1,12 +1,15 @@
 """Jensen–Shannon divergence against scipy's distance, squared."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
+from scipy.stats import sem
 
 from advkit.analyses.divergence import analyze, jensen_shannon
 from advkit.artifacts.hdf5 import Logits
@@ -49,21 +52,59 @@ def test_numbers_and_table():
     result = analyze([logits_of(clean, adversarial)], bins=9)
     p, q = (softmax(z, axis=1) for z in (clean, adversarial))
     expected = jensenshannon(p, q, axis=1) ** 2
-    assert result.numbers == pytest.approx(
+    kl = scipy.stats.entropy(p, q, axis=1)
+    changed = int((p.argmax(1) != q.argmax(1)).sum())
+    ends = scipy.stats.binomtest(changed, 80).proportion_ci(method="wilson")
+    intervals = {
+        "divergence_ci95": scipy.stats.norm.interval(0.95, expected.mean(), sem(expected)),
+        "kl_ci95": scipy.stats.norm.interval(0.95, kl.mean(), sem(kl)),
+        "changed_ci95": (ends.low, ends.high),
+    }
+    numbers = dict(result.numbers)
+    for name, interval in intervals.items():
+        assert numbers.pop(name) == pytest.approx(interval, abs=1e-6)
+    assert numbers == pytest.approx(
         {
             "n": 80,
             "divergence": expected.mean(),
             "divergence_median": np.median(expected),
             "divergence_p95": np.quantile(expected, 0.95),
             "max_divergence": math.log(2),
+            "kl": kl.mean(),
+            "changed": changed / 80,
         },
         abs=1e-6,
     )
     counts, ends = np.histogram(expected, bins=9, range=(0, math.log(2)))
-    assert [row[2] for row in result.rows] == counts.tolist()
-    np.testing.assert_allclose([row[0] for row in result.rows], ends[:-1])
-    np.testing.assert_allclose([row[1] for row in result.rows], ends[1:])
+    assert [row[3] for row in result.rows] == counts.tolist()
+    np.testing.assert_allclose([row[1] for row in result.rows], ends[:-1])
+    np.testing.assert_allclose([row[2] for row in result.rows], ends[1:])
     assert len(result.panels) == len(result.sketches) == 1
+
+
+def test_broken_and_robust_apart():
+    """Those wrong when clean belong to neither."""
+    clean, adversarial = pair()
+    verdicts = torch.tensor([-2, -1, 0, 1] * 20, dtype=torch.int8)
+    file = dataclasses.replace(logits_of(clean, adversarial), broken_by=verdicts)
+    result = analyze([file])
+    p, q = (softmax(z, axis=1) for z in (clean, adversarial))
+    found = (jensenshannon(p, q, axis=1) ** 2).reshape(20, 4)
+    assert result.numbers["divergence_robust"] == pytest.approx(found[:, 1].mean(), abs=1e-6)
+    assert result.numbers["divergence_broken"] == pytest.approx(found[:, 2:].mean(), abs=1e-6)
+    counts = {
+        name: sum(row[3] for row in result.rows if row[0] == name) for name, *_ in result.rows
+    }
+    assert counts == {"clean to adversarial": 80, "robust": 20, "broken": 40}
+    nobody = dataclasses.replace(file, broken_by=torch.full_like(verdicts, -1))
+    assert analyze([nobody]).numbers["divergence_broken"] is None
+
+
+def test_one_example_and_two_classes():
+    numbers = analyze([logits_of([[0.0, 1.0]], [[200.0, -200.0]])]).numbers
+    assert numbers["divergence_ci95"] is None
+    assert (numbers["changed"], numbers["n"]) == (1, 1)
+    assert math.isfinite(numbers["kl"])
 
 
 def test_needs_an_attack():

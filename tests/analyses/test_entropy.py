@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import torch
 from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
 
 from advkit.analyses.entropy import analyze, counted, edges, entropy
 from advkit.artifacts.hdf5 import Logits
@@ -83,13 +84,47 @@ def test_histograms_count_everyone(case):
 
 def test_out_of_distribution_has_no_right_or_wrong(case):
     result = analyze([logits_of(case[0], np.full(60, -1))])
-    assert set(result.numbers) == {"n", "max_entropy", "clean_entropy", "clean_entropy_median"}
+    own = {"clean_entropy", "clean_entropy_ci95", "clean_entropy_median"}
+    assert set(result.numbers) == {"n", "max_entropy", *own}
     assert len(result.panels) == 1
+
+
+def test_telling_wrong_from_right_against_scikit_learn(case):
+    clean, adversarial, y = case
+    numbers = analyze([logits_of(clean, y, adversarial)]).numbers
+    for name, z in (("clean", clean), ("adversarial", adversarial)):
+        found = scipy.stats.entropy(softmax(np.float32(z).astype(float), axis=1), axis=1)
+        expected = roc_auc_score(z.argmax(1) != y, found)
+        assert numbers[f"{name}_entropy_auroc"] == pytest.approx(expected, abs=1e-9)
+        low, high = numbers[f"{name}_entropy_auroc_ci95"]
+        assert 0 < low < expected < high < 1
+
+
+def test_intervals_of_means_against_scipy(case):
+    clean, _, y = case
+    numbers = analyze([logits_of(clean, y)]).numbers
+    found, right = scipy.stats.entropy(softmax(clean, axis=1), axis=1), clean.argmax(1) == y
+    for name, side in (("", right | True), ("_right", right), ("_wrong", ~right)):
+        values = found[side]
+        expected = scipy.stats.norm.interval(0.95, values.mean(), scipy.stats.sem(values))
+        assert numbers[f"clean_entropy{name}_ci95"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_example_and_two_classes():
+    numbers = analyze([logits_of([[0.0, 1.0]], [1], [[1.0, 0.0]])]).numbers
+    assert numbers["clean_entropy_ci95"] is numbers["clean_entropy_auroc"] is None
+    assert numbers["clean_entropy_right"] == numbers["adversarial_entropy_wrong"]
+
+
+def test_pieces_do_not_show(case, monkeypatch):
+    expected = analyze([logits_of(*case[::2])]).numbers
+    monkeypatch.setattr("advkit.analyses._scores.PIECE", 7)
+    assert analyze([logits_of(*case[::2])]).numbers == expected
 
 
 def test_nobody_wrong_is_null():
     numbers = analyze([logits_of(np.eye(3), np.arange(3))]).numbers
-    assert numbers["clean_entropy_wrong"] is None
+    assert numbers["clean_entropy_wrong"] is numbers["clean_entropy_auroc"] is None
     assert numbers["clean_entropy_right"] is not None
 
 

@@ -77,7 +77,8 @@ def test_accuracies_are_shares(cli, kind):
     found = shares(cli(*COMMANDS[kind]).record)
     assert len(found) >= 2
     for value in found.values():
-        assert all(0 <= each <= 1 for each in (value.values() if type(value) is dict else [value]))
+        each_of = {dict: dict.values, list: iter}.get(type(value), lambda only: [only])
+        assert all(0 <= each <= 1 for each in each_of(value))
 
 
 def test_checkpoint_record(cli):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import rich.style  # noqa: F401  it draws from `random` when first imported, scikit-learn imports it
 import torch
 from torch import nn
 
@@ -440,15 +441,27 @@ def result_of(part: registry.Part, inputs: list[Logits]):
 
 
 def inputs_of(part: registry.Part) -> list[Logits]:
+    if "outside" in part.constants.get("NEEDS", ()):
+        return [logits(0), outside(logits(10))]
     return [logits(0), logits(10)] if part.constants.get("COMPARES", False) else [logits(0)]
+
+
+def outside(file: Logits) -> Logits:
+    """The clean logits of a file as those of out-of-distribution data."""
+    data = {**file.info["data"], "name": "other"}
+    info = {**file.info, "attacks": [], "config": {"attack": "none"}, "data": data}
+    return Logits(file.index, torch.full_like(file.labels, -1), file.clean, info, path=file.path)
 
 
 @parts("analyses")
 def test_an_analysis_gives_plain_finite_numbers(part):
     numbers = result_of(part, inputs_of(part)).numbers
     assert numbers
-    assert {type(value) for value in numbers.values()} <= {int, float, str, bool, type(None)}
-    assert all(np.isfinite(value) for value in numbers.values() if isinstance(value, float))
+    plain = {name: value for name, value in numbers.items() if not name.endswith("_ci95")}
+    assert {type(value) for value in plain.values()} <= {int, float, str, bool, type(None)}
+    assert all(np.isfinite(value) for value in plain.values() if isinstance(value, float))
+    for low, high in (numbers[name] for name in numbers.keys() - plain.keys() if numbers[name]):
+        assert -np.inf < low <= high < np.inf
 
 
 @parts("analyses")
