@@ -106,7 +106,7 @@ def _map(found: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> 
         for cell in grid
         if cell.x and cell.y
     ]
-    labels = [row.text for row in rows] + ["annealed"] * len(alone)
+    labels = ["∞ (LS)" if row.text == "∞" else row.text for row in rows] + ["annealed"] * len(alone)
     title = f"robust accuracy (%), {attack}" if what == "robust" else "clean accuracy (%)"
 
     def draw(panel: Any) -> None:
@@ -155,7 +155,7 @@ def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> 
         )
         panel.text(
             box.x + box.width / 2, box.y + 0.5, box.written(each, names), ha="center",
-            va="center", fontsize=6.5, color="white" if share < 0.6 else "black",
+            va="center", fontsize=6.5, color="white" if share < 0.5 else "black",
         )  # fmt: skip
     best, top = max(found, key=lambda pair: pair[1].mean)
     rivals = any(e.interval[1] >= top.interval[0] for box, e in found if box is not best)

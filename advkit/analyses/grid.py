@@ -169,7 +169,8 @@ def _words(attack: Mapping[str, Any]) -> str:
 
 def _head(attack: Mapping[str, Any], point: str, found: Sequence[Cell]) -> str:
     runs = sorted({len(cell.group.entries) for cell in found})
-    seeds = str(runs[0]) if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    count = "-".join(str(each) for each in sorted({runs[0], runs[-1]}))
+    seeds = f"{count} run{'s' * (runs[-1] > 1)}"
     told = "mean ± sd" if runs[-1] > 1 else "with 95 % intervals"
     return f"{_words(attack)}; {point} checkpoints, {seeds} a cell, {told}; in %"
 

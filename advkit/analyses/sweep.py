@@ -168,16 +168,16 @@ def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> t
     scale, unit = _unit(probe.threat)
     radii = [point.threat.eps * scale for point in by_eps.points]
     counts = [point.steps for point in by_steps.points]
-    name = f"PGD-{steps}"
+    name, own = f"PGD-{steps}", f"ε = {eps * scale:.4g}" + ("/255" if scale > 1 else "")
     first = curve(
         radii, {name: by_eps.accuracy}, xlabel=f"{norm} radius ε ({unit})",
         ylabel="robust accuracy", intervals={name: by_eps.intervals},
     )  # fmt: skip
     second = curve(
         counts, {"PGD": by_steps.accuracy}, xlabel="steps of PGD", ylabel="robust accuracy",
-        title=f"ε = {eps * scale:.4g} ({unit})", logx=True, intervals={"PGD": by_steps.intervals},
+        title=own, logx=True, intervals={"PGD": by_steps.intervals},
     )  # fmt: skip
-    mark = (f"ε = {eps * scale:.4g}", eps * scale)
+    mark = (own, eps * scale)
     return (
         _panel(first, (radii, by_eps, "and at every smaller ε"), mark),
         _panel(second, (counts, by_steps, "and by fewer steps"), None),

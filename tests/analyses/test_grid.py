@@ -75,7 +75,7 @@ def test_means_and_deviations():
 def test_worked_by_hand():
     """0.50 and 0.54: 52 ± 2.83; the table reads y down, x along."""
     lines = analyze(four(), x="lambda", y="tau").text.splitlines()
-    assert lines[0] == "pgd-50, linf 8/255; best checkpoints, 2 a cell, mean ± sd; in %"
+    assert lines[0] == "pgd-50, linf 8/255; best checkpoints, 2 runs a cell, mean ± sd; in %"
     assert lines[1] == "robust accuracy"
     assert [re.split(r"\s{2,}", line) for line in lines[2:5]] == [
         ["tau \\ lambda", "0.3", "0.7"],
