@@ -26,8 +26,12 @@ TABLES = {
     "ltd-table5": ["ltd-awp"],
     "ltd-table6": ["ltd-awp"],
 }  # fmt: skip
-OTHERS = {"digits-demo": "table.csv", "ltd-temperature": "temperature.csv"}
-COUNT = 13
+OTHERS = {
+    "adr-figure5": "grid.csv",
+    "digits-demo": "table.csv",
+    "ltd-temperature": "temperature.csv",
+}
+COUNT = 14
 
 
 def recipes() -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advkit.analyses import Result, aligned
+from advkit.analyses import Panel, Result, aligned, require_labels
+from advkit.analyses._cells import seed_noise, spread
 from advkit.analyses._panels import curve
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.errors import InputError
 
 KINDS = ("logits",)
 COMPARES = True
+KEPT = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
+"""What is averaged, and how the picture calls it."""
 COLUMNS = ("temperature", "seeds", "clean", "pgd", "autoattack", "pgd_overstates", "n")
 
 
@@ -23,41 +27,57 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     claimed too much. Means over the runs of a temperature.
 
     Raises:
-        InputError: a file whose checkpoint was not trained at a temperature.
+        InputError: a file without labels, or whose checkpoint was not trained at a temperature.
 
     Source: LTD, Table 4.
     """
-    found: dict[float, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[float, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
     sizes: dict[float, int] = {}
-    for logits in inputs:
+    for place, logits in enumerate(inputs):
         t = _temperature(logits)
-        n = sizes[t] = len(logits.labels)
-        attack = logits.info["config"]["attack"]
-        found[t]["clean"].append(float((logits.clean.argmax(1) == logits.labels).double().mean()))
+        y = require_labels(logits, "accuracy")
+        sizes[t] = min(len(y), sizes.get(t, len(y)))
+        clean = float((logits.clean.argmax(1) == y).double().mean())
+        # The files of one checkpoint's attacks hold the same clean logits: they count once.
+        found[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
         if logits.broken_by is not None:
-            found[t][attack].append(int((logits.broken_by == ROBUST).sum()) / n)
+            robust = float((logits.broken_by == ROBUST).double().mean())
+            found[t][logits.info["config"]["attack"]][place] = robust
+    shares = {t: {name: list(of[name].values()) for name in KEPT} for t, of in found.items()}
     rows = []
-    for t in sorted(found):
-        clean, pgd, judged = (_mean(found[t][k]) for k in ("clean", "pgd", "autoattack"))
+    for t in sorted(shares):
+        clean_, pgd, judged = (_mean(shares[t][name]) for name in KEPT)
         over = None if pgd is None or judged is None else pgd - judged
-        seeds = max(len(found[t][k]) for k in ("pgd", "autoattack"))
-        rows.append((t, seeds, clean, pgd, judged, over, sizes[t]))
-    series = {
-        "clean": [row[2] for row in rows],
-        "PGD": [row[3] for row in rows],
-        "AutoAttack": [row[4] for row in rows],
-    }
-    picture = curve(
-        [row[0] for row in rows], series,
-        xlabel="temperature of the teacher", ylabel="accuracy", logx=True,
-    )  # fmt: skip
+        seeds = max(len(shares[t][name]) for name in ("pgd", "autoattack"))
+        rows.append((t, seeds, clean_, pgd, judged, over, sizes[t]))
     best = max((row for row in rows if row[4] is not None), key=_robust, default=None)
     numbers = {
         "files": len(inputs),
         "best_temperature": best[0] if best else None,
         "best_autoattack": best[4] if best else None,
     }
-    return Result(dict(numbers), COLUMNS, tuple(rows), (picture,), text=aligned([COLUMNS, *rows]))
+    return Result(
+        dict(numbers), COLUMNS, tuple(rows), (_panel(shares, sizes),),
+        text=aligned([COLUMNS, *rows]),
+    )  # fmt: skip
+
+
+def _panel(
+    shares: Mapping[float, Mapping[str, Sequence[float]]], sizes: Mapping[float, int]
+) -> Panel:
+    """Return each accuracy's mean by temperature, with the interval that its runs leave."""
+    x = sorted(shares)
+    noise = {name: seed_noise(shares[t][name] for t in x) for name in KEPT}
+    intervals = {
+        shown: [
+            spread(shares[t][name], sizes[t], noise[name]) if shares[t][name] else None for t in x
+        ]
+        for name, shown in KEPT.items()
+    }
+    return curve(
+        x, {shown: [_mean(shares[t][name]) for t in x] for name, shown in KEPT.items()},
+        xlabel="temperature of the teacher", ylabel="accuracy", logx=True, intervals=intervals,
+    )  # fmt: skip
 
 
 def _robust(row: tuple[Any, ...]) -> float:
@@ -72,4 +92,4 @@ def _temperature(logits: Logits) -> float:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return statistics.fmean(values) if values else None

@@ -59,3 +59,34 @@ def test_without_autoattack_there_is_no_best():
 def test_needs_a_temperature():
     with pytest.raises(InputError, match="not trained on softened labels"):
         analyze([run(5.0, "pgd", 3, 2, trained=False)])
+
+
+def test_a_checkpoint_s_clean_accuracy_counts_once():
+    """Under PGD, AutoAttack and FGSM it is the same: one run of 0.9 and one of 0.5 make 0.7."""
+    files = [run(5.0, attack, 18, 1) for attack in ("pgd", "autoattack", "fgsm")]
+    for each in files:
+        each.info["parents"][0]["digest"] = "sha256:a"
+    (row,) = analyze([*files, run(5.0, "pgd", 10, 1)]).rows
+    assert row[2] == pytest.approx(0.7)
+
+
+def test_intervals_are_drawn():
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots()
+    analyze(CASE).panels[0](axes)
+    assert len(axes.collections) == 3
+    low, high = axes.collections[2].get_datalim(axes.transData).intervaly
+    assert low == 0  # AutoAttack leaves 0 of 20 at T = 15
+    assert high > 0.45  # and 8 and 9 of 20 at T = 5
+    pyplot.close(figure)
+
+
+def test_needs_labels():
+    outside = run(5.0, "none", 3, 0)
+    outside.labels[:] = -1
+    with pytest.raises(InputError, match="needs labels"):
+        analyze([outside])

@@ -1,0 +1,200 @@
+"""Ablation grids: accuracy by one or two training settings, over seeds, from logits files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from advkit.analyses import Result, aligned
+from advkit.analyses._cells import (
+    Cell,
+    cells,
+    differing,
+    require_known,
+    require_one_attack,
+    settings_of,
+)
+from advkit.analyses._grid import panels, percent, split
+from advkit.analyses._groups import Entry, Group, grouped
+from advkit.artifacts.hdf5 import Logits
+from advkit.errors import InputError, MismatchError, UsageError
+
+KINDS = ("logits",)
+COMPARES = True
+WHATS = ("robust", "clean")
+COLUMNS = (
+    "x", "y", "runs", "robust_accuracy", "robust_sd", "robust_low", "robust_high",
+    "clean_accuracy", "clean_sd", "clean_low", "clean_high",
+)  # fmt: skip
+
+Placed = Sequence[tuple[Entry, Group]]
+
+
+def analyze(
+    inputs: Sequence[Logits],
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    over: str | None = None,
+    attack: str | None = None,
+    point: Literal["best", "final"] = "best",
+) -> Result:
+    """Lay logits files out by the training settings x and y: mean ± sample sd over seeds.
+
+    Files must agree in everything else: data, examples, attack and every other setting. Where λ or
+    τ is an axis, label smoothing stands at λ = ε, τ = ∞, which it is the limit of, and one-hot
+    labels at λ = 0. The best cell is `decided` where its 95 % interval lies above every other's;
+    `rivals` counts those that reach into it.
+
+    Args:
+        x: setting along the grid; those in which the files differ if not given.
+        y: setting up the grid; none gives a curve.
+        over: settings to average over as over seeds, apart by commas.
+        attack: keep the files of this attack only.
+        point: checkpoints to compare, of the best epoch or of the last.
+
+    Raises:
+        UsageError: no such setting, or an impossible choice of axes.
+        InputError: no file is left, a run lacks an axis's setting, or a seed is there twice.
+        MismatchError: files differ in what is neither an axis nor averaged over.
+
+    Source: ADR, figure 5; LTD, Tables 4 to 6.
+    """
+    placed = _chosen(inputs, attack, point)
+    averaged = [name.strip() for name in over.split(",")] if over else []
+    axes, settings = _axes(placed, x, y, averaged)
+    found = cells(placed, settings, axes, averaged)
+    attacked = placed[0][0].attack
+    names = tuple(axes)
+    head = _head(attacked, point, found)
+    return Result(
+        _numbers(found, axes, placed, point),
+        COLUMNS,
+        tuple(_row(cell) for cell in found),
+        panels(found, names, _words(attacked)),
+        text="\n".join([head, *_tables(found, names)]),
+    )
+
+
+def _chosen(inputs: Sequence[Logits], attack: str | None, point: str) -> Placed:
+    """Return the files of one attack and point."""
+    kept = [each for each in inputs if attack in (None, each.info["config"]["attack"])]
+    if not kept:
+        there = sorted({each.info["config"]["attack"] for each in inputs})
+        raise InputError(f"--attack {attack}: no file holds it (they hold {', '.join(there)})")
+    placed = [(entry, group) for entry, group in grouped(kept) if entry.point == point]
+    if not placed:
+        raise InputError(f"--point {point}: no file is of such a checkpoint")
+    entries = [entry for entry, _ in placed]
+    require_one_attack(entries)
+    if len({entry.recorded for entry in entries}) > 1:
+        silent = next(entry.path for entry in entries if not entry.recorded)
+        raise MismatchError(
+            f"{silent} does not tell how its run was trained, others do: attack its checkpoint anew"
+        )
+    if all(entry.clean is None for entry in entries):
+        raise InputError("the files are out-of-distribution: a grid needs labels")
+    return placed
+
+
+def _axes(
+    placed: Placed, x: str | None, y: str | None, averaged: Sequence[str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the axes, and the settings of each file.
+
+    Raises:
+        UsageError: no such setting, y without x, or one setting twice.
+        MismatchError: other settings differ.
+    """
+    if y and (not x or x == y):
+        raise UsageError("--y needs an --x of another name")
+    axes = [name for name in (x, y) if name]
+    settings = [settings_of(entry, group, axes) for entry, group in placed]
+    require_known([*axes, *averaged], settings)
+    left = [name for name in differing(settings) if name not in (*axes, *averaged)]
+    if not axes and len(left) <= 2:
+        return left, settings
+    if left:
+        hint = "--x and --y" if not axes else "--over"
+        raise MismatchError(
+            f"the runs differ in {', '.join(left)} too: give runs that agree in it, or name it "
+            f"with {hint}"
+        )
+    return axes, settings
+
+
+def _row(cell: Cell) -> tuple[Any, ...]:
+    found: list[Any] = [None if each is None else each.plain for each in (cell.x, cell.y)]
+    found.append(len(cell.group.entries))
+    for what in WHATS:
+        each = cell.summary(what)
+        found += [each.mean, each.sd, *each.interval] if each else [None] * 4
+    return tuple(found)
+
+
+def _numbers(
+    found: Sequence[Cell], axes: Sequence[str], placed: Placed, point: str
+) -> dict[str, float | int | str | None]:
+    entry = placed[0][0]
+    x, y = (*axes, None, None)[:2]
+    numbers: dict[str, float | int | str | None] = {
+        "files": len(placed), "cells": len(found), "n": entry.n, "x": x, "y": y, "point": point,
+        "attack": entry.attack["attack"], "settings_recorded": entry.recorded,
+    }  # fmt: skip
+    robust = [(cell, each) for cell in found if (each := cell.summary("robust"))]
+    if not robust:
+        none = dict.fromkeys(("best_x", "best_y", "best_robust_accuracy", "rivals", "decided"))
+        return numbers | none
+    best, top = max(robust, key=lambda pair: pair[1].mean)
+    rivals = sum(each.interval[1] >= top.interval[0] for cell, each in robust if cell is not best)
+    return numbers | {
+        "best_x": best.x.plain if best.x else None,
+        "best_y": best.y.plain if best.y else None,
+        "best_robust_accuracy": top.mean,
+        "rivals": rivals,
+        "decided": rivals == 0 if len(robust) > 1 else None,
+    }
+
+
+def _known(found: Sequence[Cell]) -> list[str]:
+    return [what for what in WHATS if any(cell.shares(what) for cell in found)]
+
+
+def _words(attack: Mapping[str, Any]) -> str:
+    """Name an attack as in `pgd-10, linf 8/255`."""
+    steps = f"-{attack['steps']}" if attack.get("steps") else ""
+    ball = f", {attack['norm']} {attack['eps']}" if attack.get("eps") else ""
+    return f"{attack['attack']}{steps}{ball}"
+
+
+def _head(attack: Mapping[str, Any], point: str, found: Sequence[Cell]) -> str:
+    runs = sorted({len(cell.group.entries) for cell in found})
+    count = "-".join(str(each) for each in sorted({runs[0], runs[-1]}))
+    seeds = f"{count} run{'s' * (runs[-1] > 1)}"
+    told = "mean ± sd" if runs[-1] > 1 else "with 95 % intervals"
+    return f"{_words(attack)}; {point} checkpoints, {seeds} a cell, {told}; in %"
+
+
+def _tables(found: Sequence[Cell], axes: Sequence[str]) -> list[str]:
+    """Return aligned tables: one of both accuracies for one axis, one each for two."""
+    known = _known(found)
+    if len(axes) == 2:
+        return [_block(found, axes, what) for what in known]
+    lines = [(c.x.text if c.x else "all", *(percent(c, what) for what in known)) for c in found]
+    return [aligned([(axes[0] if axes else "", *known), *lines])]
+
+
+def _block(found: Sequence[Cell], axes: Sequence[str], what: str) -> str:
+    """Return one accuracy: y down, x along; lone recipes below."""
+    grid, alone = split(found)
+    columns = sorted({cell.x for cell in grid if cell.x})
+    placed = {(cell.x, cell.y): percent(cell, what) for cell in grid}
+    table: list[list[object]] = [[f"{axes[1]} \\ {axes[0]}", *(each.text for each in columns)]]
+    for row in sorted({cell.y for cell in grid if cell.y}):
+        table.append([row.text, *(placed.get((each, row), "-") for each in columns)])
+    below = [
+        f"{axes[1]} {cell.y.text}, {axes[0]} {cell.x.text}: {percent(cell, what)}"
+        for cell in alone
+        if cell.x and cell.y
+    ]
+    return "\n".join([f"{what} accuracy", aligned(table), *below])

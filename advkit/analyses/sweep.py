@@ -1,0 +1,220 @@
+"""Robust accuracy against ε and against the attack's steps (PGD), with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkit.analyses import Curve, Panel, Result, aligned
+from advkit.analyses._panels import curve
+from advkit.analyses._plot import GREY, ORANGE
+from advkit.analyses._probe import Probe
+from advkit.analyses._sweep import Point, Standing, half, parse_radii, parse_steps
+from advkit.attacks import pgd
+from advkit.audit import audited
+from advkit.errors import NumericalError, UsageError
+from advkit.threat import Threat
+from advkit.threat import step_size as parse_step
+
+KINDS = ("checkpoint",)
+PROBES = True
+LIMIT = 1000
+COLUMNS = (
+    "sweep", "eps", "steps", "step_size", "accuracy", "low", "high", "nested_accuracy", "rise_p",
+)  # fmt: skip
+
+
+def analyze(
+    inputs: Sequence[Probe],
+    *,
+    steps: int = 20,
+    step_size: str = "eps/4",
+    restarts: int = 1,
+    eps_grid: str = "0,eps/4,eps/2,eps,1.5*eps,2*eps,3*eps,4*eps,8*eps",
+    steps_grid: str = "1,2,4,8,16,32,64",
+) -> Result:
+    """Attack one checkpoint with PGD over a grid of ε, then of steps at its own ε.
+
+    Each point attacks every example that is right when clean, from random starts of its own, and
+    an example stands unless one iterate is misclassified. Whoever falls at a small ε could count
+    as fallen at every larger one; that would hide the very rises by which masked gradients show,
+    so it is a second figure, `nested_accuracy`. A step size like eps/4 grows with ε; one in pixel
+    space stays, and may then be too small for a large ball.
+
+    Args:
+        steps: gradient steps at every ε; the paper's are 100.
+        step_size: in pixel space, or a share of the point's ε such as eps/4.
+        restarts: random starts; the worst is kept for each example.
+        eps_grid: ε, apart by commas: shares of the checkpoint's such as eps/4, or values like
+            8/255.
+        steps_grid: numbers of steps at the checkpoint's ε, apart by commas.
+
+    Raises:
+        UsageError: an impossible grid, or ε = 0.
+        NumericalError: the model gives NaN or infinite logits.
+
+    Source: ADR, appendix E and figure 6.
+    """
+    (probe,) = inputs
+    if steps < 1 or restarts < 1:
+        raise UsageError("--steps and --restarts must be at least 1")
+    if probe.threat.eps == 0:
+        raise UsageError("--eps 0 leaves nothing to sweep: give the ε to measure by")
+    radii = parse_radii(eps_grid, probe.threat, math.prod(probe.info["model"]["input_shape"]))
+    counts = parse_steps(steps_grid)
+
+    def point(sweep: str, eps: float, count: int) -> Point:
+        threat = Threat(probe.threat.norm, eps)
+        return Point(sweep, threat, count if eps else 0, parse_step(step_size, eps))
+
+    points = [point("eps", eps, steps) for eps in radii]
+    points += [point("steps", probe.threat.eps, count) for count in counts]
+    right, stands = _attacked(probe, points, restarts)
+    by_eps = Standing(points[: len(radii)], stands[: len(radii)])
+    by_steps = Standing(points[len(radii) :], stands[len(radii) :])
+    rows = _rows(by_eps) + _rows(by_steps)
+    return Result(
+        _numbers(probe, float(right.double().mean()), by_eps, by_steps),
+        COLUMNS,
+        rows,
+        _panels(probe, by_eps, by_steps, steps),
+        _sketches(by_eps, by_steps, steps),
+        text=_text(rows),
+    )
+
+
+def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Tensor, Tensor]:
+    """Return who is right when clean, (N,) bool, and who stands at each point, (points, N)."""
+    n = len(probe.positions)
+    right = torch.zeros(n, dtype=torch.bool)
+    stands = torch.zeros(len(points), n, dtype=torch.bool)
+    probe.reporter.begin("attacking", n * len(points))
+    for x, y, rows in probe.batches():
+        right[rows] = _right(probe, x, y)
+        chosen = right[rows]
+        x, y, rows = x[chosen.to(x.device)], y[chosen.to(y.device)], rows[chosen]
+        for place, point in enumerate(points):
+            if len(rows):
+                stands[place, rows] = _stand(probe, point, x, y, int(rows[0]), restarts)
+            probe.reporter.advance(len(chosen))
+    probe.reporter.end()
+    return right, stands
+
+
+def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restarts: int) -> Tensor:
+    if point.threat.eps == 0:
+        return torch.ones(len(x), dtype=torch.bool)
+    name = ("sweep", point.sweep, repr(point.threat.eps), point.steps, first)
+    x_adv = pgd.attack(
+        probe.model, x, y, point.threat, generator=probe.generator(*name), steps=point.steps,
+        step_size=repr(point.size), restarts=restarts,
+    )  # fmt: skip
+    audited(x_adv, x, point.threat, "pgd")
+    return _right(probe, x_adv, y)
+
+
+def _right(probe: Probe, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = probe.model(x)
+    if not bool(torch.isfinite(logits).all()):
+        raise NumericalError(f"{probe.path}: the model gives NaN or infinite logits")
+    right: Tensor = (logits.argmax(1) == y).cpu()
+    return right
+
+
+def _rows(swept: Standing) -> tuple[tuple[Any, ...], ...]:
+    return tuple(
+        (point.sweep, point.threat.eps, point.steps, point.size, accuracy, *interval, nested, p)
+        for point, accuracy, interval, nested, p in zip(
+            swept.points, swept.accuracy, swept.intervals, swept.nested, swept.rises, strict=True
+        )
+    )
+
+
+def _text(rows: Sequence[Sequence[Any]]) -> str:
+    """Return the rows as text; rises only where accuracy rose."""
+    kept = len(COLUMNS) - all(row[-1] is None for row in rows)
+    lines = [[*row[:1], f"{row[1]:.4g}", row[2], f"{row[3]:.4g}", *row[4:]] for row in rows]
+    return aligned([each[:kept] for each in (COLUMNS, *lines)])
+
+
+def _numbers(
+    probe: Probe, clean: float, by_eps: Standing, by_steps: Standing
+) -> dict[str, float | int | str | None]:
+    radii = [point.threat.eps for point in by_eps.points]
+    own = radii.index(probe.threat.eps) if probe.threat.eps in radii else None
+    return {
+        "n": len(probe.positions),
+        "norm": probe.threat.norm,
+        "eps": probe.threat.eps,
+        "clean_accuracy": clean,
+        "robust_accuracy": None if own is None else by_eps.accuracy[own],
+        "largest_eps": radii[-1],
+        "accuracy_at_largest_eps": by_eps.accuracy[-1],
+        "eps_half": half(radii, by_eps.accuracy, clean),
+        "monotone_eps": by_eps.monotone,
+        "most_steps": by_steps.points[-1].steps,
+        "accuracy_at_most_steps": by_steps.accuracy[-1],
+        "monotone_steps": by_steps.monotone,
+    }
+
+
+def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> tuple[Panel, Panel]:
+    norm, eps = probe.threat.norm, probe.threat.eps
+    scale, unit = _unit(probe.threat)
+    radii = [point.threat.eps * scale for point in by_eps.points]
+    counts = [point.steps for point in by_steps.points]
+    name, own = f"PGD-{steps}", f"ε = {eps * scale:.4g}" + ("/255" if scale > 1 else "")
+    first = curve(
+        radii, {name: by_eps.accuracy}, xlabel=f"{norm} radius ε ({unit})",
+        ylabel="robust accuracy", intervals={name: by_eps.intervals},
+    )  # fmt: skip
+    second = curve(
+        counts, {"PGD": by_steps.accuracy}, xlabel="steps of PGD", ylabel="robust accuracy",
+        title=own, logx=True, intervals={"PGD": by_steps.intervals},
+    )  # fmt: skip
+    mark = (own, eps * scale)
+    return (
+        _panel(first, (radii, by_eps, "and at every smaller ε"), mark),
+        _panel(second, (counts, by_steps, "and by fewer steps"), None),
+    )
+
+
+def _unit(threat: Threat) -> tuple[float, str]:
+    """Return how to write ε: in 1/255 where it is a whole number of those."""
+    levels = threat.eps * 255
+    whole = threat.norm == "linf" and abs(levels - round(levels)) < 1e-6
+    return (255.0, "1/255") if whole else (1.0, "pixels in [0, 1]")
+
+
+def _panel(
+    draw_curve: Panel,
+    nested: tuple[Sequence[float], Standing, str],
+    mark: tuple[str, float] | None,
+) -> Panel:
+    """Return the curve over an accuracy's whole range, with nested verdicts where they differ."""
+    x, swept, name = nested
+
+    def draw(axes: Any) -> None:
+        draw_curve(axes)
+        axes.set_ylim(-0.03, 1.03)
+        if swept.nested != swept.accuracy:
+            axes.plot(x, swept.nested, color=ORANGE, linewidth=1, linestyle="--", label=name)
+        if mark is not None:
+            axes.axvline(mark[1], color=GREY, linewidth=0.9, linestyle=":", label=mark[0])
+
+    return draw
+
+
+def _sketches(by_eps: Standing, by_steps: Standing, steps: int) -> tuple[Curve, Curve]:
+    def figure(swept: Standing, name: str, x: Callable[[Point], float]) -> Curve:
+        return Curve(name, tuple(x(each) for each in swept.points), {name: tuple(swept.accuracy)})
+
+    return (
+        figure(by_eps, f"PGD-{steps} by ε", lambda point: point.threat.eps),
+        figure(by_steps, "PGD by steps", lambda point: point.steps),
+    )
