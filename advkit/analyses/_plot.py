@@ -100,7 +100,7 @@ def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
 def _legends(figure: Any, axes: Sequence[Any]) -> None:
     """Draw one legend below everything where all panels share it, else one in each panel."""
     labels = [each.get_legend_handles_labels() for each in axes]
-    if len(axes) > 1 and all(names == labels[0][1] for _, names in labels):
+    if len(axes) > 1 and labels[0][1] and all(names == labels[0][1] for _, names in labels):
         figure.legend(*labels[0], loc="outside lower center", ncols=len(labels[0][1]), fontsize=8)
         return
     for each, (handles, names) in zip(axes, labels, strict=True):
