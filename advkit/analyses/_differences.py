@@ -44,11 +44,11 @@ def differences(
     return draw
 
 
-def interval_text(value: float, low: float, high: float, scale: float = 1.0, unit: str = "") -> str:
-    """Return `+1.20 [-0.30, +2.70] unit`, all multiplied by `scale`.
+def interval_text(ends: tuple[float, float, float], digits: int, unit: str = "") -> str:
+    """Return (value, low, high) as `+1.20 [-0.30, +2.70] unit`.
 
-    >>> interval_text(0.012, -0.003, 0.027, 100, "points")
+    >>> interval_text((1.2, -0.3, 2.7), 2, "points")
     '+1.20 [-0.30, +2.70] points'
     """
-    texts = [f"{each * scale:+.2f}" for each in (value, low, high)]
-    return f"{texts[0]} [{texts[1]}, {texts[2]}] {unit}".rstrip()
+    value, low, high = (f"{each:+.{digits}f}" for each in ends)
+    return f"{value} [{low}, {high}] {unit}".rstrip()

@@ -180,7 +180,8 @@ def _block(line: dict[str, Any]) -> list[str]:
             ("wrong", line["only_second"], line["neither"]),
         ]
     )
-    gap = interval_text(line["difference"], line["low"], line["high"], 100, "points")
+    ends = (100 * line["difference"], 100 * line["low"], 100 * line["high"])
+    gap = interval_text(ends, 2, "points")
     test = "exact McNemar" if line["p"] == line["p_adjusted"] else "exact McNemar, Holm"
     p = f"p = {line['p_adjusted']:.2g} ({test})"
     shares = f"{line['first_accuracy']:.2%} to {line['second_accuracy']:.2%}"

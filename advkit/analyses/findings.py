@@ -128,7 +128,7 @@ def _text(groups: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> s
 def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     gap, unit = "-", MEASURES[row["measure"]][2]
     if row["low"] is not None:
-        gap = interval_text(row["difference"], row["low"], row["high"], unit=unit)
+        gap = interval_text((row["difference"], row["low"], row["high"]), 3, unit)
     outside = row["measure"].startswith("ood")
     title = MEASURES[row["measure"]][1] + (f" ({row['data']})" if outside else "")
     answer = {True: "yes", False: "no", None: row["reason"]}[row["holds"]]
