@@ -404,7 +404,7 @@ def test_an_attack_never_helps_the_model(part):
 # --- analyses ---
 
 
-def logits(seed: int) -> Logits:
+def logits(seed: int, method: str = "at") -> Logits:
     """A logits file in memory, with its path and description as `attack` would give them."""
     y = classes()
     clean = 4 * nn.functional.one_hot(y, CLASSES) + 2 * draws(COUNT, CLASSES, seed=seed)
@@ -413,13 +413,14 @@ def logits(seed: int) -> Logits:
     broken_by = torch.where(clean.argmax(1) != y, -2, torch.where(hit, 0, -1)).to(torch.int8)
     info = {
         "schema": 1, "kind": "logits", "digest": f"sha256:{seed}", "seed": seed,
-        "parents": [{"kind": "checkpoint", "digest": "sha256:c", "temperature": 2.0,
+        "parents": [{"kind": "checkpoint", "digest": f"sha256:c{seed}", "temperature": 2.0,
                      "seed": seed}],
         "config": {"attack": "pgd", "norm": "linf", "eps": "8/255", "data": "digits",
                    "seed": seed, "steps": 5, "limit": None, "batch_size": 250},
-        "environment": {}, "versions": {}, "attacks": ["pgd"], "method": "at", "arch": "small-cnn",
-        "role": "best", "data": {"name": "digits", "split": "test", "digest": "sha256:d",
-                                 "classes": [str(c) for c in range(CLASSES)]},
+        "environment": {}, "versions": {}, "attacks": ["pgd"], "method": method,
+        "arch": "small-cnn", "role": "best",
+        "data": {"name": "digits", "split": "test", "digest": "sha256:d",
+                 "classes": [str(c) for c in range(CLASSES)]},
     }  # fmt: skip
     norm = torch.full((COUNT,), 0.03)
     index = torch.arange(COUNT)
@@ -442,8 +443,9 @@ def result_of(part: registry.Part, inputs: list[Logits]):
 
 def inputs_of(part: registry.Part) -> list[Logits]:
     if "outside" in part.constants.get("NEEDS", ()):
-        return [logits(0), outside(logits(10))]
-    return [logits(0), logits(10)] if part.constants.get("COMPARES", False) else [logits(0)]
+        return [logits(0), outside(logits(0))]
+    compares = part.constants.get("COMPARES", False)
+    return [logits(0, "natural"), logits(10)] if compares else [logits(0)]
 
 
 def outside(file: Logits) -> Logits:

@@ -16,7 +16,7 @@ import advkit
 ROOT = Path(advkit.__file__).parent
 FLOORS: tuple[set[str], ...] = (
     {"errors", "registry", "threat", "losses", "schedules", "modes", "seeding", "stats",
-     "reporting", "signals", "l1", "corruption", "ranks", "shards"},
+     "resampling", "reporting", "signals", "l1", "corruption", "ranks", "shards"},
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
