@@ -15,7 +15,7 @@ AT = [*TRAIN, "--method", "at", "--epochs", "8", "--attack-steps", "5"]
 TEACHER = [*TRAIN, "--width", "16", "--epochs", "6"]
 STUDENT = [
     *TRAIN, "--method", "natural+soft", "--temperature", "1", "--student-temperature", "20",
-    "--lr", "2", "--width", "16", "--epochs", "15",
+    "--lr", "2", "--width", "16", "--epochs", "20",
 ]  # fmt: skip
 LIGHT = {"steps": 10, "more_steps": 30, "queries": 200, "points": 40}
 """A battery that takes seconds."""

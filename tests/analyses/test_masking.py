@@ -88,7 +88,7 @@ def test_no_verdict_is_wrong_on_ten_seeds(tmp_path, seed):
     teacher = tmp_path / "teacher" / "best.safetensors"
     for checkpoint in (robust, teacher):
         assert not failed(masking.analyze([asked(checkpoint, seed=seed)], **LIGHT))
-    assert "logit-scale" in failed(masking.analyze([asked(student, seed=seed)], **LIGHT))
+    assert "logit-scale" in failed(masking.analyze([asked(student, None, seed=seed)], **LIGHT))
     for plant, check in FAULTS.values():
         assert check in failed(masking.analyze([asked(robust, 200, plant, seed=seed)], **LIGHT))
 
