@@ -99,7 +99,7 @@ def wanted_checks(fail_on: str | None) -> tuple[str, ...]:
         UsageError: there is no such check.
     """
     known = WORDS["fail_on"]
-    words = tuple(word.strip() for word in fail_on.split(",")) if fail_on else ()
+    words = tuple(word.strip() for word in fail_on.split(",")) if fail_on is not None else ()
     for word in words:
         if word not in known:
             raise UsageError(f"--fail-on {word!r}: one of {', '.join(known)}")

@@ -103,7 +103,8 @@ class Analysis:
         if self.probes:
             probes.check(self.given)
         for name, known in self.part.constants.get("WORDS", {}).items():
-            for word in (self.given[name] or known[0]).split(","):
+            text = self.given[name]
+            for word in () if text is None else text.split(","):
                 if word.strip() not in known:
                     raise unknown(f"--{name.replace('_', '-')}", word.strip(), known)
         self.checkpoints = probes.checkpoints(self.given, self.part)

@@ -378,6 +378,7 @@ def test_the_command_line(cli, tmp_path, robust, tiny_logits):
     wrong = cli("analyze", "masking", tmp_path / "missing.safetensors", "--fail-on", "logitscale")
     assert wrong.code == 2
     assert "logit-scale" in wrong.err
+    assert cli("analyze", "masking", best, *few, "--fail-on", "").code == 2
     assert cli("analyze", "masking", tiny_logits).code == 3
 
 
