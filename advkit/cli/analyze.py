@@ -12,7 +12,7 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, probes, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import UsageError, Verdict
+from advkit.errors import UsageError, Verdict, unknown
 from advkit.registry import Option, Part
 
 if TYPE_CHECKING:
@@ -105,6 +105,12 @@ class Analysis:
             analysis.check(self.out)
         if self.probes:
             probes.check(self.given)
+        for name, known in self.part.constants.get("WORDS", {}).items():
+            text = self.given[name]
+            for word in () if text is None else text.split(","):
+                if word.strip() not in known:
+                    raise unknown(f"--{name.replace('_', '-')}", word.strip(), known)
+        self.checkpoints = probes.checkpoints(self.given, self.part)
 
     def _read(self, source: Record) -> Input:
         path = records.wanted(source, self.kinds)
@@ -133,13 +139,15 @@ class Analysis:
     def _written(self, result: Result, inputs: Sequence[Input], extra: dict[str, Any]) -> Record:
         from advkit.artifacts import analysis, provenance
 
-        config = {"analysis": self.part.name, **extra}
+        digests = {name: info["digest"] for name, info in self.checkpoints.items()}
+        config = {"analysis": self.part.name, **extra, **digests}
         parents = [provenance.parent(each.info) for each in inputs]
         environment: dict[str, Any] = {}
         seed = 0
         if self.probes:
             config |= probes.described(inputs)
             parents, environment = probes.parents(inputs), probes.environment(self.given, inputs)
+            parents += [provenance.parent(info) for info in self.checkpoints.values()]
             seed = self.given["seed"] or 0
         description = provenance.describe(
             "analysis", config=config, seed=seed, parents=parents, environment=environment

@@ -82,6 +82,18 @@ def probe(given: Given, name: str, source: Record, part: Part) -> Probe:
     )  # fmt: skip
 
 
+def checkpoints(given: Given, part: Part) -> dict[str, Mapping[str, Any]]:
+    """Return the descriptions of the checkpoints that a part's own options name (`CHECKPOINTS`).
+
+    Raises:
+        InputError: one is missing or none.
+    """
+    from advkit.artifacts import checkpoint
+
+    names = [name for name in part.constants.get("CHECKPOINTS", ()) if given[name]]
+    return {name: checkpoint.read_info(Path(given[name])) for name in names}
+
+
 def described(inputs: Sequence[Any]) -> Mapping[str, Any]:
     """Return what the models were asked, for the analysis' description."""
     found: dict[str, Any] = {}

@@ -1,0 +1,210 @@
+"""Gradient masking: nine named checks of a checkpoint, each with its figure, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from advkit import models
+from advkit.analyses import Panel, Result, aligned
+from advkit.analyses._battery import Measured, Plan, measure
+from advkit.analyses._checks import Check, judge
+from advkit.analyses._panels import forest
+from advkit.analyses._plot import BLUE, GREY, ORANGE
+from advkit.analyses._probe import Probe
+from advkit.errors import MismatchError, UsageError
+from advkit.stats import wilson
+
+KINDS = ("checkpoint",)
+PROBES = True
+LIMIT = 500
+LIMITS = {"steps": ">= 1", "more_steps": ">= 1", "queries": ">= 1", "points": ">= 1"}
+CHECKPOINTS = ("surrogate",)
+WORDS = {
+    "fail_on": (
+        "any",
+        "iterative-beats-one-step",
+        "white-box-beats-black-box",
+        "large-eps-reaches-zero",
+        "more-steps-never-help",
+        "random-search-finds-nothing",
+        "gradients-present",
+        "gradient-honest",
+        "logit-scale",
+        "deterministic-forward",
+    )
+}
+COLUMNS = ("check", "passed", "figure", "threshold", "reason")
+WORD = {True: "passed", False: "FAILED", None: "not judged"}
+
+
+def analyze(
+    inputs: Sequence[Probe],
+    *,
+    steps: int = 10,
+    more_steps: int = 100,
+    queries: int = 500,
+    points: int = 100,
+    surrogate: str | None = None,
+    fail_on: str | None = None,
+) -> Result:
+    """Attack one model in several ways and judge whether its gradients can be trusted.
+
+    Args:
+        steps: of the short PGD; both have step size 2.5·ε/steps.
+        more_steps: of the long PGD, also with the margin loss and with calmer logits.
+        queries: of Square, which is to find nothing that gradients missed.
+        points: random points of the ball, in turn inside and on its surface.
+        surrogate: checkpoint that transfers its adversarial images, a second black box.
+        fail_on: any, or names of checks apart by commas; exit 8 if one of them fails.
+
+    Raises:
+        UsageError: ε is 0, more steps are not more, or a check has no such name.
+        MismatchError: the surrogate has other classes or another input.
+
+    Source: Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of security",
+    ICML 2018, section 3.1; Carlini et al., "On evaluating adversarial robustness", 2019; Croce
+    and Hein, ICML 2020, on the scale of logits; ADR, appendix E; LTD, section 4.3.
+    """
+    (probe,) = inputs
+    if probe.threat.eps == 0:
+        raise UsageError("masking needs an eps above 0")
+    if more_steps <= steps:
+        raise UsageError(f"--more-steps {more_steps} must be more than --steps {steps}")
+    wanted = wanted_checks(fail_on)
+    net = _surrogate(probe, surrogate) if surrogate else None
+    plan = Plan(steps, more_steps, queries, points, net)
+    found = measure(probe, plan)
+    checks = judge(found, plan)
+    _say(probe, checks, wanted)
+    failed = [check.name for check in checks if check.passed is False]
+    asked = [name for name in failed if name in wanted]
+    rows = [(c.name, c.passed, c.figure, c.threshold, c.reason) for c in checks]
+    return Result(
+        _numbers(found, checks),
+        COLUMNS,
+        tuple(rows),
+        (_accuracies(found, plan), _table(checks)),
+        text=_text(checks),
+        verdict=f"{probe.path}: gradients are masked: {', '.join(asked)}" if asked else "",
+    )
+
+
+def wanted_checks(fail_on: str | None) -> tuple[str, ...]:
+    """Return the names of the checks that `--fail-on` means.
+
+    Raises:
+        UsageError: there is no such check.
+    """
+    known = WORDS["fail_on"]
+    words = tuple(word.strip() for word in fail_on.split(",")) if fail_on is not None else ()
+    for word in words:
+        if word not in known:
+            raise UsageError(f"--fail-on {word!r}: one of {', '.join(known)}")
+    return known[1:] if "any" in words else words
+
+
+def _surrogate(probe: Probe, path: str) -> nn.Module:
+    model, info = models.load(path, probe.device)
+    for what, mine, its in (
+        ("classes", probe.info["data"]["classes"], info["data"]["classes"]),
+        ("input shape", probe.info["model"]["input_shape"], info["model"]["input_shape"]),
+    ):
+        if list(mine) != list(its):
+            raise MismatchError(f"{path}: the surrogate's {what} differ from the model's")
+    return model
+
+
+def _say(probe: Probe, checks: Sequence[Check], wanted: Sequence[str]) -> None:
+    """Say which verdicts that were asked for could not be given: they do not count as failed."""
+    for check in checks:
+        if check.name in wanted and check.passed is None:
+            probe.reporter.warn(f"--fail-on {check.name}: not judged: {check.reason}")
+
+
+def _numbers(found: Measured, checks: Sequence[Check]) -> dict[str, float | int | str | None]:
+    failed = [check.name for check in checks if check.passed is False]
+    names = ("clean", "fgsm", "pgd", "pgd_more", "margin", "tempered", "random", "square",
+             "transfer", "large_eps")  # fmt: skip
+    masks = {name: found.standing.get(name) for name in names}
+    return {
+        "masked": bool(failed),
+        "failed": ",".join(failed),
+        "not_judged": ",".join(check.name for check in checks if check.passed is None),
+        "n": found.n,
+        **{
+            f"{k}_accuracy": None if m is None else int(m.sum()) / found.n for k, m in masks.items()
+        },
+        "zero_gradient": int(found.flat.sum()) / found.n,
+        "saturated_softmax": found.saturated / found.n,
+        "median_logit_gap": found.gap,
+        "forward_change": found.unsteady,
+    }
+
+
+def _text(checks: Sequence[Check]) -> str:
+    lines = [
+        (
+            check.name,
+            WORD[check.passed],
+            _shown(check.figure),
+            _shown(check.threshold),
+            check.reason,
+        )
+        for check in checks
+    ]
+    return aligned([("check", "verdict", "figure", "threshold", "reason"), *lines])
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _accuracies(found: Measured, plan: Plan) -> Panel:
+    """Return the accuracies after each attack, with 95 % Wilson intervals."""
+    labels = {
+        "clean": "no attack",
+        "fgsm": "FGSM",
+        "pgd": f"PGD-{plan.steps}",
+        "pgd_more": f"PGD-{plan.more_steps}",
+        "margin": f"PGD-{plan.more_steps}, margin",
+        "tempered": f"PGD-{plan.more_steps}, logits / {found.temperature:.2g}",
+        "random": f"{plan.points} random points",
+        "square": f"Square-{plan.queries}",
+        "transfer": "transfer",
+        "large_eps": "PGD, large \N{GREEK SMALL LETTER EPSILON}",
+    }
+    names = [name for name in labels if name in found.standing]
+    hits = [int(found.standing[name].sum()) for name in names]
+    points = [(hit / found.n, wilson(hit, found.n)) for hit in hits]
+    draw = forest([labels[name] for name in names], {"_": points}, xlabel="accuracy, 95 % interval")
+
+    def panel(axes: Any) -> None:
+        draw(axes)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_title(f"right answers of {found.n}")
+
+    return panel
+
+
+def _table(checks: Sequence[Check]) -> Panel:
+    """Return the checks as a list: a mark, the name, the figure and its threshold."""
+    marks = {True: ("o", BLUE), False: ("X", ORANGE), None: ("_", GREY)}
+
+    def panel(axes: Any) -> None:
+        for row, check in enumerate(checks):
+            marker, colour = marks[check.passed]
+            axes.scatter([0], [row], marker=marker, color=colour, s=30, clip_on=False)
+            bold = "bold" if check.passed is False else "normal"
+            axes.text(0.05, row, check.name, va="center", fontsize=7.5, fontweight=bold)
+            figure = f"{_shown(check.figure)} ({_shown(check.threshold)})"
+            axes.text(1, row, figure, va="center", ha="right", fontsize=7.5)
+        axes.set(xlim=(-0.02, 1), ylim=(len(checks) - 0.4, -0.6))
+        masked = any(check.passed is False for check in checks)
+        verdict = "masked" if masked else "not masked"
+        axes.set_title(f"gradients {verdict}: figure (threshold)")
+        axes.axis("off")
+
+    return panel
