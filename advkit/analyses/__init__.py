@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError, UsageError
@@ -51,7 +52,9 @@ class Result:
     `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
     `panels` draw the picture side by side; `sketches` serve a terminal; `text` is a table for
     a person; `groups` are rows taken together, plain objects for the record and JSON. `verdict`
-    says why a verdict that was asked for is negative; empty if it is not.
+    says why a verdict that was asked for is negative; empty if it is not. `more` are other plain
+    lists and objects for the record and JSON; `document` is what `-o FILE.md`, `.tex` and `.html`
+    hold, for parts that name them in `FORMATS`.
     """
 
     numbers: dict[str, float | int | str | None]
@@ -62,6 +65,8 @@ class Result:
     text: str = ""
     groups: tuple[dict[str, Any], ...] = ()
     verdict: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
+    document: Document | None = None
 
 
 def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

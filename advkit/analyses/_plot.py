@@ -68,14 +68,17 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
     from matplotlib import pyplot as plt
 
     columns = max(len(result.panels) for _, result in results)
+    heights = [
+        max((inches(each) for each in result.panels), default=PANEL[1]) for _, result in results
+    ]
     if columns == 0:
         raise UsageError("this analysis has no picture")
-    width, height = PANEL
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(results),
             columns,
-            figsize=(width * columns, height * len(results)),
+            figsize=(PANEL[0] * columns, sum(heights)),
+            height_ratios=heights,
             squeeze=False,
             layout="constrained",
         )
@@ -87,6 +90,11 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
         with files.replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=200, metadata=stamp)
         plt.close(figure)
+
+
+def inches(panel: Panel) -> float:
+    """Return the height of a panel: its own `inches` if it says so."""
+    return float(getattr(panel, "inches", PANEL[1]))
 
 
 def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
