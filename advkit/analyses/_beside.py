@@ -15,6 +15,7 @@ from advkit.artifacts.document import NOTHING, Cell, Sheet
 
 HEAD = ("Data", "Architecture", "Published", "Point", "Ours")
 FIGURES = ("Published", "Ours", "Difference [95 %]")
+PUBLISHED = ("Data", "Architecture", "Published", "Point")
 INTERVAL = (
     "difference: ours − published, in points; the interval is Wilson's of one run (its test "
     "examples), Student's over seeds, Welch's against published reruns; a published figure of one "
@@ -45,15 +46,21 @@ class Beside:
 
     def sheet(self) -> Sheet:
         """Return a row for each published line and each of ours that matches it."""
-        rows = [tuple(Cell(text or NOTHING) for text in _row(pair)) for pair in self.pairs]
-        places = [(pair.line.data, pair.line.arch) for pair in self.pairs]
+        head, words = [*HEAD, *FIGURES, *FIGURES], len(HEAD)
+        # Where nothing matches, columns of ours would be empty.
+        kept = [k for k, name in enumerate(head) if self.matched or name in PUBLISHED]
+        words = sum(place < words for place in kept)
+        figures = (len(kept) - words) // 2
+        cells = [_row(pair) for pair in self.pairs]
+        rows = [tuple(Cell(row[place] or NOTHING) for place in kept) for row in cells]
+        data = [pair.line.data for pair in self.pairs]
         return Sheet(
             caption=f"{self.published.title}: published figures and ours, accuracy in %",
-            spans=(("", len(HEAD)), (self._robust(), 3), ("Standard accuracy (%)", 3)),
-            head=(*HEAD, *FIGURES, *FIGURES),
-            words=len(HEAD),
+            spans=(("", words), (self._robust(), figures), ("Standard accuracy (%)", figures)),
+            head=tuple(head[place] for place in kept),
+            words=words,
             rows=tuple(rows),
-            breaks=frozenset(k for k in range(1, len(rows)) if places[k] != places[k - 1]),
+            breaks=frozenset(k for k in range(1, len(rows)) if data[k] != data[k - 1]),
             notes=(*([INTERVAL] if self.matched else []), *self.notes),
         )
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import h5py
 import pytest
+import torch
 
-from advkit.artifacts import artifact
+from advkit.artifacts import artifact, hdf5
+from advkit.artifacts.hdf5 import Logits
 from tests.conftest import TINY
 
 ATTACK = ["attack", "--attack", "fgsm", "--limit", "40", "-q"]
@@ -172,6 +174,14 @@ def test_a_folder_of_any_name_on_the_page(cli, attacked):
 def test_the_picture_of_a_table(cli, attacked):
     assert cli("analyze", "table", "--plot", "it.png", "-q", stdin=attacked).code == 0
     assert Path("it.png").read_bytes().startswith(b"\x89PNG")
+    source = hdf5.read_logits(json.loads(attacked.splitlines()[0])["path"])
+    info = {**source.info, "config": {"attack": "none"}, "attacks": []}
+    outside = Logits(source.index, torch.full_like(source.labels, -1), source.clean, info)
+    hdf5.write_logits(Path("outside.h5"), outside)
+    found = cli("analyze", "table", "outside.h5", "--plot", "none.png", "-o", "out.html", "-q")
+    assert (found.code, found.record["files"], len(found.err.splitlines())) == (3, 1, 1)
+    assert "hold nothing that could be drawn" in found.err
+    assert "reliability" not in Path("out.html").read_text(encoding="utf-8")
 
 
 def test_cost_as_a_document(cli, runs):
