@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError, UsageError
@@ -59,6 +60,8 @@ class Result:
     a person; `groups` are rows taken together, plain objects for the record and JSON. `verdict`
     says why a verdict that was asked for is negative; empty if it is not. Where several results
     with an `overlay` are drawn, layers in the same place share a panel, instead of a row each.
+    `more` are other plain lists and objects for the record and JSON; `document` is what
+    `-o FILE.md`, `.tex` and `.html` hold, for parts that name them in `FORMATS`.
     """
 
     numbers: Mapping[str, Number]
@@ -70,6 +73,8 @@ class Result:
     groups: tuple[dict[str, Any], ...] = ()
     verdict: str = ""
     overlay: tuple[Layer, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+    document: Document | None = None
 
 
 def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

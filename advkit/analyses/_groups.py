@@ -92,8 +92,9 @@ class Group:
     def plain(self) -> dict[str, Any]:
         """Return labels and figures: for robust and clean accuracy, best, final and difference.
 
-        Each has `_mean`, `_sd` (sample standard deviation over seeds, None for one seed) and
-        `_seeds`; best and final of one seed have `_ci95`, the Wilson interval. The difference is
+        Each has `_mean`, `_sd` and `_variance` (sample standard deviation over seeds and its
+        square, None for one seed), `_min`, `_max` and `_seeds`; best and final of one seed have
+        `_ci95`, the Wilson interval. The difference is
         best − final of each seed that has both. In [0, 1]; None where nothing is known.
         """
         seeds = len({entry.seed for entry in self.entries})
@@ -259,5 +260,8 @@ def _summary(name: str, hits: Sequence[int], n: int) -> dict[str, Any]:
     return {
         f"{name}_mean": statistics.fmean(shares) if shares else None,
         f"{name}_sd": statistics.stdev(shares) if len(shares) > 1 else None,
+        f"{name}_variance": statistics.variance(shares) if len(shares) > 1 else None,
+        f"{name}_min": min(shares, default=None),
+        f"{name}_max": max(shares, default=None),
         f"{name}_seeds": len(shares),
     }

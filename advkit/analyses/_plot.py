@@ -73,14 +73,17 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
 
     results = _overlaid(results)
     columns = max(len(result.panels) for _, result in results)
+    heights = [
+        max((inches(each) for each in result.panels), default=PANEL[1]) for _, result in results
+    ]
     if columns == 0:
         raise UsageError("this analysis has no picture")
-    width, height = PANEL
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(results),
             columns,
-            figsize=(width * columns, height * len(results)),
+            figsize=(PANEL[0] * columns, sum(heights)),
+            height_ratios=heights,
             squeeze=False,
             layout="constrained",
         )
@@ -109,6 +112,11 @@ def _stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
             layer(axes, name, place)
 
     return draw
+
+
+def inches(panel: Panel) -> float:
+    """Return the height of a panel: its own `inches` if it says so."""
+    return float(getattr(panel, "inches", PANEL[1]))
 
 
 def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:

@@ -1,22 +1,28 @@
-"""Files of an analysis: JSON, CSV or HDF5, atomic, and checked when read back."""
+"""Files of an analysis: JSON, CSV or HDF5, atomic, and checked when read back; and documents.
+
+Markdown, LaTeX and HTML are for people: they are written as atomically, and never read back.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import h5py
 import numpy as np
 
-from advkit.artifacts import files, provenance
+from advkit.artifacts import document, files, latex, page, provenance
+from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import MAGIC, get_text, set_text, writing
 from advkit.errors import InputError, MismatchError, UsageError
 
 SUFFIXES = (".json", ".csv", ".h5")
+DOCUMENTS = (".md", ".tex", ".html")
+"""Formats for people, of analyses that say so."""
 
 
 class Table(Protocol):
@@ -38,16 +44,29 @@ class Table(Protocol):
     def groups(self) -> tuple[dict[str, Any], ...]:
         """Rows taken together; none for most analyses."""
 
+    @property
+    def more(self) -> Mapping[str, Any]:
+        """Other plain lists and objects by name; none for most analyses."""
 
-def check(path: Path) -> None:
+    @property
+    def document(self) -> Document | None:
+        """The tables as a person reads them, for analyses that write documents."""
+
+
+def check(path: Path, formats: Sequence[str] = ()) -> None:
     """Refuse a format or a folder early.
 
+    Args:
+        path: where the analysis is to go.
+        formats: what this analysis writes beside JSON, CSV and HDF5.
+
     Raises:
-        UsageError: not JSON, CSV or HDF5.
+        UsageError: not a format that it writes.
         StorageError: the folder cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"-o {path}: the name must end in {', '.join(SUFFIXES)}")
+    known = (*SUFFIXES, *formats)
+    if path.suffix.lower() not in known:
+        raise UsageError(f"-o {path}: the name must end in {', '.join(known)}")
     files.folder(path.parent)
 
 
@@ -60,7 +79,7 @@ def write(path: Path, table: Table, description: Mapping[str, Any]) -> None:
     """Write the numbers and the whole table.
 
     JSON holds both and the description; HDF5 a data set a column, with numbers and description
-    as attributes; CSV the table alone.
+    as attributes; CSV the table alone; Markdown, LaTeX and HTML the document.
 
     Raises:
         StorageError: the file cannot be written.
@@ -70,7 +89,9 @@ def write(path: Path, table: Table, description: Mapping[str, Any]) -> None:
         if path.suffix.lower() == ".h5":
             _write_hdf5(temporary, path, table, full)
         else:
-            text = csv_text(table) if path.suffix.lower() == ".csv" else json_text(table, full)
+            text = _plain_text(path, table, full)
+            if text is None:
+                text = json_text(table, full)
             temporary.write_text(text, encoding="utf-8")
 
 
@@ -80,10 +101,11 @@ def require_same(path: Path, table: Table, description: Mapping[str, Any]) -> No
     Raises:
         MismatchError: it is something else.
     """
-    if path.suffix.lower() == ".csv":
+    text = _plain_text(path, table, {**description, "digest": digest(table, description)})
+    if text is not None:
         try:
-            same = path.read_text(encoding="utf-8") == csv_text(table)
-        except (OSError, UnicodeDecodeError):
+            same = path.read_bytes() == text.encode("utf-8")
+        except OSError:
             same = False
     else:
         try:
@@ -110,6 +132,20 @@ def read_info(path: Path) -> dict[str, Any]:
     return info
 
 
+def _plain_text(path: Path, table: Table, full: Mapping[str, Any]) -> str | None:
+    """Return the text of a format that carries no description to check; None for the others."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return csv_text(table)
+    if suffix not in DOCUMENTS:
+        return None
+    if table.document is None:
+        raise UsageError(f"-o {path}: this analysis writes no {suffix}")
+    if suffix == ".html":
+        return page.html(table.document, full)
+    return (latex.latex if suffix == ".tex" else document.markdown)(table.document)
+
+
 def csv_text(table: Table) -> str:
     """Return the table as CSV."""
     text = io.StringIO()
@@ -133,7 +169,8 @@ def _digest(content: Mapping[str, Any], description: Mapping[str, Any]) -> str:
 def _plain(table: Table) -> dict[str, Any]:
     rows = [list(row) for row in table.rows]
     plain = {"numbers": dict(table.numbers), "columns": list(table.columns), "rows": rows}
-    return {**plain, "groups": list(table.groups)} if table.groups else plain
+    groups = {"groups": list(table.groups)} if table.groups else {}
+    return {**plain, **groups, **table.more}
 
 
 def _write_hdf5(temporary: Path, path: Path, table: Table, description: Mapping[str, Any]) -> None:

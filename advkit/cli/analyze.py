@@ -12,7 +12,7 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import options, probes, stage
 from advkit.cli.options import Command, Given
-from advkit.errors import UsageError, Verdict, unknown
+from advkit.errors import InputError, UsageError, Verdict, unknown
 from advkit.registry import Option, Part
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Input = Logits | SoftLabels | Trained | Probe
 
 PLOT = Option("plot", "str", None, "draw into FILE.png, .svg or .pdf", options.DIALOGUE)
-OUT = Option("out", "str", None, "whole table into FILE.json, .csv or .h5", options.DIALOGUE)
+OUT = "whole table into FILE.json, .csv"
 
 
 def _runner(part: Part) -> Callable[[Given], Iterator[Record]]:
@@ -85,14 +85,19 @@ class Analysis:
             if self.plot and self.drawn:
                 from advkit.analyses import _plot
 
+                if not any(result.panels for _, result in self.drawn):
+                    raise InputError("--plot: these files hold nothing that could be drawn")
                 _plot.save(self.plot, self.drawn)
 
     def _check(self) -> None:
-        """Refuse impossible outputs before any work."""
+        """Refuse impossible options and outputs before any work."""
+        for option in self.part.options:
+            value = self.given[option.name]
+            option.check(value)
+            if option.choices and value is not None and value not in option.choices:
+                raise unknown(option.flag, value, option.choices)
         if not self.part.constants.get("COMPARES", False):
             stage.require_one(self.given)
-        for option in self.part.options:
-            option.check(self.given[option.name])
         if self.plot:
             from advkit.analyses import _plot
 
@@ -102,7 +107,7 @@ class Analysis:
         if self.out:
             from advkit.artifacts import analysis
 
-            analysis.check(self.out)
+            analysis.check(self.out, self.part.constants.get("FORMATS", ()))
         if self.probes:
             probes.check(self.given)
         for name, known in self.part.constants.get("WORDS", {}).items():
@@ -161,7 +166,8 @@ class Analysis:
         rows: dict[str, Any] = {"groups": list(result.groups)} if result.groups else {}
         if result.text:  # a table small enough to read is small enough for the record
             rows["rows"] = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-        return records.make("analysis", self.out, digest, **named, **result.numbers, **rows)
+        told = {**result.numbers, **rows, **result.more}
+        return records.make("analysis", self.out, digest, **named, **told)
 
     def _write(self, result: Result, description: dict[str, Any]) -> None:
         """Write the table where it was asked for, unless this very table lies there.
@@ -210,7 +216,9 @@ def _title(artifact: Input) -> str:
 
 
 def _command(part: Part) -> Command:
-    shared: tuple[Option, ...] = (PLOT, OUT, options.OVERWRITE)
+    formats = "".join(f", {each}" for each in part.constants.get("FORMATS", ()))
+    out = Option("out", "str", None, f"{OUT}{formats} or .h5", options.DIALOGUE)
+    shared: tuple[Option, ...] = (PLOT, out, options.OVERWRITE)
     if part.constants.get("PROBES"):
         shared = (*probes.options_of(part), *shared)
     files = "best.safetensors" if part.constants.get("KINDS") == ("checkpoint",) else "best.*.h5"

@@ -155,7 +155,7 @@ def written(path: Path) -> dict:
         "analysis", config={"analysis": "x"}, seed=0, parents=[], environment={}
     )
     rows = ((1.5, "p"), (2.5, "q"))
-    table = SimpleNamespace(numbers={"n": 2}, columns=("a", "b"), rows=rows, groups=())
+    table = SimpleNamespace(numbers={"n": 2}, columns=("a", "b"), rows=rows, groups=(), more={})
     analysis.write(path, table, description)
     return {**description, "digest": analysis.digest(table, description)}
 

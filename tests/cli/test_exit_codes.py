@@ -98,7 +98,12 @@ USAGE = {
     "analyze calibratio a.h5": ["calibratio", "calibration"],
     "analyze calibration a.h5 --bins 0": ["--bins"],
     "analyze calibration a.h5 -o a.xls": ["a.xls", ".json"],
-    "analyze table a.h5 --plot a.png": ["--plot"],
+    "analyze cost a.h5 --plot a.png": ["--plot"],
+    "analyze calibration a.h5 -o a.html": ["a.html", ".json"],
+    "analyze table a.h5 -o a.xls": ["a.xls", ".csv", ".html"],
+    "analyze table a.h5 --against adr-tabel1": ["adr-tabel1", "'adr-table1'"],
+    "analyze table a.h5 --against adr-table6": ["analyze cost --against adr-table6"],
+    "analyze table a.h5 --spread se": ["--spread", "se"],
     "analyze calibration a.h5 --plot a.bmp": ["a.bmp", ".png"],
     "data info digitz": ["digitz", "'digits'"],
 }

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import h5py
 import pytest
+import torch
 
-from advkit.artifacts import artifact
+from advkit.artifacts import artifact, hdf5
+from advkit.artifacts.hdf5 import Logits
 from tests.conftest import TINY
 
 ATTACK = ["attack", "--attack", "fgsm", "--limit", "40", "-q"]
@@ -134,3 +136,56 @@ def test_cost_of_what_is_no_run(cli, runs, attacked, tmp_path):
     outcome = cli("analyze", "cost", stdin=attacked)
     assert outcome.code == 3
     assert "got a logits record, wanted: checkpoint" in outcome.err
+
+
+@pytest.mark.parametrize("suffix", [".md", ".tex", ".html"])
+def test_documents_through_the_pipe(cli, attacked, suffix):
+    out = f"it{suffix}"
+    line = ("analyze", "table", "-o", out, "--against", "adr-table1")
+    first = cli(*line, "-q", stdin=attacked)
+    assert (first.code, first.record["path"], first.record["matched"]) == (0, out, 0)
+    assert len(first.record["published"]) == 24
+    assert "digits here; cifar10" in first.record["protocol_differences"][0]
+    before = Path(out).read_bytes()
+    assert b"48.81" in before
+    again = cli(*line, stdin=attacked)
+    assert (again.code, again.record) == (0, first.record)
+    assert f"{out}: already done" in again.err
+    other = cli("analyze", "table", "-o", out, "-q", stdin=attacked.splitlines()[0])
+    assert (other.code, other.out) == (4, "")
+    assert Path(out).read_bytes() == before
+    other = cli("analyze", "table", "-o", out, "-q", "--overwrite", stdin=attacked)
+    assert other.code == 0
+    assert b"48.81" not in Path(out).read_bytes()
+
+
+def test_a_folder_of_any_name_on_the_page(cli, attacked):
+    name = "<script>alert(1)<&|script>"
+    folder = Path(name)
+    folder.mkdir()
+    source = Path(json.loads(attacked.splitlines()[0])["path"])
+    (folder / source.name).write_bytes(source.read_bytes())
+    assert cli("analyze", "table", folder / source.name, "-o", "evil.html").code == 0
+    text = Path("evil.html").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;&amp;|script&gt;" in text
+
+
+def test_the_picture_of_a_table(cli, attacked):
+    assert cli("analyze", "table", "--plot", "it.png", "-q", stdin=attacked).code == 0
+    assert Path("it.png").read_bytes().startswith(b"\x89PNG")
+    source = hdf5.read_logits(json.loads(attacked.splitlines()[0])["path"])
+    info = {**source.info, "config": {"attack": "none"}, "attacks": []}
+    outside = Logits(source.index, torch.full_like(source.labels, -1), source.clean, info)
+    hdf5.write_logits(Path("outside.h5"), outside)
+    found = cli("analyze", "table", "outside.h5", "--plot", "none.png", "-o", "out.html", "-q")
+    assert (found.code, found.record["files"], len(found.err.splitlines())) == (3, 1, 1)
+    assert "hold nothing that could be drawn" in found.err
+    assert "reliability" not in Path("out.html").read_text(encoding="utf-8")
+
+
+def test_cost_as_a_document(cli, runs):
+    outcome = cli("analyze", "cost", "-o", "c.html", "--against", "adr-table6", stdin=runs)
+    assert (outcome.code, outcome.record["matched"]) == (0, 0)
+    assert "5127" in outcome.err
+    assert "5127" in Path("c.html").read_text(encoding="utf-8")

@@ -146,7 +146,7 @@ def test_a_part_imports_and_its_signature_is_as_read(part):
 @pytest.mark.parametrize("part", EVERY, ids=named)
 def test_constants_are_readable_without_import(part):
     module = registry.load(part.folder, part.name)
-    for name in ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "LIKE_AUTOATTACK"):
+    for name in ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "FORMATS", "LIKE_AUTOATTACK"):
         assert part.constants.get(name) == getattr(module, name, None)
 
 

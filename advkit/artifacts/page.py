@@ -1,0 +1,138 @@
+"""One self-contained HTML page: tables, pictures and provenance, no script, no network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from advkit.artifacts.document import Cell, Document, Figure, Sheet, Source, one_line
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+STYLE = """
+:root { color-scheme: light dark; --line: #c8c8c8; --soft: #f3f4f6; --ink: #1a1a1a;
+  --paper: #ffffff; --faint: #555555; }
+@media (prefers-color-scheme: dark) { :root { --line: #4a4f57; --soft: #23272e; --ink: #e8e8e8;
+  --paper: #16191d; --faint: #b0b5bd; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem; max-width: 78rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
+.scroll:focus-visible { outline: 3px solid #0072B2; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { padding: .35rem .7rem; text-align: left; vertical-align: baseline; white-space: nowrap;
+  overflow-wrap: normal; }
+th { font-weight: 500; } thead th { background: var(--soft); }
+thead th[colspan] { text-align: center; border-bottom: 1px solid var(--line); }
+.figure { text-align: right; font-variant-numeric: tabular-nums; }
+tbody { border-top: 1px solid var(--line); }
+.notes { color: var(--faint); font-size: .85rem; padding-left: 1.1rem; }
+.pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
+figure { margin: 0; width: 24rem; max-width: 100%; background: #ffffff; color: #1a1a1a;
+  border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
+figure img { display: block; width: 100%; height: auto; }
+figcaption { font-size: .85rem; margin-top: .3rem; }
+pre { white-space: pre-wrap; background: var(--soft); border-radius: 6px; padding: .6rem;
+  font-size: .8rem; } summary { cursor: pointer; padding: .25rem 0; }
+@media print { body { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; }
+  table { font-size: .7rem; } figure, tr { break-inside: avoid; } }
+""".strip()
+
+
+def html(document: Document, description: Mapping[str, Any]) -> str:
+    """Return the whole page; everything that came from a file is escaped.
+
+    Args:
+        document: what it shows.
+        description: the analysis' own description with its digest.
+    """
+    title = _text(document.title)
+    head = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n<main>\n"
+    )
+    body = [f"<h1>{title}</h1>", '<h2 id="tables">Tables</h2>']
+    for number, sheet in enumerate(document.sheets, start=1):
+        body += _sheet(sheet, f"table-{number}")
+    body += _notes(document.notes)
+    for number, gallery in enumerate(document.figures(), start=1):
+        body += [f'<h2 id="pictures-{number}">{_text(gallery.heading)}</h2>']
+        body += [f"<p>{_text(gallery.told)}</p>"] if gallery.told else []
+        body += ['<div class="pictures">', *map(_figure, gallery.figures), "</div>"]
+    body += _provenance(document.sources, description)
+    return head + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+
+
+def _sheet(sheet: Sheet, name: str) -> Iterator[str]:
+    # A box that scrolls must be reachable by keyboard, and say what it is; a caption inside it
+    # would scroll away.
+    yield f'<h3 id="{name}">{_text(sheet.caption)}</h3>'
+    yield f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">'
+    yield f'<table aria-labelledby="{name}">\n<thead>'
+    if any(text for text, _ in sheet.spans):
+        yield f"<tr>{''.join(_span(*span) for span in sheet.spans)}</tr>"
+    heads = (
+        f'<th scope="col"{_kind(place, sheet)}>{_text(text)}</th>'
+        for place, text in enumerate(sheet.head)
+    )
+    yield f"<tr>{''.join(heads)}</tr>\n</thead>\n<tbody>"
+    for number, row in enumerate(sheet.rows):
+        if number in sheet.breaks:
+            yield "</tbody>\n<tbody>"
+        yield f"<tr>{''.join(_cell(cell, place, sheet) for place, cell in enumerate(row))}</tr>"
+    yield "</tbody>\n</table>\n</div>"
+    yield from _notes(sheet.notes)
+
+
+def _span(text: str, columns: int) -> str:
+    if not text:
+        return f'<td colspan="{columns}"></td>'
+    return f'<th scope="colgroup" colspan="{columns}">{_text(text)}</th>'
+
+
+def _kind(place: int, sheet: Sheet) -> str:
+    return "" if place < sheet.words else ' class="figure"'
+
+
+def _cell(cell: Cell, place: int, sheet: Sheet) -> str:
+    text = f"<strong>{_text(cell.text)}</strong>" if cell.bold else _text(cell.text)
+    if place < sheet.words:  # what the line is about heads it
+        return f'<th scope="row">{text}</th>'
+    return f'<td class="figure">{text}</td>'
+
+
+def _notes(notes: tuple[str, ...]) -> list[str]:
+    if not notes:
+        return []
+    return ['<ul class="notes">', *(f"<li>{_text(note)}</li>" for note in notes), "</ul>"]
+
+
+def _figure(picture: Figure) -> str:
+    data = base64.b64encode(picture.draw()).decode("ascii")
+    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{_text(picture.alt)}">'
+    return f"<figure>{image}<figcaption>{_text(picture.title)}</figcaption></figure>"
+
+
+def _provenance(sources: tuple[Source, ...], description: Mapping[str, Any]) -> Iterator[str]:
+    yield '<h2 id="provenance">Provenance</h2>'
+    yield "<p>What each file says of itself, and the description of this page.</p>"
+    for source in sources:
+        yield f"<details><summary>{_text(source.name)}</summary>{_json(source.facts)}</details>"
+    kept = {key: value for key, value in description.items() if key != "parents"}
+    yield f"<details><summary>this page</summary>{_json(kept)}</details>"
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True)
+    safe = text.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate has no bytes
+    return f"<pre>{escape(safe)}</pre>"
+
+
+def _text(text: str) -> str:
+    return escape(one_line(text))
