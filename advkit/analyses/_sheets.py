@@ -23,6 +23,7 @@ SPREADS = {
     "variance": "mean (sample variance over seeds, in squared points)",
     "range": "mean (least to greatest over seeds)",
 }
+FEWER = "a number in round brackets: over how many seeds, where some lack that figure"
 DIFFERENCE = "difference: best − final of each seed that has both"
 SELECTION = (
     "best: the checkpoint of highest PGD accuracy on the validation split; the test set had no say"
@@ -177,8 +178,11 @@ def _notes(
     notes += [f"trained within {', '.join(sorted(balls))}"] if balls else []
     seeds = sorted({str(seed) for line in lines for of in line.files.values() for seed in of})
     notes += [f"seeds {', '.join(seeds)}"]
-    if any(line.plain["seeds"] == 1 for line in lines):
+    told = [(line.plain, "_".join(column)) for line in lines for column in used]
+    if any(plain.get(f"{name}_ci95") for plain, name in told):
         notes.append(WILSON)
+    if any(0 < plain[f"{name}_seeds"] < plain["seeds"] for plain, name in told):
+        notes.append(FEWER)
     if any(point == "difference" for _, point in used):
         notes.append(DIFFERENCE)
     notes += [SELECTION] if any("best" in line.files for line in lines) else []

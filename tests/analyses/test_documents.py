@@ -109,6 +109,22 @@ def test_markdown_says_what_the_table_says():
     ]  # fmt: skip
 
 
+def test_notes_explain_what_is_shown():
+    def notes(*inputs):
+        (sheet,) = table.analyze(inputs).document.sheets
+        return "\n".join(sheet.notes)
+
+    assert "Wilson" not in notes(*three_seeds())
+    assert "round brackets" not in notes(*three_seeds())
+    assert "test examples: digits 10" in notes(*three_seeds())
+    assert "seeds 0, 1, 2" in notes(*three_seeds())
+    some = notes(*three_seeds()[:4])  # one final among three best
+    assert "Wilson" in some
+    assert "round brackets" in some
+    assert "McNemar" in notes(*two_lines())
+    assert "McNemar" not in notes(logits_of(), logits_of("at"))
+
+
 def test_bold_only_where_a_line_leads():
     _, first, second = rows_of(markdown(table.analyze(two_lines()).document))
     assert [bold for _, bold in first] == [False, False, True, True, False, False, False, False]
