@@ -16,7 +16,8 @@ import advkit
 ROOT = Path(advkit.__file__).parent
 FLOORS: tuple[set[str], ...] = (
     {"errors", "registry", "threat", "losses", "schedules", "modes", "seeding", "stats",
-     "reporting", "signals", "l1", "corruption", "ranks", "shards"},
+     "reporting", "signals", "l1", "corruption", "ranks", "shards", "folding", "memory",
+     "precision"},
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
