@@ -48,7 +48,7 @@ def settled() -> Iterator[None]:
         _kept = before
 
 
-def normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+def normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     """Return norm(conv(x)); in one convolution where BN is fixed and nothing else learns.
 
     W′ = W·s and b′ = (b − μ)·s + β per output channel with s = γ/√(σ² + ε): the same values up to
@@ -61,17 +61,17 @@ def normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 
     Source: Jacob et al., "Quantization and Training of Neural Networks", CVPR 2018, section 3.2.
     """
-    if not _foldable(conv, norm):
+    if not (isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and _rest(conv, norm)):
         found: Tensor = norm(conv(x))
         return found
-    assert isinstance(norm, _BatchNorm)
     weight, bias = _folded(conv, norm)
     folded: Tensor = conv._conv_forward(x, weight, bias)
     return folded
 
 
-def _foldable(conv: nn.Conv2d, norm: nn.Module) -> bool:
-    if not isinstance(norm, _BatchNorm) or norm.training or norm.running_mean is None:
+def _rest(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
+    """Whether both are fixed for this pass and no gradient of theirs is asked for."""
+    if norm.training or norm.running_mean is None:
         return False
     learning = (conv.weight, conv.bias, norm.weight, norm.bias)
     learns = any(each is not None and each.requires_grad for each in learning)
