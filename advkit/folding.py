@@ -108,7 +108,8 @@ def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> Folded:
 
 def _computed_in(weight: Tensor) -> torch.dtype:
     kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if mixed else weight.dtype
 
 
 def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
