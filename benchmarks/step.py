@@ -41,27 +41,16 @@ def plain(kind: str, bn: str, size: int, width: int, threads: int):
 
 def learner(bn: str, size: int, width: int, threads: int):
     """Return a learner of advkit's as `advkit train --method adr` sets it up, and its batch."""
-    from advkit import config, memory
-    from advkit.data._batches import Batch
-    from advkit.data._images import Images
-    from advkit.learner import Learner
+    from _ours import trainer
 
-    torch.set_num_threads(threads)
-    memory.keep()  # as the command line does
+    from advkit.data._batches import Batch
+
+    flags = {"width": width, "method": "adr", "attack_bn": bn, "batch_size": size}
+    made = trainer(flags, 2 * size, threads).learner
     x, y, _ = batch(size)
-    images = Images(
-        "cifar10", "train", (x * 255).to(torch.uint8), y, tuple(map(str, range(CLASSES))), 4, True,
-        (MEAN, STD),
-    )  # fmt: skip
-    flags = {
-        "data": "cifar10", "arch": "resnet18", "width": width, "method": "adr", "lr": 0.01,
-        "attack_bn": bn, "batch_size": size,
-    }  # fmt: skip
-    settings = config.resolve((flags, "benchmark")).settings
-    found = Learner(settings, images, 100, torch.device("cpu"))
     x = x.contiguous(memory_format=torch.channels_last)
     none = torch.zeros(size, dtype=torch.int64)
-    return found, Batch(none, x, y, none[:, None], none)
+    return made, Batch(none, x, y, none[:, None], none)
 
 
 def ours(**given):
