@@ -21,7 +21,7 @@ from advkit.models._tempered import Tempered
 from advkit.objectives import Given
 from advkit.schedules import learning_rate
 from advkit.settings import Settings
-from advkit.soft_source import Live, Stored
+from advkit.soft_source import Live
 from advkit.threat import Threat, parse_eps, step_size
 from advkit.weights import awp
 from advkit.weights.ema import Ema
@@ -55,7 +55,7 @@ class Learner:
         images: ImageSet,
         steps: int,
         device: torch.device,
-        soft: Stored | Live | None = None,
+        soft: Callable[[Batch], Tensor] | None = None,
         world: World | None = None,
     ) -> None:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
@@ -82,6 +82,8 @@ class Learner:
                 soft.teacher = self.passes_of(soft.teacher)
         self.passes = self.passes_of(self.student)
         if settings.compile:
+            if not self.world.alone:
+                raise UsageError("--compile is for one process")
             self.passes = precision.compiled(self.passes, device)
         self.shared = self.world.wrapped(self.passes)
         needs_ema = settings.wa or "ema" in self.label_needs

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line tells the allocator before torch is there
@@ -38,6 +40,31 @@ def keep() -> bool:
         served = bool(tell(MMAP_THRESHOLD, LARGE) or tell(MMAP_THRESHOLD, GLIBC_MOST))
         return served and bool(tell(TRIM_THRESHOLD, ALL))
     return False
+
+
+def give_back() -> None:
+    """Hand all freed memory to the kernel once, where glibc holds it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def reset_peak() -> bool:
+    """Start measuring this process's peak memory anew; return whether Linux lets it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return peak() is not None
+
+
+def peak() -> int | None:
+    """Return the most memory that this process held since `reset_peak`, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
