@@ -26,6 +26,8 @@ from advkit.train import VAL_SIZE
 META = torch.device("meta")
 WARM = 2
 """Steps before the first that counts."""
+_AGAIN = ""
+"""Name of the first method's second learner; no method has it."""
 SIDE = 2048
 """Rows of the square matrices whose product stands for the arithmetic limit."""
 
@@ -137,7 +139,7 @@ class Bench:
         learner, batches = self._learner(plain, META)
         with _Counting() as counted:
             self._step(learner, batches, 1)
-        return counted.total
+        return int(counted.total)
 
     def passes(self, repeats: int = 3) -> tuple[float, float]:
         """Return seconds per image of a forward pass, and of one with the image's gradient."""
@@ -198,9 +200,6 @@ def compare(
     noise = statistics.median(a / b for a, b in pairs)
     limit = arithmetic_limit(device, chosen[first].amp)
     return Comparison(costs, noise, *rivals[first].passes(), limit)
-
-
-_AGAIN = ""
 
 
 def _alone(settings: Settings, facts: Facts, device: torch.device) -> tuple[float, int | None, int]:

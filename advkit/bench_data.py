@@ -58,4 +58,5 @@ class Answers:
         self.logits = torch.randn(len(images.labels), len(images.classes), generator=draw)
 
     def __call__(self, batch: Batch) -> Tensor:
+        """Return the logits (B, C) of a batch."""
         return memory.moved(self.logits[batch.index], batch.x.device)

@@ -24,7 +24,8 @@ FLOORS: tuple[set[str], ...] = (
     {"method", "config", "train", "learner", "run_files", "plan", "evaluate", "attack_plan",
      "attack_settings", "audit", "partial", "verdicts", "selection", "training_state",
      "run_folder", "analyses", "softlabels", "merging", "remarks",
-     "soft_source", "settings", "search", "distributed", "bench", "bench_data", "bench_table", "projection"},
+     "soft_source", "settings", "search", "distributed",
+     "bench", "bench_data", "bench_table", "projection"},
     {"cli", "__main__"},
 )  # fmt: skip
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
