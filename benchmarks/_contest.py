@@ -6,6 +6,7 @@ meet the same neighbours: a round is one turn of each, and rounds follow each ot
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ def _serve(pipe, make: Callable, arguments: dict) -> None:
     while pipe.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         run()
-        pipe.send((time.process_time() - cpu, time.perf_counter() - wall))
+        seconds = time.process_time() - cpu, time.perf_counter() - wall
+        pipe.send((*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
 @contextmanager
 def contenders(makers: dict[str, tuple[Callable, dict]]):
-    """Start a process for each; give a function that lets one take its turn: (CPU, wall) s."""
+    """Start a process for each; the function given lets one take its turn, see `rounds`."""
     context = get_context("spawn")
     pipes, processes = {}, []
     for name, (make, arguments) in makers.items():
@@ -35,7 +37,7 @@ def contenders(makers: dict[str, tuple[Callable, dict]]):
         pipes[name] = mine
         mine.recv()
 
-    def turn(name: str) -> tuple[float, float]:
+    def turn(name: str) -> tuple[float, float, float]:
         pipes[name].send(True)
         return pipes[name].recv()
 
@@ -49,7 +51,7 @@ def contenders(makers: dict[str, tuple[Callable, dict]]):
 
 
 def rounds(makers: dict[str, tuple[Callable, dict]], count: int) -> dict[str, list]:
-    """Return (CPU, wall) seconds of `count` turns of each; one more warms up and does not count."""
+    """Return (CPU s, wall s, peak MiB) of `count` turns of each; one more warms up, uncounted."""
     found: dict[str, list] = {name: [] for name in makers}
     with contenders(makers) as turn:
         for number in range(count + 1):

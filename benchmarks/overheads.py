@@ -50,7 +50,7 @@ def main() -> None:
                 flags["soft_labels"] = str(labels)
             makers[name] = (_ours.step, {"flags": flags, "count": count, "threads": 1})
         found = rounds(makers, given.rounds)
-    seconds = {name: [cpu for cpu, _ in values] for name, values in found.items()}
+    seconds = {name: [cpu for cpu, *_ in values] for name, values in found.items()}
     ratios = {name: ratio(seconds[name], seconds["at"]) for name in seconds if name != "at"}
     line = {
         "benchmark": "overheads",
