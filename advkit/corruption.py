@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from advkit.errors import UsageError
+from advkit.memory import moved
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -65,7 +66,7 @@ def answer(
     import torch
 
     def noise(shape: Any, like: Tensor) -> Tensor:
-        return torch.randn(shape, generator=generator).to(like.device, like.dtype)
+        return moved(torch.randn(shape, generator=generator).to(like.dtype), like.device)
 
     kind, sigma = parse(text)
     if kind == "logits":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import models, modes, registry, seeding
+from advkit import models, modes, precision, registry, seeding
 from advkit.attacks.pgd import pgd
 from advkit.data._batches import Batch
 from advkit.data._images import ImageSet, identity
@@ -21,7 +21,7 @@ from advkit.models._tempered import Tempered
 from advkit.objectives import Given
 from advkit.schedules import learning_rate
 from advkit.settings import Settings
-from advkit.soft_source import Live, Stored
+from advkit.soft_source import Live
 from advkit.threat import Threat, parse_eps, step_size
 from advkit.weights import awp
 from advkit.weights.ema import Ema
@@ -55,7 +55,7 @@ class Learner:
         images: ImageSet,
         steps: int,
         device: torch.device,
-        soft: Stored | Live | None = None,
+        soft: Callable[[Batch], Tensor] | None = None,
         world: World | None = None,
     ) -> None:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
@@ -76,14 +76,26 @@ class Learner:
         self.student: nn.Module = self.model
         if settings.student_temperature != 1:
             self.student = Tempered(self.model, settings.student_temperature)
-        self.shared = self.world.wrapped(self.student)
+        if settings.amp:
+            precision.require_bf16(device)
+            if isinstance(soft, Live):
+                soft.teacher = self.passes_of(soft.teacher)
+        self.passes = self.passes_of(self.student)
+        if settings.compile:
+            if not self.world.alone:
+                raise UsageError("--compile is for one process")
+            self.passes = precision.compiled(self.passes, device)
+        self.shared = self.world.wrapped(self.passes)
         needs_ema = settings.wa or "ema" in self.label_needs
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
+        self.teacher = self.passes_of(self.ema.model) if self.ema else None
+        self.step_size = step_size(settings.step_size, self.threat.eps)
         self.optimizer = torch.optim.SGD(
             _groups(self.model, settings),
             lr=settings.lr,
             momentum=settings.momentum,
             nesterov=settings.nesterov and settings.momentum > 0,
+            fused=device.type in ("cpu", "cuda"),
         )
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -110,6 +122,10 @@ class Learner:
         convert = nn.SyncBatchNorm.convert_sync_batchnorm
         found: nn.Module = convert(model)  # type: ignore[no-untyped-call]
         return found
+
+    def passes_of(self, net: nn.Module) -> nn.Module:
+        """Return a net as this run computes it: as it is, or in bfloat16."""
+        return precision.Mixed(net) if self.settings.amp else net
 
     @property
     def average(self) -> nn.Module | None:
@@ -159,7 +175,7 @@ class Learner:
         context = Context(
             (epoch * self.steps + step) / (self.settings.epochs * self.steps),
             self.classes,
-            self.average,
+            self.teacher,
             self.soft,
             lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
         )
@@ -171,6 +187,8 @@ class Learner:
 
         The mean is that of the global batch; the variance lacks what lies between the shares.
         """
+        if self.world.alone:
+            return
         norms = modes.batch_norms(self.model)
         self.world.mean(
             each for norm in norms for each in (norm.running_mean, norm.running_var)
@@ -205,7 +223,7 @@ class Learner:
         settings, model = self.settings, self.model
         original = settings.awp_form == "original"
         with modes.attack_bn(model, "frozen" if original else "train"):
-            loss, seen = outer(self.student)
+            loss, seen = outer(self.passes)
         self._guard(loss, epoch, step)
         found = awp.chosen(model, settings.awp_form)
         gradients = dict(zip(found, torch.autograd.grad(loss, list(found.values())), strict=True))
@@ -226,19 +244,19 @@ class Learner:
     @torch.no_grad()
     def _clean(self, x: Tensor) -> Tensor:
         """Return clean logits for the attack, in the mode that the attack runs in."""
-        logits: Tensor = self.student(x)
+        logits: Tensor = self.passes(x)
         return logits
 
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         settings = self.settings
         generator = seeding.generator(settings.seed, "attack", epoch, step)
         return pgd(
-            self.student,
+            self.passes,
             batch.x,
             batch.y,
             self.threat,
             steps=settings.attack_steps,
-            step_size=step_size(settings.step_size, self.threat.eps),
+            step_size=self.step_size,
             loss=lambda logits, _: self.objective.inner(logits, given, **self.inner_options),
             start=self.threat.start(batch.x, self.start, generator, batch.rows, batch.total),
         )

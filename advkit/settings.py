@@ -132,6 +132,12 @@ class Settings:
         None, ATTACK, "first iterate; the objective's own if not given", STARTS
     )
     attack_bn: str = _option("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
+    amp: bool = _option(
+        False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"
+    )
+    compile: bool = _option(
+        False, RUN, "torch.compile for attack and training: a minute or two before the first step"
+    )
     seed: int = _option(0, RUN, "seed of weights, order, crops and noise")
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from advkit.artifacts.soft_labels import SoftLabels
 from advkit.data._batches import Batch
 from advkit.data._images import ImageSet
 from advkit.errors import MismatchError
+from advkit.memory import moved
 from advkit.reporting import Reporter
 
 
@@ -32,7 +33,7 @@ class Stored:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return logits (B, C) float32 for the examples and views of a batch."""
-        return self.labels.at(batch.index, batch.view).to(batch.x.device)
+        return moved(self.labels.at(batch.index, batch.view), batch.x.device)
 
 
 class Live:

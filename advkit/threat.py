@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from advkit.errors import UsageError
+from advkit.memory import moved
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -103,7 +104,7 @@ class Threat:
             raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
         if rows is not None:
             noise = noise[rows]
-        return self.project(x + noise.to(x.device), x)
+        return self.project(x + moved(noise, x.device), x)
 
     def step(self, x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:
         """Go `size` along the steepest ascent of the norm.

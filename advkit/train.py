@@ -95,7 +95,7 @@ class Trainer:
             for name in SEEN
         ]
         entropy = -torch.special.xlogy(lesson.targets, lesson.targets).sum()
-        counts = loss.new_tensor([size if name in seen else 0 for name in SEEN])
+        counts = [loss.new_full((), size if name in seen else 0) for name in SEEN]
         row = [loss.new_full((), size), loss.detach() * size, entropy, *hits, *counts]
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         self.progress.sums = self.progress.sums.to(self.device, wide)
@@ -130,7 +130,9 @@ class Trainer:
             progress.sums = torch.zeros_like(progress.sums)
         row = self._averages()
         for role, model in self._candidates():
-            figures = self.held.measure(model, lambda: self._stop_if_asked(folder))
+            figures = self.held.measure(
+                self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
+            )
             row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
             if better(figures, progress.best.get(role)):
                 figures = {"epoch": progress.epoch + 1, "n": len(self.held.positions), **figures}

@@ -1,7 +1,10 @@
-"""One PGD-10 training step of advkit against the usual one, interleaved, as one JSON line.
+"""ADR's PGD-10 training step against the usual one, the authors' and torchattacks, as JSON lines.
 
-The usual step is that of the paper repositories: `loss.backward()` in the attack with the
-parameters trainable, images and weights in NCHW. Figures are process CPU seconds on one thread.
+The net is ResNet-18's form at width 16, images are random and of CIFAR-10's size. All contenders
+do the same work from the same weights; each has a process of its own and they take turns. Ratios
+are medians over rounds of CPU seconds, theirs over ours; `noise` is ours over ours, in two
+processes. `ratio_*` is with batch normalisation in eval mode during the attack (advkit's default),
+`ratio_*_train` in train mode (as in ADR's code). `ratio_torchattacks` is PGD alone.
 """
 
 from __future__ import annotations
@@ -9,77 +12,120 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 
+import _machine
+import _plain
 import torch
-from torch.nn import functional as F
+from _contest import rounds
+from _timing import ratio
 
-from advkit import models, modes
-from advkit.attacks.pgd import pgd
-from advkit.losses import cross_entropy
-from advkit.threat import Threat
-
-EPS, SIZE, STEPS = 8 / 255, 2 / 255, 10
+CLASSES = 10
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
 
-def net(channels_last: bool) -> torch.nn.Module:
-    statistics_ = ((0.5,) * 3, (0.25,) * 3)
-    built = models.build("resnet18", 10, channels=3, statistics=statistics_, seed=0, width=16)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return built.to(memory_format=layout).train()
+def batch(size: int):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(size, 3, 32, 32, generator=draw)
+    y = torch.randint(0, CLASSES, (size,), generator=draw)
+    noise = torch.empty_like(x).uniform_(-_plain.EPS, _plain.EPS, generator=draw)
+    return x, y, (x + noise).clamp(0, 1)
 
 
-def usual(model, optimizer, x, y) -> None:
-    x_adv = (x + torch.empty_like(x).uniform_(-EPS, EPS)).clamp(0, 1)
-    for _ in range(STEPS):
-        x_adv.requires_grad_(True)
-        model.zero_grad()
-        F.cross_entropy(model(x_adv), y).backward()
-        x_adv = x_adv.detach() + SIZE * x_adv.grad.sign()
-        x_adv = torch.min(torch.max(x_adv, x - EPS), x + EPS).clamp(0, 1)
-    optimizer.zero_grad()
-    F.cross_entropy(model(x_adv), y).backward()
-    optimizer.step()
+def plain(kind: str, bn: str, size: int, width: int, threads: int):
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    x, y, start = batch(size)
+    step = getattr(_plain, kind)(_plain.ResNet18(CLASSES, width, MEAN, STD), bn)
+    return lambda: step(x, y, start)
 
 
-def ours(model, optimizer, x, y) -> None:
-    with modes.attack_bn(model, "train"):
-        x_adv = pgd(model, x, y, Threat("linf", EPS), steps=STEPS, step_size=SIZE)
-    optimizer.zero_grad(set_to_none=True)
-    cross_entropy(model(x_adv), y).mean().backward()
-    optimizer.step()
+def learner(bn: str, size: int, width: int, threads: int):
+    """Return a learner of advkit's as `advkit train --method adr` sets it up, and its batch."""
+    from _ours import trainer
+
+    from advkit.data._batches import Batch
+
+    flags = {"width": width, "method": "adr", "attack_bn": bn, "batch_size": size}
+    made = trainer(flags, 2 * size, threads).learner
+    x, y, _ = batch(size)
+    x = x.contiguous(memory_format=torch.channels_last)
+    none = torch.zeros(size, dtype=torch.int64)
+    return made, Batch(none, x, y, none[:, None], none)
+
+
+def ours(**given):
+    made, one = learner(**given)
+    return lambda: made.learn(one, 0, 0)
+
+
+def our_pgd(**given):
+    from advkit import modes
+    from advkit.attacks.pgd import pgd
+
+    made, one = learner(**given)
+
+    def run():
+        with modes.attack_bn(made.model, "eval"):
+            pgd(made.passes, one.x, one.y, made.threat, steps=_plain.STEPS, step_size=_plain.ALPHA)
+
+    return run
+
+
+def torchattacks_pgd(bn: str, size: int, width: int, threads: int):
+    import torchattacks
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    x, y, _ = batch(size)
+    model = _plain.ResNet18(CLASSES, width, MEAN, STD).train()
+    attack = torchattacks.PGD(model, _plain.EPS, _plain.ALPHA, _plain.STEPS, random_start=True)
+    return lambda: attack(x, y)
+
+
+def measured(given: argparse.Namespace, threads: int) -> dict:
+    shared = {"size": given.batch_size, "width": given.width, "threads": threads}
+    makers: dict = {}
+    for bn in ("eval", "train") if given.train_mode else ("eval",):
+        mark = "" if bn == "eval" else "_train"
+        makers[f"usual{mark}"] = (plain, {"kind": "Usual", "bn": bn, **shared})
+        makers[f"authors{mark}"] = (plain, {"kind": "Authors", "bn": bn, **shared})
+        makers[f"ours{mark}"] = (ours, {"bn": bn, **shared})
+    makers["again"] = (ours, {"bn": "eval", **shared})
+    makers["torchattacks"] = (torchattacks_pgd, {"bn": "eval", **shared})
+    makers["pgd"] = (our_pgd, {"bn": "eval", **shared})
+    found = rounds(makers, given.rounds)
+    clock = 0 if threads == 1 else 1  # threads that wait for each other burn CPU time
+    seconds = {name: [each[clock] for each in values] for name, values in found.items()}
+    ratios = {
+        f"{name}{mark}": ratio(seconds[f"{name}{mark}"], seconds[f"ours{mark}"])
+        for mark in (("", "_train") if given.train_mode else ("",))
+        for name in ("usual", "authors")
+    }
+    ratios["torchattacks"] = ratio(seconds["torchattacks"], seconds["pgd"])
+    return {
+        "benchmark": "step",
+        **{f"ratio_{name}": value["median"] for name, value in ratios.items()},
+        "noise": ratio(seconds["again"], seconds["ours"]),
+        "ranges": {name: [value["min"], value["max"]] for name, value in ratios.items()},
+        "seconds": {name: round(statistics.median(each), 4) for name, each in seconds.items()},
+        "clock": ("process CPU", "wall")[clock],
+        "batch_size": given.batch_size,
+        "width": given.width,
+        "rounds": given.rounds,
+        "threads_measured": threads,
+        "machine": _machine.described(),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1, help="more than 1 compares wall time")
+    parser.add_argument("--train-mode", action="store_true", help="attacks in train mode as well")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    x = torch.rand(given.batch_size, 3, 32, 32)
-    y = torch.randint(0, 10, (given.batch_size,))
-    runs = {"usual": (usual, net(False)), "ours": (ours, net(True))}
-    optimizers = {k: torch.optim.SGD(m.parameters(), 0.1, 0.9) for k, (_, m) in runs.items()}
-    seconds = {name: [] for name in runs}
-    for round_ in range(given.rounds + 1):
-        for name, (step, model) in runs.items():
-            began = time.process_time()
-            step(model, optimizers[name], x, y)
-            if round_:  # the first round warms up
-                seconds[name].append(time.process_time() - began)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = [u / o for u, o in zip(seconds["usual"], seconds["ours"], strict=True)]
-    line = {
-        "benchmark": "step",
-        "ratio_usual": round(statistics.median(ratios), 3),
-        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "seconds": {name: round(value, 4) for name, value in middle.items()},
-        "batch_size": given.batch_size,
-        "rounds": given.rounds,
-        "torch": torch.__version__,
-    }
-    print(json.dumps(line))
+    print(json.dumps(measured(given, given.threads)))
 
 
 if __name__ == "__main__":

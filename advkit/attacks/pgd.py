@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor, nn
 
-from advkit import modes
+from advkit import folding, modes
 from advkit.errors import UsageError
 from advkit.losses import cross_entropy
 from advkit.threat import Threat
@@ -55,8 +55,9 @@ def pgd(
     )
     if start is None:
         start = threat.start(x, kind, generator)
-    path = _iterates(model, x, y, threat, steps, step_size, loss, start)
-    last, _ = deque(path, maxlen=1).pop()
+    with folding.settled():
+        path = _iterates(model, x, y, threat, steps, step_size, loss, start)
+        last, _ = deque(path, maxlen=1).pop()
     return last
 
 
@@ -89,16 +90,17 @@ def attack(
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     score = torch.full((len(x),), -torch.inf, device=x.device, dtype=wide)
     size = parse_step(step_size, threat.eps)
-    for _ in range(restarts):
-        start = threat.start(x, "uniform", generator)
-        path = _iterates(model, x, y, threat, steps, size, cross_entropy, start)
-        last = x
-        for x_adv, logits in path:
-            last = x_adv
-            if logits is not None:
-                worst, score = _worse(worst, score, x_adv, logits, y)
-        with torch.no_grad():
-            worst, score = _worse(worst, score, last, model(last), y)
+    with folding.settled():
+        for _ in range(restarts):
+            start = threat.start(x, "uniform", generator)
+            path = _iterates(model, x, y, threat, steps, size, cross_entropy, start)
+            last = x
+            for x_adv, logits in path:
+                last = x_adv
+                if logits is not None:
+                    worst, score = _worse(worst, score, x_adv, logits, y)
+            with torch.no_grad():
+                worst, score = _worse(worst, score, last, model(last), y)
     return worst
 
 

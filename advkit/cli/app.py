@@ -14,6 +14,7 @@ from advkit import __version__, signals
 from advkit.cli import (
     analyze,
     attack,
+    bench,
     data,
     inspect,
     options,
@@ -44,6 +45,7 @@ COMMANDS: tuple[Command, ...] = (
     attack.COMMAND,
     inspect.COMMAND,
     presets.COMMAND,
+    bench.COMMAND,
 )
 GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
     "analyze": ("Numbers and pictures from logits files.", analyze.COMMANDS),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from advkit import config, ranks, registry
+from advkit import config, memory, ranks, registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.options import Command, Given
@@ -290,6 +290,8 @@ def device(text: str | None) -> torch.device:
         raise UsageError(f"unknown device {name!r}: auto, cpu, cuda, cuda:N or mps")
     if int(number or 0) >= there[kind]:
         raise UsageError(f"--device {name}: there is no such device here")
+    if kind == "cpu":
+        memory.keep()
     if kind == "cuda":  # fp32 means fp32, and the same seed the same result
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False

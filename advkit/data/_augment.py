@@ -10,6 +10,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from advkit.memory import moved
+
 
 def draw_views(n: int, pad: int, flip: bool, generator: Generator) -> Tensor:
     """Draw n independent views, (n, 3) uint8 = (dy, dx, flip), uniform over all of them."""
@@ -27,7 +29,7 @@ def apply_views(images: Tensor, views: Tensor, pad: int) -> Tensor:
         pad: zero pixels on each side before the crop.
     """
     count, _, height, width = images.shape
-    views = views.to(images.device).long()
+    views = moved(views, images.device).long()
     padded = F.pad(images, (pad, pad, pad, pad))
     rows = views[:, 0, None] + torch.arange(height, device=images.device)
     forward = torch.arange(width, device=images.device)

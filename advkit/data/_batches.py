@@ -15,10 +15,13 @@ from advkit import seeding
 from advkit.data._augment import apply_views, draw_views, every_view, place_of
 from advkit.data._extra import Extra
 from advkit.data._files import Files
-from advkit.data._images import ImageSet, pixels
+from advkit.data._images import Images, ImageSet, pixels
 from advkit.errors import AdvkitError, UsageError
+from advkit.memory import moved
 
 NO_INDEX = -1
+RESIDENT = 2**31
+"""Bytes of images that may stay on a GPU: TinyImageNet has 1.2 GB, CIFAR 0.15."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,9 @@ class Batches:
         if raw is None and isinstance(self.images, Files):
             raw = self.images.seen(index, views)
         if raw is not None:
-            raw = raw.to(self.device)
+            raw = moved(raw, self.device)
         else:
-            raw = apply_views(self.images.batch(index).to(self.device), views, self.images.pad)
+            raw = apply_views(self._plain(index), views, self.images.pad)
         y = self.images.labels[index]
         rows = self._share(torch.arange(self.own))
         if self.extra:
@@ -138,8 +141,22 @@ class Batches:
             rows = torch.cat([rows, self._share(torch.arange(self.own, self.size))])
         x = pixels(raw, self.device)
         if self.world == 1:
-            return Batch(index, x, y.to(self.device), views, view)
-        return Batch(index, x, y.to(self.device), views, view, rows, self.size)
+            return Batch(index, x, moved(y, self.device), views, view)
+        return Batch(index, x, moved(y, self.device), views, view, rows, self.size)
+
+    @cached_property
+    def resident(self) -> Tensor | None:
+        """All images (N, C, H, W) uint8 on a GPU, where they are few enough to stay there."""
+        if self.device.type == "cpu" or not isinstance(self.images, Images):
+            return None
+        images = self.images.images
+        return images.to(self.device) if images.nbytes <= RESIDENT else None
+
+    def _plain(self, index: Tensor) -> Tensor:
+        """Return the plain images (B, C, H, W) uint8 on the device."""
+        if self.resident is None:
+            return moved(self.images.batch(index), self.device)
+        return self.resident[moved(index, self.device)]
 
     def _share(self, rows: Tensor) -> Tensor:
         """Return this process's share of rows of the global batch."""
@@ -173,7 +190,7 @@ class Batches:
         generator = seeding.generator(self.seed, "extra augment", epoch, step)
         views = self._share(draw_views(len(index), images.pad, images.flip, generator))
         index = self._share(index)
-        raw = apply_views(images.batch(index).to(self.device), views, images.pad)
+        raw = apply_views(moved(images.batch(index), self.device), views, images.pad)
         return raw, images.labels[index]
 
 

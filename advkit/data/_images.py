@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from advkit.data._augment import apply_views, draw_views
 from advkit.errors import InputError
+from advkit.memory import moved
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 IDENTITY = (0.0, 1.0)
@@ -177,4 +178,4 @@ def identity(channels: int) -> Statistics:
 
 def pixels(images: Tensor, device: torch.device | str) -> Tensor:
     """Return float32 pixels in [0, 1] from uint8, on a device."""
-    return images.to(device).float().div_(255)
+    return moved(images, torch.device(device)).float().div_(255)

@@ -12,7 +12,7 @@ from advkit.data._images import Images
 
 STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 
-PUBLISHED = {"train": 50000, "classes": 10, "channels": 3}
+PUBLISHED = {"train": 50000, "test": 10000, "classes": 10, "channels": 3, "size": 32}
 
 
 def load(root: Path, split: str) -> Images:

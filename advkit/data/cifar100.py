@@ -12,7 +12,7 @@ from advkit.data._images import Images
 
 STATISTICS = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
-PUBLISHED = {"train": 50000, "classes": 100, "channels": 3}
+PUBLISHED = {"train": 50000, "test": 10000, "classes": 100, "channels": 3, "size": 32}
 
 
 def load(root: Path, split: str) -> Images:

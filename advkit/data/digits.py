@@ -14,7 +14,7 @@ from advkit.data._images import Images
 
 FILES = False
 
-PUBLISHED = {"train": 1442, "classes": 10, "channels": 1}
+PUBLISHED = {"train": 1442, "test": 355, "classes": 10, "channels": 1, "size": 8}
 
 
 def load(root: Path, split: str) -> Images:

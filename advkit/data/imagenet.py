@@ -14,7 +14,7 @@ STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FOLDER = {"train": "train", "test": "val"}
 SUFFIX = ".jpeg"
 
-PUBLISHED = {"train": 1281167, "classes": 1000, "channels": 3}
+PUBLISHED = {"train": 1281167, "test": 50000, "classes": 1000, "channels": 3, "size": 224}
 
 
 def load(root: Path, split: str, *, image_size: int = 224, image_list: str | None = None) -> Files:

@@ -18,7 +18,7 @@ FILES = False
 
 SIDE = 8
 NAMES = ("china", "flower")
-PUBLISHED = {"train": 2160, "classes": 2, "channels": 3}
+PUBLISHED = {"train": 2160, "test": 2080, "classes": 2, "channels": 3, "size": 8}
 
 
 def load(root: Path, split: str) -> Images:

@@ -17,7 +17,7 @@ from advkit.errors import InputError
 
 STATISTICS = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 
-PUBLISHED = {"train": 73257, "classes": 10, "channels": 3}
+PUBLISHED = {"train": 73257, "test": 26032, "classes": 10, "channels": 3, "size": 32}
 
 
 def load(root: Path, split: str) -> Images:

@@ -21,7 +21,7 @@ STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 FOLDER = "tiny-imagenet-200"
 Listed = list[tuple[Path, int]]
 
-PUBLISHED = {"train": 100000, "classes": 200, "channels": 3}
+PUBLISHED = {"train": 100000, "test": 10000, "classes": 200, "channels": 3, "size": 64}
 
 
 def load(root: Path, split: str) -> Images:

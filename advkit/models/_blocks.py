@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from advkit.errors import unknown
 
 Activation = Callable[[Tensor], Tensor]
-ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Activation] = {"relu": F.relu_, "silu": F.silu}
+"""relu works in place: BN, convolutions and sums never need what they gave."""
 
 
 class Net(nn.Module):
@@ -58,10 +59,10 @@ class SubsampledConv(nn.Conv2d):
     of channels_last nets with fewer inputs than a vector holds: wrong gradients or a crash.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉)."""
         down, right = self.stride
-        return F.conv2d(x[..., ::down, ::right], self.weight)
+        return F.conv2d(x[..., ::down, ::right], weight, bias)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from advkit.folding import normed
 from advkit.models._blocks import Net, activation, conv3x3, pooled
 
 
@@ -27,11 +28,13 @@ class SameConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(inputs, outputs, 3, stride, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉)."""
         height, width = x.shape[-2:]
         top, left = (1, 1) if self.stride[0] == 1 else (height % 2, width % 2)
-        return super().forward(F.pad(x, (left, 1, top, 1)))
+        padded = F.pad(x, (left, 1, top, 1))
+        found: Tensor = super()._conv_forward(padded, weight, bias)
+        return found
 
 
 class WideBlock(nn.Module):
@@ -52,7 +55,7 @@ class WideBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.batchnorm_0(x))
         kept = self.shortcut(out) if self.changes else x
-        changed: Tensor = self.conv_1(self.act(self.batchnorm_1(self.conv_0(out))))
+        changed: Tensor = self.conv_1(self.act(normed(self.conv_0, self.batchnorm_1, out)))
         return changed + kept
 
 
@@ -119,8 +122,8 @@ class PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         kept = self.shortcut(x) if self.changes else x
-        out = self.conv_2d_1(self.act(self.batchnorm_0(x)))
-        changed: Tensor = self.conv_2d_2(self.act(self.batchnorm_1(out)))
+        out = normed(self.conv_2d_1, self.batchnorm_1, self.act(self.batchnorm_0(x)))
+        changed: Tensor = self.conv_2d_2(self.act(out))
         return changed + kept
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from advkit.folding import normed
 from advkit.models._blocks import Net, activation, conv1x1, conv3x3, pooled
 
 
@@ -28,8 +29,15 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
-        out = self.act(self.bn1(self.conv1(x)))
-        return self.act(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.act(normed(self.conv1, self.bn1, x))
+        out = normed(self.conv2, self.bn2, out)
+        return self.act(out.add_(self._kept(x)))
+
+    def _kept(self, x: Tensor) -> Tensor:
+        if not len(self.shortcut):
+            return x
+        conv, norm = self.shortcut
+        return normed(conv, norm, x)
 
 
 class ResNet(Net):
@@ -62,7 +70,7 @@ class ResNet(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
-        out = self.act(self.bn1(self.conv1(self.normalise(x))))
+        out = self.act(normed(self.conv1, self.bn1, self.normalise(x)))
         for stage in range(self.stages):
             out = self.get_submodule(f"layer{stage + 1}")(out)
         logits: Tensor = self.linear(pooled(out))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from advkit.folding import normed
 from advkit.models._blocks import Net, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
 
@@ -30,9 +31,9 @@ class SmallCNN(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
-        out = self.act(self.bn1(self.conv1(self.normalise(x))))
-        out = self.act(self.bn2(self.conv2(out)))
-        out = self.act(self.bn3(self.conv3(out)))
+        out = self.act(normed(self.conv1, self.bn1, self.normalise(x)))
+        out = self.act(normed(self.conv2, self.bn2, out))
+        out = self.act(normed(self.conv3, self.bn3, out))
         logits: Tensor = self.linear(pooled(out))
         return logits
 

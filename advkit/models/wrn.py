@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from advkit.errors import UsageError, unknown
+from advkit.folding import normed
 from advkit.models import _deepmind
 from advkit.models._blocks import Net, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
@@ -32,7 +33,7 @@ class WideBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
         kept = self.convShortcut(out) if self.changes else x
-        changed: Tensor = self.conv2(self.act(self.bn2(self.conv1(out))))
+        changed: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
         return changed + kept
 
 

@@ -42,8 +42,9 @@ class Ema:
         mine, theirs = _tensors(self.model), _tensors(student)
         floating = [name for name, tensor in mine.items() if tensor.is_floating_point()]
         self._average([mine[name] for name in floating], [theirs[name] for name in floating], 0)
-        for name in mine.keys() - set(floating):
-            mine[name].copy_(theirs[name])
+        whole = sorted(mine.keys() - set(floating))
+        if whole:
+            torch._foreach_copy_([mine[name] for name in whole], [theirs[name] for name in whole])
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

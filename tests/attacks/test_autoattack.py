@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import data, models
+from advkit import data, models, modes
 from advkit.attack_settings import AttackSettings
 from advkit.attacks import _autoattack
 from advkit.data._images import Images, pixels
@@ -43,7 +43,7 @@ def upstream(model, images, norm, eps, size, seed=0, version="standard"):
     suite = pyautoattack.AutoAttack(
         model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=seed, version=version
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), modes.frozen(model):  # frozen as in ours: the same rounding
         return suite.run_standard_evaluation(x, y, batch_size=size)
 
 

@@ -55,7 +55,7 @@ def test_every_attack_is_here():
 
 @pytest.mark.parametrize("name", [each for each in QUICK if each != "none"])
 @pytest.mark.parametrize(
-    "norm", [["--eps", "0.05"], ["--norm", "l2", "--eps", "0.25"]], ids=["linf", "l2"]
+    "norm", [["--eps", "0.05"], ["--norm", "l2", "--eps", "0.5"]], ids=["linf", "l2"]
 )
 def test_each_by_name(cli, name, norm):
     done = cli("attack", BEST, "--attack", name, *QUICK[name], *norm, *FEW)

@@ -16,14 +16,16 @@ import advkit
 ROOT = Path(advkit.__file__).parent
 FLOORS: tuple[set[str], ...] = (
     {"errors", "registry", "threat", "losses", "schedules", "modes", "seeding", "stats",
-     "resampling", "reporting", "signals", "l1", "corruption", "ranks", "shards"},
+     "resampling", "reporting", "signals", "l1", "corruption", "ranks", "shards", "folding",
+     "memory", "precision"},
     {"artifacts"},
     {"data", "models"},
     {"labels", "objectives", "attacks", "weights"},
     {"method", "config", "train", "learner", "run_files", "plan", "evaluate", "attack_plan",
      "attack_settings", "audit", "partial", "verdicts", "selection", "training_state",
      "run_folder", "analyses", "softlabels", "merging", "remarks",
-     "soft_source", "settings", "search", "distributed"},
+     "soft_source", "settings", "search", "distributed",
+     "bench", "bench_data", "bench_table", "projection"},
     {"cli", "__main__"},
 )  # fmt: skip
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}

@@ -1,0 +1,62 @@
+"""Contenders that take turns, each in a process of its own.
+
+What one sets for its process (the allocator, threads) does not reach the others, and all of them
+meet the same neighbours: a round is one turn of each, and rounds follow each other.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+
+def _serve(pipe, make: Callable, arguments: dict) -> None:
+    run = make(**arguments)
+    pipe.send("ready")
+    while pipe.recv():
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        seconds = time.process_time() - cpu, time.perf_counter() - wall
+        pipe.send((*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+@contextmanager
+def contenders(makers: dict[str, tuple[Callable, dict]]):
+    """Start a process for each; the function given lets one take its turn, see `rounds`."""
+    context = get_context("spawn")
+    pipes, processes = {}, []
+    for name, (make, arguments) in makers.items():
+        mine, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        process.start()
+        theirs.close()
+        processes.append(process)
+        pipes[name] = mine
+        mine.recv()
+
+    def turn(name: str) -> tuple[float, float, float]:
+        pipes[name].send(True)
+        return pipes[name].recv()
+
+    try:
+        yield turn
+    finally:
+        for pipe in pipes.values():
+            pipe.send(False)
+        for process in processes:
+            process.join()
+
+
+def rounds(makers: dict[str, tuple[Callable, dict]], count: int) -> dict[str, list]:
+    """Return (CPU s, wall s, peak MiB) of `count` turns of each; one more warms up, uncounted."""
+    found: dict[str, list] = {name: [] for name in makers}
+    with contenders(makers) as turn:
+        for number in range(count + 1):
+            for name in makers:
+                seconds = turn(name)
+                if number:
+                    found[name].append(seconds)
+    return found

@@ -1,0 +1,44 @@
+"""A training run of advkit on random images, set up as the command line does, to be timed."""
+
+from __future__ import annotations
+
+import torch
+
+from advkit import config, memory
+from advkit.data._images import Images
+from advkit.reporting import Reporter
+from advkit.train import Trainer
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+def images(count: int, size: int = 32, classes: int = 10) -> Images:
+    """Random images of CIFAR-10's form."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
+    names = tuple(map(str, range(classes)))
+    labels = torch.arange(count) % classes
+    return Images("cifar10", "train", pixels, labels, names, 4, True, (MEAN, STD))
+
+
+def trainer(flags: dict, count: int, threads: int, size: int = 32) -> Trainer:
+    """Return a trainer; all but `flags` are the method's defaults."""
+    torch.set_num_threads(threads)
+    memory.keep()
+    given = {"data": "cifar10", "arch": "resnet18", "lr": 0.01, **flags}
+    settings = config.resolve((given, "benchmark")).settings
+    return Trainer(
+        settings, images(count, size), device=torch.device("cpu"), threads=threads,
+        reporter=Reporter(),
+    )  # fmt: skip
+
+
+def step(flags: dict, count: int, threads: int):
+    """Return one training step, its batch drawn, augmented and counted, as a function."""
+    made = trainer(flags, count, threads)
+    order = made.batches.order(0)
+
+    def run() -> None:
+        made.step(made.batches.at(order, 0, 0), 0, 0)
+
+    return run
