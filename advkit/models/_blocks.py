@@ -61,7 +61,7 @@ class SubsampledConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, ⌈H/stride⌉, ⌈W/stride⌉)."""
         down, right = self.stride
-        return F.conv2d(x[..., ::down, ::right], self.weight)
+        return F.conv2d(x[..., ::down, ::right], self.weight, self.bias)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
