@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from advkit import registry, seeding
 from advkit.attack_settings import AUTOATTACK, SUITES, AttackSettings
 from advkit.errors import MismatchError, UsageError
+from advkit.models import _folded
+from advkit.reporting import Reporter
 
 FILL_STEPS = 20
+ROUNDING = 1e-3
+"""Share of the largest logit that a copy of a net may be off: a wrong copy is off by far more."""
 
 Run = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -24,13 +28,15 @@ class Pass:
     """One attack over the examples: `run(x, y, name of the batch)` gives adversarial images.
 
     `judges`: a misclassification counts as broken by it. `everyone`: it also visits examples
-    that were wrong when clean, and its logits stand for all whom nothing broke.
+    that were wrong when clean, and its logits stand for all whom nothing broke. `attack` is the
+    place of its attack among those that judge.
     """
 
     name: str
     run: Run
     judges: bool
     everyone: bool
+    attack: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ def implementation(settings: AttackSettings, classes: int) -> dict[str, Any]:
     found: dict[str, Any] = {"implementation": _autoattack.package()}
     if settings.attack in SUITES:
         targets = _autoattack.target_classes(settings.version, settings.norm, classes)
+        found["implementation"] += f", {_autoattack.SCHEME}"
         found["target_classes"] = targets["apgd-t"]
         if targets["fab-t"] != targets["apgd-t"]:
             found["fab_target_classes"] = targets["fab-t"]
@@ -129,14 +136,7 @@ def passes(
     """
     names = attack_names(settings, classes)
     if settings.attack in SUITES:
-        from advkit.attacks import _autoattack
-
-        judge = _autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
-
-        def runner(name: str) -> Run:
-            return lambda x, y, _: judge.attack(name, x, y)
-
-        return [*(Pass(name, runner(name), True, False) for name in names), _pgd(model, settings)]
+        return [*_suite(model, settings, classes, names), _pgd(model, settings)]
     if not names:
         return []
     (name,) = names
@@ -148,6 +148,43 @@ def passes(
     if not _like_autoattack(name):
         return [Pass(name, run, True, True)]
     return [Pass(name, run, True, False), _rest(model, name, module, settings, options)]
+
+
+def _suite(
+    model: nn.Module, settings: AttackSettings, classes: int, names: Sequence[str]
+) -> list[Pass]:
+    """Return a pass for each attack, or for each of its targets: so its batches are refilled."""
+    from advkit.attacks import _autoattack
+
+    judge = _autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
+
+    def runner(name: str, target: int) -> Run:
+        return lambda x, y, _: judge.attack(name, x, y, target)
+
+    return [
+        Pass(f"{name} {target}/{targets[-1]}" if target else name, runner(name, target), True,
+             False, place)
+        for place, name in enumerate(names)
+        for targets in [judge.targets(name)]
+        for target in targets
+    ]  # fmt: skip
+
+
+def searched(
+    model: nn.Module, settings: AttackSettings, x: Tensor, reporter: Reporter
+) -> nn.Module:
+    """Return the net that a suite's attacks look at: a faster copy, the same to rounding.
+
+    Verdicts come from `model` itself. A copy that answers otherwise on images x is not used, nor
+    is any for `--version rand`, which is for nets that answer at random.
+    """
+    if settings.attack not in SUITES or settings.version == "rand":
+        return model
+    copy = _folded.folded(model)
+    if copy is None or _folded.agree(model, copy, x, ROUNDING):
+        return copy or model
+    reporter.note("batch normalisation cannot be folded into this net: attacked as it is")
+    return model
 
 
 def _like_autoattack(name: str) -> bool:

@@ -26,6 +26,11 @@ from advkit.losses import cross_entropy
 from advkit.partial import Partial
 from advkit.reporting import Reporter
 
+FEW = 32
+"""Images on which a copy of the model must answer as it does."""
+NEVER = -1
+"""In the place of the pass that an example fell in."""
+
 
 class Evaluation:
     """The books of one evaluation, kept per example and per finished batch."""
@@ -63,6 +68,7 @@ class Evaluation:
         self.adversarial = torch.zeros(len(labels), self.classes)
         self.norm = torch.zeros(len(labels))
         self.broken_by = torch.full((len(labels),), ROBUST, dtype=torch.int8)
+        self.fell_in = torch.full((len(labels),), NEVER, dtype=torch.int16)
         self.saved = self._x(torch.arange(len(labels))) if settings.save_images else None
         self.done = (0, 0)
         self.flat = 0
@@ -111,7 +117,7 @@ class Evaluation:
             self._clean_pass()
             if self.settings.attack != "none":
                 self._count_flat()
-            plan = attack_plan.passes(self.model, self.settings, self.classes, self.surrogate)
+            plan = self._plan()
             kept = None if path is None else self._restored(path)
             for number, each in enumerate(plan):
                 if number >= self.done[0]:
@@ -119,6 +125,11 @@ class Evaluation:
         found = self._logits()
         remarks.verdicts(found, self.reporter)
         return found
+
+    def _plan(self) -> list[Pass]:
+        few = self._x(torch.arange(min(FEW, len(self.labels))))
+        net = attack_plan.searched(self.model, self.settings, few, self.reporter)
+        return attack_plan.passes(net, self.settings, self.classes, self.surrogate)
 
     def _x(self, rows: Tensor) -> Tensor:
         raw = self.images.batch(self.positions[rows])
@@ -188,7 +199,7 @@ class Evaluation:
     def _visited(self, number: int, each: Pass) -> Tensor:
         """Rows that a pass visits, as they were when it began."""
         if not each.everyone:
-            standing = (self.broken_by == ROBUST) | (self.broken_by == number)
+            standing = (self.broken_by == ROBUST) | (self.fell_in == number)
         elif each.judges:
             standing = torch.ones_like(self.broken_by, dtype=torch.bool)
         else:
@@ -204,7 +215,8 @@ class Evaluation:
             logits = self._finite(self.model(x_adv), rows)
         broken = (logits.argmax(1) != self.labels[rows]) & (self.broken_by[rows] == ROBUST)
         if each.judges:
-            self.broken_by[rows[broken]] = number
+            self.broken_by[rows[broken]] = each.attack
+            self.fell_in[rows[broken]] = number
         kept = torch.ones_like(broken) if each.everyone else broken
         self.adversarial[rows[kept]] = logits[kept]
         self.norm[rows[kept]] = norm.float().cpu()[kept]
@@ -250,6 +262,7 @@ class Evaluation:
             "adversarial": self.adversarial,
             "norm": self.norm,
             "broken_by": self.broken_by,
+            "fell_in": self.fell_in,
         }
 
     def _patch(self, rows: Tensor) -> partial.Patch | None:
@@ -261,6 +274,7 @@ class Evaluation:
             "checkpoint": self.info["digest"],
             "data": self.images.fingerprint,
             "environment": dict(self.environment),
+            **attack_plan.implementation(self.settings, self.classes),
         }
 
     def _restored(self, path: Path) -> Partial:
@@ -275,7 +289,7 @@ class Evaluation:
         if found is not None:
             books, self.done, patches = found
             self.adversarial, self.norm = books["adversarial"], books["norm"]
-            self.broken_by = books["broken_by"]
+            self.broken_by, self.fell_in = books["broken_by"], books["fell_in"]
             for rows, images in patches:
                 if self.saved is not None:
                     self.saved[rows] = images.to(self.device)

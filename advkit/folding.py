@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Folded = tuple[Tensor, Tensor]
@@ -61,7 +61,12 @@ def normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
 
     Source: Jacob et al., "Quantization and Training of Neural Networks", CVPR 2018, section 3.2.
     """
-    if not (isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and _rest(conv, norm)):
+    traced = isinstance(x, fx.Proxy)  # whoever traces the net wants to see both modules
+    if (
+        traced
+        or not (isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm))
+        or not _rest(conv, norm)
+    ):
         found: Tensor = norm(conv(x))
         return found
     weight, bias = _folded(conv, norm)

@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit.artifacts import checkpoint, provenance
 from advkit.errors import MismatchError
 
-KIND, LAYOUT = "partial", 2
+KIND, LAYOUT = "partial", 3
 Patch = tuple[Tensor, Tensor]
 """Rows (B,) and their images (B, C, H, W)."""
 

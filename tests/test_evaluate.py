@@ -15,6 +15,7 @@ from advkit.audit import audited, fitted, require_finite
 from advkit.data._images import Images, pixels
 from advkit.errors import AdvkitError, MismatchError, NumericalError
 from advkit.evaluate import Evaluation
+from advkit.models import _folded
 from advkit.reporting import Reporter
 from advkit.threat import Threat
 from advkit.verdicts import accuracy_after, figures
@@ -137,9 +138,12 @@ def test_position_of_the_breaking_attack(model, images, monkeypatch):
             z = self.net(batch)
             return torch.where(batch[:, 0, :1, 0] == 0.123, -z, z)
 
-    def attack(judge, name, batch, y):
+    def attack(judge, name, batch, y, target):
         rows = [int((x == each).flatten(1).all(1).nonzero()) for each in batch]
-        visited.setdefault(name, []).extend(rows)
+        if target < 2:
+            visited.setdefault(name, []).extend(rows)
+        elif target == 2 and name == "apgd-t":
+            assert 2 not in rows, "what the first target broke has left the batches"
         marked = batch.clone()
         for place, row in enumerate(rows):
             if row == prey[name]:
@@ -270,6 +274,118 @@ def test_interrupted_goes_on(model, images, monkeypatch, tmp_path, attack, owner
     for field in ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images"):
         assert torch.equal(getattr(found, field), getattr(expected, field)), field
     assert found.info == expected.info
+
+
+@pytest.mark.usefixtures("light")
+def test_interrupted_between_two_batches_of_a_target(model, images, monkeypatch, tmp_path):
+    """At every place: what a target broke before the cut is not taken for another batch's."""
+    original, seen, cut = _autoattack.Judge.attack, [], []
+
+    def counted(judge, name, x, y, target):
+        if [len(seen)] == cut:
+            raise Interrupted
+        seen.append((name, target, x.clone()))
+        return original(judge, name, x, y, target)
+
+    monkeypatch.setattr(_autoattack.Judge, "attack", counted)
+    more = {"eps": 0.02, "batch_size": 3}
+    expected = evaluation(model, images, "autoattack", **more).run()
+    whole = list(seen)
+    within = [k for k in range(1, len(whole)) if whole[k][:2] == whole[k - 1][:2] and whole[k][1]]
+    assert {whole[k][1] for k in within} >= {1, 2}, "in the first target and a later one"
+    assert {whole[k][0] for k in within} == {"apgd-t", "fab-t"}
+    for place in within:
+        seen.clear()
+        cut[:] = [place]
+        partial = tmp_path / f"{place}.part"
+        with pytest.raises(Interrupted):
+            evaluation(model, images, "autoattack", **more).run(partial)
+        cut.clear()
+        found = evaluation(model, images, "autoattack", **more).run(partial)
+        assert [each[:2] for each in seen] == [each[:2] for each in whole]
+        assert all(torch.equal(a[2], b[2]) for a, b in zip(seen, whole, strict=True))
+        for field in ("adversarial", "norm", "broken_by", "images"):
+            assert torch.equal(getattr(found, field), getattr(expected, field)), field
+
+
+class Normed(nn.Module):
+    """A net whose normalisation can be folded, beside one that counts who asks it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.linear = nn.Linear(64, CLASSES)
+        self.norm.running_mean.normal_()
+        self.asked = []
+
+    def forward(self, x):
+        z = torch.tanh(self.norm(self.conv(x))).flatten(1)
+        self.note(x)
+        return self.linear(z)
+
+    def note(self, x):
+        if isinstance(x, torch.Tensor):  # not while it is traced
+            self.asked.append(len(x))
+
+
+@pytest.fixture
+def normed(images):
+    net = Normed().eval()
+    with torch.no_grad():
+        net.linear.bias -= net(torch.rand(200, 1, 6, 6)).mean(0)
+    labels = net(pixels(images.images, "cpu")).argmax(1)
+    net.asked.clear()
+    return net, Images("digits", "test", images.images, labels, NAMES, 0, False)
+
+
+@pytest.mark.usefixtures("light")
+def test_attacks_search_on_a_copy_and_the_model_judges(normed):
+    """The model is asked for verdicts alone: a forward pass of each batch that an attack saw."""
+    net, images = normed
+    found = evaluation(net, images, "autoattack", eps=0.02, batch_size=22).run()
+    passes = 1 + 4 + 4 + 1 + 1
+    # Twice the clean pass, once the zero gradients, once the copy's check, then a pass each.
+    assert len(net.asked) <= 2 + 1 + 1 + passes
+    wrong = net(found.images).argmax(1) != images.labels
+    assert torch.equal(wrong, found.broken_by >= 0)
+    assert len(set(found.broken_by.tolist())) > 1
+
+
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize("more", [{"version": "rand"}, {"wrong": True}])
+def test_the_model_itself_where_a_copy_may_not_stand_for_it(normed, monkeypatch, more):
+    net, images = normed
+    notes, original = [], _folded.folded
+
+    class Listening(Reporter):
+        def note(self, text):
+            notes.append(text)
+
+    def wrong(model):
+        copy = original(model)
+        copy.get_submodule("linear").bias.data += torch.arange(CLASSES)
+        return copy
+
+    if more.pop("wrong", False):
+        monkeypatch.setattr(_folded, "folded", wrong)
+    evaluation(net, images, "autoattack", eps=0.02, reporter=Listening(), **more).run()
+    assert len(net.asked) > 50
+    assert any("cannot be folded" in note for note in notes) == (not more)
+
+
+@pytest.mark.usefixtures("light")
+def test_partial_work_of_another_scheme_is_started_anew(model, images, monkeypatch, tmp_path):
+    partial, notes = tmp_path / "it.h5.part", []
+
+    class Listening(Reporter):
+        def note(self, text):
+            notes.append(text)
+
+    evaluation(model, images, "fast").run(partial)
+    monkeypatch.setattr(_autoattack, "SCHEME", "another")
+    evaluation(model, images, "fast", reporter=Listening()).run(partial)
+    assert "started anew" in notes[0]
 
 
 @pytest.mark.parametrize("cut", ["books", "images"])

@@ -2,7 +2,7 @@
 
 The package `pyautoattack` re-seeds the global generator, takes a net in any mode, asks for
 nine target classes whatever there are, and never says which attack broke what. Here each of
-its attacks runs alone on one batch; the caller keeps the books.
+its attacks, and each target class of one, runs alone on one batch; the caller keeps the books.
 
 Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", ICML 2020; for l1 "Mind the box", ICML 2021.
@@ -11,6 +11,7 @@ diverse parameter-free attacks", ICML 2020; for l1 "Mind the box", ICML 2021.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from importlib.metadata import version as installed
 from typing import Any
@@ -22,7 +23,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Generator, Tensor, nn
 
-from advkit import modes
+from advkit import modes, seeding
 from advkit.errors import UsageError, unknown
 from advkit.threat import Threat
 
@@ -38,6 +39,8 @@ NORM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 STAGES_L1 = 3
 """In l1 APGD takes 0.3, 0.3 and 0.4 of its steps at 3ε, 2ε and ε."""
 IMPLEMENTATION = "pyautoattack"
+SCHEME = "survivors refilled between targets"
+"""How the suites' batches and seeds are chosen; verdicts may change with it as with a version."""
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 
@@ -200,18 +203,18 @@ def square(
 
 
 class Judge:
-    """The attacks of one AutoAttack version on one model.
+    """The attacks of one AutoAttack version on one model, a target class at a time.
 
-    `model` must give logits. Each attack starts from `seed` for each batch, as upstream does,
-    so that verdicts equal upstream's for the same batches.
+    `model` must give logits. Every batch starts from `seed`, as upstream's do; so does the first
+    target class, and each further one from a seed of its own.
     """
 
     def __init__(
         self, model: nn.Module, threat: Threat, version: str, classes: int, seed: int
     ) -> None:
         _silence()
-        self.model = model
-        self.seed = seed
+        self.model, self.threat, self.seed = model, threat, seed
+        self.counts = target_classes(version, threat.norm, classes)
         device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self.suite = AutoAttack(
@@ -222,43 +225,68 @@ class Judge:
                 version=version,
                 device=device,
             )
-        targets = target_classes(version, threat.norm, classes)
-        self.suite.apgd_targeted.n_target_classes = targets["apgd-t"]
-        self.suite.fab.n_target_classes = targets["fab-t"]
 
-    def attack(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """Run one attack on one batch of correctly classified images.
+    def targets(self, name: str) -> range:
+        """Return the ranks of the classes that an attack aims at, most likely first; (0) if none.
+
+        Rank 1 is the most likely class beside the predicted one.
+        """
+        return range(1, self.counts[name] + 1) if name in self.counts else range(1)
+
+    def attack(self, name: str, x: Tensor, y: Tensor, target: int = 0) -> Tensor:
+        """Run one attack, on one target class if it has any, on one batch of right examples.
 
         Args:
             name: an attack of `attacks(version, classes)`.
             x: (B, C, H, W) in [0, 1].
             y: (B,) int64.
+            target: of `targets(name)`.
 
         Returns:
             (B, C, H, W): misclassified images where it succeeded, clean ones elsewhere.
         """
-        return safely(self.model, self._perturb(name), x, y)
+        perturb = {"apgd-t": self._apgd, "fab-t": self._fab}.get(name)
+        if perturb is None:
+            return safely(self.model, self._untargeted(name), x, y)
+        return safely(self.model, lambda x, y: perturb(x, y, target), x, y)
 
-    def _perturb(self, name: str) -> Perturb:
+    def _untargeted(self, name: str) -> Perturb:
         """Return upstream's method, set as its own loop over the attacks sets it."""
         suite = self.suite
         if name in ("apgd-ce", "apgd-dlr"):
             suite.apgd.loss = name.removeprefix("apgd-")
-        if name in ("fab", "fab-t"):
-            suite.fab.targeted = name == "fab-t"
-        if name == "fab-t":
-            suite.fab.n_restarts = 1  # upstream's choice, whatever the version
-        attack = {
-            "apgd-ce": suite.apgd,
-            "apgd-dlr": suite.apgd,
-            "apgd-t": suite.apgd_targeted,
-            "fab": suite.fab,
-            "fab-t": suite.fab,
-            "square": suite.square,
-        }[name]
+        suite.fab.targeted = False
+        chosen = {"fab": suite.fab, "square": suite.square}
+        attack = chosen.get(name, suite.apgd)
         attack.seed = self.seed
         perturb: Perturb = attack.perturb
         return perturb
+
+    def _apgd(self, x: Tensor, y: Tensor, target: int) -> Tensor:
+        """Run APGD on the targeted DLR loss as upstream's loop over targets does, once."""
+        attack = self.suite.apgd_targeted
+        attack.init_hyperparam(x)
+        torch.manual_seed(self.seed if target == 1 else seeding.derive(self.seed, "apgd-t", target))
+        attack.y_target = self.model(x).argsort(dim=1)[:, -1 - target]
+        if attack.use_largereps:
+            steps = [math.ceil(share * attack.n_iter_orig) for share in (0.3, 0.3)]
+            steps.append(attack.n_iter_orig - sum(steps))
+            radii = [times * attack.eps_orig for times in (3.0, 2.0, 1.0)]
+            _, standing, _, found = attack.decr_eps_pgd(x, y, radii, steps)
+        else:
+            _, standing, _, found = attack.attack_single_run(x, y)
+        return torch.where(_wide(standing == 0), found, x)
+
+    def _fab(self, x: Tensor, y: Tensor, target: int) -> Tensor:
+        """Run FAB on one target; it minimises the norm, so what it finds may lie outside."""
+        attack = self.suite.fab
+        attack.target_class = target + 1
+        found = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=True)
+        return torch.where(_wide(self.threat.distance(found, x) <= self.threat.eps), found, x)
+
+
+def _wide(chosen: Tensor) -> Tensor:
+    return chosen[:, None, None, None]
 
 
 def _silence() -> None:

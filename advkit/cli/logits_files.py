@@ -23,15 +23,23 @@ def found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) 
     Raises:
         MismatchError: other work did; the message says what differs.
     """
+    from advkit import attack_plan
     from advkit.artifacts import hdf5
 
     there = hdf5.read_logits(out)
+    package = attack_plan.implementation(settings, len(info["data"]["classes"]))
     before = {
         **there.info["config"],
+        "implementation": there.info.get("implementation"),
         "checkpoint": there.info["parents"][0]["digest"],
         "data digest": there.info["parents"][-1]["digest"],
     }
-    now = {**settings.described(), "checkpoint": info["digest"], "data digest": data}
+    now = {
+        **settings.described(),
+        "implementation": package.get("implementation"),
+        "checkpoint": info["digest"],
+        "data digest": data,
+    }
     stage.require_same(before, now, out)
     return there
 

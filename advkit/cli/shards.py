@@ -108,7 +108,8 @@ def require_whole(there: Mapping[str, Any], paths: Sequence[Path], out: Path) ->
 
 def _identity(info: Mapping[str, Any]) -> dict[str, Any]:
     first, last = info["parents"][0]["digest"], info["parents"][-1]["digest"]
-    return {**info["config"], "checkpoint": first, "data digest": last}
+    made = {"implementation": info.get("implementation"), "checkpoint": first, "data digest": last}
+    return {**info["config"], **made}
 
 
 def named(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -196,6 +196,19 @@ def test_interrupted_work_gives_the_same_bytes(cli, monkeypatch, name, owner, fu
     assert not list(Path().glob("cut.h5.part*"))
 
 
+def test_done_by_another_implementation(cli, monkeypatch):
+    """Other batches, seeds or package: other verdicts, so not the same work."""
+    words = ["attack", BEST, "--attack", "apgd-ce", *QUICK["apgd-ce"], *FEW]
+    fast = ["attack", BEST, "--fast", "--eps", "0.3", *FEW]
+    assert cli(*words).code == cli(*fast).code == 0
+    before = _autoattack.SCHEME
+    monkeypatch.setattr(_autoattack, "SCHEME", "otherwise")
+    refused(cli(*fast), 4, "implementation: pyautoattack", before, "otherwise", "--overwrite")
+    assert cli(*words).code == 0, "the single attacks have no such scheme"
+    monkeypatch.setattr(_autoattack, "package", lambda: "pyautoattack 9")
+    refused(cli(*words), 4, "pyautoattack 9")
+
+
 def test_images_are_those_of_the_verdicts(cli):
     words = ["attack", BEST, "--attack", "apgd-ce", "--steps", "5", "--limit", "100", "-q"]
     words += ["--eps", "0.05", "--save-images", "--batch-size", "9"]

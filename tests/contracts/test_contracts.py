@@ -25,6 +25,7 @@ from advkit.data._images import Images
 from advkit.errors import InputError, UsageError
 from advkit.labels import Context
 from advkit.losses import cross_entropy
+from advkit.models import _folded
 from advkit.objectives import Given
 from advkit.threat import NORMS, SLACK, Threat
 
@@ -213,6 +214,23 @@ def test_building_a_model_repeats_and_spares_the_generators(part):
     first, second = (small(part.name).state_dict() for _ in "ab")
     assert generators() == before
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@parts("models")
+def test_a_model_folds_into_a_copy_that_answers_the_same(part):
+    """Logits and input gradients, with fewer normalisations to compute."""
+    net, x = small(part.name), images(3, 32)[:3]
+    copy = _folded.folded(net)
+    assert copy is not None, "torch.fx cannot trace it: AutoAttack would be slow"
+    found = []
+    for each in (net, copy):
+        given = x.clone().requires_grad_()
+        logits = each(given)
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, classes()[:3]).sum(), given)
+        found.append((logits.detach(), gradient))
+    for mine, its in zip(*found, strict=True):
+        assert float((mine - its).abs().max()) <= 1e-5 * float(mine.abs().max())
+    assert len(modes.batch_norms(copy)) < len(modes.batch_norms(net))
 
 
 # --- labels ---
