@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo check test test-slow docs bench clean
+.PHONY: help install demo gallery check test test-slow docs bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ $(READY): pyproject.toml
 
 demo: install  ## natural training, AT and ADR on digits under AutoAttack, side by side (minutes)
 	recipes/digits-demo.sh demo
+
+gallery: install  ## train on digits and draw every picture of docs/gallery.md anew (15 minutes)
+	PICTURES=docs/images/gallery recipes/gallery.sh gallery
 
 check: install  ## formatting, lint, types, generated docs
 	ruff format --check .

@@ -36,7 +36,7 @@ plan() {  # natural, AT and ADR for two seeds; ADR over constant temperature and
     local seed method tau lambda
     for seed in 0 1; do
         for method in natural at adr; do
-            echo "$method-s$seed --autoattack --method $method --seed $seed $train"
+            echo "$method-s$seed --autoattack --method $method --seed $seed${train:+ $train}"
         done
     done
     for tau in 0.5 1.0 2.0; do
@@ -52,7 +52,7 @@ plan | xargs -P 2 -L 1 bash -euo pipefail -c 'one "$@"' _
 labels=$out/labels.h5
 advkit softlabels -q --views all -o "$labels" "$out/natural-s0/best.safetensors" > "$out/labels.jsonl"
 for t in 1 5 20 50; do
-    echo "ltd-T$t --autoattack --method ltd --soft-labels $labels --temperature $t $train"
+    echo "ltd-T$t --autoattack --method ltd --soft-labels $labels --temperature $t${train:+ $train}"
 done | xargs -P 2 -L 1 bash -euo pipefail -c 'one "$@"' _
 # shellcheck disable=SC2086
 advkit attack -q --attack pgd ${limit:+--limit $limit} "$out"/ltd-T*/best.safetensors > "$out/ltd.pgd.jsonl"

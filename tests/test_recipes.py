@@ -29,9 +29,10 @@ TABLES = {
 OTHERS = {
     "adr-figure5": "grid.csv",
     "digits-demo": "table.csv",
+    "gallery": "pictures/masking.png",
     "ltd-temperature": "temperature.csv",
 }
-COUNT = 14
+COUNT = 15
 
 
 def recipes() -> list[str]:
