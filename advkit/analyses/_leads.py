@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.provenance import canonical
+from advkit.stats import mcnemar
 from advkit.threat import parse_eps
 
 LEVEL = 0.05
@@ -85,7 +86,7 @@ def beyond_noise(first: Line, second: Line, what: str, point: str) -> bool:
     if not same_examples([*ours, *theirs]):
         return False
     if len(ours) == len(theirs) == 1:
-        return mcnemar(right(ours[0], what), right(theirs[0], what)) < LEVEL
+        return paired_p(right(ours[0], what), right(theirs[0], what)) < LEVEL
     if min(len(ours), len(theirs)) > 1:
         return welch([_share(each, what) for each in ours], [_share(x, what) for x in theirs])
     return False
@@ -102,19 +103,11 @@ def same_examples(inputs: Sequence[Logits]) -> bool:
     )
 
 
-def mcnemar(first: Tensor | None, second: Tensor | None) -> float:
-    """Return the two-sided p of the exact McNemar test of two (N,) bool verdicts.
-
-    Of the examples that one has right and the other wrong, b and c, b is binomial(b + c, 1/2).
-
-    Source: McNemar, Psychometrika 1947, with the binomial in place of χ².
-    """
-    from scipy.stats import binomtest  # a second to import
-
+def paired_p(first: Tensor | None, second: Tensor | None) -> float:
+    """Return the p-value of McNemar's exact test of two (N,) bool verdicts; 1 if one is unknown."""
     if first is None or second is None:
         return 1.0
-    alone, other = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0
+    return mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> bool:

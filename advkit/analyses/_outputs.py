@@ -10,9 +10,10 @@ from torch import Tensor
 
 from advkit import resampling
 from advkit.analyses import PIECE
-from advkit.analyses._auroc import auroc, difference
+from advkit.analyses._delong import difference
 from advkit.analyses._models import Model
 from advkit.analyses._pairing import Pair, paired
+from advkit.analyses._scores import auroc
 from advkit.analyses.divergence import jensen_shannon
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError

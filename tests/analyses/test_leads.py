@@ -24,11 +24,11 @@ def led(*inputs):
 def test_mcnemar_by_enumeration():
     """b = 5, c = 0: 2·(1/2)⁵; b = 6, c = 1: 2·(7 + 1)/2⁷; nothing discordant: 1."""
     first = torch.tensor([True] * 5 + [False] * 5)
-    assert _leads.mcnemar(first, torch.zeros(10, dtype=torch.bool)) == pytest.approx(2 / 32)
+    assert _leads.paired_p(first, torch.zeros(10, dtype=torch.bool)) == pytest.approx(2 / 32)
     a = torch.tensor([True] * 6 + [False] + [True] * 3)
     b = torch.tensor([False] * 6 + [True] + [True] * 3)
-    assert _leads.mcnemar(a, b) == pytest.approx(2 * 8 / 128)
-    assert _leads.mcnemar(a, a) == 1
+    assert _leads.paired_p(a, b) == pytest.approx(2 * 8 / 128)
+    assert _leads.paired_p(a, a) == 1
 
 
 @pytest.mark.parametrize(("more", "leads"), [(5, []), (6, ["robust_best"])])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from advkit.analyses._auroc import auroc, difference, placements
+from advkit.analyses._delong import difference, placements
+from advkit.analyses._scores import auroc
 
 
 def scores(n=120, m=80, shift=0.8, seed=0, places=None):
@@ -62,4 +63,4 @@ def test_one_example_each_and_none():
     one = torch.tensor([1.0])
     assert difference((one, one + 1), (one, one - 1)) == (-1.0, (-1.0, -1.0))
     with pytest.raises(ValueError, match="needs a score"):
-        auroc(one, torch.empty(0))
+        placements(one, torch.empty(0))

@@ -1,4 +1,4 @@
-"""AUROC of a score, and the interval of the difference of two on the same examples."""
+"""The difference of two AUROCs on the same examples, with its interval."""
 
 from __future__ import annotations
 
@@ -9,23 +9,6 @@ from torch import Tensor
 
 from advkit.resampling import Values
 from advkit.stats import Z95
-
-
-def auroc(inside: Tensor, outside: Tensor) -> float:
-    """Return P(outside > inside) + P(equal)/2: how well a score tells outside from inside.
-
-    The share of pairs in order, which the ranks give in n·log n: Mann and Whitney's U / (n·m).
-
-    Args:
-        inside: (n,) scores.
-        outside: (m,) scores.
-
-    Raises:
-        ValueError: a sample is empty.
-
-    Source: Hanley and McNeil, Radiology 1982.
-    """
-    return float(placements(inside, outside)[1].mean())
 
 
 def placements(inside: Tensor, outside: Tensor) -> tuple[Values, Values]:
