@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 
 
@@ -45,7 +45,8 @@ def contenders(makers: dict[str, tuple[Callable, dict]]):
         yield turn
     finally:
         for pipe in pipes.values():
-            pipe.send(False)
+            with suppress(BrokenPipeError):  # one that failed has said so already
+                pipe.send(False)
         for process in processes:
             process.join()
 
