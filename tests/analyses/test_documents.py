@@ -221,7 +221,7 @@ def test_html_says_what_the_table_says():
     assert page.cells[2][:3] == ["adr", "1", "50.00 [35.2, 64.8]"]
     assert page.tags.count("strong") == 2
     pictures = [base64.b64decode(src.partition(",")[2]) for src in page.all("src")]
-    assert len(pictures) == 3 + 4 * 6  # forests and the gap; of each file six panels
+    assert len(pictures) == 3 + 4 * 7  # forests and the gap; of each file seven panels
     assert all(b"<svg" in each and b"</svg>" in each for each in pictures)
     assert "adr best 50.00" in page.all("alt")[0]
     assert '"attack_steps"' not in page.text
@@ -261,7 +261,7 @@ def test_only_some_files_are_drawn():
     galleries = table.analyze(inputs).document.figures()
     assert [each.heading for each in galleries] == ["Accuracies", "Outputs"]
     assert galleries[1].told == "Of 6 of 8 files, each line's first ones first."
-    assert len(galleries[1].figures) == 6 * 6
+    assert len(galleries[1].figures) == 6 * 7
 
 
 def test_pictures_wait_for_the_page():
