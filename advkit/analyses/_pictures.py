@@ -97,7 +97,8 @@ def _point(line: Line, what: str, point: str) -> Point | None:
         return None
     ends = plain[f"{name}_ci95"]
     if plain[f"{name}_sd"] is not None:
-        ends = _around(plain[f"{name}_mean"], plain[f"{name}_sd"], plain[f"{name}_seeds"])
+        low, high = _around(plain[f"{name}_mean"], plain[f"{name}_sd"], plain[f"{name}_seeds"])
+        ends = max(low, 0.0), min(high, 1.0)  # Student's knows no bounds, an accuracy does
     return 100 * plain[f"{name}_mean"], (100 * ends[0], 100 * ends[1]) if ends else None
 
 
