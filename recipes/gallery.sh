@@ -84,7 +84,7 @@ six="$three natural-s1 at-s1 adr-s1"
     best at-s0 adr-s0 | draw compare
     cat "$out"/{at,adr}-s[01].attack.jsonl | draw table --against adr-table1
     cat "$out"/{at,adr}-s[01].attack.jsonl |
-        advkit analyze table -q --against adr-table1 -o "$pictures/table.html" --overwrite > /dev/null
+        advkit analyze table -q --against adr-table1 -o "$out/table.html" --overwrite > /dev/null
     cat "$out"/{natural,at,adr}-s0.jsonl |
         advkit analyze cost -q -o "$pictures/cost.csv" --overwrite > "$pictures/cost.jsonl"
     cat "$out"/adr-tau*.attack.jsonl | draw grid --x lambda --y tau
@@ -94,6 +94,6 @@ six="$three natural-s1 at-s1 adr-s1"
     checkpoints $three | draw weight-landscape $few
     checkpoints $three | draw input-landscape
     checkpoints at-s0 adr-s0 | draw sweep $few
-    checkpoints adr-s0 ltd-T50 | draw masking $few
+    checkpoints adr-s0 ltd-T20 | draw masking $few
 }
 echo "pictures: $pictures" >&2
