@@ -23,6 +23,7 @@ mkdir -p "$out" "$pictures"
 one() {  # NAME ATTACK OPTION...: train a run and attack its best and its last checkpoint
     local name=$1 attack=${2//,/ }
     shift 2
+    set -- "${@/#LABELS/$labels}"  # the folder's name may hold what xargs would not pass on
     advkit train -q --data digits "$@" --resume -o "$out/$name" > "$out/$name.jsonl"
     # shellcheck disable=SC2086  # the option strings are meant to split
     advkit attack -q $attack ${limit:+--limit $limit} "$out/$name/best.safetensors" \
@@ -30,7 +31,8 @@ one() {  # NAME ATTACK OPTION...: train a run and attack its best and its last c
     echo "done: $name" >&2
 }
 export -f one
-export out limit
+labels=$out/labels.h5
+export out limit labels
 
 plan() {  # natural, AT and ADR for two seeds; ADR over constant temperature and trust, for less long
     local seed method tau lambda
@@ -49,10 +51,9 @@ plan() {  # natural, AT and ADR for two seeds; ADR over constant temperature and
 plan | xargs -P 2 -L 1 bash -euo pipefail -c 'one "$@"' _
 
 # LTD at four temperatures of the natural run's logits, under PGD and AutoAttack.
-labels=$out/labels.h5
 advkit softlabels -q --views all -o "$labels" "$out/natural-s0/best.safetensors" > "$out/labels.jsonl"
 for t in 1 5 20 50; do
-    echo "ltd-T$t --autoattack --method ltd --soft-labels $labels --temperature $t${train:+ $train}"
+    echo "ltd-T$t --autoattack --method ltd --soft-labels LABELS --temperature $t${train:+ $train}"
 done | xargs -P 2 -L 1 bash -euo pipefail -c 'one "$@"' _
 # shellcheck disable=SC2086
 advkit attack -q --attack pgd ${limit:+--limit $limit} "$out"/ltd-T*/best.safetensors > "$out/ltd.pgd.jsonl"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advkit import method
-from advkit.analyses._groups import POINTS
+from advkit.analyses._groups import POINTS, implementation
 from advkit.analyses._leads import Line as Ours
 from advkit.analyses._leads import right
 from advkit.analyses._published import Line, Published
@@ -232,7 +232,7 @@ def _evaluation(published: Published, here: Sequence[Ours]) -> list[str]:
     told = []
     infos = [each.info for line in here for each in _files(line)]
     found = {
-        f"{info['implementation']}, {info['target_classes']} targets"
+        implementation(info)
         for info in infos
         if info["config"]["attack"] == "autoattack" and "implementation" in info
     }

@@ -147,6 +147,16 @@ def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
     return found
 
 
+def implementation(info: Mapping[str, Any]) -> str:
+    """Say whose attack a file's was, and with how many target classes where it has any.
+
+    >>> implementation({"implementation": "pyautoattack 0.2.0", "target_classes": 9})
+    'pyautoattack 0.2.0, 9 targets'
+    """
+    targets = info.get("target_classes")
+    return str(info["implementation"]) + ("" if targets is None else f", {targets} targets")
+
+
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names whose values are not the same everywhere, sorted.
 

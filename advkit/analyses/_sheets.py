@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advkit.analyses import aligned
-from advkit.analyses._groups import POINTS, shown
+from advkit.analyses._groups import POINTS, implementation, shown
 from advkit.analyses._leads import RULE, Line, right
 from advkit.artifacts.document import NOTHING, Cell, Sheet
 from advkit.artifacts.provenance import canonical
@@ -167,7 +167,7 @@ def _notes(
     notes = [f"test examples: {', '.join(sorted(sizes))}"]
     infos = [each.info for line in lines for of in line.files.values() for each in of.values()]
     made = {
-        f"{info['implementation']}, {info['target_classes']} targets"
+        implementation(info)
         + (f", version {info['config']['version']}" if "version" in info["config"] else "")
         for info in infos
         if "implementation" in info

@@ -409,3 +409,12 @@ def test_the_picture_of_the_table():
     assert clean.title == "standard accuracy"
     (alone,) = table.analyze([logits_of(robust=None)]).panels
     assert alone.title == "standard accuracy"
+
+
+def test_an_attack_without_target_classes_is_named():
+    """Only targeted attacks have them: APGD-CE's file says whose it is and no more."""
+    logits = logits_of(seed=0, robust=3)
+    logits.info["implementation"] = "pyautoattack 0.2.0"
+    sheet = table.analyze([logits]).document.sheets[0]
+    assert any("attack by pyautoattack 0.2.0" in note and "targets" not in note
+               for note in sheet.notes)  # fmt: skip
