@@ -20,14 +20,15 @@ fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$out" "$pictures"
 
-one() {  # NAME ATTACK OPTION...: train a run and attack its best and its last checkpoint
+one() {  # NAME ATTACK OPTION...: train a run and attack its best checkpoint, the last one too for the table
     local name=$1 attack=${2//,/ }
     shift 2
     set -- "${@/#LABELS/$labels}"  # the folder's name may hold what xargs would not pass on
     advkit train -q --data digits "$@" --resume -o "$out/$name" > "$out/$name.jsonl"
+    local checkpoints=("$out/$name/best.safetensors")
+    case $name in at-s* | adr-s*) checkpoints+=("$out/$name/final.safetensors") ;; esac
     # shellcheck disable=SC2086  # the option strings are meant to split
-    advkit attack -q $attack ${limit:+--limit $limit} "$out/$name/best.safetensors" \
-        "$out/$name/final.safetensors" > "$out/$name.attack.jsonl"
+    advkit attack -q $attack ${limit:+--limit $limit} "${checkpoints[@]}" > "$out/$name.attack.jsonl"
     echo "done: $name" >&2
 }
 export -f one
@@ -89,7 +90,7 @@ six="$three natural-s1 at-s1 adr-s1"
     cat "$out"/{natural,at,adr}-s0.jsonl |
         advkit analyze cost -q -o "$pictures/cost.csv" --overwrite > "$pictures/cost.jsonl"
     cat "$out"/adr-tau*.attack.jsonl | draw grid --x lambda --y tau
-    cat "$out"/ltd-T*.attack.jsonl "$out/ltd.pgd.jsonl" | grep -v '/final' | draw temperature
+    cat "$out"/ltd-T*.attack.jsonl "$out/ltd.pgd.jsonl" | draw temperature
     draw labels "$labels"
     draw discrepancy --simulate dirichlet
     checkpoints $three | draw weight-landscape $few
