@@ -42,7 +42,7 @@ test-slow: install  ## the tests that take minutes
 docs: install  ## rewrite the generated pages
 	python docs/generate.py
 
-bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels)
+bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack)
 	python benchmarks/$(or $(BENCH),step).py
 
 clean:  ## remove demo, build and caches (never runs/)

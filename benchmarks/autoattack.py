@@ -1,0 +1,209 @@
+"""AutoAttack through advkit against the upstream package called directly, as one JSON line.
+
+Both run the standard version on the same examples of adversarially trained nets, on one thread,
+in turn, with the round's number as their seed. Upstream gets the net as any user has it (NCHW,
+parameters trainable, eval mode) and the batch size that was best in a trial. `ratio` is
+upstream's seconds over ours, `differ` counts verdicts that are not the same, `floor` those that
+differ between upstream's own seeds, `two_processes` is the wall time of one process over that of
+two which share the examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyautoattack
+import torch
+from scipy.stats import binomtest
+
+from advkit import data, models
+from advkit.artifacts.hdf5 import ROBUST
+from advkit.attack_settings import AttackSettings
+from advkit.attacks import _autoattack
+from advkit.data._images import pixels
+from advkit.data._split import first
+from advkit.evaluate import Evaluation
+
+FOLDER = ["--epochs", "15", "--eps", "8/255", "--attack-steps", "5", "--lr", "0.05"]
+"""How the nets are trained on a folder; on digits with their own presets."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="digits", help="digits or folder:DIR")
+    parser.add_argument("--image-size", type=int, help="average a folder's images to this side")
+    parser.add_argument("--archs", default="small-cnn,resnet8")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--upstream-sizes", default="50,125,250,500", help="tried for upstream")
+    parser.add_argument("--batch-size", type=int, default=AttackSettings.batch_size)
+    parser.add_argument("--train-limit", type=int, help="training examples")
+    parser.add_argument("--train", default="", help="further options of advkit train")
+    parser.add_argument("--no-processes", action="store_true", help="leave two processes out")
+    parser.add_argument("--work", type=Path, help="keeps the trained nets")
+    return parser.parse_args()
+
+
+def advkit(*words: object) -> list[str]:
+    return [sys.executable, "-m", "advkit", *map(str, words), "-q"]
+
+
+def trained(given: argparse.Namespace, arch: str, work: Path) -> Path:
+    """Return the net's checkpoint, trained now if WORK does not hold it."""
+    folder = work / arch
+    if not (folder / "final.safetensors").exists():
+        words = ["--method", "at", "--arch", arch, "--data", given.data, "-o", folder]
+        words += ["--threads", 1, *(FOLDER if given.data != "digits" else ["--epochs", 15])]
+        words += ["--image-size", given.image_size] if given.image_size else []
+        words += ["--limit", given.train_limit] if given.train_limit else []
+        subprocess.run(advkit("train", *words, *given.train.split()), check=True, stdout=sys.stderr)
+    return folder / "best.safetensors"
+
+
+class Case:
+    """One net and the examples that both sides judge."""
+
+    def __init__(self, given: argparse.Namespace, path: Path) -> None:
+        self.model, self.info = models.load(path)
+        self.plain, _ = models.load(path)
+        self.plain.to(memory_format=torch.contiguous_format)
+        self.norm, self.eps = self.info["config"]["norm"], self.info["config"]["eps"]
+        size = self.info["config"].get("image_size")
+        self.images = data.load(given.data, "test", root=None, image_size=size)
+        self.limit = min(given.images, len(self.images.labels))
+        chosen = first(self.images.labels, self.limit)
+        self.x = pixels(self.images.batch(chosen), "cpu")
+        self.y = self.images.labels[chosen]
+        self.batch_size, self.theirs = given.batch_size, 0
+
+    def settings(self, seed: int) -> AttackSettings:
+        return AttackSettings(
+            "autoattack", self.norm, str(self.eps), "it", seed, self.batch_size, limit=self.limit
+        )
+
+    def ours(self, seed: int) -> torch.Tensor:
+        environment = {"device": "cpu", "threads": 1}
+        with tempfile.TemporaryDirectory() as place:
+            found = Evaluation(
+                self.model, self.info, self.images, self.settings(seed), environment=environment
+            ).run(Path(place) / "it.part")
+        return found.broken_by == ROBUST
+
+    def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
+        threat = self.settings(seed).threat
+        suite = pyautoattack.AutoAttack(
+            self.plain, norm=_autoattack.NORM[threat.norm], eps=threat.eps, seed=seed
+        )
+        if share < 1:
+            suite.square.n_queries = round(share * suite.square.n_queries)
+            for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
+                attack.n_iter = round(share * attack.n_iter)
+        _, found = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
+        return found == self.y
+
+    def choose(self, sizes: list[int]) -> dict[int, float]:
+        """Find upstream's best batch size in a twentieth of its iterations."""
+        trial = {size: timed(lambda size=size: self.upstream(0, size, 0.05))[0] for size in sizes}
+        self.theirs = min(trial, key=trial.get)
+        return {size: round(seconds, 2) for size, seconds in trial.items()}
+
+
+def timed(run) -> tuple[float, float, torch.Tensor]:
+    """Return process CPU seconds, wall seconds, and what it gave."""
+    cpu, wall = time.process_time(), time.monotonic()
+    found = run()
+    return time.process_time() - cpu, time.monotonic() - wall, found
+
+
+def spread(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+    chosen = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+    return {name: round(value, 3) for name, value in chosen.items()}
+
+
+def mcnemar(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the exact two-sided p of paired verdicts being as often right."""
+    only = int((one & ~other).sum()), int((~one & other).sum())
+    return binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
+
+
+def processes(case: Case, path: Path, given: argparse.Namespace, place: Path) -> float:
+    """Return one process's wall time over that of two, from start to end, one thread each."""
+    words = ["attack", path, "--autoattack", "--data", given.data, "--limit", case.limit]
+    words += ["--batch-size", case.batch_size, "--threads", 1, "-o", place / "it.h5"]
+    seconds = []
+    for shards in ([[]], [["--shard", "1/2"], ["--shard", "2/2"]]):
+        began = time.monotonic()
+        running = [
+            subprocess.Popen(advkit(*words, *each), stdout=subprocess.DEVNULL) for each in shards
+        ]
+        assert not any(each.wait() for each in running)
+        seconds.append(time.monotonic() - began)
+    return round(seconds[0] / seconds[1], 3)
+
+
+def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
+    case = Case(given, path)
+    trial = case.choose([int(each) for each in given.upstream_sizes.split(",")])
+    sides = {"upstream": [], "ours": []}
+    for seed in range(given.rounds):
+        for name, run in (("upstream", case.upstream), ("ours", case.ours)):
+            sides[name].append(timed(lambda run=run, seed=seed: run(seed)))
+            print(f"{path.parent.name} {name} {seed}: {sides[name][-1][:2]}", file=sys.stderr)
+    cpu, wall = ({k: [each[i] for each in v] for k, v in sides.items()} for i in (0, 1))
+    robust = {name: [each[2] for each in values] for name, values in sides.items()}
+    pairs = list(zip(robust["upstream"], robust["ours"], strict=True))
+    own = robust["upstream"]
+    found = {
+        "n": len(case.y),
+        "eps": case.eps,
+        "ratio_cpu": spread(cpu["upstream"], cpu["ours"]),
+        "ratio_wall": spread(wall["upstream"], wall["ours"]),
+        "cpu_seconds": {k: round(statistics.median(v), 1) for k, v in cpu.items()},
+        "wall_seconds": {k: round(statistics.median(v), 1) for k, v in wall.items()},
+        "upstream_batch_size": case.theirs,
+        "upstream_trial_seconds": trial,
+        "batch_size": case.batch_size,
+        "robust": {k: [int(each.sum()) for each in v] for k, v in robust.items()},
+        "differ": [int((a != b).sum()) for a, b in pairs],
+        "mcnemar_p": [round(mcnemar(a, b), 4) for a, b in pairs],
+        "floor": [int((a != own[0]).sum()) for a in own[1:]],
+    }
+    if not given.no_processes:
+        with tempfile.TemporaryDirectory() as place:
+            found["two_processes"] = processes(case, path, given, Path(place))
+    return found
+
+
+def main() -> None:
+    given = arguments()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = given.work or Path(temporary)
+        paths = {arch: trained(given, arch, work) for arch in given.archs.split(",")}
+        nets = {arch: measured(given, path) for arch, path in paths.items()}
+    line = {
+        "benchmark": "autoattack",
+        "data": given.data.partition(":")[0],
+        "image_size": given.image_size,
+        "nets": nets,
+        "rounds": given.rounds,
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "implementation": _autoattack.package(),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
