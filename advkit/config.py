@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from advkit import corruption, method, registry
-from advkit.errors import InputError, UsageError, unknown
+from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.registry import split_path
 from advkit.settings import CHOICES, Settings, options, own_options
 from advkit.threat import parse_eps, step_size
@@ -65,8 +66,21 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not a configuration: lists within lists without end") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a TOML file: {brief(error)}") from None
+
+
+@contextmanager
+def _blaming(origin: str | None) -> Iterator[None]:
+    """Have an error say where the value came from, unless it was typed just now."""
+    try:
+        yield
+    except UsageError as error:
+        if origin in (None, FLAG):
+            raise
+        raise UsageError(f"{error} ({origin})") from None
 
 
 Layer = tuple[Mapping[str, Any], str]
@@ -101,7 +115,8 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             replaced = set(given)
         _lay(given, origins, layer, origin)
         replaced -= {key for key, value in layer.items() if value is not None}
-    _refuse_stale_eps(layers)
+    with _blaming(origins.get("norm")):
+        _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
     values.update(given)
     _choose(values, given, origins)
@@ -115,10 +130,10 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             for key, value in rule.values.items():
                 if key not in given:
                     values[key], origins[key] = value, rule.source
-    parts = _parts(values)
+    parts = _parts(values, origins)
     for key in replaced - _known(parts):  # options of parts that a later method replaced
         given.pop(key, None)
-    _refuse_strays(given, parts, values)
+    _refuse_strays(given, parts, values, origins)
     settings = Settings(
         **{name: values[name] for name in own_options()},
         parts={
@@ -126,7 +141,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             for folder, known in parts.items()
         },
     )
-    _validate(settings)
+    _validate(settings, origins)
     elsewhere = _elsewhere(settings, preset, method.facts(values), given) if preset else {}
     return Resolved(settings, origins, elsewhere)
 
@@ -154,7 +169,8 @@ def _lay(
             origins.pop(key, None)
     for key, value in layer.items():
         if value is not None:
-            given[key], origins[key] = coerced(key, value), origin
+            with _blaming(origin):
+                given[key], origins[key] = coerced(key, value), origin
 
 
 def coerced(key: str, value: Any) -> Any:
@@ -173,7 +189,7 @@ def coerced(key: str, value: Any) -> Any:
     try:
         fitted = _FIT[option.kind](value)
     except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{key} = {value!r} is not a valid {option.kind}") from None
+        raise UsageError(f"{key} = {brief(repr(value))} is not a valid {option.kind}") from None
     if option.choices and fitted not in option.choices:
         raise unknown(key.replace("_", "-"), str(fitted), option.choices)
     return fitted
@@ -244,7 +260,8 @@ _FIT: Mapping[str, Callable[[Any], Any]] = {
 
 def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str, str]) -> None:
     """Settle objective, labels and weight space; an explicit part beats the named method."""
-    named = method.parse(values["method"])
+    with _blaming(origins.get("method")):
+        named = method.parse(values["method"])
     for key in CHOICES:
         values[key] = given.get(key, getattr(named, key))
         origins.setdefault(key, f"method {values['method']}")
@@ -260,23 +277,22 @@ def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str,
         values["arch"] = ARCH.get(split_path(values["data"])[0], "resnet18")
 
 
-def _parts(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return folder → option → default for the chosen part of each folder."""
-    arch, numbers = registry.split_numbers(values["arch"])
+    with _blaming(origins.get("arch")):
+        arch, numbers = registry.split_numbers(values["arch"])
     chosen = {
-        "objectives": values["objective"],
-        "labels": values["labels"],
-        "models": arch,
-        "data": split_path(values["data"])[0],
+        "objectives": ("objective", values["objective"]),
+        "labels": ("labels", values["labels"]),
+        "models": ("arch", arch),
+        "data": ("data", split_path(values["data"])[0]),
     }
-    return {
-        folder: {
-            option.name: option.default
-            for option in registry.part(folder, name).options
-            if option.name not in numbers
-        }
-        for folder, name in chosen.items()
-    }
+    found = {}
+    for folder, (key, name) in chosen.items():
+        with _blaming(origins.get(key)):
+            known = registry.part(folder, name).options
+        found[folder] = {each.name: each.default for each in known if each.name not in numbers}
+    return found
 
 
 def _known(parts: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -284,13 +300,17 @@ def _known(parts: Mapping[str, Mapping[str, Any]]) -> set[str]:
 
 
 def _refuse_strays(
-    given: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]
+    given: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Any],
+    origins: Mapping[str, str],
 ) -> None:
-    for key in given.keys() - _known(parts):
-        raise UsageError(
-            f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
-            f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
-        )
+    for key in sorted(given.keys() - _known(parts)):
+        with _blaming(origins.get(key)):
+            raise UsageError(
+                f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
+                f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
+            )
 
 
 def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
@@ -304,24 +324,36 @@ def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
         raise UsageError(f"--norm {norm}: the eps at hand is one of another norm; give --eps too")
 
 
-def _validate(settings: Settings) -> None:
+def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
     """Refuse values that no run can use, before any work."""
     known = {option.name: option for option in options()}
     for name, value in settings.flat().items():
-        known[name].check(value)
+        with _blaming(origins.get(name)):
+            known[name].check(value)
     attacks = registry.part("objectives", settings.objective).constants.get("ATTACKS", True)
     if attacks != (settings.attack_steps > 0):
-        raise UsageError(
-            f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
-            + ("needs at least 1" if attacks else "attacks nothing")
-        )
+        with _blaming(origins.get("attack_steps")):
+            raise UsageError(
+                f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
+                + ("needs at least 1" if attacks else "attacks nothing")
+            )
+    with _blaming(origins.get("soft_labels", origins.get("teacher"))):
+        _require_one_source(settings)
+    noise = settings.options_of("labels").get("teacher_noise")
+    if noise is not None:
+        with _blaming(origins.get("teacher_noise")):
+            corruption.parse(noise)
+    with _blaming(origins.get("eps")):
+        eps = parse_eps(settings.eps, settings.norm)
+    with _blaming(origins.get("step_size")):
+        step_size(settings.step_size, eps)
+
+
+def _require_one_source(settings: Settings) -> None:
+    """Refuse soft labels that nothing uses, or two sources of them."""
     if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
         raise UsageError("--soft-labels and --teacher belong to --labels soft")
     if settings.soft_labels and settings.teacher:
         raise UsageError("give --soft-labels or --teacher, not both")
     if settings.soft_labels and settings.extra_data:
         raise UsageError("--soft-labels has none for --extra-data: give --teacher instead")
-    noise = settings.options_of("labels").get("teacher_noise")
-    if noise is not None:
-        corruption.parse(noise)
-    step_size(settings.step_size, parse_eps(settings.eps, settings.norm))

@@ -97,7 +97,20 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     hint = " or ".join(repr(word) for word in near)
     question = f"did you mean {hint}? " if near else ""
     known = f"(known: {', '.join(names)})" if not near or len(names) <= MANY else ""
-    return UsageError(f"unknown {what} {name!r}: {question}{known}".rstrip())
+    return UsageError(f"unknown {what} {brief(name)!r}: {question}{known}".rstrip())
+
+
+def brief(said: object, width: int = 160) -> str:
+    """Return what a library or a foreign file says as one printable line of bounded length.
+
+    >>> brief(ValueError("first\\nsecond"))
+    'first'
+    >>> brief(KeyError()), brief("x" * 9, width=4)
+    ('KeyError', 'xxx…')
+    """
+    line = next(iter(str(said).splitlines()), "") or type(said).__name__
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:width])
+    return line if len(line) < width else f"{line[: width - 1]}…"
 
 
 def storage(error: OSError, path: object) -> AdvkitError:

@@ -190,7 +190,12 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
     """
     words = arch.split("-")
     numbers: list[int] = []
-    while len(words) > 1 and words[-1].isdecimal() and "-".join(words) not in parts("models"):
+    while (
+        len(words) > 1
+        and words[-1].isdecimal()
+        and len(words[-1]) < 10
+        and "-".join(words) not in parts("models")
+    ):
         numbers.insert(0, int(words.pop()))
     if "-".join(words) not in parts("models"):
         raise unknown(NOUNS["models"], arch, parts("models"))

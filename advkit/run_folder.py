@@ -125,7 +125,7 @@ class RunFolder:
         try:
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
             return [json.loads(line) for line in lines]
-        except ValueError:
+        except (OSError, ValueError, RecursionError):
             raise InputError(f"{self.metrics_file}: corrupt: not JSON lines") from None
 
     def keep_rows(self, epochs: int) -> None:

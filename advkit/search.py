@@ -120,13 +120,14 @@ class TemperatureSearch:
 
     def _read_ledger(self) -> list[Trial]:
         """Return the finished trials; a last line that was cut off is dropped and run again."""
-        whole, _, torn = self.ledger.read_text(encoding="utf-8").rpartition("\n")
+        try:
+            whole, _, torn = self.ledger.read_text(encoding="utf-8").rpartition("\n")
+            trials = [json.loads(line) for line in whole.splitlines()]
+        except (ValueError, RecursionError):
+            raise InputError(f"{self.ledger}: corrupt: not JSON lines") from None
         if torn:
             files.write_text(self.ledger, f"{whole}\n" if whole else "")
-        try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
-            raise InputError(f"{self.ledger}: corrupt: not JSON lines") from None
+        return trials
 
     def _identity(self) -> str:
         resolved = config.resolve(*self.layers)

@@ -18,7 +18,7 @@ from advkit.analyses._simulate import simulate as simulated
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.data import folder
-from advkit.errors import InputError, MismatchError, UsageError
+from advkit.errors import InputError, MismatchError, UsageError, brief
 from advkit.losses import log_softmax
 
 KINDS = ("labels", "logits")
@@ -78,7 +78,7 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         with path.open(newline="", encoding="utf-8") as file:
             table = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {error}") from None
+        raise InputError(f"{path}: cannot be read as CSV: {brief(error)}") from None
     if not table or "path" not in table[0]:
         raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")
     if None in table[0]:
@@ -86,7 +86,7 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
     found = [name for name in table[0] if name != "path"]
     if sorted(found) != sorted(classes):
         raise MismatchError(
-            f"{path}: classes {', '.join(found[:4])}…, not {', '.join(classes[:4])}…"
+            f"{path}: classes {brief(', '.join(found[:4]))}…, not {', '.join(classes[:4])}…"
         )
     oracle = {}
     for number, row in enumerate(table, start=2):
@@ -97,7 +97,7 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         if not bool((counts >= 0).all()) or not 0 < float(counts.sum()) < math.inf:
             raise InputError(f"{path}: line {number} has no positive count")
         if row["path"] in oracle:
-            raise InputError(f"{path}: line {number} names {row['path']} again")
+            raise InputError(f"{path}: line {number} names {brief(row['path'])} again")
         oracle[row["path"]] = counts / counts.sum()
     return oracle
 

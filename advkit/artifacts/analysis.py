@@ -124,10 +124,11 @@ def read_info(path: Path) -> dict[str, Any]:
     """
     try:
         content, text = _hdf5_content(path) if _is_hdf5(path) else _json_content(path)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        info = provenance.parse(text, path, "analysis")
+        found = _digest(content, info)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # among them RecursionError
         raise InputError(f"{path}: not made by advkit, or corrupt") from None
-    info = provenance.parse(text, path, "analysis")
-    if _digest(content, info) != info.get("digest"):
+    if found != info.get("digest"):
         raise InputError(f"{path}: corrupt: the content does not match its digest; make it anew")
     return info
 
@@ -199,4 +200,6 @@ def _hdf5_content(path: Path) -> tuple[dict[str, Any], str]:
 
 def _json_content(path: Path) -> tuple[dict[str, Any], str]:
     content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("no object")
     return content, json.dumps(content.pop("advkit"))

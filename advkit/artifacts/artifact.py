@@ -11,7 +11,7 @@ import h5py
 from advkit.artifacts import analysis, checkpoint, files, hdf5, provenance, soft_labels
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 WANTED = "an advkit artifact"
 
@@ -58,7 +58,6 @@ def _kind(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             text = hdf5.get_text(file, "advkit")
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: truncated or corrupt: {brief(error)}") from None
     return str(provenance.claimed(text, path)["kind"])

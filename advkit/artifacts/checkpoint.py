@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, storage
+from advkit.errors import InputError, brief, storage
 
 WANTED = "a checkpoint (.safetensors)"
 
@@ -54,11 +54,12 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
             text = (file.metadata() or {}).get("advkit")
             provenance.parse(text, path, kind)
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            arrays = _arrays(tensors)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated or corrupt, or not safetensors: {reason}") from None
-    info = provenance.check(text, _arrays(tensors), path, kind)
-    return tensors, info
+        raise InputError(
+            f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
+        ) from None
+    return tensors, provenance.check(text, arrays, path, kind)
 
 
 def read_info(path: Path | str, kind: str = "checkpoint") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,6 +134,9 @@ def head(path: Path, wanted: str) -> bytes:
         InputError: it cannot be read or is empty.
     """
     try:
+        kind = path.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for
+            raise InputError(f"{shown(path)}: a pipe or device; wanted: {wanted}, as a file")
         with path.open("rb") as file:
             found = file.read(16)
     except FileNotFoundError:

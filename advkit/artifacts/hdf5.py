@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, storage
+from advkit.errors import InputError, brief, storage
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
@@ -123,10 +123,13 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     try:
         with h5py.File(path, "r") as file:
-            return provenance.parse(get_text(file, "advkit"), path, kind), len(file["/index"])
+            info = provenance.parse(get_text(file, "advkit"), path, kind)
+            index = _place(file, "/index", path.stat().st_size)
+            if index is None:
+                raise KeyError("it holds no /index")
+            return info, len(index)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+        raise InputError(f"{path}: truncated or corrupt: {brief(error)}") from None
 
 
 def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
@@ -200,8 +203,9 @@ def get_text(file: h5py.File, name: str) -> str | None:
     """Read a text attribute of fixed length; None if there is none of that type."""
     if name not in file.attrs:
         return None
-    kind = file.attrs.get_id(name).get_type()
-    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str():
+    attribute = file.attrs.get_id(name)
+    kind = attribute.get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str() or attribute.shape:
         return None
     found = file.attrs[name]
     return found.decode() if isinstance(found, bytes) else str(found)
@@ -283,19 +287,18 @@ def read_arrays(
             text = get_text(file, "advkit")
             provenance.parse(text, path, kind)
             for name, dtype in dtypes.items():
-                array = _dataset(file, name, path.stat().st_size)
-                if array is not None:
-                    if str(array.dtype) not in dtype.split("|"):
-                        raise InputError(f"{path}: {name} is {array.dtype}, not {dtype}")
-                    arrays[name] = array
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+                place = _place(file, name, path.stat().st_size)
+                if place is not None:
+                    if str(place.dtype) not in dtype.split("|"):
+                        raise InputError(f"{path}: {name} is {place.dtype}, not {dtype}")
+                    arrays[name] = np.asarray(place[()])
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: truncated or corrupt: {brief(error)}") from None
     return arrays, provenance.check(text, _digested(arrays), path, kind)
 
 
-def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray[Any, Any] | None:
-    """Read one array by its fixed name, never through a link that leaves the file."""
+def _place(file: h5py.File, name: str, size: int) -> h5py.Dataset | None:
+    """Find one array by its fixed name, never through a link that leaves the file."""
     place: Any = file
     for part in name.strip("/").split("/"):
         if part not in place:
@@ -303,12 +306,16 @@ def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray[Any, Any] | No
         if not isinstance(place.get(part, getlink=True), h5py.HardLink):
             raise OSError(f"{name} is a link")
         place = place[part]
-    if not isinstance(place, h5py.Dataset) or place.external or place.compression:
+    if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external:
         raise OSError(f"{name} is not a plain dataset")
+    if place.compression or place.scaleoffset is not None or place.dtype.kind not in "iuf":
+        raise OSError(f"{name} is not plain numbers")
     # Nothing is compressed, so more than the file holds can only be a lie about the shape.
     if place.ndim == 0 or place.nbytes > size:
         raise OSError(f"{name} claims shape {place.shape}, the file has {size} bytes")
-    return np.asarray(place[()])
+    if place.chunks and math.prod(place.chunks) * place.dtype.itemsize > size:
+        raise OSError(f"{name} claims chunks {place.chunks}, the file has {size} bytes")
+    return place
 
 
 def _digested(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[Array]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advkit import __version__
-from advkit.errors import InputError, MismatchError
+from advkit.errors import InputError, MismatchError, brief
 
 SCHEMA = 1
 
@@ -119,11 +119,11 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
     info = claimed(text, where)
     if info["schema"] != SCHEMA:
         raise MismatchError(
-            f"{where}: format version {info['schema']}, this advkit reads {SCHEMA}: "
+            f"{where}: format version {brief(info['schema'])}, this advkit reads {SCHEMA}: "
             "use the advkit version that wrote it"
         )
     if info["kind"] != wanted:
-        raise InputError(f"{where}: this is a file of {info['kind']}; wanted: {wanted}")
+        raise InputError(f"{where}: this is a file of {brief(info['kind'])}; wanted: {wanted}")
     return info
 
 

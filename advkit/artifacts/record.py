@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 KINDS = ("checkpoint", "labels", "logits", "analysis")
 Record = dict[str, Any]
@@ -51,7 +51,8 @@ def parse(text: str) -> Record:
     except (ValueError, RecursionError):
         raise InputError(f"stdin holds a broken record: {shown(text)}") from None
     if not isinstance(record.get("path"), str):
-        raise InputError(f"a {record.get('kind', 'nameless')} record on stdin has no path")
+        kind = brief(record.get("kind", "nameless"))
+        raise InputError(f"a {kind} record on stdin has no path")
     return dict(record)
 
 
@@ -63,7 +64,7 @@ def wanted(record: Record, kinds: tuple[str, ...]) -> str:
     """
     kind = record.get("kind")
     if kind is not None and kind not in kinds:
-        raise InputError(f"got a {kind} record, wanted: {' or '.join(kinds)}")
+        raise InputError(f"got a {brief(kind)} record, wanted: {' or '.join(kinds)}")
     return str(record["path"])
 
 

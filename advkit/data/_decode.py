@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What a file may hold, whatever its name: Pillow knows formats that start other programs (EPS)."""
+INFLATION, FREE = 100, 64 << 20
+"""Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
+ELONGATED = 100
 
 
 def classes(top: Path, wanted: str) -> tuple[str, ...]:
@@ -47,19 +53,61 @@ def decode(path: Path) -> Image.Image:
     """Return one image as 8-bit grey (mode "L") or colour (mode "RGB"), in its own size.
 
     Raises:
-        InputError: the file cannot be read, is no image, or claims to be a huge one.
+        InputError: the file cannot be read, is no image or a damaged one, or claims to be huge.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
+            _require_worth(opened, path.stat().st_size)
+            if opened.format == "PNG":
+                _require_checksums(path)
             return _eight_bits(opened)
-    except (
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        OSError,
-        ValueError,
-        SyntaxError,
-    ) as error:
-        raise InputError(f"{path}: not a readable image: {error}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a readable image: none of {', '.join(FORMATS)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # on a damaged file Pillow raises whatever it stumbles over
+        raise InputError(f"{path}: not a readable image: {brief(error)}") from None
+
+
+def _require_worth(image: Image.Image, held: int) -> None:
+    """Refuse to unpack far more pixels than a file of `held` bytes is likely to hold.
+
+    Raises:
+        ValueError: it claims so.
+    """
+    wide, high = image.size
+    claimed = wide * high * len(image.getbands())
+    if claimed > max(FREE, INFLATION * held):
+        raise ValueError(f"{held} bytes that would unpack to {wide}x{high}: refused")
+
+
+def _require_checksums(path: Path) -> None:
+    """Check the CRC of every chunk of a PNG file, which Pillow does not do for the pixels'.
+
+    Raises:
+        ValueError: a chunk is damaged or cut off.
+    """
+    raw = memoryview(path.read_bytes())
+    place, kind = 8, b""
+    while kind != b"IEND":
+        size = int.from_bytes(raw[place : place + 4], "big")
+        chunk = raw[place + 4 : place + 8 + size]
+        said = raw[place + 8 + size : place + 12 + size]
+        if len(said) < 4 or zlib.crc32(chunk) != int.from_bytes(said, "big"):
+            raise ValueError(f"damaged: the checksum at byte {place + 8 + size} does not match")
+        kind = bytes(chunk[:4])
+        place += 12 + size
+
+
+def require_resizable(path: Path, image: Image.Image) -> None:
+    """Refuse an image that is a line: its shorter side at full size, it would not fit in memory.
+
+    Raises:
+        InputError: it is more than `ELONGATED` times as long as wide.
+    """
+    wide, high = image.size
+    if max(wide, high) > ELONGATED * min(wide, high):
+        raise InputError(f"{path}: is {wide}x{high}: too elongated to be cut to a square")
 
 
 def resized(image: Image.Image, size: int) -> Image.Image:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from advkit.data._decode import decode
+from advkit.data._decode import decode, require_resizable
 from advkit.data._images import ImageSet, Statistics
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 RESIZED = 256 / 224
 """Shorter side before the centre crop, as a share of the crop (RobustBench's Res256Crop224)."""
@@ -80,7 +80,9 @@ class Files(ImageSet):
         return "\n".join(f"{path}\t{size}" for path, size in sizes).encode()
 
     def _open(self, index: int) -> Any:
-        image = decode(self.root / self.paths[index])
+        path = self.root / self.paths[index]
+        image = decode(path)
+        require_resizable(path, image)
         return image if image.mode == "RGB" else image.convert("RGB")
 
     def _centre(self, index: int) -> Tensor:
@@ -119,5 +121,13 @@ def require_files(root: Path, paths: tuple[str, ...]) -> None:
         InputError: naming the first that is not.
     """
     for path in paths:
-        if not (root / path).is_file():
-            raise InputError(f"{root / path}: no such file")
+        if not is_file(root / path):
+            raise InputError(f"{root}/{brief(path)}: no such file")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, for example
+        return False

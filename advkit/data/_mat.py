@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """Numbers of element types, and the NumPy types without byte order."""
@@ -69,7 +69,7 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             if array is not None:
                 found.setdefault(name, array)
     except (OSError, ValueError, zlib.error) as error:
-        raise InputError(f"{path}: not a readable MATLAB 5 file: {error}") from None
+        raise InputError(f"{path}: not a readable MATLAB 5 file: {brief(error)}") from None
     for name in names:
         if name not in found:
             raise InputError(f"{path}: holds no array {name!r}: {' and '.join(names)} are needed")
@@ -110,7 +110,7 @@ def _array(
     if name not in names:
         return name, None
     shape = tuple(np.frombuffer(dimensions, "<i4").tolist())
-    number, marks = flags[0], flags[1]
+    number, marks = flags[:2] if len(flags) >= 2 else (0, 0)
     if number not in REAL or marks & COMPLEX or len(shape) < 2 or min(shape) < 0:
         raise ValueError(f"{name} is no array of real numbers")
     kind, values = _element(stream, most)

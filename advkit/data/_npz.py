@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 BLOCK = 4096
 """Rows read at a time."""
@@ -64,8 +64,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         SyntaxError,
         OverflowError,
     ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable npz file: {reason}") from None
+        raise InputError(f"{path}: not a readable npz file: {brief(error)}") from None
 
 
 def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
@@ -77,7 +76,10 @@ def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
     member = f"{name}.npy"
     if member not in archive.namelist():
         held = [each.removesuffix(".npy") for each in archive.namelist()[:8]]
-        raise InputError(f"{path}: holds no array {name!r}, only {held}")
+        raise InputError(f"{path}: holds no array {name!r}, only {brief(held)}")
+    packing = archive.getinfo(member).compress_type
+    if packing not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA may claim gigabytes
+        raise InputError(f"{path}: {name} is packed in a way that NumPy never writes ({packing})")
     with archive.open(member) as entry:
         shape, fortran, dtype = _declared(entry)
         found = Array(member, shape, dtype, fortran, entry.tell())
@@ -85,7 +87,8 @@ def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
         raise InputError(f"{path}: {name} holds Python objects, which are never unpickled")
     length = archive.getinfo(member).file_size - found.start
     if min(shape, default=0) < 0 or length != found.size:
-        raise InputError(f"{path}: {name} declares {dtype} {shape} but has {length} bytes")
+        declared = brief(f"{dtype} {shape}")
+        raise InputError(f"{path}: {name} declares {declared} but has {length} bytes")
     return found
 
 
@@ -113,9 +116,8 @@ def _taken(entry: IO[bytes], array: Array, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read a header of at most 64 KiB: version 2, for longer ones, holds no plain array."""
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(entry)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(entry)
     raise ValueError(f"npy version {version}")

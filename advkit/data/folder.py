@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.data._decode import classes, decode, files, resized
+from advkit.data._decode import classes, decode, files, require_resizable, resized
 from advkit.data._images import Images
 from advkit.errors import UsageError
 
@@ -66,7 +66,10 @@ def _listed(top: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
 def _pixels(path: Path, size: int | None) -> np.ndarray:
     """Return one image as uint8 (H, W) or (H, W, 3)."""
     image = decode(path)
-    return np.asarray(image if size is None else resized(image, size))
+    if size is None:
+        return np.asarray(image)
+    require_resizable(path, image)
+    return np.asarray(resized(image, size))
 
 
 def _stack(decoded: list[np.ndarray]) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from advkit.data._images import Images
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 PREFIX = {"train": "train", "test": "t10k"}
 
@@ -30,6 +30,10 @@ def load(root: Path, split: str) -> Images:
     """
     pixels = _read(root, f"{PREFIX[split]}-images-idx3-ubyte", dimensions=3)
     targets = _read(root, f"{PREFIX[split]}-labels-idx1-ubyte", dimensions=1)
+    if len(pixels) != len(targets):
+        raise InputError(
+            f"{root}: {len(pixels)} images but {len(targets)} labels in the {split} split"
+        )
     labels = torch.from_numpy(targets.astype(np.int64))
     count = max(10, int(labels.max()) + 1) if len(labels) else 10
     names = tuple(str(label) for label in range(count))
@@ -54,5 +58,5 @@ def _bytes(root: Path, name: str) -> tuple[Path, bytes]:
                 raw = path.read_bytes()
                 return path, gzip.decompress(raw) if path.suffix == ".gz" else raw
             except (OSError, EOFError, zlib.error) as error:
-                raise InputError(f"{path}: cannot be read: {error}") from None
+                raise InputError(f"{path}: cannot be read: {brief(error)}") from None
     raise InputError(f"{root}: no {name} (plain or .gz) there")

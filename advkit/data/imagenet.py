@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from advkit.data._files import Files, require_files
-from advkit.errors import InputError
+from advkit.data._files import Files, is_file, require_files
+from advkit.errors import InputError, brief
 
 LIMITS = {"image_size": ">= 1"}
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -39,7 +39,7 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
     place = {name: number for number, name in enumerate(names)}
     unknown = next((wnid for _, wnid in paths if wnid not in place), None)
     if unknown is not None:
-        raise InputError(f"{image_list}: class {unknown} has no folder in {root / 'train'}")
+        raise InputError(f"{image_list}: class {brief(unknown)} has no folder in {root / 'train'}")
     labels = torch.tensor([place[wnid] for _, wnid in paths], dtype=torch.int64)
     files = tuple(path for path, _ in paths)
     return Files("imagenet", split, root, files, labels, names, image_size, STATISTICS)
@@ -84,9 +84,9 @@ def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     for line in lines:
         wnid, slash, name = line.partition("/")
         if not slash or not name or "/" in name or ".." in line:
-            raise InputError(f"{path}: {line!r} is not WNID/NAME.JPEG")
+            raise InputError(f"{path}: {brief(line)!r} is not WNID/NAME.JPEG")
         sorted_place, flat = f"val/{wnid}/{name}", f"val/{name}"
-        found.append((sorted_place if (root / sorted_place).is_file() else flat, wnid))
+        found.append((sorted_place if is_file(root / sorted_place) else flat, wnid))
     if not found:
         raise InputError(f"{path}: lists no image")
     require_files(root, tuple(place for place, _ in found))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advkit.data._decode import SUFFIXES, classes, decode, files
 from advkit.data._images import Images
-from advkit.errors import InputError
+from advkit.errors import InputError, brief
 
 STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 FOLDER = "tiny-imagenet-200"
@@ -68,7 +68,7 @@ def _same(where: Path, found: Iterable[str], ids: tuple[str, ...]) -> None:
     for name in sorted(named.symmetric_difference(ids)):
         how = "is no training class" if name in named else "is missing"
         counts = f"{len(named)} classes, {len(ids)} in train"
-        raise InputError(f"{where}: class {name!r} {how} ({counts})")
+        raise InputError(f"{where}: class {brief(name)!r} {how} ({counts})")
 
 
 def _images_of(folder: Path) -> list[Path]:
@@ -102,7 +102,9 @@ def _annotated(top: Path, ids: tuple[str, ...]) -> Listed:
     paths = {path.name: path for path in files(top / "images")}
     for name in sorted(labels.keys() ^ paths.keys()):
         where = "is not in it" if name in paths else "is not in images"
-        raise InputError(f"{table}: {name} {where} ({len(labels)} lines, {len(paths)} images)")
+        raise InputError(
+            f"{table}: {brief(name)} {where} ({len(labels)} lines, {len(paths)} images)"
+        )
     _same(table, {ids[label] for label in labels.values()}, ids)
     return sorted(((paths[name], label) for name, label in labels.items()), key=lambda it: it[::-1])
 
@@ -115,9 +117,11 @@ def _annotations(table: Path, numbers: dict[str, int]) -> dict[str, int]:
         if not rest:
             raise InputError(f"{table}: line {place} is not file, class, box, separated by tabs")
         if rest[0] not in numbers:
-            raise InputError(f"{table}: line {place}: class {rest[0]!r} is no training class")
+            raise InputError(
+                f"{table}: line {place}: class {brief(rest[0])!r} is no training class"
+            )
         if name in labels:
-            raise InputError(f"{table}: line {place} names {name} again")
+            raise InputError(f"{table}: line {place} names {brief(name)} again")
         labels[name] = numbers[rest[0]]
     return labels
 
@@ -135,14 +139,19 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        raise InputError(f"{path}: cannot be read: {brief(error)}") from None
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _decoded(paths: list[Path]) -> Tensor:
     """Decode into one tensor (N, 3, H, W) of the first image's size, never held twice."""
     wide, high = decode(paths[0]).size
-    pixels = np.empty((len(paths), 3, high, wide), np.uint8)
+    try:
+        pixels = np.empty((len(paths), 3, high, wide), np.uint8)
+    except MemoryError:
+        raise InputError(
+            f"{paths[0]}: is {wide}x{high}: {len(paths)} images of this size do not fit in memory"
+        ) from None
 
     def fill(place: int) -> None:
         image = decode(paths[place])
