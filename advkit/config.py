@@ -22,6 +22,8 @@ from advkit.threat import parse_eps, step_size
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
+DOTS = 4000
+"""Dots beyond which a file is no configuration; ours have some hundred."""
 FLAG = "flag"
 """Origin of what was given on the command line."""
 
@@ -63,7 +65,10 @@ def read(path: Path) -> dict[str, Any]:
         InputError: missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.count(".") > DOTS:  # each part of a dotted key costs as much as all before it
+            raise ValueError(f"more than {DOTS} dots")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration file") from None
     except RecursionError:

@@ -8,9 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advkit import __version__
+from advkit.artifacts.record import KINDS
 from advkit.errors import InputError, MismatchError, brief
 
 SCHEMA = 1
+
+
+TYPES: Mapping[str, type] = {
+    "config": dict, "environment": dict, "data": dict, "model": dict, "parents": list,
+    "attacks": list, "method": str, "arch": str, "role": str, "digest": str,
+}  # fmt: skip
+"""Key of a description → its type, wherever the key is there."""
 
 
 class Array(NamedTuple):
@@ -124,7 +132,36 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
         )
     if info["kind"] != wanted:
         raise InputError(f"{where}: this is a file of {brief(info['kind'])}; wanted: {wanted}")
+    if wanted in (*KINDS, "state"):
+        _require_types(info, where)
     return info
+
+
+def _require_types(info: Mapping[str, Any], where: object) -> None:
+    """Check that what there is of a description has the types that its readers rest on.
+
+    Raises:
+        InputError: naming the first that has another.
+    """
+    for key, kind in TYPES.items():
+        if key in info and not isinstance(info[key], kind):
+            raise InputError(f"{where}: corrupt: {key} in its description is no {kind.__name__}")
+    parents, data = list(info.get("parents", [])), info.get("data", {})
+    while parents:
+        each = parents.pop()
+        if not isinstance(each, dict) or not {"kind", "digest"} <= each.keys():
+            raise InputError(f"{where}: corrupt: a parent in its description has no kind or digest")
+        if not isinstance(each.get("parents", []), list) or not isinstance(each["digest"], str):
+            raise InputError(f"{where}: corrupt: a parent in its description is not described")
+        parents += each.get("parents", [])
+    named = [data.get("name", ""), *_listed(data.get("classes", [])), *info.get("attacks", [])]
+    if not all(isinstance(each, str) for each in named):
+        raise InputError(f"{where}: corrupt: a name in its description is no text")
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return a list as it is, and anything else as a list that holds no text."""
+    return value if isinstance(value, list) else [None]
 
 
 def claimed(text: str | None, where: object) -> dict[str, Any]:

@@ -125,7 +125,10 @@ def read_parts(path: Path) -> tuple[Arrays, dict[str, Any]]:
     logits = torch.from_numpy(arrays["/logits"])
     if logits.dim() == 2:
         logits = logits[:, None]
-    _require_shapes(arrays, logits, len(info["data"]["classes"]), path)
+    classes = info.get("data", {}).get("classes")
+    if classes is None:
+        raise InputError(f"{path}: its description names no classes")
+    _require_shapes(arrays, logits, len(classes), path)
     _require_order(arrays["/index"], shards.said(info) is not None, path)
     _require_finite(logits, path)
     return arrays, info

@@ -119,6 +119,8 @@ class Images(ImageSet):
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             shape, dtype = tuple(self.images.shape), self.images.dtype
             raise InputError(f"{self.name}: images are {dtype} {shape}, not uint8 (N, C, H, W)")
+        if 0 in self.images.shape[2:]:
+            raise InputError(f"{self.name}: images of {tuple(self.images.shape)} hold no pixel")
         if self.images.shape[1] not in (1, 3):
             raise InputError(f"{self.name}: {self.images.shape[1]} channels, not 1 or 3 (NCHW)")
         self._require_labels(len(self.images))

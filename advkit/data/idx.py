@@ -13,6 +13,8 @@ import torch
 from advkit.data._images import Images
 from advkit.errors import InputError, brief
 
+MOST = 1 << 30
+"""Pixels beyond which one image is a slip."""
 PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -46,7 +48,7 @@ def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
     shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
-    if len(raw) - header != math.prod(shape):
+    if len(raw) - header != math.prod(shape) or math.prod(shape[1:]) > MOST:
         raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
 

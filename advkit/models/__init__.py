@@ -7,6 +7,8 @@ An architecture is named by its file; trailing numbers are its first options in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from advkit import registry, seeding
 from advkit.artifacts import checkpoint
-from advkit.errors import InputError, MismatchError, UsageError
+from advkit.errors import InputError, MismatchError, UsageError, brief
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
@@ -79,17 +81,40 @@ def restore(tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: objec
     """
     try:
         described, classes = info["model"], len(info["data"]["classes"])
-        channels = described["input_shape"][0]
-        statistics = (described["mean"], described["std"])
-        model = build(
-            described["arch"], classes, channels=channels, statistics=statistics, seed=0,
-            **described["options"],
+        arch, options = described["arch"], described["options"]
+        _require_size({**options, **registry.split_numbers(arch)[1]}, tensors)
+        build_it = partial(
+            build, arch, classes, channels=described["input_shape"][0],
+            statistics=(described["mean"], described["std"]), seed=0, **options,
         )  # fmt: skip
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{where}: its description names no model: {error}") from None
+        with suppress(RuntimeError), torch.device("meta"):  # shapes before memory
+            _compare(build_it().state_dict(), tensors, where)
+        model = build_it()
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        ValueError,
+        RuntimeError,
+        UsageError,
+    ) as error:
+        raise InputError(f"{where}: its description names no model: {brief(error)}") from None
     _compare(model.state_dict(), tensors, where)
     model.load_state_dict(dict(tensors))
     return model
+
+
+def _require_size(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to build a net of more layers or channels than a file has weights.
+
+    Raises:
+        ValueError: an option says so.
+    """
+    most = sum(tensor.numel() for tensor in tensors.values())
+    for name, value in options.items():
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{name} is {value}, but it holds {most} weights")
 
 
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object) -> None:

@@ -175,8 +175,9 @@ def _where(error: BaseException) -> str:
     """Return the error in one line, with where in advkit it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [each for each in frames if "advkit/" in each.filename]
+    notes = " ".join(getattr(error, "__notes__", []))[:1500]
     place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-    return f"{type(error).__name__}: {str(error)[:200]!r}{place}"
+    return f"{type(error).__name__}: {str(error)[:400]!r}{place}{notes}"
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
