@@ -36,7 +36,12 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
     for key in given.keys() - known:
         raise UsageError(f"--{key.replace('_', '-')} has no meaning for the data set {name}")
     where = Path(path) if path is not None else Path(root or ".")
-    images: ImageSet = registry.load("data", name).load(where, split, **given)
+    try:
+        images: ImageSet = registry.load("data", name).load(where, split, **given)
+    except InputError as error:
+        if needs_files and str(error).startswith(f"{name}: "):  # what images say of themselves
+            raise InputError(f"{where}: {error}") from None
+        raise
     if len(images.labels) == 0:
         raise InputError(f"{text}: the {split} split is empty")
     return images
