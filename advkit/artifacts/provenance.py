@@ -149,13 +149,14 @@ def _require_types(info: Mapping[str, Any], where: object) -> None:
     parents, data = list(info.get("parents", [])), info.get("data", {})
     while parents:
         each = parents.pop()
-        if not isinstance(each, dict) or not {"kind", "digest"} <= each.keys():
+        named = isinstance(each, dict) and (each.get("kind"), each.get("digest"))
+        if not named or not all(isinstance(word, str) for word in named):
             raise InputError(f"{where}: corrupt: a parent in its description has no kind or digest")
-        if not isinstance(each.get("parents", []), list) or not isinstance(each["digest"], str):
-            raise InputError(f"{where}: corrupt: a parent in its description is not described")
+        if not isinstance(each.get("parents", []), list):
+            raise InputError(f"{where}: corrupt: parents in its description are no list")
         parents += each.get("parents", [])
-    named = [data.get("name", ""), *_listed(data.get("classes", [])), *info.get("attacks", [])]
-    if not all(isinstance(each, str) for each in named):
+    words = [data.get("name", ""), *_listed(data.get("classes", [])), *info.get("attacks", [])]
+    if not all(isinstance(each, str) for each in words):
         raise InputError(f"{where}: corrupt: a name in its description is no text")
 
 

@@ -22,6 +22,8 @@ from advkit.errors import InputError, brief
 
 BLOCK = 4096
 """Rows read at a time."""
+LONGEST = 1000
+"""Characters of a header, which is Python and parsed as such; ours have some hundred."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ def _taken(entry: IO[bytes], array: Array, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read a header of at most 64 KiB: version 2, for longer ones, holds no plain array."""
+    """Read a short header: version 2, for longer ones, holds no plain array."""
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(entry)
+        return np.lib.format.read_array_header_1_0(entry, max_header_size=LONGEST)
     raise ValueError(f"npy version {version}")

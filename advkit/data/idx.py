@@ -14,7 +14,7 @@ from advkit.data._images import Images
 from advkit.errors import InputError, brief
 
 MOST = 1 << 30
-"""Pixels beyond which one image is a slip."""
+"""Pixels that a file may declare without holding as many (an empty one does)."""
 PREFIX = {"train": "train", "test": "t10k"}
 
 
@@ -44,7 +44,8 @@ def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
     shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
-    if len(raw) - header != math.prod(shape) or math.prod(shape[1:]) > MOST:
+    spanned = math.prod(max(each, 1) for each in shape)  # what no array has, even an empty one
+    if len(raw) - header != math.prod(shape) or spanned > max(MOST, len(raw)):
         raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
 

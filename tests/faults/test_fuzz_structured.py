@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -26,7 +27,7 @@ from advkit.cli import inspect, stage
 from advkit.errors import AdvkitError, InputError, UsageError
 from tests.faults import _child, _formats
 
-FEW, MANY = 60, 1500
+FEW, MANY = 60, 300
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -60,7 +61,7 @@ def tried(property_: Callable[..., None], count: int, folder: Path) -> list[str]
         made(folder)
         return "sound", ""
 
-    return _child.run([0], work, patience=240).violations
+    return _child.run([0], work, patience=60 + count).violations
 
 
 def changed(value: Any, path: list[int], new: Any, *, drop: bool) -> Any:
@@ -180,7 +181,8 @@ def arrays(folder, content, kind, new):
     path = folder / "x.h5"
     with h5py.File(path, "w", libver=hdf5.LIBVER) as file:
         for name, how in content.items():
-            put(file, name, *how)
+            with contextlib.suppress(ValueError):  # a type that cannot lie in that way
+                put(file, name, *how)
         hdf5.set_text(file, "advkit", json.dumps(info))
     for read in (artifact.read_info, soft_labels.read, hdf5.read_logits, analysis.read_info):
         clear(folder, lambda read=read: read(path))
