@@ -25,6 +25,7 @@ from PIL import Image
 from advkit import config, data, partial, training_state
 from advkit.analyses.discrepancy import read_oracle
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
+from advkit.artifacts.rows import Stored, loaded
 from advkit.cli import stage
 from advkit.errors import AdvkitError
 from advkit.run_folder import RunFolder
@@ -142,7 +143,7 @@ def fields(found: Any) -> dict[str, Any]:
     values = {each.name: getattr(found, each.name) for each in dataclasses.fields(found)}
     values.pop("path", None)
     return {
-        name: bits(value) if isinstance(value, torch.Tensor) else plain(value)
+        name: bits(loaded(value)) if isinstance(value, torch.Tensor | Stored) else plain(value)
         for name, value in values.items()
     }
 
@@ -240,7 +241,9 @@ def make_labels(folder: Path, variant: int) -> None:
 
 
 def read_labels(folder: Path) -> Content:
-    return fields(artifact.read(folder / "x.h5", ("labels",)))
+    """Read what stays in the file by pieces, and once more all at once."""
+    found = fields(soft_labels.read(folder / "x.h5"))
+    return found, fields(artifact.read(folder / "x.h5", ("labels",)))
 
 
 def make_logits(folder: Path, variant: int) -> None:
@@ -261,7 +264,9 @@ def make_logits(folder: Path, variant: int) -> None:
 
 
 def read_logits(folder: Path) -> Content:
-    return fields(artifact.read(folder / "x.h5", ("logits",)))
+    """Read what stays in the file by pieces, and once more all at once."""
+    found = fields(hdf5.read_logits(folder / "x.h5"))
+    return found, fields(artifact.read(folder / "x.h5", ("logits",)))
 
 
 @dataclass(frozen=True)
