@@ -116,6 +116,7 @@ def test_each_payload_would_act(shape, tmp_path):
 @pytest.mark.parametrize("name", SETS)
 def test_no_data_set_unpickles(name, shape, tmp_path):
     """A new data set of files fails here until it says, in `_formats`, what it reads."""
+    assert name in PLACES, f"give {name} a Format in tests/faults/_formats.py"
     make, targets, options = PLACES[name]
     root, mark = tmp_path / "root", tmp_path / "mark"
     root.mkdir()
