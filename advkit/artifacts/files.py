@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +23,9 @@ MAGIC = {
     b"<!DOC": "a web page (a failed download?)",
     b"<html": "a web page (a failed download?)",
 }
+PROBE = re.compile(r"\.probe\.(\d+)")
+LITTER = re.compile(r"\..+\.(\d+)\.tmp")
+"""Names that hold the id of the process that made them and was to remove them."""
 
 
 def folder(path: Path) -> Path:
@@ -34,7 +38,7 @@ def folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.EEXIST:
             raise StorageError(f"cannot write {path}: a file is in the folder's place") from None
@@ -52,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: disk full, file-size limit, folder read-only or gone.
     """
-    _sweep(path)
+    sweep(path.parent, [path.name])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -171,14 +175,15 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
         raise InputError(f"{path}: {kind}not {wanted}")
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files of writers of `path` that died."""
-    if not path.parent.is_dir():
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what writers of the named files that died have left in a folder."""
+    if not folder.is_dir():
         return
-    for stale in path.parent.iterdir():
-        name = stale.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
-        ours = stale.name == f".{path.name}.{name}.tmp" and name.isdecimal()
-        if ours and not _alive(int(name)):
+    starts = [f".{name}." for name in names]
+    for stale in folder.iterdir():
+        pid = PROBE.fullmatch(stale.name) or LITTER.fullmatch(stale.name)
+        ours = pid and (pid.re is PROBE or stale.name[: pid.start(1)] in starts)
+        if pid and ours and not _alive(int(pid[1])):
             stale.unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, storage
+from advkit.errors import BusyError, InputError, storage
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
@@ -119,14 +119,26 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
     Raises:
         InputError: missing, corrupt, or of another kind.
         MismatchError: another format version.
+        BusyError: another process is writing it.
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     try:
         with h5py.File(path, "r") as file:
             return provenance.parse(get_text(file, "advkit"), path, kind), len(file["/index"])
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> InputError | BusyError:
+    """Say what HDF5's failure to read a file means: a living writer, a dead one, or damage."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, BlockingIOError):
+        return BusyError(f"{path}: another process has it open for writing: wait for it")
+    if "already open for write" in reason:
+        return InputError(
+            f"{path}: truncated or corrupt: its writer never closed it and is gone; make it anew"
+        )
+    return InputError(f"{path}: truncated or corrupt: {reason}")
 
 
 def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
@@ -275,6 +287,7 @@ def read_arrays(
     Raises:
         InputError: missing, corrupt, or of another kind.
         MismatchError: another format version.
+        BusyError: another process is writing it.
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -289,8 +302,7 @@ def read_arrays(
                         raise InputError(f"{path}: {name} is {array.dtype}, not {dtype}")
                     arrays[name] = array
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated or corrupt: {reason}") from None
+        raise unreadable(path, error) from None
     return arrays, provenance.check(text, _digested(arrays), path, kind)
 
 
