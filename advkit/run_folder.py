@@ -123,8 +123,14 @@ class RunFolder:
                     path.unlink()
                 elif path.is_dir():
                     shutil.rmtree(path)
-        if not self.state_file.exists():
+        if overwrite or not self._same(wanted):  # it says where each value came from, once
             files.write_text(self.config_file, wanted.toml())
+
+    def _same(self, wanted: Resolved) -> bool:
+        if self.state_file.exists():
+            return True
+        there = self.config_file.exists()
+        return there and self._own_settings().flat() == wanted.settings.flat()
 
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""

@@ -37,6 +37,7 @@ def folder(path: Path) -> Path:
     probe = path / f".probe.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        sweep(path, ())
         probe.touch()
         probe.unlink(missing_ok=True)
     except OSError as error:
