@@ -144,9 +144,9 @@ class Evaluation:
         for rows in self._chunks(torch.arange(len(self.labels))):
             x = self._x(rows)
             logits = self.model(x)
+            self.clean[rows] = self._finite(logits, rows)
             if int(rows[0]) == 0:
                 self._require_deterministic(x, logits)
-            self.clean[rows] = self._finite(logits, rows)
         self.adversarial = self.clean.clone()
         wrong = self.clean.argmax(1) != self.labels
         self.broken_by[wrong & (self.labels >= 0)] = WRONG

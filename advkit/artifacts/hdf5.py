@@ -136,7 +136,8 @@ def unreadable(path: Path, error: Exception) -> InputError | BusyError:
         return BusyError(f"{path}: another process has it open for writing: wait for it")
     if "already open for write" in reason:
         return InputError(
-            f"{path}: truncated or corrupt: its writer never closed it and is gone; make it anew"
+            f"{path}: truncated or corrupt: its writer never closed it: wait for it if it still "
+            "works, else make the file anew"
         )
     return InputError(f"{path}: truncated or corrupt: {reason}")
 

@@ -178,7 +178,8 @@ def prepare(plan: dict[str, Any]) -> None:
     kill: [point, call, part of the name]; set: {"module.NAME": value}; memory: MiB that may be
     added to what the process has; file: bytes that a file may have; absent: packages that are
     not installed, and what forgets that it has seen them; lose: [point, call, folder, instead],
-    a folder that goes; nan: [place, call], see `poison`; signals: [point, call, signal, part of the name] each.
+    a folder that goes; nan: [place, call], see `poison`; signals: [point, call, signal, part of
+    the name] each.
     """
     for name, value in plan.get("set", {}).items():
         module, _, attribute = name.rpartition(".")

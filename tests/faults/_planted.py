@@ -92,7 +92,7 @@ PLANTED: dict[str, Plant] = {
     "weights, teacher": _weights(NAN, *TRAIN, "--method", "ltd", "--teacher", "?"),
     "weights, analysis": _weights(NAN, "analyze", "masking", "?", "--limit", "10"),
     "input, pgd": _within("input", 1, *ATTACK, "--attack", "pgd"),
-    "input, autoattack": _within("input", 2, *ATTACK, "--autoattack"),
+    "input, autoattack": _within("input", 4, *ATTACK, "--autoattack"),
     "input, softlabels": _within("input", 1, "softlabels", "?", "-q", "-o", "l.h5"),
     "input, at": _within("input", 3, *TRAIN, "--method", "at"),
     "input, natural": _within("input", 9, *TRAIN[:-4], "-o", "run", "--method", "natural"),

@@ -102,6 +102,8 @@ class Server:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def digest(path: Path) -> str:
