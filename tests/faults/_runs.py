@@ -60,7 +60,7 @@ class Server:
     """The warm process of `_driver`, and a scratch folder for streams."""
 
     def __init__(self, scratch: Path) -> None:
-        self.scratch, self.count = scratch, 0
+        self.scratch, self.count, self.last = scratch, 0, 0
         scratch.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
@@ -93,7 +93,8 @@ class Server:
             (streams / "stdout").touch()
             names["stdout"] = stdout
         job = {"words": [*map(str, words)], "cwd": str(cwd), "plan": plan, "env": environment}
-        return Running(self, self.ask({**job, **names}), streams)
+        self.last = int(self.ask({**job, **names}))
+        return Running(self, self.last, streams)
 
     def run(self, *words: object, timeout: float = 120, **options: Any) -> Outcome:
         return self.start(*words, **options).end(timeout)
