@@ -85,20 +85,26 @@ def _rest(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
 
 def _folded(conv: nn.Conv2d, norm: _BatchNorm) -> Folded:
     if _kept is None or torch.compiler.is_compiling():
-        return _fold(conv, norm)
+        return fold(conv, norm)
     named = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
     sources = tuple(each for each in named if each is not None)
     known = _kept.get(norm)
     dtype = _computed_in(conv.weight)
     if known is None or not known.fits(sources, dtype):
         with torch.no_grad():
-            weight, bias = _fold(conv, norm)
+            weight, bias = fold(conv, norm)
         folded = weight.to(dtype), bias.to(dtype)
         known = _kept[norm] = _Kept(folded, sources, _versions(sources), dtype)
     return known.folded
 
 
-def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> Folded:
+def fold(conv: nn.Conv2d, norm: _BatchNorm) -> Folded:
+    """Return weight and bias of the convolution that does what both do; see `normed`.
+
+    Args:
+        conv: the convolution.
+        norm: the batch normalisation of its output, with running statistics.
+    """
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()

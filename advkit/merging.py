@@ -13,6 +13,7 @@ from torch import Tensor
 from advkit import shards
 from advkit.artifacts import hdf5, soft_labels
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import loaded
 from advkit.artifacts.soft_labels import Arrays
 from advkit.errors import InputError, MismatchError
 from advkit.shards import Shard
@@ -113,7 +114,7 @@ def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> st
             continue
         if name not in whole:
             whole[name] = torch.empty(total, *mine.shape[1:], dtype=mine.dtype)
-        whole[name][rows] = mine
+        whole[name][rows] = loaded(mine)
     return str(shard.info["digest"])
 
 
@@ -174,7 +175,8 @@ def _parts(found: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
     held: Arrays = {}
     end = 0
     for path, claim, _ in found:
-        arrays, info = soft_labels.read_parts(path)
+        shard, info = soft_labels.read_parts(path)
+        arrays = {name: loaded(array).numpy() for name, array in shard.items()}
         _require_digest(path, claim, info["digest"])
         if int(arrays["/index"][0]) != end:
             raise MismatchError(f"{path} does not begin at example {end}, where the last one ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advkit import attack_plan
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import argmax
 from advkit.attack_settings import AUTOATTACK, SUITES
 from advkit.reporting import Reporter
 
@@ -26,7 +27,7 @@ def verdicts(logits: Logits, reporter: Reporter) -> None:
         return
     attack = logits.info["config"]["attack"]
     standing = logits.broken_by == ROBUST
-    fell = int((standing & (logits.adversarial.argmax(1) != logits.labels)).sum())
+    fell = int((standing & (argmax(logits.adversarial) != logits.labels)).sum())
     last = attack_plan.last_pass(attack)
     if fell and last:
         reporter.note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import argmax
 from advkit.stats import wilson
 from advkit.threat import parse_eps
 
@@ -34,7 +35,7 @@ def figures(logits: Logits) -> dict[str, Any]:
         threat = parse_eps(config["eps"], config["norm"])
         found |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
     if bool((logits.labels >= 0).all()):
-        clean = int((logits.clean.argmax(1) == logits.labels).sum())
+        clean = int((argmax(logits.clean) == logits.labels).sum())
         found |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}
     if logits.broken_by is not None:
         robust = int((logits.broken_by == ROBUST).sum())

@@ -107,8 +107,8 @@ def test_a_pair_without_its_normalisation_stays_a_pair():
 
 def test_settled_folds_once_and_sees_changes(monkeypatch):
     made, calls = net("small-cnn").requires_grad_(False), []
-    original = folding._fold
-    monkeypatch.setattr(folding, "_fold", lambda c, n: calls.append(n) or original(c, n))
+    original = folding.fold
+    monkeypatch.setattr(folding, "fold", lambda c, n: calls.append(n) or original(c, n))
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     with folding.settled():
         first = made(x)

@@ -17,11 +17,9 @@ from torch import Tensor
 
 from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import Rows, height
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError, UsageError
-
-PIECE = 1 << 14
-"""Rows of a file that an analysis looks at together."""
 
 Number = float | int | str | list[float] | None
 """A figure of a record; a list is an interval (low, high)."""
@@ -82,13 +80,17 @@ def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Ten
 
     `rows` are the examples' places in the file.
     """
-    for start in range(0, len(artifact.labels), PIECE):
-        rows = torch.arange(start, min(start + PIECE, len(artifact.labels)))
+    step = height(artifact.clean if isinstance(artifact, Logits) else artifact.logits)
+    for start in range(0, len(artifact.labels), step):
+        here = slice(start, start + step)
+        y = artifact.labels[here]
+        rows = torch.arange(start, start + len(y))
         if isinstance(artifact, Logits):
-            yield artifact.clean[rows], artifact.labels[rows], rows
+            yield artifact.clean[here], y, rows
             continue
-        for view in range(artifact.logits.shape[1]):
-            yield artifact.at(rows, torch.full_like(rows, view)), artifact.labels[rows], rows
+        piece = artifact.piece(here)
+        for view in range(piece.logits.shape[1]):
+            yield piece.at(rows - start, torch.full_like(rows, view)), y, rows
 
 
 def parse_temperatures(text: str) -> list[float]:
@@ -127,7 +129,7 @@ def _cell(column: int, value: object) -> str:
     return str(value)
 
 
-def conditions(logits: Logits) -> dict[str, Tensor]:
+def conditions(logits: Logits) -> dict[str, Rows]:
     """Return the logits (N, C) of each condition there is: clean, and adversarial if attacked."""
     found = {"clean": logits.clean}
     if logits.adversarial is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from advkit import seeding
-from advkit.analyses import PIECE
+from advkit.artifacts.rows import Rows, height
 from advkit.losses import cross_entropy, log_softmax
 
 REACH = 10.0
@@ -27,17 +27,17 @@ class Scores:
     brier: Tensor
 
 
-def scores(logits: Tensor, y: Tensor, rows: Tensor, temperature: float = 1.0) -> Scores:
+def scores(logits: Rows, y: Tensor, rows: Tensor, temperature: float = 1.0) -> Scores:
     """Return the scores of softmax(z/T), piece by piece.
 
     Args:
         logits: z, (N, C).
         y: (N,) int64.
-        rows: which of them.
+        rows: which of them, in increasing order.
         temperature: T > 0.
     """
     columns = []
-    for piece in torch.split(rows, PIECE):
+    for piece in torch.split(rows, height(logits)):
         log_p = log_softmax(logits[piece].double() / temperature)
         confidence, predicted = log_p.exp().max(1)
         true = log_p.gather(1, y[piece, None]).squeeze(1)
@@ -47,12 +47,15 @@ def scores(logits: Tensor, y: Tensor, rows: Tensor, temperature: float = 1.0) ->
 
 
 def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return n places parted at random: those to fit on, and the rest, which is never smaller."""
+    """Return n places parted at random: those to fit on, and the rest, which is never smaller.
+
+    Both are in increasing order.
+    """
     order = torch.randperm(n, generator=seeding.generator(seed, "calibration halves"))
-    return order[: n // 2], order[n // 2 :]
+    return order[: n // 2].sort().values, order[n // 2 :].sort().values
 
 
-def fitted_temperature(logits: Tensor, y: Tensor, rows: Tensor) -> float | None:
+def fitted_temperature(logits: Rows, y: Tensor, rows: Tensor) -> float | None:
     """Return the T > 0 at which the mean −log softmax(z/T)_y is least; None if there is none.
 
     The loss is convex in 1/T. It has a least value at a finite T > 0 exactly if true classes have
@@ -62,12 +65,12 @@ def fitted_temperature(logits: Tensor, y: Tensor, rows: Tensor) -> float | None:
     Args:
         logits: z, (N, C).
         y: (N,) int64.
-        rows: which of them to fit on.
+        rows: which of them to fit on, in increasing order.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
     gain = short = spread = 0.0
-    for piece in torch.split(rows, PIECE) if len(rows) else ():
+    for piece in torch.split(rows, height(logits)) if len(rows) else ():
         z = logits[piece].double()
         true, top = z.gather(1, y[piece, None]).squeeze(1), z.amax(1)
         gain += float((true - z.mean(1)).sum())
@@ -78,12 +81,12 @@ def fitted_temperature(logits: Tensor, y: Tensor, rows: Tensor) -> float | None:
     return _least(logits, y, rows, math.log(spread / len(rows)))
 
 
-def _least(logits: Tensor, y: Tensor, rows: Tensor, centre: float) -> float | None:
+def _least(logits: Rows, y: Tensor, rows: Tensor, centre: float) -> float | None:
     """Return the best T; None if it lies where outputs are one-hot or uniform all the same."""
     from scipy.optimize import minimize_scalar  # a tenth of a second to import
 
     def loss(log_t: float) -> float:
-        pieces = torch.split(rows, PIECE)
+        pieces = torch.split(rows, height(logits))
         each = [
             cross_entropy(logits[piece].double() / math.exp(log_t), y[piece]) for piece in pieces
         ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.provenance import canonical
+from advkit.artifacts.rows import argmax
 from advkit.errors import InputError, MismatchError
 from advkit.stats import wilson
 from advkit.threat import parse_eps
@@ -198,7 +199,7 @@ def _entry(logits: Logits) -> Entry:
     digest = trained.pop("labels_digest", None)
     clean = robust = None
     if bool((logits.labels >= 0).all()):
-        clean = int((logits.clean.argmax(1) == logits.labels).sum())
+        clean = int((argmax(logits.clean) == logits.labels).sum())
         if logits.broken_by is not None:
             robust = int((logits.broken_by == ROBUST).sum())
     return Entry(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.provenance import canonical
+from advkit.artifacts.rows import argmax
 from advkit.stats import mcnemar
 from advkit.threat import parse_eps
 
@@ -53,7 +54,7 @@ def right(logits: Logits, what: str) -> Tensor | None:
     if bool((logits.labels < 0).any()):
         return None
     if what == "clean":
-        return logits.clean.argmax(1) == logits.labels
+        return argmax(logits.clean) == logits.labels
     return None if logits.broken_by is None else logits.broken_by == ROBUST
 
 

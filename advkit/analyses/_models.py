@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import PIECE
 from advkit.analyses._pairing import fingerprint, model_of
-from advkit.analyses.entropy import entropy
+from advkit.analyses.entropy import entropies
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError
-from advkit.losses import log_softmax
 
 BASELINE = "natural"
 
@@ -63,12 +61,6 @@ class Model:
             self.outside[data] = logits
         else:
             self.test = logits
-
-
-def entropies(logits: Tensor) -> Tensor:
-    """Return the entropy of softmax outputs, (N,) float64, a piece at a time."""
-    pieces = torch.split(logits, PIECE)
-    return torch.cat([entropy(log_softmax(each.double()).exp()) for each in pieces])
 
 
 def gathered(inputs: Sequence[Logits]) -> list[Model]:

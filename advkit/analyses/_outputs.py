@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 from advkit import resampling
-from advkit.analyses import PIECE
 from advkit.analyses._delong import difference
 from advkit.analyses._models import Model
 from advkit.analyses._pairing import Pair, paired
 from advkit.analyses._scores import auroc
-from advkit.analyses.divergence import jensen_shannon
+from advkit.analyses.divergence import moved
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import argmax, piecewise
 from advkit.errors import InputError
-from advkit.losses import log_softmax
 from advkit.resampling import Values
 
 LEAST = 20
@@ -92,7 +90,7 @@ def _wrong(natural: Model, robust: Model, tested: Pair, seed: int) -> Iterator[M
     wrong, right = [], []
     for model, rows in ((natural, tested.first_rows), (robust, tested.second_rows)):
         assert model.test is not None
-        errs = (model.test.clean.argmax(1) != model.test.labels)[rows]
+        errs = (argmax(model.test.clean) != model.test.labels)[rows]
         wrong.append(model.test_entropy[rows][errs])
         right.append(model.test_entropy[rows][~errs])
     generator = resampling.stream(seed, "wrong", name)
@@ -134,12 +132,7 @@ def divergences(logits: Logits) -> Tensor:
     """
     if logits.adversarial is None:
         raise InputError(f"{logits.path}: divergence needs adversarial logits: attack it first")
-    pieces = zip(
-        torch.split(logits.clean, PIECE), torch.split(logits.adversarial, PIECE), strict=True
-    )
-    return torch.cat(
-        [jensen_shannon(*(log_softmax(z.double()).exp() for z in pair)) for pair in pieces]
-    )
+    return piecewise(moved, logits.clean, logits.adversarial)
 
 
 def _measured(

@@ -1,30 +1,17 @@
-"""Scores per example: made piece by piece, their means with intervals, how well they separate."""
+"""Scores per example: their means with intervals, how well they separate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from advkit.analyses import PIECE
 from advkit.stats import Z95
 
 KEPT = 95
 """Percent of in-distribution examples that the false positive rate keeps."""
 HALVINGS = 60
-
-
-def piecewise(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Apply a function to all tensors `PIECE` rows at a time and join the results.
-
-    Args:
-        function: of tensors with B rows each, to a tensor with B rows.
-        tensors: with N rows each.
-    """
-    pieces = zip(*(torch.split(each, PIECE) for each in tensors), strict=True)
-    return torch.cat([function(*piece) for piece in pieces])
 
 
 def mean(values: Tensor) -> float | None:

@@ -20,6 +20,7 @@ from advkit.analyses._calibration import (
 )
 from advkit.analyses._plot import COLOURS, GREY
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import Rows
 from advkit.errors import UsageError
 from advkit.seeding import generator
 from advkit.stats import wilson
@@ -186,7 +187,7 @@ def _figures(found: Scores, even: Bins, bins: int) -> dict[str, Number]:
     }
 
 
-def _after(values: Tensor, y: Tensor, bins: int, seed: int) -> dict[str, Number]:
+def _after(values: Rows, y: Tensor, bins: int, seed: int) -> dict[str, Number]:
     """Fit a temperature on one half; return it with NLL and ECE of the other, before and after."""
     fit, held = halves(len(y), seed)
     temperature = fitted_temperature(values, y, fit)

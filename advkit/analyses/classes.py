@@ -12,6 +12,7 @@ from torch import Tensor
 from advkit.analyses import Number, Panel, Result, aligned, require_labels
 from advkit.analyses._panels import Interval, forest
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import argmax
 from advkit.stats import wilson
 
 KINDS = ("logits",)
@@ -58,7 +59,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     (logits,) = inputs
     y = require_labels(logits, "classes")
     names = [str(name) for name in logits.info["data"]["classes"]]
-    right = {"clean": logits.clean.argmax(1) == y}
+    right = {"clean": argmax(logits.clean) == y}
     if logits.broken_by is not None:
         right["robust"] = logits.broken_by == ROBUST
     shares = {what: _shares(hit, y, len(names)) for what, hit in right.items()}

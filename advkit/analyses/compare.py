@@ -14,6 +14,7 @@ from advkit.analyses import Panel, Result, aligned, require_labels
 from advkit.analyses._differences import Point, differences, interval_text
 from advkit.analyses._pairing import Pair, names_of, paired
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import argmax
 from advkit.errors import UsageError
 from advkit.stats import examples_needed, holm, mcnemar, paired_interval
 
@@ -128,7 +129,7 @@ def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict
 def _right(logits: Logits, what: str) -> Tensor | None:
     """Return which examples are right, (N,) bool; None for robust accuracy without an attack."""
     if what == "clean":
-        return logits.clean.argmax(1) == logits.labels
+        return argmax(logits.clean) == logits.labels
     return None if logits.broken_by is None else logits.broken_by == ROBUST
 
 

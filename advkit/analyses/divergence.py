@@ -10,9 +10,9 @@ from torch import Tensor
 
 from advkit.analyses import Histogram, Number, Result
 from advkit.analyses._panels import histogram
-from advkit.analyses._scores import piecewise
 from advkit.analyses.entropy import averaged, counted, edges, entropy
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import InputError, UsageError
 from advkit.losses import kl_divergence, log_softmax
 from advkit.stats import wilson
@@ -62,7 +62,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     (logits,) = inputs
     if logits.adversarial is None:
         raise InputError(f"{logits.path}: divergence needs adversarial logits: attack it first")
-    found = piecewise(_divergences, logits.clean, logits.adversarial)
+    found = piecewise(moved, logits.clean, logits.adversarial)
     quantiles = torch.quantile(found, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     numbers: dict[str, Number] = {
         "n": len(found),
@@ -92,13 +92,14 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     return Result(numbers, ("series", "low", "high", "count"), tuple(rows), panels, tuple(figures))
 
 
-def _divergences(clean: Tensor, adversarial: Tensor) -> Tensor:
+def moved(clean: Tensor, adversarial: Tensor) -> Tensor:
+    """Return the divergence of softmax outputs, (B,), from logits (B, C) each."""
     return jensen_shannon(*(log_softmax(z.double()).exp() for z in (clean, adversarial)))
 
 
-def _moved(clean: Tensor, adversarial: Tensor) -> dict[str, Number]:
+def _moved(clean: Rows, adversarial: Rows) -> dict[str, Number]:
     kl = piecewise(lambda z, a: kl_divergence(z.double(), a.double()), clean, adversarial)
-    changed = int((clean.argmax(1) != adversarial.argmax(1)).sum())
+    changed = int((argmax(clean) != argmax(adversarial)).sum())
     return {
         **averaged("kl", kl, math.inf),
         "changed": changed / len(clean),

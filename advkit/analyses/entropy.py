@@ -11,8 +11,9 @@ from torch import Tensor
 
 from advkit.analyses import Histogram, Number, Result, conditions
 from advkit.analyses._panels import histogram
-from advkit.analyses._scores import auroc, auroc_interval, mean, mean_interval, piecewise
+from advkit.analyses._scores import auroc, auroc_interval, mean, mean_interval
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import UsageError
 from advkit.losses import log_softmax
 
@@ -43,7 +44,7 @@ def edges(bins: int, top: float) -> tuple[float, ...]:
     return tuple(top * place / bins for place in range(bins + 1))
 
 
-def entropies(logits: Tensor) -> Tensor:
+def entropies(logits: Rows) -> Tensor:
     """Return the entropy of softmax(z) per example, (N,) float64, in nats; piece by piece."""
     return piecewise(lambda z: entropy(log_softmax(z.double()).exp()), logits)
 
@@ -76,7 +77,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         numbers[f"{name}_entropy_median"] = _median(found)
         counts[name] = counted(found, bins, top)
         if bool((logits.labels >= 0).all()):
-            right = values.argmax(1) == logits.labels
+            right = argmax(values) == logits.labels
             sides = {"right": found[right], "wrong": found[~right]}
             for word, side in sides.items():
                 numbers |= averaged(f"{name}_entropy_{word}", side, top)

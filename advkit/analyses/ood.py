@@ -11,9 +11,10 @@ from torch import Tensor
 from advkit.analyses import Histogram, Number, Result, aligned
 from advkit.analyses._pairs import Model, models
 from advkit.analyses._panels import histogram
-from advkit.analyses._scores import fpr95, piecewise
+from advkit.analyses._scores import fpr95
 from advkit.analyses.entropy import averaged, counted, edges, entropies, told_apart
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import piecewise
 from advkit.errors import UsageError
 from advkit.losses import log_softmax
 

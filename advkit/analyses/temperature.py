@@ -11,6 +11,7 @@ from advkit.analyses import Panel, Result, aligned, require_labels
 from advkit.analyses._cells import seed_noise, spread
 from advkit.analyses._panels import curve
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import argmax
 from advkit.errors import InputError
 
 KINDS = ("logits",)
@@ -37,7 +38,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         t = _temperature(logits)
         y = require_labels(logits, "accuracy")
         sizes[t] = min(len(y), sizes.get(t, len(y)))
-        clean = float((logits.clean.argmax(1) == y).double().mean())
+        clean = float((argmax(logits.clean) == y).double().mean())
         # The files of one checkpoint's attacks hold the same clean logits: they count once.
         found[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
         if logits.broken_by is not None:

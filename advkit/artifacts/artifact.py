@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def read_info(path: Path) -> dict[str, Any]:
         if kind == "analysis":
             return analysis.read_info(path)
         if kind == "labels":  # shards of one too
-            return soft_labels.read_parts(path)[1]
+            return soft_labels.read_parts(path, soft_labels.LARGE)[1]
         return dict(_reader(kind)(path).info)
     if head.lstrip().startswith(b"{") and path.suffix != ".safetensors":
         return analysis.read_info(path)
@@ -36,7 +37,7 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
-    """Read a logits or labels file, whichever of `kinds` it is.
+    """Read a logits or labels file, whichever of `kinds` it is; what is large stays in it.
 
     Raises:
         InputError: missing, corrupt, or of another kind.
@@ -49,7 +50,7 @@ def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
 
 
 def _reader(kind: str) -> Any:
-    return soft_labels.read if kind == "labels" else hdf5.read_logits
+    return partial(soft_labels.read if kind == "labels" else hdf5.read_logits, stay=True)
 
 
 def _kind(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
+from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
 from advkit.errors import BusyError, InputError, storage
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -32,6 +33,8 @@ DTYPES = {
     "/adversarial/broken_by": "int8",
     "/adversarial/images": "float32",
 }
+LARGE = {"/clean/logits", "/adversarial/logits", "/adversarial/images"}
+"""What stays in the file until it is looked at."""
 ROBUST, WRONG = -1, -2
 """Values of broken_by for an example that no attack broke, and for one wrong when clean."""
 
@@ -43,17 +46,18 @@ class Logits:
     `index` and `labels` are (N,) int64 (label −1: none), `clean` is (N, C) float32. The rest is
     None after `--attack none`: `adversarial` (N, C) float32, `norm` (N,) float32 with ‖x′ − x‖,
     `broken_by` (N,) int8 (position in `attacks`, −1 robust, −2 wrong when clean), `images`
-    (N, channels, H, W) float32 if they were saved.
+    (N, channels, H, W) float32 if they were saved. `clean`, `adversarial` and `images` may still
+    be in the file.
     """
 
     index: Tensor
     labels: Tensor
-    clean: Tensor
+    clean: Rows
     info: Mapping[str, Any]
-    adversarial: Tensor | None = None
+    adversarial: Rows | None = None
     norm: Tensor | None = None
     broken_by: Tensor | None = None
-    images: Tensor | None = None
+    images: Rows | None = None
     path: str = ""
 
     @property
@@ -78,31 +82,35 @@ def write_logits(path: Path, logits: Logits) -> str:
         "/adversarial/images": logits.images,
     }
     arrays = {
-        name: tensor.detach().cpu().numpy().astype(DTYPES[name], copy=False)
-        for name, tensor in values.items()
-        if tensor is not None
+        name: loaded(rows).detach().cpu().numpy().astype(DTYPES[name], copy=False)
+        for name, rows in values.items()
+        if rows is not None
     }
     return _write(path, arrays, logits.info)
 
 
-def read_logits(path: Path | str) -> Logits:
+def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
     """Read a logits file, checking shapes, values and digest.
+
+    Args:
+        path: the file.
+        stay: leave logits and images in the file, to be read when they are looked at.
 
     Raises:
         InputError: missing, corrupt, of another kind, or holding impossible values.
     """
-    arrays, info = read_arrays(Path(path), "logits", DTYPES)
+    arrays, info = read_arrays(Path(path), "logits", DTYPES, LARGE if stay else ())
     classes = _classes(path, arrays)
     _require_possible(path, arrays, classes, len(info.get("attacks", [])))
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    small = {name: loaded(arrays[name]) for name in arrays.keys() - LARGE}
     return Logits(
-        index=tensors["/index"],
-        labels=tensors["/labels"],
-        clean=tensors["/clean/logits"],
-        adversarial=tensors.get("/adversarial/logits"),
-        norm=tensors.get("/adversarial/norm"),
-        broken_by=tensors.get("/adversarial/broken_by"),
-        images=tensors.get("/adversarial/images"),
+        index=small["/index"],
+        labels=small["/labels"],
+        clean=arrays["/clean/logits"],
+        adversarial=arrays.get("/adversarial/logits"),
+        norm=small.get("/adversarial/norm"),
+        broken_by=small.get("/adversarial/broken_by"),
+        images=arrays.get("/adversarial/images"),
         info=info,
         path=str(path),
     )
@@ -110,7 +118,7 @@ def read_logits(path: Path | str) -> Logits:
 
 def read_info(path: Path | str, kind: str) -> dict[str, Any]:
     """Read the description of an HDF5 artifact, with its digest checked."""
-    return read_arrays(Path(path), kind, DTYPES)[1]
+    return read_arrays(Path(path), kind, DTYPES, LARGE)[1]
 
 
 def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
@@ -142,26 +150,26 @@ def unreadable(path: Path, error: Exception) -> InputError | BusyError:
     return InputError(f"{path}: truncated or corrupt: {reason}")
 
 
-def _classes(path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> int:
+def _classes(path: Path | str, arrays: Mapping[str, Rows]) -> int:
     """Check that the shapes agree and return C."""
     missing = {"/index", "/labels", "/clean/logits"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
     clean = arrays["/clean/logits"]
-    if clean.ndim != 2:
-        raise InputError(f"{path}: /clean/logits is not (N, C) but {clean.shape}")
+    if len(clean.shape) != 2:
+        raise InputError(f"{path}: /clean/logits is not (N, C) but {tuple(clean.shape)}")
     if len(clean) == 0:
         raise InputError(f"{path}: holds no example")
     for name, array in arrays.items():
         wanted = clean.shape if name.endswith("logits") else clean.shape[:1]
-        images = name == "/adversarial/images" and array.ndim == 4
+        images = name == "/adversarial/images" and len(array.shape) == 4
         if array.shape != wanted and not (images and len(array) == len(clean)):
-            raise InputError(f"{path}: {name} has shape {array.shape}, not {wanted}")
+            raise InputError(f"{path}: {name} has shape {tuple(array.shape)}, not {tuple(wanted)}")
     return int(clean.shape[1])
 
 
 def _require_possible(
-    path: Path | str, arrays: Mapping[str, np.ndarray[Any, Any]], classes: int, attacks: int
+    path: Path | str, arrays: Mapping[str, Rows], classes: int, attacks: int
 ) -> None:
     """Refuse values that no evaluation writes, naming the first."""
     limits: dict[str, tuple[float, float]] = {
@@ -174,17 +182,26 @@ def _require_possible(
     for name, (low, high) in limits.items():
         if name not in arrays:
             continue
-        array = arrays[name].reshape(len(arrays[name]), -1)
-        # Written so that NaN, which no comparison holds for, is impossible too.
-        fine = ((array >= low) & (array <= high) & np.isfinite(array)).all(1)
-        if not fine.all():
-            row = int(np.flatnonzero(~fine)[0])
-            if name.endswith("logits"):
-                raise InputError(f"{path}: {name} holds NaN or infinity (example {row})")
-            what = "label" if name == "/labels" else name
-            raise InputError(
-                f"{path}: {what} {array[row, 0]} of example {row} is not in {low:g}..{high:g}"
+        start = 0
+        for (piece,) in pieces(arrays[name]):
+            # Written so that NaN, which no comparison holds for, is impossible too.
+            fine = (
+                ((piece >= low) & (piece <= high) & piece.isfinite()).reshape(len(piece), -1).all(1)
             )
+            if not bool(fine.all()):
+                row = int((~fine).nonzero()[0])
+                value = piece[row].flatten()[0].item()
+                raise _impossible(path, name, value, start + row, (low, high))
+            start += len(piece)
+
+
+def _impossible(
+    path: Path | str, name: str, value: float, row: int, limits: tuple[float, float]
+) -> InputError:
+    if name.endswith("logits"):
+        return InputError(f"{path}: {name} holds NaN or infinity (example {row})")
+    what, (low, high) = "label" if name == "/labels" else name, limits
+    return InputError(f"{path}: {what} {value} of example {row} is not in {low:g}..{high:g}")
 
 
 def _write(
@@ -276,14 +293,15 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def read_arrays(
-    path: Path, kind: str, dtypes: Mapping[str, str]
-) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
+    path: Path, kind: str, dtypes: Mapping[str, str], stay: Collection[str] = ()
+) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Read the named arrays that are there, and the description; check kind, dtype and digest.
 
     Args:
         path: the file.
         kind: the kind that its description must name.
         dtypes: name → dtype, or several apart by `|`.
+        stay: arrays that stay in the file: they are read for the digest, a piece at a time.
 
     Raises:
         InputError: missing, corrupt, or of another kind.
@@ -291,24 +309,30 @@ def read_arrays(
         BusyError: another process is writing it.
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, Rows] = {}
+    was = mark(path)
     try:
         with h5py.File(path, "r") as file:
             text = get_text(file, "advkit")
             provenance.parse(text, path, kind)
             for name, dtype in dtypes.items():
-                array = _dataset(file, name, path.stat().st_size)
-                if array is not None:
-                    if str(array.dtype) not in dtype.split("|"):
-                        raise InputError(f"{path}: {name} is {array.dtype}, not {dtype}")
-                    arrays[name] = array
+                found = _dataset(file, name, path.stat().st_size)
+                if found is None:
+                    continue
+                if str(found.dtype) not in dtype.split("|"):
+                    raise InputError(f"{path}: {name} is {found.dtype}, not {dtype}")
+                if name in stay:
+                    narrow = getattr(torch, str(found.dtype))
+                    arrays[name] = Stored(path, name, found.shape, narrow, was)
+                else:
+                    arrays[name] = torch.from_numpy(np.asarray(found[()]))
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise unreadable(path, error) from None
-    return arrays, provenance.check(text, _digested(arrays), path, kind)
+    return arrays, provenance.check(text, _as_digested(arrays), path, kind)
 
 
-def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray[Any, Any] | None:
-    """Read one array by its fixed name, never through a link that leaves the file."""
+def _dataset(file: h5py.File, name: str, size: int) -> h5py.Dataset | None:
+    """Find one array by its fixed name, never through a link that leaves the file."""
     place: Any = file
     for part in name.strip("/").split("/"):
         if part not in place:
@@ -321,7 +345,21 @@ def _dataset(file: h5py.File, name: str, size: int) -> np.ndarray[Any, Any] | No
     # Nothing is compressed, so more than the file holds can only be a lie about the shape.
     if place.ndim == 0 or place.nbytes > size:
         raise OSError(f"{name} claims shape {place.shape}, the file has {size} bytes")
-    return np.asarray(place[()])
+    return place
+
+
+def _as_digested(arrays: Mapping[str, Rows]) -> list[Array]:
+    """Return arrays as the digest wants them, a piece at a time."""
+
+    def data(rows: Rows) -> Iterator[memoryview]:
+        if len(rows.shape) and len(rows):
+            for (piece,) in pieces(rows):
+                yield np.ascontiguousarray(piece.numpy()).data
+
+    return [
+        Array(name, np.dtype(str(rows.dtype)[6:]).str, tuple(rows.shape), data(rows))
+        for name, rows in arrays.items()
+    ]
 
 
 def _digested(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[Array]:

@@ -6,8 +6,8 @@ One file serves every temperature, because temperature is applied when it is rea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from advkit import shards
 from advkit.artifacts import checkpoint, files, provenance
 from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
+from advkit.artifacts.rows import Rows, Stored, loaded, pieces
 from advkit.errors import InputError, MismatchError
 
 DTYPES = {
@@ -32,6 +33,8 @@ DTYPES = {
 }
 Arrays = dict[str, np.ndarray[Any, Any]]
 """Name of a dataset → its rows."""
+LARGE = {"/logits", "/classes"}
+"""What can stay in the file until it is looked at."""
 PIECE = 1 << 12
 """Rows read at once when a digest is taken over a file."""
 
@@ -43,14 +46,15 @@ class SoftLabels:
     `logits` (N, V, C), row maximum subtracted; with `--top-k` (N, V, K), the classes they
     belong to in `classes` (N, V, K) and the log-sum-exp of all others in `rest` (N, V).
     `views` (N, V, 3) = (dy, dx, flip), None where the plain image stands for every view.
+    `logits` and `classes` may still be in the file.
     """
 
     index: Tensor
     labels: Tensor
-    logits: Tensor
+    logits: Rows
     views: Tensor | None
     info: Mapping[str, Any]
-    classes: Tensor | None = None
+    classes: Rows | None = None
     rest: Tensor | None = None
     path: str = ""
 
@@ -59,6 +63,18 @@ class SoftLabels:
         """C."""
         return len(self.info["data"]["classes"])
 
+    def piece(self, rows: slice) -> SoftLabels:
+        """Return a range of its examples, in memory."""
+        return replace(
+            self,
+            index=self.index[rows],
+            labels=self.labels[rows],
+            logits=self.logits[rows],
+            views=None if self.views is None else self.views[rows],
+            classes=None if self.classes is None else self.classes[rows],
+            rest=None if self.rest is None else self.rest[rows],
+        )
+
     def at(self, rows: Tensor, view: Tensor) -> Tensor:
         """Return logits (B, C), float32 or wider, of rows (B,) under views (B,).
 
@@ -66,89 +82,91 @@ class SoftLabels:
         kept classes at temperature 1, an approximation at others.
         """
         wide = torch.promote_types(self.logits.dtype, torch.float32)
-        kept = self.logits[rows, view].to(wide)
+        kept = loaded(self.logits)[rows, view].to(wide)
         if self.classes is None or self.rest is None:
             return kept
         others = self.class_count - kept.shape[1]
         even = self.rest[rows, view].to(wide) - math.log(max(others, 1))
         full = even[:, None].expand(-1, self.class_count).clone()
-        return full.scatter(1, self.classes[rows, view].long(), kept)
+        return full.scatter(1, loaded(self.classes)[rows, view].long(), kept)
 
 
-def read(path: Path | str) -> SoftLabels:
+def read(path: Path | str, *, stay: bool = False) -> SoftLabels:
     """Read a labels file, checking shapes, values and digest.
+
+    Args:
+        path: the file.
+        stay: leave what is large in the file, for `SoftLabels.piece` to fetch.
 
     Raises:
         InputError: missing, corrupt, of another kind, a shard, or holding impossible values.
     """
     path = Path(path)
-    arrays, info = read_parts(path)
+    arrays, info = read_parts(path, LARGE if stay else ())
     shard = shards.said(info)
     if shard is not None:
         raise InputError(
             f"{path}: shard {shard} of a labels file: "
             "join the shards with advkit softlabels --merge"
         )
-    logits = torch.from_numpy(arrays["/logits"])
-    if logits.dim() == 2:
-        logits = logits[:, None]
-
-    def part(name: str) -> Tensor | None:
-        if name not in arrays:
-            return None
-        found = torch.from_numpy(arrays[name])
-        plain = found.dim() == {"/views": 0, "/classes": 2, "/rest": 1}[name]
-        return found[:, None] if plain else found  # one view: give it its dimension
-
+    rest = arrays.get("/rest")
+    views = arrays.get("/views")
     return SoftLabels(
-        index=torch.from_numpy(arrays["/index"]),
-        labels=torch.from_numpy(arrays["/labels"]),
-        logits=logits,
-        views=part("/views"),
-        classes=part("/classes"),
-        rest=part("/rest"),
+        index=loaded(arrays["/index"]),
+        labels=loaded(arrays["/labels"]),
+        logits=_by_view(arrays["/logits"], 3),
+        views=None if views is None else loaded(views),
+        classes=_by_view(arrays["/classes"], 3) if "/classes" in arrays else None,
+        rest=None if rest is None else loaded(_by_view(rest, 2)),
         info=info,
         path=str(path),
     )
 
 
-def read_parts(path: Path) -> tuple[Arrays, dict[str, Any]]:
+def _by_view(array: Rows, dimensions: int) -> Rows:
+    """Return (N, V, …); a file of one view lacks the dimension."""
+    if len(array.shape) == dimensions:
+        return array
+    return array.apart() if isinstance(array, Stored) else loaded(array)[:, None]
+
+
+def read_parts(path: Path, stay: Collection[str] = ()) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Read the arrays and the description of a labels file or of a shard of one, both checked.
+
+    Args:
+        path: the file.
+        stay: arrays that stay in the file.
 
     Raises:
         InputError: missing, corrupt, of another kind, or holding impossible values.
     """
-    arrays, info = read_arrays(path, "labels", DTYPES)
+    arrays, info = read_arrays(path, "labels", DTYPES, stay)
     missing = {"/index", "/labels", "/logits"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
-    logits = torch.from_numpy(arrays["/logits"])
-    if logits.dim() == 2:
-        logits = logits[:, None]
-    _require_shapes(arrays, logits, len(info["data"]["classes"]), path)
-    _require_order(arrays["/index"], shards.said(info) is not None, path)
-    _require_finite(logits, path)
+    _require_shapes(arrays, len(info["data"]["classes"]), path)
+    _require_order(loaded(arrays["/index"]), shards.said(info) is not None, path)
+    _require_values(arrays, len(info["data"]["classes"]), path)
     return arrays, info
 
 
-def _require_order(index: np.ndarray[Any, Any], shard: bool, path: Path) -> None:
+def _require_order(index: Tensor, shard: bool, path: Path) -> None:
     first = int(index[0]) if shard else 0
-    if not (index == np.arange(first, first + len(index))).all():
+    if not torch.equal(index, torch.arange(first, first + len(index))):
         what = "the shard" if shard else "the split"
         raise InputError(f"{path}: /index is not every position of {what} in order")
 
 
-def _require_shapes(
-    arrays: Mapping[str, np.ndarray[Any, Any]], logits: Tensor, classes: int, path: Path
-) -> None:
-    """Refuse shapes and values that no labelling writes."""
+def _require_shapes(arrays: Mapping[str, Rows], classes: int, path: Path) -> None:
+    """Refuse shapes that no labelling writes."""
     short = "/classes" in arrays
     if short != ("/rest" in arrays):
         raise InputError(f"{path}: /classes and /rest belong together")
-    if logits.dim() != 3 or len(logits) == 0 or not (short or logits.shape[2] == classes):
-        raise InputError(f"{path}: /logits has shape {tuple(logits.shape)} for {classes} classes")
-    n, views, width = logits.shape
-    plain = arrays["/logits"].ndim == 2
+    shape = tuple(arrays["/logits"].shape)
+    plain = len(shape) == 2
+    if len(shape) not in (2, 3) or 0 in shape or not (short or shape[-1] == classes):
+        raise InputError(f"{path}: /logits has shape {shape} for {classes} classes")
+    n, views, width = (shape[0], 1, shape[1]) if plain else shape
     wanted = {
         "/index": (n,),
         "/labels": (n,),
@@ -156,23 +174,26 @@ def _require_shapes(
         "/classes": (n, width) if plain else (n, views, width),
         "/rest": (n,) if plain else (n, views),
     }
-    for name, shape in wanted.items():
-        if name in arrays and arrays[name].shape != shape:
-            raise InputError(f"{path}: {name} has shape {arrays[name].shape}, not {shape}")
-    for name in ("/labels", "/classes"):
-        if name in arrays and not ((arrays[name] >= 0) & (arrays[name] < classes)).all():
+    for name, right in wanted.items():
+        if name in arrays and tuple(arrays[name].shape) != right:
+            found = tuple(arrays[name].shape)
+            raise InputError(f"{path}: {name} has shape {found}, not {right}")
+
+
+def _require_values(arrays: Mapping[str, Rows], classes: int, path: Path) -> None:
+    """Refuse values that no labelling writes."""
+    for name in arrays.keys() & {"/labels", "/classes"}:
+        if not all(bool(((p >= 0) & (p < classes)).all()) for (p,) in pieces(arrays[name])):
             raise InputError(f"{path}: {name} holds a class outside 0..{classes - 1}")
-    if short and not np.isfinite(arrays["/rest"]).all():
+    if "/rest" in arrays and not bool(loaded(arrays["/rest"]).isfinite().all()):
         raise InputError(f"{path}: /rest holds NaN or infinity")
-
-
-def _require_finite(logits: Tensor, path: Path) -> None:
-    for start in range(0, len(logits), PIECE):
-        piece = logits[start : start + PIECE]
-        bad = ~torch.isfinite(piece).flatten(1).all(1)
+    row = 0
+    for (piece,) in pieces(arrays["/logits"]):
+        bad = ~piece.isfinite().flatten(1).all(1)
         if bool(bad.any()):
-            row = start + int(bad.nonzero()[0])
+            row += int(bad.nonzero()[0])
             raise InputError(f"{path}: the logits of row {row} are not finite")
+        row += len(piece)
 
 
 def parts_of(out: Path) -> Path:

@@ -39,8 +39,9 @@ EMPTY = "\0"
 TINY = ("small-cnn", "resnet8")
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Packages that are installed under another name than they are imported by."""
-NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate")
-"""How torch's and numpy's own errors tell of it on a CPU."""
+NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate",
+             "could not create a primitive", "could not create a memory")  # fmt: skip
+"""How torch's, numpy's and oneDNN's own errors tell of it on a CPU."""
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
 """How gloo tells of a rank that is gone."""
 

@@ -1,8 +1,8 @@
 """A copy of a net that answers the same to rounding in less time: for searches, not for verdicts.
 
-In eval mode batch normalisation is y = γ(x − μ)/√(σ² + ε) + β per channel, so behind a convolution
-it is that convolution with other weights and a bias. The copy also overwrites what it rectifies,
-and averages by a mean, whose gradient keeps the channels-last layout.
+Batch normalisation is folded once for all passes (`advkit.folding` does it pass by pass, in nets
+whose weights change). The copy also overwrites what it rectifies, and averages by a mean, whose
+gradient keeps the channels-last layout.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import operator
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+
+from advkit import folding
 
 ADDITIONS = (operator.add, torch.add)
 
@@ -70,18 +72,10 @@ def _fold(net: nn.Module, node: fx.Node) -> bool:
         return False
     if norm.running_mean is None or norm.running_var is None:
         return False
-    bias = torch.zeros_like(norm.running_mean) if conv.bias is None else conv.bias
-    scale, shift = torch.ones_like(bias), torch.zeros_like(bias)
-    if norm.affine:
-        scale, shift = norm.weight, norm.bias
-    parts = (conv.weight, bias, norm.running_mean, norm.running_var, scale, shift)
-    weight, bias, mean, variance, scale, shift = (each.double() for each in parts)
-    factor = scale / (variance + norm.eps).sqrt()
-    for name, value in (
-        ("weight", weight * factor[:, None, None, None]),
-        ("bias", (bias - mean) * factor + shift),
-    ):
-        setattr(conv, name, nn.Parameter(value.to(conv.weight.dtype), requires_grad=False))
+    dtype = conv.weight.dtype
+    weight, bias = folding.fold(conv.double(), norm.double())
+    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
     node.replace_all_uses_with(source)
     node.graph.erase_node(node)
     return True

@@ -308,7 +308,7 @@ def test_few_examples(n, classes):
 def test_pieces_do_not_show(monkeypatch):
     z, y = sample(50)
     expected = analyze([logits_of(z, y)], resamples=5).numbers
-    monkeypatch.setattr("advkit.analyses._calibration.PIECE", 7)
+    monkeypatch.setattr("advkit.artifacts.rows.PIECE", 7)
     found = analyze([logits_of(z, y)], resamples=5).numbers
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name

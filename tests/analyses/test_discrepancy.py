@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from scipy.special import log_softmax, softmax
 
-from advkit import analyses, data
+from advkit import data
 from advkit.analyses import _simulate
 from advkit.analyses.discrepancy import COLUMNS, analyze, condition, discrepancy, read_oracle
+from advkit.artifacts import rows
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError, MismatchError, UsageError
@@ -169,7 +170,7 @@ def test_condition_columns(place, oracle):
 @pytest.mark.parametrize("piece", [5, 1 << 14])
 def test_views_are_averaged_under_the_same_oracle(place, oracle, monkeypatch, piece):
     """However many examples are looked at together."""
-    monkeypatch.setattr(analyses, "PIECE", piece)
+    monkeypatch.setattr(rows, "PIECE", piece)
     z = torch.tensor(np.random.default_rng(5).normal(size=(12, 4, 3)) * 3).float()
     index, views = torch.arange(12), torch.zeros(12, 4, 3).byte()
     source = SoftLabels(index, index // 4, z, views, info())

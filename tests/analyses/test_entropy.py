@@ -118,7 +118,7 @@ def test_one_example_and_two_classes():
 
 def test_pieces_do_not_show(case, monkeypatch):
     expected = analyze([logits_of(*case[::2])]).numbers
-    monkeypatch.setattr("advkit.analyses._scores.PIECE", 7)
+    monkeypatch.setattr("advkit.artifacts.rows.PIECE", 7)
     assert analyze([logits_of(*case[::2])]).numbers == expected
 
 

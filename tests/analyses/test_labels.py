@@ -8,8 +8,8 @@ import scipy.stats
 import torch
 from scipy.special import softmax
 
-from advkit import analyses
 from advkit.analyses.labels import COLUMNS, analyze
+from advkit.artifacts import rows
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError, UsageError
@@ -64,7 +64,7 @@ def test_columns(case, kind):
 
 def test_pieces_do_not_show(case, monkeypatch):
     whole = analyze([labels_of(*case)]).rows
-    monkeypatch.setattr(analyses, "PIECE", 7)
+    monkeypatch.setattr(rows, "PIECE", 7)
     np.testing.assert_allclose(analyze([labels_of(*case)]).rows, whole, atol=1e-12)
 
 

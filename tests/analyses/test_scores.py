@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from advkit.analyses import PIECE
-from advkit.analyses._scores import auroc, auroc_interval, fpr95, mean_interval, piecewise
+from advkit.analyses._scores import auroc, auroc_interval, fpr95, mean_interval
 
 
 def sides(seed, m, n, ties):
@@ -80,11 +79,3 @@ def test_interval_of_a_mean():
     assert mean_interval(values, 0.6)[1] == 0.6
     assert mean_interval(values - 0.2, 1.0)[0] == 0
     assert mean_interval(values[:1], 1.0) is None
-
-
-def test_piecewise_goes_through_everything():
-    seen = []
-    x = torch.arange(2 * PIECE + 5).double()[:, None]
-    found = piecewise(lambda a, b: seen.append(len(a)) or (a + b).squeeze(1), x, x)
-    assert seen == [PIECE, PIECE, 5]
-    assert torch.equal(found, 2 * x.squeeze(1))

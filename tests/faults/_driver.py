@@ -201,7 +201,10 @@ def prepare(plan: dict[str, Any]) -> None:
         for loaded in [each for each in sys.modules if each.startswith(f"{package}.")]:
             del sys.modules[loaded]
     for user in plan.get("forget", []):
+        folder, _, name = user.rpartition(".")
         sys.modules.pop(user, None)
+        if hasattr(sys.modules.get(folder), name):
+            delattr(sys.modules[folder], name)
     if "file" in plan:
         # What lies on the disk already stays; the kernel refuses to write beyond this offset.
         resource.setrlimit(resource.RLIMIT_FSIZE, (plan["file"], resource.RLIM_INFINITY))

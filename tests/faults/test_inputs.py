@@ -13,7 +13,7 @@ import torch
 
 from advkit import data, soft_source
 from advkit.artifacts import soft_labels
-from advkit.errors import InputError, MismatchError
+from advkit.errors import InputError
 from advkit.reporting import Reporter
 from tests.conftest import TINY, shell
 from tests.faults._runs import ROOT, refused
