@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -46,12 +47,17 @@ def spoiled(source: Path, folder: Path, value: float) -> Path:
 
 def spoiled_labels(source: Path, folder: Path, value: float) -> Path:
     """Write a labels file with a right digest and one logit that is not finite."""
-    arrays, info = soft_labels.read_parts(source)
-    arrays["/logits"] = np.array(arrays["/logits"])
-    arrays["/logits"][7, 0, 2] = value
     path = folder.with_name(f"{folder.name}-in.h5")
-    soft_labels.write(path, [arrays], {k: v for k, v in info.items() if k != "digest"})
+    change_labels(source, path, lambda logits: logits.reshape(-1).__setitem__(77, value))
     return path
+
+
+def change_labels(source: Path, path: Path, change: Callable[[Any], None]) -> None:
+    """Write a labels file with other logits and a right digest."""
+    arrays, info = soft_labels.read_parts(source)
+    found = {name: np.array(array) for name, array in arrays.items()}
+    change(found["/logits"])
+    soft_labels.write(path, [found], {k: v for k, v in info.items() if k != "digest"})
 
 
 def _weights(value: float, *words: str) -> Plant:

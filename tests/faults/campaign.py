@@ -263,7 +263,7 @@ def content(path: Path) -> Any:
         else:
             read = soft_labels.read(path)  # type: ignore[assignment]
             names = ("index", "labels", "logits", "views")
-        arrays = {name: getattr(read, name).numpy() for name in names}
+        arrays = {name: np.asarray(getattr(read, name)) for name in names}
         info = dict(read.info)
     said = {n: (a.dtype.str, a.shape, np.ascontiguousarray(a).tobytes()) for n, a in arrays.items()}
     return json.dumps(info, sort_keys=True), said

@@ -13,6 +13,7 @@ import sys
 import time
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -42,7 +43,8 @@ def everything(path):
         arrays, info = checkpoint.read(path)
         return {n: (str(t.dtype), t.shape, t.numpy().tobytes()) for n, t in arrays.items()}, info
     arrays, info = hdf5.read_arrays(path, "logits", hdf5.DTYPES)
-    return {n: (a.dtype.str, a.shape, a.tobytes()) for n, a in arrays.items()}, info
+    found = {name: np.asarray(array) for name, array in arrays.items()}
+    return {n: (a.dtype.str, a.shape, a.tobytes()) for n, a in found.items()}, info
 
 
 def flipped(path, trials, seed=0):

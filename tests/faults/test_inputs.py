@@ -16,6 +16,7 @@ from advkit.artifacts import soft_labels
 from advkit.errors import InputError
 from advkit.reporting import Reporter
 from tests.conftest import TINY, shell
+from tests.faults._planted import change_labels
 from tests.faults._runs import ROOT, refused
 
 N, CLASSES = 60, 10
@@ -99,11 +100,7 @@ def test_row_16_labels_of_another_class_count(cli, taught, pixels, classes):
 @pytest.mark.parametrize("row", [0, 17])
 def test_row_17_rows_that_are_no_distribution(cli, taught, value, row):
     """The file holds logits: a row is no distribution exactly if an entry is not finite."""
-    arrays, info = soft_labels.read_parts(Path("l.h5"))
-    info = {key: each for key, each in info.items() if key != "digest"}
-    arrays["/logits"] = arrays["/logits"].copy()
-    arrays["/logits"][row:, 3] = value
-    soft_labels.write(Path("bad.h5"), [arrays], info)
+    change_labels(Path("l.h5"), Path("bad.h5"), lambda z: z[row:, 3].fill(value))
     words = ["--data", f"npz:{taught / 'set'}", "--soft-labels", "bad.h5", "-o", "run"]
     refused(cli(*TRAIN, *words), 3, "bad.h5", f"row {row} ")
     assert not (taught / "run").exists()
@@ -111,10 +108,11 @@ def test_row_17_rows_that_are_no_distribution(cli, taught, value, row):
 
 def test_row_17_any_finite_row_is_a_distribution(taught):
     """Negative, large and all-zero rows included: softmax makes sums of 1 of them."""
-    arrays, info = soft_labels.read_parts(Path("l.h5"))
-    odd = {**arrays, "/logits": arrays["/logits"].copy()}
-    odd["/logits"][0], odd["/logits"][1], odd["/logits"][2] = 0, -3e38, 1e30
-    soft_labels.write(Path("odd.h5"), [odd], {k: v for k, v in info.items() if k != "digest"})
+
+    def change(z):
+        z[0], z[1], z[2] = 0, -3e38, 1e30
+
+    change_labels(Path("l.h5"), Path("odd.h5"), change)
     images = data.load(f"npz:{taught / 'set'}", "train")
     source = soft_source.Stored(soft_labels.read("odd.h5"), images, Reporter())
     from advkit.labels.soft import soften

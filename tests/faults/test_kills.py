@@ -173,3 +173,16 @@ def test_row_06_autoattack_goes_on(server, teacher, evaluated, tmp_path, plan, c
     assert "going on from the batches" in again.err
     assert digest(tmp_path / "a.h5") == evaluated
     assert litter(tmp_path) == []
+
+
+@full
+def test_row_06_a_finished_evaluation_leaves_no_books(server, teacher, evaluated, tmp_path):
+    """Killed between the logits' appearance and the books' removal."""
+    attack = ["attack", teacher / "best.safetensors", *AUTOATTACK, "-o", "a.h5"]
+    assert server.run(*attack, cwd=tmp_path, kill=["renamed", 1, "a.h5$"]).code == KILL
+    assert (tmp_path / "a.h5.part").exists()
+    again = server.run(*attack, cwd=tmp_path)
+    assert again.code == 0
+    assert "already done" in again.err
+    assert digest(tmp_path / "a.h5") == evaluated
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
