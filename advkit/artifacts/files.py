@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from advkit import signals
 from advkit.errors import BusyError, InputError, StorageError, storage
 
 MAGIC = {
@@ -52,23 +53,25 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary sibling to write; put it in place, synced, when the block ends well.
 
     A reader sees the old file or the whole new one. The leftovers of writers that died are
-    removed on the way.
+    removed on the way. Signals wait until it is in place.
 
     Raises:
         StorageError: disk full, file-size limit, folder read-only or gone.
+        Stopped: a signal came meanwhile.
     """
     sweep(path.parent, [path.name])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise storage(error, path) from error
-    finally:
-        with suppress(OSError):  # the folder itself may be what is wrong
-            temporary.unlink(missing_ok=True)
+    with signals.whole():
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        except OSError as error:
+            raise storage(error, path) from error
+        finally:
+            with suppress(OSError):  # the folder itself may be what is wrong
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,7 +87,7 @@ def append_line(path: Path, line: str) -> None:
         StorageError: disk full, folder gone.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with signals.whole(), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -55,7 +55,7 @@ def spoiled_labels(source: Path, folder: Path, value: float) -> Path:
 def change_labels(source: Path, path: Path, change: Callable[[Any], None]) -> None:
     """Write a labels file with other logits and a right digest."""
     arrays, info = soft_labels.read_parts(source)
-    found = {name: np.array(array) for name, array in arrays.items()}
+    found = {name: np.asarray(array).copy() for name, array in arrays.items()}
     change(found["/logits"])
     soft_labels.write(path, [found], {k: v for k, v in info.items() if k != "digest"})
 

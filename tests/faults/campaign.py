@@ -83,7 +83,7 @@ def training(campaign: Campaign, method: str) -> list[object]:
 def stage(campaign: Campaign, name: str) -> tuple[list[object], list[object], Figures]:
     """Return a command's words, the words it needs more to go on, and its plan."""
     if name == "softlabels":  # many small parts
-        plan = {"set": {"advkit.softlabels.PART_BYTES": 4096}}
+        plan = {"set": {"advkit.softlabels.PART_BYTES": 65536}}
         return ["softlabels", campaign.teacher, "--views", "all", "-q"], [], plan
     if name == "attack":
         words = ["--autoattack", "--eps", "0.1", "--limit", 12, "--batch-size", 4, "-q"]
@@ -215,14 +215,15 @@ def stops(name: str, signum: int) -> Callable[[Campaign], Figures]:
 
     def part(campaign: Campaign) -> Figures:
         trials, draw = Trials(campaign, name), random.Random(name)
-        slowest, late, wrong = 0.0, 0, 0
+        slowest, late, wrong, ignored = 0.0, 0, 0, 0
         while trials.disturbed < SIGNALS:
             code, took = trials.trial(draw.uniform(0.05, trials.seconds), signum)
+            ignored += code == 0 and took > 0.3 * trials.seconds + 0.5  # it was long before its end
             if code != 0:
                 slowest = max(slowest, took)
                 late += took > SOON
-                wrong += code != 128 + signum
-        losses = len(trials.losses) + late + wrong
+                wrong += code not in (128 + signum, -signum)
+        losses = len(trials.losses) + late + wrong + ignored
         return {"trials": trials.disturbed, "losses": losses, "slowest_save": round(slowest, 3)}
 
     return part

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from advkit.artifacts import checkpoint
+from advkit.artifacts import artifact, checkpoint
 from tests.faults._runs import NET, contents, digest, killed_at_random, litter
 
 EPOCHS = ["--epochs", "3", "--attack-steps", "2"]
@@ -185,4 +185,25 @@ def test_row_06_a_finished_evaluation_leaves_no_books(server, teacher, evaluated
     assert again.code == 0
     assert "already done" in again.err
     assert digest(tmp_path / "a.h5") == evaluated
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize("call", [1, *(pytest.param(call, marks=full) for call in range(2, 16))])
+@pytest.mark.parametrize(
+    "words", [["softlabels", "--views", "2"], ["attack", "--attack", "fgsm", "--limit", "30"]],
+    ids=["softlabels", "attack"],
+)  # fmt: skip
+def test_row_06_a_signal_inside_hdf5(server, teacher, tmp_path, words, call):
+    """The library calls our file's `write`: an exception there would be lost, or end in a crash.
+
+    The file is finished first; then the process ends by the signal.
+    """
+    command = [words[0], teacher / "best.safetensors", *words[1:], "-q", "-o", "a.h5"]
+    plan = [["temporary", call, "SIGTERM", r"a\.h5\.\d+\.tmp"]]
+    stopped = server.run(*command, cwd=tmp_path, signals=plan)
+    assert (stopped.code, stopped.out) == (143, ""), stopped.err
+    assert len(stopped.err.splitlines()) == 1
+    artifact.read_info(tmp_path / "a.h5")
+    again = server.run(*command, cwd=tmp_path)
+    assert again.code == 0, again.err
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
