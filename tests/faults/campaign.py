@@ -35,6 +35,7 @@ from tests.faults._runs import NET, ROOT, Server, contents, digest, litter
 from tests.faults._same import CHAIN
 
 SUMMARY = ROOT / "docs" / "fault-campaign.json"
+PAGE = ROOT / "docs" / "reliability.md"
 KILLS, SIGNALS, FLIPS, HDF5_CASES = 50, 50, 4000, 1200
 SOON = 5.0
 """Seconds within which a stopped run has to be saved."""
@@ -395,6 +396,23 @@ def noted(name: str, figures: Figures) -> None:
     SUMMARY.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
+def table(summary: dict[str, Any]) -> list[str]:
+    """Return the summary as the lines of a Markdown table."""
+    keys = ("trials", "losses", "silent_changes", "slowest_save")
+    return [
+        f"| `{name}` | " + " | ".join(str(part.get(key, "")) for key in keys) + " |"
+        for name, part in summary["parts"].items()
+    ]
+
+
+def shown() -> None:
+    """Put the summary's table at the end of the page."""
+    head, _, _ = PAGE.read_text(encoding="utf-8").partition("| part |")
+    heading = "| part | trials | losses | silent changes | slowest save, s |\n|---|---|---|---|---|"
+    lines = table(json.loads(SUMMARY.read_text(encoding="utf-8")))
+    PAGE.write_text("\n".join([head + heading, *lines]) + "\n", encoding="utf-8")
+
+
 def main(names: list[str]) -> int:
     """Run the parts named, or all, and return whether anything was lost."""
     torch.set_num_threads(1)
@@ -407,6 +425,7 @@ def main(names: list[str]) -> int:
             campaign.server.stop()
         figures["seconds"] = round(time.monotonic() - began, 1)
         noted(name, figures)
+        shown()
         bad += figures.get("losses", 0) + figures.get("silent_changes", 0)
         print(f"{name}: {figures}", file=sys.stderr, flush=True)
     return int(bad > 0)
