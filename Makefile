@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow docs bench clean
+.PHONY: help install demo gallery check test test-slow test-faults fault-campaign docs bench clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,10 +34,20 @@ check: install  ## formatting, lint, types, generated docs
 	python docs/generate.py --check
 
 test: install  ## the test suite (under two minutes)
-	pytest -n 2 -m 'not slow'
+	pytest -n 2 -m 'not slow and not faults'
 
 test-slow: install  ## the tests that take minutes
 	pytest -n 2 -m slow
+
+test-faults: install  ## a sample of every row of the fault table (docs/reliability.md; minutes)
+	pytest -n 2 tests/faults
+
+fault-campaign: install  ## the table's full counts (an hour); PARTS="kills-at same", or fuzz
+ifeq ($(PARTS),fuzz)
+	python -m tests.faults.fuzz_campaign --out docs/fuzz-campaign.json
+else
+	python -m tests.faults.campaign $(PARTS)
+endif
 
 docs: install  ## rewrite the generated pages
 	python docs/generate.py

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from advkit import attack_plan, modes, partial, registry, remarks
 from advkit.artifacts import provenance
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
-from advkit.attack_plan import Pass, Surrogate
-from advkit.attack_settings import AttackSettings
+from advkit.attack_plan import ROUNDING, Pass, Surrogate
+from advkit.attack_settings import SUITES, AttackSettings
 from advkit.audit import audited, fitted
 from advkit.data._images import ImageSet, pixels
 from advkit.data._split import first
-from advkit.errors import InputError, MismatchError, NumericalError
+from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.losses import cross_entropy
 from advkit.partial import Partial
 from advkit.reporting import Reporter
@@ -110,7 +110,8 @@ class Evaluation:
             path: where finished batches are kept until the end, to go on from.
 
         Raises:
-            NumericalError: the model gives NaN or infinite logits.
+            NumericalError: the model or an attack gives NaN or infinity.
+            UsageError: a random model needs another version of AutoAttack.
             AdvkitError: an attack left the ball or the box.
         """
         with modes.evaluating(self.model), modes.frozen(self.model):
@@ -143,9 +144,9 @@ class Evaluation:
         for rows in self._chunks(torch.arange(len(self.labels))):
             x = self._x(rows)
             logits = self.model(x)
+            self.clean[rows] = self._finite(logits, rows)
             if int(rows[0]) == 0:
                 self._require_deterministic(x, logits)
-            self.clean[rows] = self._finite(logits, rows)
         self.adversarial = self.clean.clone()
         wrong = self.clean.argmax(1) != self.labels
         self.broken_by[wrong & (self.labels >= 0)] = WRONG
@@ -164,11 +165,23 @@ class Evaluation:
         remarks.flat(self.flat, len(self.labels), self.reporter)
 
     def _require_deterministic(self, x: Tensor, logits: Tensor) -> None:
-        if self.settings.version != "rand" and not torch.equal(self.model(x), logits):
-            self.reporter.warn(
-                "the model answers differently to the same images: verdicts of one forward pass "
-                "overstate an attack; AutoAttack has --version rand for this"
+        """Ask twice: of a random model one pass says little, and AutoAttack has a version for it.
+
+        Raises:
+            UsageError: AutoAttack's standard or plus version on a random model.
+        """
+        if self.settings.version == "rand" or torch.equal(again := self.model(x), logits):
+            return
+        much = (again - logits).abs().max() > ROUNDING * logits.abs().max()
+        if self.settings.attack in SUITES and bool(much):
+            raise UsageError(
+                "the model answers differently to the same images: use --autoattack "
+                "--version rand, which averages over its answers"
             )
+        self.reporter.warn(
+            "the model answers differently to the same images: verdicts of one forward pass "
+            "overstate an attack; AutoAttack has --version rand for this"
+        )
 
     def _finite(self, logits: Tensor, rows: Tensor) -> Tensor:
         bad = ~torch.isfinite(logits).all(1)

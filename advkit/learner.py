@@ -163,7 +163,7 @@ class Learner:
             loss, seen = self._perturbed_step(outer, epoch, step)
         else:
             loss, seen = outer(self.shared)
-            self._descend(loss, epoch, step)
+            self._descend(loss, seen, epoch, step)
             self.optimizer.step()
         self._agree_on_norms()
         if self.ema:
@@ -205,11 +205,16 @@ class Learner:
             for norm in modes.batch_norms(self.model):
                 norm.momentum = 1.0 if t == 0 else momentum
 
-    def _descend(self, loss: Tensor, epoch: int, step: int) -> None:
-        """Refuse a non-finite loss; leave its gradient on the parameters."""
-        self._guard(loss, epoch, step)
+    def _descend(self, loss: Tensor, seen: Mapping[str, Tensor], epoch: int, step: int) -> None:
+        """Refuse a non-finite loss or gradient; leave the gradient on the parameters."""
+        self._guard(loss, "loss", seen, epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        found = [each.grad for each in self.model.parameters() if each.grad is not None]
+        # Sums of magnitudes: finite exactly where every entry is, but for an overflow, which
+        # is as good as one.
+        total = torch.nn.utils.get_total_norm(found, 1)
+        self._guard(total, "gradient's norm", seen, epoch, step)
 
     def _perturbed_step(
         self, outer: Outer, epoch: int, step: int
@@ -224,7 +229,7 @@ class Learner:
         original = settings.awp_form == "original"
         with modes.attack_bn(model, "frozen" if original else "train"):
             loss, seen = outer(self.passes)
-        self._guard(loss, epoch, step)
+        self._guard(loss, "loss", seen, epoch, step)
         found = awp.chosen(model, settings.awp_form)
         gradients = dict(zip(found, torch.autograd.grad(loss, list(found.values())), strict=True))
         self.world.mean(gradients.values())  # or each rank would train at another point
@@ -233,7 +238,7 @@ class Learner:
             modes.attack_bn(model, "train" if original else "frozen"),
         ):
             worst, seen_there = outer(self.shared)
-            self._descend(worst, epoch, step)
+            self._descend(worst, seen_there, epoch, step)
             if original:
                 self.optimizer.step()
         if original:
@@ -274,15 +279,22 @@ class Learner:
             round(settings.warmup * self.steps),
         )
 
-    def _guard(self, loss: Tensor, epoch: int, step: int) -> None:
-        """Refuse a non-finite loss before it reaches the weights (on a GPU: soon after).
+    def _guard(
+        self, value: Tensor, what: str, seen: Mapping[str, Tensor], epoch: int, step: int
+    ) -> None:
+        """Refuse a non-finite value before it reaches the weights (on a GPU: soon after).
 
         Raises:
-            NumericalError: naming epoch, step, loss and learning rate.
+            NumericalError: naming epoch, step, value, what it was made from, and learning rate.
         """
-        self.finite &= torch.isfinite(loss.detach())
-        if self.device.type == "cpu" or step % CHECK_EVERY == 0:
-            self.require_finite(f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}")
+        self.finite &= torch.isfinite(value.detach())
+        if self.device.type != "cpu" and step % CHECK_EVERY:
+            return
+        if not bool(self.finite):
+            wrong = [kind for kind, z in seen.items() if not bool(torch.isfinite(z).all())]
+            made = f"{' and '.join(wrong)} logits are not" if wrong else "all logits are"
+            where = f"at epoch {epoch + 1}, step {step + 1}"
+            self.require_finite(f"the {what} is {value.item()} {where} ({made} finite)")
 
     def agree_on_finite(self) -> None:
         """Check on all ranks that every loss so far was finite on each.

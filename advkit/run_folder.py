@@ -67,6 +67,7 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         files.folder(self.path)
+        files.sweep(self.path, self._names())
         if not self.config_file.exists():
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
@@ -99,11 +100,22 @@ class RunFolder:
         with suppress(OSError):
             self.path.rmdir()
 
+    def _names(self) -> list[str]:
+        """Return the names of a run's files, the mark of a finished one first."""
+        roles = [f"{role}.safetensors" for role in ("final", "final-ema", "best", "best-ema")]
+        return [roles[0], self.state_file.name, *roles[1:], "metrics.jsonl", "config.toml"]
+
+    def tidy(self) -> None:
+        """Remove the state of a finished run, which a kill may have left."""
+        if self.done:
+            self.state_file.unlink(missing_ok=True)
+
     def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
         """Make the folder that of this run, once nothing can go wrong before the first step."""
         if overwrite:
-            names = {self.config_file, self.metrics_file, self.state_file}
-            names |= {self.checkpoint(role) for role in ROLES}
+            # The mark of a finished run goes first and the configuration is replaced, not
+            # removed: cut off anywhere, this leaves an unfinished run and no stranger's folder.
+            names = [self.path / name for name in self._names()[:-1]]
             # Logits lie beside their checkpoint and say nothing about the new one.
             stale = [path for role in ROLES for path in self.path.glob(f"{role}.*.h5*")]
             for path in (*names, *stale):
@@ -111,8 +123,14 @@ class RunFolder:
                     path.unlink()
                 elif path.is_dir():
                     shutil.rmtree(path)
-        if not self.state_file.exists():
+        if overwrite or not self._same(wanted):  # it says where each value came from, once
             files.write_text(self.config_file, wanted.toml())
+
+    def _same(self, wanted: Resolved) -> bool:
+        if self.state_file.exists():
+            return True
+        there = self.config_file.exists()
+        return there and self._own_settings().flat() == wanted.settings.flat()
 
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""

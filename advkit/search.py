@@ -24,7 +24,7 @@ from advkit.attacks import _autoattack, pgd
 from advkit.config import Layer
 from advkit.data._batches import Batch
 from advkit.data._images import ImageSet, pixels
-from advkit.errors import InputError, MismatchError, UsageError
+from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.labels.soft import soften
 from advkit.losses import cross_entropy, kl_divergence
 from advkit.reporting import Reporter
@@ -208,8 +208,9 @@ class TemperatureSearch:
             data_root=self.machine.data_root, resume=True, reporter=self.machine.reporter,
         )  # fmt: skip
         trial = {"kind": kind, "temperature": temperature, **self._measured(folder, resolved)}
-        self.trials.append(trial)
+        _require_finite(trial)
         files.append_line(self.ledger, json.dumps(trial))
+        self.trials.append(trial)
         return trial
 
     def _measured(self, folder: RunFolder, resolved: config.Resolved) -> Trial:
@@ -266,6 +267,19 @@ class TemperatureSearch:
             parents=[provenance.parent(self.labels_info)],
             environment={"device": self.machine.device.type, "threads": self.machine.threads},
         )
+
+
+def _require_finite(trial: Trial) -> None:
+    """Refuse figures that nothing can be chosen by.
+
+    Raises:
+        NumericalError: one is NaN or infinite.
+    """
+    for name, value in trial.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NumericalError(
+                f"{trial['kind']} at T = {trial['temperature']:g}: {name} is {value}: lower --lr"
+            )
 
 
 def judge(

@@ -23,7 +23,7 @@ class _State:
 
 def install() -> None:
     """Take over the signals of this process (main thread only)."""
-    _State.pending, _State.deferred = None, False
+    release()
     for each in HANDLED:
         signal.signal(each, _handle)
 
@@ -39,6 +39,27 @@ def deferred() -> Iterator[None]:
         _State.deferred = before
 
 
+@contextmanager
+def whole() -> Iterator[None]:
+    """Let signals wait until a file is in place, then act on one that came.
+
+    An exception out of a handler may surface anywhere: inside a library's callback it is lost, or
+    takes the process with it, and half a file is taken for the whole.
+
+    Raises:
+        Stopped: a signal came, and nothing around this wants it to wait on.
+    """
+    with deferred():
+        yield
+    if _State.pending is not None and not _State.deferred:
+        raise _ended(_State.pending)
+
+
+def release() -> None:
+    """Forget a signal that has been acted on."""
+    _State.pending, _State.deferred = None, False
+
+
 def pending() -> int | None:
     """Return the number of the signal that waits, if any."""
     return _State.pending
@@ -49,4 +70,8 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         os._exit(128 + signum)
     _State.pending = signum
     if not _State.deferred:
-        raise Stopped(signum, f"ended by {signal.Signals(signum).name}")
+        raise _ended(signum)
+
+
+def _ended(signum: int) -> Stopped:
+    return Stopped(signum, f"ended by {signal.Signals(signum).name}")

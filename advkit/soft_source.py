@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from advkit import models
 from advkit.artifacts import checkpoint, soft_labels
 from advkit.artifacts.soft_labels import SoftLabels
+from advkit.audit import require_finite
 from advkit.data._batches import Batch
 from advkit.data._images import ImageSet
 from advkit.errors import MismatchError
@@ -66,12 +67,14 @@ def load(
     Raises:
         InputError: the file is missing, corrupt or of another kind.
         MismatchError: it belongs to other data, another order or other classes.
+        NumericalError: a weight of the teacher is not finite.
     """
     if labels is not None:
         found = soft_labels.read(Path(labels))
         return Stored(found, images, reporter), dict(found.info)
     model, description = models.load(str(teacher), device)
     _require_classes(description["data"]["classes"], images, teacher)
+    require_finite(model.state_dict(), teacher)
     return Live(model), description
 
 

@@ -249,6 +249,7 @@ def train(
 
     def opened() -> bool:
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
+        folder.tidy()
         return not folder.done or overwrite
 
     def begun() -> bool:

@@ -7,6 +7,7 @@ width of a paper's column.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,15 @@ def check(path: Path) -> None:
     """Refuse a picture format or a folder early.
 
     Raises:
-        UsageError: not PNG, SVG or PDF.
+        UsageError: not PNG, SVG or PDF, or nothing to draw with.
         StorageError: the folder cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the name must end in {', '.join(SUFFIXES)}")
+    if find_spec("matplotlib") is None:
+        raise UsageError(
+            "the package matplotlib is not installed: python -m pip install matplotlib"
+        )
     files.folder(path.parent)
 
 

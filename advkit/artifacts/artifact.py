@@ -12,7 +12,6 @@ import h5py
 from advkit.artifacts import analysis, checkpoint, files, hdf5, provenance, soft_labels
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.errors import InputError, brief
 
 WANTED = "an advkit artifact"
 
@@ -60,5 +59,5 @@ def _kind(path: Path) -> str:
         with h5py.File(path, "r") as file:
             text = hdf5.get_text(file, "advkit")
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: truncated or corrupt: {brief(error)}") from None
+        raise hdf5.unreadable(path, error) from None
     return str(provenance.claimed(text, path)["kind"])

@@ -6,13 +6,14 @@ canonical JSON and a digest of our own inside it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from advkit.artifacts import files, provenance
@@ -20,6 +21,8 @@ from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, brief, storage
 
 WANTED = "a checkpoint (.safetensors)"
+HEADER = 16 << 20
+"""Bytes of the longest header that is read: room for a hundred thousand tensors."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
@@ -50,16 +53,35 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
     path = Path(path)
     files.require(path, WANTED)
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("advkit")
-            provenance.parse(text, path, kind)
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            arrays = _arrays(tensors)
+        # Read once: safetensors' own readers look a file up by name for its header and again
+        # for its tensors, and a writer may have replaced it in between.
+        raw = path.read_bytes()
+        text = _metadata(raw).get("advkit")
+        provenance.parse(text, path, kind)
+        tensors = load(raw)
+        arrays = _arrays(tensors)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
         ) from None
     return tensors, provenance.check(text, arrays, path, kind)
+
+
+def _metadata(raw: bytes) -> dict[str, str]:
+    """Return the text of a safetensors header: a length, JSON, then the tensors.
+
+    Raises:
+        ValueError: it is none, or so long that reading it alone would cost what no model needs.
+        RecursionError: it is too deep.
+    """
+    size = int.from_bytes(raw[:8], "little")
+    if size > HEADER:
+        raise ValueError(f"a header of {size} bytes")
+    header = json.loads(raw[8 : 8 + size])
+    found = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError("the header is no object")
+    return found
 
 
 def read_info(path: Path | str, kind: str = "checkpoint") -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from advkit import signals
 from advkit.errors import BusyError, InputError, StorageError, storage
 
 MAGIC = {
@@ -23,6 +25,9 @@ MAGIC = {
     b"<!DOC": "a web page (a failed download?)",
     b"<html": "a web page (a failed download?)",
 }
+PROBE = re.compile(r"\.probe\.(\d+)")
+LITTER = re.compile(r"\..+\.(\d+)\.tmp")
+"""Names that hold the id of the process that made them and was to remove them."""
 
 
 def folder(path: Path) -> Path:
@@ -34,8 +39,9 @@ def folder(path: Path) -> Path:
     probe = path / f".probe.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
+        sweep(path, ())
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.EEXIST:
             raise StorageError(f"cannot write {path}: a file is in the folder's place") from None
@@ -48,23 +54,25 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary sibling to write; put it in place, synced, when the block ends well.
 
     A reader sees the old file or the whole new one. The leftovers of writers that died are
-    removed on the way.
+    removed on the way. Signals wait until it is in place.
 
     Raises:
         StorageError: disk full, file-size limit, folder read-only or gone.
+        Stopped: a signal came meanwhile.
     """
-    _sweep(path)
+    sweep(path.parent, [path.name])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise storage(error, path) from error
-    finally:
-        with suppress(OSError):  # the folder itself may be what is wrong
-            temporary.unlink(missing_ok=True)
+    with signals.whole():
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+        except OSError as error:
+            raise storage(error, path) from error
+        finally:
+            with suppress(OSError):  # the folder itself may be what is wrong
+                temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,7 +88,7 @@ def append_line(path: Path, line: str) -> None:
         StorageError: disk full, folder gone.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with signals.whole(), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -175,14 +183,15 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
         raise InputError(f"{path}: {kind}not {wanted}")
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files of writers of `path` that died."""
-    if not path.parent.is_dir():
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what writers of the named files that died have left in a folder."""
+    if not folder.is_dir():
         return
-    for stale in path.parent.iterdir():
-        name = stale.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
-        ours = stale.name == f".{path.name}.{name}.tmp" and name.isdecimal()
-        if ours and not _alive(int(name)):
+    starts = [f".{name}." for name in names]
+    for stale in folder.iterdir():
+        pid = PROBE.fullmatch(stale.name) or LITTER.fullmatch(stale.name)
+        ours = pid and (pid.re is PROBE or stale.name[: pid.start(1)] in starts)
+        if pid and ours and not _alive(int(pid[1])):
             stale.unlink(missing_ok=True)
 
 

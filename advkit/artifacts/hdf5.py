@@ -18,7 +18,7 @@ from torch import Tensor
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
-from advkit.errors import InputError, brief, storage
+from advkit.errors import BusyError, InputError, brief, storage
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
@@ -127,6 +127,7 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
     Raises:
         InputError: missing, corrupt, or of another kind.
         MismatchError: another format version.
+        BusyError: another process is writing it.
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     try:
@@ -137,7 +138,17 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
                 raise KeyError("it holds no /index")
             return info, len(index)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: truncated or corrupt: {brief(error)}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> InputError | BusyError:
+    """Say what HDF5's failure to read a file means: a living writer, a dead one, or damage."""
+    if isinstance(error, BlockingIOError):
+        return BusyError(f"{path}: another process has it open for writing: wait for it")
+    reason = brief(error)
+    if "already open for write" in reason:
+        reason = "its writer never closed it: wait for it if it still works, else make it anew"
+    return InputError(f"{path}: truncated or corrupt: {reason}")
 
 
 def _classes(path: Path | str, arrays: Mapping[str, Rows]) -> int:
@@ -197,7 +208,9 @@ def _impossible(
 def _write(
     path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], description: Mapping[str, Any]
 ) -> str:
-    digest = provenance.digest(description, _digested(arrays))
+    digest = provenance.digest(
+        description, _digested({name: torch.from_numpy(array) for name, array in arrays.items()})
+    )
     text = provenance.canonical({**description, "digest": digest})
     with files.replacing(path) as temporary, writing(temporary, path) as file:
         for name, array in arrays.items():
@@ -297,6 +310,7 @@ def read_arrays(
     Raises:
         InputError: missing, corrupt, or of another kind.
         MismatchError: another format version.
+        BusyError: another process is writing it.
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     arrays: dict[str, Rows] = {}
@@ -317,8 +331,8 @@ def read_arrays(
                 else:
                     arrays[name] = torch.from_numpy(np.asarray(found[()]))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: truncated or corrupt: {brief(error)}") from None
-    return arrays, provenance.check(text, _as_digested(arrays), path, kind)
+        raise unreadable(path, error) from None
+    return arrays, provenance.check(text, _digested(arrays), path, kind)
 
 
 def _place(file: h5py.File, name: str, size: int) -> h5py.Dataset | None:
@@ -342,7 +356,7 @@ def _place(file: h5py.File, name: str, size: int) -> h5py.Dataset | None:
     return place
 
 
-def _as_digested(arrays: Mapping[str, Rows]) -> list[Array]:
+def _digested(arrays: Mapping[str, Rows]) -> list[Array]:
     """Return arrays as the digest wants them, a piece at a time."""
 
     def data(rows: Rows) -> Iterator[memoryview]:
@@ -353,11 +367,4 @@ def _as_digested(arrays: Mapping[str, Rows]) -> list[Array]:
     return [
         Array(name, np.dtype(str(rows.dtype)[6:]).str, tuple(rows.shape), data(rows))
         for name, rows in arrays.items()
-    ]
-
-
-def _digested(arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[Array]:
-    return [
-        Array(name, array.dtype.str, array.shape, np.ascontiguousarray(array).data)
-        for name, array in arrays.items()
     ]

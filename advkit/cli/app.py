@@ -103,6 +103,7 @@ def run(arguments: list[str]) -> int:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        signals.release()
         settle_stderr()
 
 

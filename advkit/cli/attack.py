@@ -219,6 +219,7 @@ def _logits(
 
     reporter = stage.speaker("attack", given)
     stage.require_file_name(out)
+    unfinished = out.with_name(f"{out.name}.part")
     with files.lock(out):
         device = stage.device(given["device"])
         model, info = models.load(path, device)
@@ -226,6 +227,7 @@ def _logits(
         threads = stage.threads(given, info["arch"])
         if out.exists() and not given["overwrite"]:
             found = logits_files.found(out, settings, info, images.fingerprint)
+            partial.remove(unfinished)  # a kill may have come between the two
             reporter.note(f"{out}: already done")
             return found, 0.0
         if whole is not None and whole.exists() and not given["overwrite"]:
@@ -234,7 +236,6 @@ def _logits(
         surrogate = _surrogate(given, device)
         started = time.monotonic()
         stage.use_threads(threads)
-        unfinished = out.with_name(f"{out.name}.part")
         evaluation = Evaluation(
             model, info, images, settings,
             environment={"device": device.type, "threads": threads}, reporter=reporter,

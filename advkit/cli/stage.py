@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 EMPTY = "\0"
 """Marks an empty stdin among the inputs; no path can start with it."""
 TINY = ("small-cnn", "resnet8")
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Packages that are installed under another name than they are imported by."""
+NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate",
+             "could not create a primitive", "could not create a memory")  # fmt: skip
+"""How torch's, numpy's and oneDNN's own errors tell of it on a CPU."""
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+"""How gloo tells of a rank that is gone."""
 
 
 class ReaderGone(AdvkitError):
@@ -94,9 +101,6 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         say(stage, "ended by SIGINT")
         return 130
-    except MemoryError:
-        say(stage, "error: out of memory: lower --batch-size, or free some")
-        return 1
     except OSError as error:
         if debug:
             traceback.print_exc()
@@ -104,22 +108,33 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
         if error.errno == errno.ENOSPC:  # files translate theirs, so this is the help text
             say(stage, "error: cannot write to stdout: no space")
             return StorageError.code
-        say(stage, f"error: {_explained(error)}")
+        say(stage, f"error: {failure(error)}")
         return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
-        say(stage, f"error: {_explained(error)}")
-        return 1
+        found = failure(error)
+        say(stage, f"error: {found}")
+        return found.code
 
 
-def _explained(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory: lower --batch-size, or free some"
-    if type(error).__name__ == "OutOfMemoryError":
-        return "out of memory on the device: lower --batch-size"
+def failure(error: Exception) -> AdvkitError:
+    """Return what a failure that nobody foresaw means for a person, in one line."""
     first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (run it again with --debug for the traceback)"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = PACKAGES.get(top := error.name.partition(".")[0], top)
+        return UsageError(
+            f"the package {package} is not installed: python -m pip install {package}"
+        )
+    if type(error).__name__ == "OutOfMemoryError":
+        return AdvkitError("out of memory on the device: lower --batch-size")
+    if isinstance(error, MemoryError) or any(words in first for words in NO_MEMORY):
+        return AdvkitError("out of memory: lower --batch-size, or free some")
+    if ranks.world() > 1 and any(words in str(error) for words in PEER_GONE):
+        return AdvkitError("another process of the run has ended: go on with --resume")
+    return AdvkitError(
+        f"{type(error).__name__}: {first} (run it again with --debug for the traceback)"
+    )
 
 
 def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
@@ -253,9 +268,9 @@ def each(
         except Exception as error:
             if given.get("debug"):
                 traceback.print_exc()
-            failure = error if isinstance(error, AdvkitError) else AdvkitError(_explained(error))
-            say(stage, f"error: {failure}")
-            first = first or failure
+            found = error if isinstance(error, AdvkitError) else failure(error)
+            say(stage, f"error: {found}")
+            first = first or found
     if first is not None:
         raise Reported(first)
 

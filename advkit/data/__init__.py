@@ -44,4 +44,6 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
         raise
     if len(images.labels) == 0:
         raise InputError(f"{text}: the {split} split is empty")
+    if len(images.classes) < 2:
+        raise InputError(f"{text}: all examples are of one class: there is nothing to tell apart")
     return images

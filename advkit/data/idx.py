@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from advkit.data._images import Images
 from advkit.errors import InputError, brief
@@ -16,6 +17,8 @@ from advkit.errors import InputError, brief
 MOST = 1 << 30
 """Pixels that a file may declare without holding as many (an empty one does)."""
 PREFIX = {"train": "train", "test": "t10k"}
+FEWEST = 10
+"""Classes: MNIST's, and those of the sets in its format whose labels go no higher."""
 
 
 def load(root: Path, split: str) -> Images:
@@ -33,9 +36,24 @@ def load(root: Path, split: str) -> Images:
     pixels = _read(root, f"{PREFIX[split]}-images-idx3-ubyte", dimensions=3)
     targets = _read(root, f"{PREFIX[split]}-labels-idx1-ubyte", dimensions=1)
     labels = torch.from_numpy(targets.astype(np.int64))
-    count = max(10, int(labels.max()) + 1) if len(labels) else 10
-    names = tuple(str(label) for label in range(count))
+    names = tuple(str(label) for label in range(_class_count(root, labels, split)))
     return Images("idx", split, torch.from_numpy(pixels)[:, None], labels, names, 2, False)
+
+
+def _class_count(root: Path, labels: Tensor, split: str) -> int:
+    """Return how many classes there are: ten, or more where the labels say so.
+
+    Raises:
+        InputError: most of those classes have no example: a label is a mark, such as 255 for -1.
+    """
+    count = max(FEWEST, int(labels.max()) + 1) if len(labels) else FEWEST
+    there = int((torch.bincount(labels) > 0).sum())
+    if split == "train" and count > FEWEST and 2 * there < count:
+        raise InputError(
+            f"{root}: label {count - 1} of example {int(labels.argmax())}, but only {there} of "
+            f"the classes 0..{count - 1} have an example"
+        )
+    return count
 
 
 def _read(root: Path, name: str, dimensions: int) -> np.ndarray:

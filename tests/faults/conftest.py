@@ -1,0 +1,51 @@
+"""Fixtures of the fault table: a warm server of real processes, and runs that nobody disturbed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults._runs import NET, Server, contents
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Starts real processes without their imports."""
+    found = Server(tmp_path_factory.mktemp("server"))
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
+def teacher(server, tmp_path_factory) -> Path:
+    """A finished natural run."""
+    folder = tmp_path_factory.mktemp("teacher")
+    words = ["pretrain-teacher", *NET, "--epochs", "8", "-o", "teacher"]
+    assert server.run(*words, cwd=folder).code == 0
+    return folder / "teacher"
+
+
+@pytest.fixture(scope="session")
+def labels(server, teacher) -> Path:
+    """Its logits for the training split."""
+    words = ["softlabels", "teacher/best.safetensors", "--views", "2", "-o", "labels.h5", "-q"]
+    assert server.run(*words, cwd=teacher.parent).code == 0
+    return teacher.parent / "labels.h5"
+
+
+@pytest.fixture(scope="session")
+def whole(server, tmp_path_factory):
+    """Give, for the words of a command, the contents of the folder `run` that it leaves."""
+    made: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
+
+    def get(*words: object) -> tuple[Path, dict[str, str]]:
+        key = tuple(map(str, words))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            outcome = server.run(*words, "-o", "run", cwd=folder)
+            assert outcome.code == 0, outcome.err
+            made[key] = folder / "run", contents(folder / "run")
+        return made[key]
+
+    return get

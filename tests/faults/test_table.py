@@ -1,0 +1,52 @@
+"""Every row has a test and a line on the page, and the page says what the campaign measured."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.faults._runs import ROOT
+from tests.faults.campaign import PARTS, table
+
+ROWS = [number for number in range(1, 38) if number != 22]
+PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+SUMMARY = json.loads((ROOT / "docs" / "fault-campaign.json").read_text(encoding="utf-8"))
+TESTS = "\n".join(
+    path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "faults").glob("test_*.py")
+)
+
+
+@pytest.mark.parametrize("number", ROWS)
+def test_every_row_has_a_test_and_a_line(number):
+    assert re.search(rf"^def test_row_{number:02}_", TESTS, re.MULTILINE)
+    assert re.search(rf"^\| {number} \|", PAGE, re.MULTILINE)
+
+
+def test_there_are_36_rows():
+    assert [int(each) for each in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)] == ROWS
+    assert len(ROWS) == 36
+
+
+def test_the_page_says_what_was_measured():
+    shown = re.findall(r"^\| `.*\|$", PAGE, re.MULTILINE)
+    assert shown == table(SUMMARY)
+
+
+def test_all_parts_were_run_and_nothing_was_lost():
+    assert list(SUMMARY["parts"]) == list(PARTS)
+    for name, part in SUMMARY["parts"].items():
+        assert part["trials"] > 0, name
+        assert part.get("losses", 0) == part.get("silent_changes", 0) == 0, name
+
+
+def test_the_counts_are_those_that_were_asked_for():
+    parts = SUMMARY["parts"]
+    for name in ("at", "trades-adr-awp", "ltd", "softlabels", "attack", "search"):
+        assert parts[f"kills-{name}"]["trials"] >= 50
+    assert parts["flips-checkpoint"]["trials"] == 4000 + parts["flips-checkpoint"]["bytes"]
+    assert parts["flips-logits"]["trials"] >= 1200
+    assert parts["flips-labels"]["trials"] >= 1200
+    slowest = [part["slowest_save"] for part in parts.values() if "slowest_save" in part]
+    assert max(slowest) < 5
