@@ -150,7 +150,7 @@ def test_computes_little(monkeypatch):
 
 @pytest.mark.parametrize("which", NETS)
 def test_every_net_of_ours_is_followed(which, monkeypatch):
-    """One pixel changes: the first convolutions are computed in part, those that pad themselves not."""
+    """One pixel changes: the first convolutions are computed in part."""
     net = built(which, 32)
     x, y = batch(net, 2, 32)
     following = Following(net, y)
