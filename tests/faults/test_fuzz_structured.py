@@ -191,6 +191,9 @@ def arrays(folder, content, kind, new):
 
 
 @given(st.sampled_from(["labels", "logits", "analysis"]), PLACES, JSON, st.booleans())
+@example("labels", [0], {"shard": 7}, False)
+@example("labels", [0], {"shard": [1, 2, 3]}, False)
+@example("logits", [1], {"shard": ["a", "b"]}, False)
 def described_arrays(folder, kind, places, new, drop):
     """A file of arrays whose description was changed, with the digest that belongs to it."""
     path = folder / "x.h5"
