@@ -27,7 +27,7 @@ from advkit.cli import inspect, stage
 from advkit.errors import AdvkitError, InputError, UsageError
 from tests.faults import _child, _formats
 
-FEW, MANY = 60, 300
+FEW, MANY = 25, 300
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
