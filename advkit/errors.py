@@ -22,10 +22,25 @@ MANY = 12
 """Names beyond which an error lists only those nearest to a mistyped one."""
 
 
+def printable(text: str) -> str:
+    """Return text as one line that a terminal shows as it is.
+
+    >>> print(printable("é\\n\\x1b[2J"))
+    é\\n\\x1b[2J
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class AdvkitError(Exception):
-    """A failure that a person can act on: its message is one line and says what to do."""
+    """A failure that a person can act on: its message is one line and says what to do.
+
+    Names of files, which may hold anything, are spelt out in it.
+    """
 
     code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class UsageError(AdvkitError):
@@ -109,7 +124,7 @@ def brief(said: object, width: int = 160) -> str:
     ('KeyError', 'xxx…')
     """
     line = next(iter(str(said).splitlines()), "") or type(said).__name__
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line[:width])
+    line = printable(line[:width])
     return line if len(line) < width else f"{line[: width - 1]}…"
 
 

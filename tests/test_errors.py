@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 
 import pytest
@@ -12,6 +13,7 @@ from advkit import errors
 from advkit.errors import (
     AdvkitError,
     Elsewhere,
+    InputError,
     Stopped,
     StorageError,
     UsageError,
@@ -98,3 +100,9 @@ def test_storage_says_what_the_disk_said(number, reason):
 
 def test_storage_without_a_number_keeps_the_text():
     assert "strange" in str(storage(OSError("strange"), "x"))
+
+
+def test_a_message_is_one_printable_line_whatever_a_file_is_called():
+    error = InputError("a\nb\x1b[2J\x1c\udcff é.h5: no such file")
+    assert str(error) == r"a\nb\x1b[2J\x1c\udcff é.h5: no such file"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

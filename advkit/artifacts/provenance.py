@@ -155,13 +155,16 @@ def _require_types(info: Mapping[str, Any], where: object) -> None:
         if not isinstance(each.get("parents", []), list):
             raise InputError(f"{where}: corrupt: parents in its description are no list")
         parents += each.get("parents", [])
+    shard = info.get("config", {}).get("shard")
+    if shard is not None and [type(each) for each in _listed(shard)] != [int, int]:
+        raise InputError(f"{where}: corrupt: shard in its description is no pair of numbers")
     words = [data.get("name", ""), *_listed(data.get("classes", [])), *info.get("attacks", [])]
     if not all(isinstance(each, str) for each in words):
         raise InputError(f"{where}: corrupt: a name in its description is no text")
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return a list as it is, and anything else as a list that holds no text."""
+    """Return a list as it is, and anything else as a list of nothing that could be meant."""
     return value if isinstance(value, list) else [None]
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from advkit.errors import printable
 from advkit.reporting import Reporter
 
 EVERY = 10.0
@@ -149,7 +150,7 @@ def described(figures: dict[str, Any]) -> list[str]:
 def say(stage: str, text: str) -> None:
     """Print one line on stderr."""
     words = f"advkit {stage}".rstrip()
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{words}: {text}")
+    line = printable(f"{words}: {text}")
     with contextlib.suppress(OSError, ValueError):  # stderr may be full or closed
         print(line, file=sys.stderr, flush=True)
 

@@ -16,6 +16,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 INFLATION, FREE = 100, 64 << 20
 """Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
 ELONGATED = 100
+"""How many times as long as wide an image may be that has to be cut to a square."""
 
 
 def classes(top: Path, wanted: str) -> tuple[str, ...]:

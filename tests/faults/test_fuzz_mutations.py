@@ -117,7 +117,6 @@ def _raises(text: str):
         (lambda: "known", "same"),
         (lambda: "other", "changed"),
         (_raises("no place named"), "unclear"),
-        (_raises("tests/faults: first\nsecond"), "unclear"),
         (_raises("tests/faults: clear"), "refused"),
         (_raises(f"tests/faults: {'x' * 2000}"), "unclear"),
         (lambda: subprocess.run(["true"], check=False) and "known", "action"),

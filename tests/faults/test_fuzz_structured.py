@@ -27,7 +27,7 @@ from advkit.cli import inspect, stage
 from advkit.errors import AdvkitError, InputError, UsageError
 from tests.faults import _child, _formats
 
-FEW, MANY = 60, 300
+FEW, MANY = 25, 300
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -191,6 +191,9 @@ def arrays(folder, content, kind, new):
 
 
 @given(st.sampled_from(["labels", "logits", "analysis"]), PLACES, JSON, st.booleans())
+@example("labels", [0], {"shard": 7}, False)
+@example("labels", [0], {"shard": [1, 2, 3]}, False)
+@example("logits", [1], {"shard": ["a", "b"]}, False)
 def described_arrays(folder, kind, places, new, drop):
     """A file of arrays whose description was changed, with the digest that belongs to it."""
     path = folder / "x.h5"
