@@ -319,11 +319,15 @@ def given_back(before: dict) -> None:
 
 
 def test_a_signal_waits_until_the_file_is_in_place(tmp_path):
-    before = taken_over()
-    try:
-        with pytest.raises(Stopped, match="SIGTERM"), files.replacing(tmp_path / "x") as temporary:
+    def write():
+        with files.replacing(tmp_path / "x") as temporary:
             os.kill(os.getpid(), signal.SIGTERM)
             temporary.write_text("whole")
+
+    before = taken_over()
+    try:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            write()
         assert (tmp_path / "x").read_text() == "whole"
         assert names(tmp_path) == ["x"]
     finally:
