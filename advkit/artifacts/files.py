@@ -104,6 +104,7 @@ def lock(output: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it.
+        StorageError: the folder cannot be written, or its file system has no locks.
     """
     output = Path(os.path.abspath(output))
     path = output.with_name(f".{output.name}.lock")
@@ -132,6 +133,9 @@ def _acquire(path: Path, output: Path) -> int:
             raise BusyError(f"{output} is being written by {holder}: wait for it") from None
         except FileNotFoundError:
             pass
+        except OSError as error:  # a network disk may have no locks
+            os.close(handle)
+            raise storage(error, path) from error
         os.close(handle)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from advkit import signals
 from advkit.artifacts import files
-from advkit.errors import BusyError, InputError, StorageError
+from advkit.errors import BusyError, InputError, Stopped, StorageError
 
 
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:
@@ -293,6 +295,55 @@ def test_a_lock_is_released_after_an_error_and_makes_its_folder(tmp_path):
         raise KeyError
     with files.lock(output):
         assert output.parent.is_dir()
+
+
+def test_a_disk_without_locks_is_a_storage_error(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match="No locks available"):
+        files.lock(tmp_path / "run").__enter__()
+
+
+def taken_over() -> dict:
+    before = {each: signal.getsignal(each) for each in signals.HANDLED}
+    signals.install()
+    return before
+
+
+def given_back(before: dict) -> None:
+    signals.release()
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+def test_a_signal_waits_until_the_file_is_in_place(tmp_path):
+    def write():
+        with files.replacing(tmp_path / "x") as temporary:
+            os.kill(os.getpid(), signal.SIGTERM)
+            temporary.write_text("whole")
+
+    before = taken_over()
+    try:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            write()
+        assert (tmp_path / "x").read_text() == "whole"
+        assert names(tmp_path) == ["x"]
+    finally:
+        given_back(before)
+
+
+def test_a_signal_waits_for_what_is_around_a_file(tmp_path):
+    before = taken_over()
+    try:
+        with signals.deferred():
+            with files.replacing(tmp_path / "x") as temporary:
+                os.kill(os.getpid(), signal.SIGTERM)
+                temporary.write_text("whole")
+            assert signals.pending() == signal.SIGTERM
+    finally:
+        given_back(before)
 
 
 def test_a_lock_excludes_its_own_process_too(tmp_path):
