@@ -1,7 +1,8 @@
 """AutoAttack through advkit against the upstream package called directly, as one JSON line.
 
 Both run the standard version on the same examples of adversarially trained nets, on one thread,
-in turn, with the round's number as their seed. Upstream gets the net as any user has it (NCHW,
+in turn, each in a process of its own, with the round's number as their seed. Ours keeps freed
+memory, as the command line does. Upstream gets the net as any user has it (NCHW,
 parameters trainable, eval mode) and the batch size that was best in a trial. `ratio` is
 upstream's seconds over ours, `differ` counts verdicts that are not the same, `floor` those that
 differ between upstream's own seeds, `two_processes` is the wall time of one process over that of
@@ -19,13 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pyautoattack
 import torch
 from scipy.stats import binomtest
 
-from advkit import data, models
+from advkit import data, memory, models
 from advkit.artifacts.hdf5 import ROBUST
 from advkit.attack_settings import AttackSettings
 from advkit.attacks import _autoattack
@@ -117,6 +119,27 @@ class Case:
         return {size: round(seconds, 2) for size, seconds in trial.items()}
 
 
+CASE: Case
+"""That of this process."""
+
+
+def _begin(given: argparse.Namespace, path: Path, keep: bool) -> None:
+    global CASE
+    torch.set_num_threads(1)
+    if keep:
+        memory.keep()
+    CASE = Case(given, path)
+
+
+def _turn(side: str, seed: int) -> tuple[float, float, torch.Tensor]:
+    return timed(lambda: getattr(CASE, side)(seed))
+
+
+def _choose(sizes: list[int]) -> tuple[int, dict[int, float]]:
+    seconds = CASE.choose(sizes)
+    return CASE.theirs, seconds
+
+
 def timed(run) -> tuple[float, float, torch.Tensor]:
     """Return process CPU seconds, wall seconds, and what it gave."""
     cpu, wall = time.process_time(), time.monotonic()
@@ -153,12 +176,18 @@ def processes(case: Case, path: Path, given: argparse.Namespace, place: Path) ->
 
 def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
     case = Case(given, path)
-    trial = case.choose([int(each) for each in given.upstream_sizes.split(",")])
     sides = {"upstream": [], "ours": []}
-    for seed in range(given.rounds):
-        for name, run in (("upstream", case.upstream), ("ours", case.ours)):
-            sides[name].append(timed(lambda run=run, seed=seed: run(seed)))
-            print(f"{path.parent.name} {name} {seed}: {sides[name][-1][:2]}", file=sys.stderr)
+    spawn = get_context("spawn")
+    with (
+        spawn.Pool(1, _begin, (given, path, False)) as upstream,
+        spawn.Pool(1, _begin, (given, path, True)) as ours,
+    ):
+        sizes = [int(each) for each in given.upstream_sizes.split(",")]
+        case.theirs, trial = upstream.apply(_choose, (sizes,))
+        for seed in range(given.rounds):
+            for name, pool in (("upstream", upstream), ("ours", ours)):
+                sides[name].append(pool.apply(_turn, (name, seed)))
+                print(f"{path.parent.name} {name} {seed}: {sides[name][-1][:2]}", file=sys.stderr)
     cpu, wall = ({k: [each[i] for each in v] for k, v in sides.items()} for i in (0, 1))
     robust = {name: [each[2] for each in values] for name, values in sides.items()}
     pairs = list(zip(robust["upstream"], robust["ours"], strict=True))

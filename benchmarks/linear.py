@@ -11,6 +11,7 @@ of a quarter of that: memory that is bounded would not grow. (The stated aim is 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -120,13 +121,29 @@ def analysis(name: str, path: str):
     torch.set_num_threads(1)
     part = registry.part("analyses", name)
     module = registry.load("analyses", name)
-    twice = 2 if name == "compare" else 1
 
     def run() -> None:
-        inputs = [artifact.read(Path(path), part.constants["KINDS"]) for _ in range(twice)]
-        module.analyze(inputs)
+        one = artifact.read(Path(path), part.constants["KINDS"])
+        module.analyze(given_to(name, one))
 
     return run
+
+
+def given_to(name: str, one):
+    """Return what an analysis looks at together, made of one file: two models, other data."""
+    if name not in ("compare", "findings", "ood"):
+        return [one]
+    found = []
+    for method in ("natural", "at"):
+        for data in ("own", "other"):
+            parents = [{"kind": "checkpoint", "digest": f"{method} net", "seed": 0},
+                       {"kind": "data", "digest": data, "name": data}]  # fmt: skip
+            info = {**one.info, "method": method, "parents": parents,
+                    "data": {**one.info["data"], "name": data}}  # fmt: skip
+            outside = data == "other"
+            labels = torch.full_like(one.labels, -1) if outside else one.labels
+            found.append(dataclasses.replace(one, info=info, labels=labels))
+    return found[::2] if name == "compare" else found
 
 
 def write(path: Path, examples: int, classes: int) -> None:
@@ -232,7 +249,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="1000,10000,50000", help="numbers of images")
     parser.add_argument("--examples", type=int, default=100_000, help="of the logits file")
     parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--skip", default="embedding,ood", help="analyses to leave out")
+    parser.add_argument("--skip", default="embedding", help="analyses to leave out")
     parser.add_argument("--scratch", help="folder for the logits files")
     parser.add_argument("--only", choices=("stages", "analyses"))
     given = parser.parse_args()

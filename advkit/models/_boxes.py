@@ -68,14 +68,15 @@ def known(conv: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a convolution whose reach `reached` and `seen` describe."""
     return (
         isinstance(conv, nn.Conv2d)
-        and type(conv).forward in PLAIN
+        and type(conv).forward is nn.Conv2d.forward
+        and type(conv)._conv_forward in PLAIN
         and conv.dilation == (1, 1)
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
     )
 
 
-PLAIN = {nn.Conv2d.forward, SubsampledConv.forward}
+PLAIN = {nn.Conv2d._conv_forward, SubsampledConv._conv_forward}
 """Those of other classes may pad in a way of their own."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +18,12 @@ from torch.nn import functional as F
 from advkit import folding
 
 ADDITIONS = (operator.add, torch.add)
+IN_PLACE: dict[tuple[str, Any], Any] = {
+    ("call_function", torch.relu_): F.relu,
+    ("call_method", "relu_"): F.relu,
+    ("call_method", "add_"): operator.add,
+}
+"""What overwrites its input, and the same with a tensor of its own."""
 
 
 class _Tracer(fx.Tracer):
@@ -43,6 +50,7 @@ def folded(model: nn.Module) -> nn.Module | None:
     if not sum(_fold(net, node) for node in list(graph.nodes)):
         return None
     for node in list(graph.nodes):
+        _apart(node)
         _overwrite(net, node)
         _average(graph, node)
     graph.lint()
@@ -83,6 +91,16 @@ def _fold(net: nn.Module, node: fx.Node) -> bool:
 
 def _calls(net: nn.Module, node: fx.Node, module: nn.Module) -> int:
     return sum(_module(net, each) is module for each in node.graph.nodes)
+
+
+def _apart(node: fx.Node) -> None:
+    """Let a step that overwrites its input make a tensor of its own: others may follow the input.
+
+    What may be overwritten for all that, `_overwrite` says.
+    """
+    if node.kwargs or (node.op, node.target) not in IN_PLACE:
+        return
+    node.op, node.target = "call_function", IN_PLACE[node.op, node.target]
 
 
 def _overwrite(net: nn.Module, node: fx.Node) -> None:

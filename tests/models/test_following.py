@@ -12,6 +12,7 @@ from advkit import models
 from advkit.models import _boxes, _folded, _steps
 from advkit.models._blocks import SubsampledConv
 from advkit.models._boxes import Box
+from advkit.models._deepmind import SameConv
 from advkit.models._following import Following
 
 RNG = torch.Generator().manual_seed(0)
@@ -55,6 +56,7 @@ def test_a_box_around():
         (nn.Conv2d(1, 1, 3, dilation=2), False),
         (nn.Conv2d(1, 1, 3, padding="same"), False),
         (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), False),
+        (SameConv(1, 1, 3), False),
         (nn.Linear(1, 1), False),
         (None, False),
     ],
@@ -144,6 +146,23 @@ def test_computes_little(monkeypatch):
     areas.clear()
     following(other[:1])
     assert max(areas, default=1024) == 1024, "another batch than expected: the whole net"
+
+
+@pytest.mark.parametrize("which", NETS)
+def test_every_net_of_ours_is_followed(which, monkeypatch):
+    """One pixel changes: the first convolutions are computed in part."""
+    net = built(which, 32)
+    x, y = batch(net, 2, 32)
+    following = Following(net, y)
+    for _ in range(2):
+        following(x)
+    following.margin.fill_(1.0)
+    parts, original = [], _boxes.convolved
+    monkeypatch.setattr(_boxes, "convolved", lambda *x: parts.append(x) or original(*x))
+    other = x.clone()
+    other[:, :, 16, 16] += 0.1
+    assert torch.allclose(following(other), net(other), atol=1e-5)
+    assert len(parts) >= (1 if "deepmind" in which else 3)
 
 
 def test_unchanged_images_are_not_computed():
