@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advkit.artifacts import analysis, artifact, provenance
-from advkit.artifacts.provenance import Array, canonical, check, digest, parse
+from advkit.artifacts.provenance import TYPES, Array, canonical, check, digest, parse
 from advkit.errors import InputError, MismatchError
 
 ARRAYS = [Array("b", "|u1", (2,), b"\x01\x02"), Array("a", "<f4", (1,), b"\0\0\0\0")]
@@ -74,10 +74,35 @@ def test_any_change_of_the_description_changes_the_digest(change):
     assert digest({**INFO, **change}, ARRAYS) != digest(INFO, ARRAYS)
 
 
-@given(st.dictionaries(TEXT.filter(lambda key: key not in {*INFO, "digest"}), JSON))
+@given(st.dictionaries(TEXT.filter(lambda key: key not in {*INFO, *TYPES}), JSON))
 def test_what_was_signed_is_read_back(more):
     info = {**INFO, **more}
     assert check(signed(info), ARRAYS, "x", "logits") == {**info, "digest": digest(info, ARRAYS)}
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"config": []}, "config in its description is no dict"),
+        ({"arch": None}, "arch in its description is no str"),
+        ({"attacks": "pgd"}, "attacks in its description is no list"),
+        ({"attacks": ["pgd", 3]}, "a name in its description is no text"),
+        ({"data": {"classes": {"a": 1}}}, "a name in its description is no text"),
+        ({"data": {"name": 7}}, "a name in its description is no text"),
+        ({"parents": [{"kind": "data"}]}, "a parent in its description has no kind or digest"),
+        ({"parents": ["x"]}, "a parent in its description has no kind or digest"),
+        (
+            {"parents": [{"kind": "data", "digest": "x", "parents": [{"kind": 1, "digest": "x"}]}]},
+            "a parent in its description has no kind or digest",
+        ),
+        ({"parents": [{"kind": "a", "digest": "x", "parents": 3}]}, "parents in its description"),
+        ({"config": {"shard": [1, 2, 3]}}, "shard in its description is no pair of numbers"),
+        ({"config": {"shard": "1/3"}}, "shard in its description is no pair of numbers"),
+    ],
+)
+def test_types_that_readers_rest_on_are_checked_though_the_digest_is_right(more, what):
+    with pytest.raises(InputError, match=f"^x: corrupt: {what}"):
+        check(signed({**INFO, **more}), ARRAYS, "x", "logits")
 
 
 def test_a_changed_array_is_corrupt():

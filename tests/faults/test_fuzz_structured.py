@@ -97,13 +97,21 @@ ENTRIES = st.dictionaries(
 )  # fmt: skip
 
 
-@given(ENTRIES, JSON, st.binary(max_size=24), st.none() | st.integers(0, 2**64 - 1))
-@example({"w": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, {}, b"", None)
-@example({"w": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, {}, b"1", None)
-def safetensors(folder, entries, info, body, length):
+@given(
+    ENTRIES, JSON, st.binary(max_size=24), st.none() | st.integers(0, 2**64 - 1), st.none() | JSON
+)
+@example(
+    {"w": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, {}, b"", None, None
+)
+@example({"w": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, {}, b"1", None, None)
+@example({}, {}, b"", None, 7)
+@example({}, {}, b"", None, {"advkit": 7})
+@example({}, {}, b"", None, {"advkit": ["{}"]})
+def safetensors(folder, entries, info, body, length, metadata):
     """A header of any tensors in front of any bytes."""
     description = {"schema": 1, "kind": "checkpoint", "more": info}
-    text = json.dumps({**entries, "__metadata__": {"advkit": json.dumps(description)}}).encode()
+    metadata = {"advkit": json.dumps(description)} if metadata is None else metadata
+    text = json.dumps({**entries, "__metadata__": metadata}).encode()
     path = folder / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + body)
     clear(folder, lambda: checkpoint.read(path))
