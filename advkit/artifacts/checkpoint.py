@@ -59,7 +59,9 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
         text = _metadata(raw).get("advkit")
         provenance.parse(text, path, kind)
         tensors = load(raw)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (
+        SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError,
+    ) as error:  # fmt: skip
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: truncated or corrupt, or not safetensors: {reason}") from None
     info = provenance.check(text, _arrays(tensors), path, kind)
