@@ -60,7 +60,9 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
         provenance.parse(text, path, kind)
         tensors = load(raw)
         arrays = _arrays(tensors)
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (
+        SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError,
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
         ) from None
