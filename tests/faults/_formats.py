@@ -68,7 +68,8 @@ class Format:
 
     def outcomes(self, folder: Path, cases: range) -> _child.Outcomes:
         """Damage and read the example that often, in children."""
-        here, there = folder / "here", folder / "there"
+        # A path of its own: a digit changed in a record must not lead to another format's example.
+        here, there = (folder / self.name / place for place in ("here", "there"))
         for variant, place in enumerate((here, there)):
             place.mkdir(parents=True)
             self.make(place, variant)
