@@ -33,7 +33,7 @@ check: install  ## formatting, lint, types, generated docs
 	mypy
 	python docs/generate.py --check
 
-test: install  ## the test suite (under two minutes)
+test: install  ## the test suite (minutes)
 	pytest -n 2 -m 'not slow and not faults'
 
 test-slow: install  ## the tests that take minutes

@@ -50,3 +50,14 @@ def test_the_counts_are_those_that_were_asked_for():
     assert parts["flips-labels"]["trials"] >= 1200
     slowest = [part["slowest_save"] for part in parts.values() if "slowest_save" in part]
     assert max(slowest) < 5
+
+
+def test_the_page_says_what_fuzzing_found():
+    found = json.loads((ROOT / "docs" / "fuzz-campaign.json").read_text(encoding="utf-8"))
+    mutations, structured = found["mutations"].values(), found["structured"].values()
+    cases, examples = min(x["cases"] for x in mutations), min(x["examples"] for x in structured)
+    page = " ".join(PAGE.split())
+    assert f"{cases:,} mutations of each of {len(mutations)} formats" in page
+    assert f"{examples:,} examples of each of {len(structured)} structures" in page
+    assert f"{sum(x['violations'] for x in (*mutations, *structured))} violations" in page
+    assert cases >= 10_000
