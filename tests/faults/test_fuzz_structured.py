@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import types
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -50,12 +51,23 @@ def clear(folder: Path, read: Callable[[], object], *names: str) -> None:
     assert kind._fault(message, folder) == ""
 
 
+def fresh(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a copy, since a function takes settings once only."""
+    found = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__,
+        function.__closure__,
+    )  # fmt: skip
+    found.__dict__.update(function.__dict__)
+    found.__kwdefaults__ = function.__kwdefaults__
+    return found
+
+
 def tried(property_: Callable[..., None], count: int, folder: Path) -> list[str]:
     """Check a property in a child and return what broke it."""
     made = settings(
         max_examples=count, deadline=None, database=None, derandomize=True,
         suppress_health_check=list(HealthCheck),
-    )(property_)  # fmt: skip
+    )(fresh(property_))  # fmt: skip
 
     def work(case: int) -> tuple[str, str]:
         made(folder)
