@@ -168,7 +168,7 @@ class Evaluation:
         """Ask twice: of a random model one pass says little, and AutoAttack has a version for it.
 
         Raises:
-            UsageError: AutoAttack's standard or plus version on a random model.
+            UsageError: AutoAttack's standard or plus version, or --fast, on a random model.
         """
         if self.settings.version == "rand" or torch.equal(again := self.model(x), logits):
             return

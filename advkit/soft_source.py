@@ -54,7 +54,7 @@ class Live:
 def info(labels: str | None, teacher: str | None) -> dict[str, Any]:
     """Return the description of the labels file or the teacher, having checked the file."""
     if labels is not None:
-        return dict(soft_labels.read(labels).info)
+        return dict(soft_labels.read(labels, stay=True).info)
     return checkpoint.read_info(str(teacher))
 
 

@@ -186,9 +186,8 @@ def _require_possible(
         start = 0
         for (piece,) in pieces(arrays[name]):
             # Written so that NaN, which no comparison holds for, is impossible too.
-            fine = (
-                ((piece >= low) & (piece <= high) & piece.isfinite()).reshape(len(piece), -1).all(1)
-            )
+            inside = (piece >= low) & (piece <= high) & piece.isfinite()
+            fine = inside.reshape(len(piece), -1).all(1)
             if not bool(fine.all()):
                 row = int((~fine).nonzero()[0])
                 value = piece[row].flatten()[0].item()

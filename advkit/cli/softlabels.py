@@ -62,7 +62,7 @@ def _merged(given: Given, paths: Sequence[Path], out: Path) -> dict[str, Any]:
     from advkit.artifacts import soft_labels
 
     if out.exists() and not given["overwrite"]:
-        there = dict(soft_labels.read(out).info)
+        there = dict(soft_labels.read(out, stay=True).info)
         shards.require_whole(there, paths, out)
         stage.speaker("softlabels", given).note(f"{out}: already done")
         return there
@@ -130,13 +130,13 @@ def _written(
 
     with files.lock(out):
         if out.exists() and not given["overwrite"]:
-            there = soft_labels.read_parts(out)[1]
+            there = soft_labels.read_parts(out, soft_labels.LARGE)[1]
             _require_same(there, work, out)
             shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
             work.reporter.note(f"{out}: already done")
             return there, True
         if whole is not None and whole.exists() and not given["overwrite"]:
-            return soft_labels.read_parts(whole)[1], True
+            return soft_labels.read_parts(whole, soft_labels.LARGE)[1], True
         return work.write(out), False
 
 
