@@ -14,13 +14,14 @@ from advkit.data._images import Images
 from advkit.errors import UsageError
 
 LIMITS = {"image_size": ">= 1"}
+PAD = 4
 
 
 def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
     """Load the images of a split in the order of class name, then file name.
 
-    Grey images are one channel if all are grey; otherwise everything becomes RGB. Padding is 4
-    with flips, as for CIFAR.
+    Grey images are one channel if all are grey; otherwise everything becomes RGB. Padding is an
+    eighth of the shorter side, at most 4, with flips: CIFAR's 4 of 32, 2 of 16.
 
     Args:
         root: the folder with `train/` and `test/`.
@@ -46,7 +47,9 @@ def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
             f"{large[1]}x{large[0]}: give --image-size"
         )
     labels = torch.tensor([label for _, label in listed])
-    return Images("folder", split, _stack(decoded), labels, names, pad=4, flip=True)
+    images = _stack(decoded)
+    pad = min(PAD, min(images.shape[2:]) // 8)
+    return Images("folder", split, images, labels, names, pad, flip=True)
 
 
 def paths(root: Path, split: str) -> list[str]:

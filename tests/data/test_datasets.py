@@ -283,7 +283,14 @@ def test_folder_reads_in_the_order_of_class_and_name(photos):
     np.testing.assert_array_equal(found.images.numpy(), np.stack(arrays).transpose(0, 3, 1, 2))
     assert found.labels.tolist() == [0, 0, 1]
     assert found.classes == ("ant", "bee")
-    assert (found.pad, found.flip) == (4, True)
+    assert (found.pad, found.flip) == (0, True)
+
+
+@pytest.mark.parametrize(("side", "pad"), [(7, 0), (8, 1), (16, 2), (32, 4), (64, 4)])
+def test_a_folder_is_padded_in_proportion_to_its_images(tmp_path, side, pad):
+    for name in ("ant", "bee"):
+        save(tmp_path / "train" / name / "1.png", noise(side + 3, side, 3))
+    assert data.load(f"folder:{tmp_path}", "train").pad == pad
 
 
 def test_other_files_in_a_class_are_ignored(photos):
