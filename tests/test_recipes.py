@@ -27,12 +27,15 @@ TABLES = {
     "ltd-table6": ["ltd-awp"],
 }  # fmt: skip
 OTHERS = {
+    "adr-checks": "summary/checks/fast.csv",
+    "adr-experiments": "summary/experiments/fast.csv",
     "adr-figure5": "grid.csv",
     "digits-demo": "table.csv",
     "gallery": "pictures/masking.png",
     "ltd-temperature": "temperature.csv",
+    "study": "summary/study/compare.jsonl",
 }
-COUNT = 15
+COUNT = 18
 
 
 def recipes() -> list[str]:

@@ -1,0 +1,1 @@
+"""What docs/results.py needs to tell claims from figures."""

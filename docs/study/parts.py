@@ -1,0 +1,162 @@
+"""What the study's recipes summed up (docs/results/SCALE/PART/), read back by row and seed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t
+
+from study.estimates import Estimate, Spread, Value, pooled
+
+ATTACKS = {"pgd": "PGD-20", "fast": "APGD-CE+T", "autoattack": "AutoAttack"}
+ROW = re.compile(r"(?:.*/)?([^/]+)-s(\d+)/([^/.]+)")
+RUN = re.compile(r"(?:.*/)?(.+)-s(\d+)")
+
+
+class Part:
+    """One recipe's figures. A row is RUN/POINT, such as `adr/best` or `at/final-ema`.
+
+    How far training's chance moves a figure is pooled over all rows of `chance`, the part with
+    several seeds: with two seeds a row alone says next to nothing of it.
+    """
+
+    def __init__(self, folder: Path, chance: Part | None = None) -> None:
+        self.folder = folder
+        self.chance = chance or self
+        self.accuracies: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+        for attack in ATTACKS:
+            for line in _table(folder / f"{attack}.csv"):
+                run, seed = _matched(RUN, line["run"])
+                found = self.accuracies.setdefault((f"{run}/{line['role']}", attack), {})
+                found[int(seed)] = {
+                    what: 100 * float(line[f"{what}_accuracy"]) for what in ("clean", "robust")
+                }
+        self.pairs: dict[tuple[str, str, str], dict[int, Value]] = {}
+        for record in lines(folder / "compare.jsonl"):
+            first, *others = (_row(name)[0] for name in record["rows"].split())
+            robust = [line for line in record["record"]["rows"] if line["what"] == "robust"]
+            for other, line in zip(others, robust, strict=True):
+                value = tuple(100 * line[key] for key in ("difference", "low", "high"))
+                self.pairs.setdefault((record["attack"], first, other), {})[record["seed"]] = value
+
+    def accuracy(self, row: str, attack: str, what: str) -> list[float]:
+        """Return clean or robust accuracy in percent by seed."""
+        found = self.accuracies.get((row, attack), {})
+        return [found[seed][what] for seed in sorted(found)]
+
+    def pair(self, attack: str, first: str, second: str) -> Estimate | None:
+        """Return second less first in robust accuracy on the same images, in points."""
+        found = self.pairs.get((attack, first, second))
+        if found:
+            return Estimate(dict(sorted(found.items())), self._chance(attack, first, second))
+        found = self.pairs.get((attack, second, first))
+        return (
+            -Estimate(dict(sorted(found.items())), self._chance(attack, first, second))
+            if found
+            else None
+        )
+
+    def _chance(self, attack: str, first: str, second: str) -> Spread | None:
+        (one, start), (other, end) = first.split("/"), second.split("/")
+        if one == other:  # points of the same trainings: their differences, over all runs
+            return pooled(self.chance._differences(attack, start, end))
+        found = [
+            self.chance.accuracy(row, attack, "robust")
+            for row, each in self.chance.accuracies
+            if each == attack and row.split("/")[1] in (start, end)
+            and not row.startswith("natural/")  # always broken, so without a spread
+        ]  # fmt: skip
+        spread = pooled(found)
+        return spread + spread if spread else None
+
+    def _differences(self, attack: str, start: str, end: str) -> list[list[float]]:
+        out = []
+        for row, each in self.accuracies:
+            run, point = row.split("/")
+            if each == attack and point == start and (f"{run}/{end}", attack) in self.accuracies:
+                a, b = self.accuracies[row, attack], self.accuracies[f"{run}/{end}", attack]
+                out.append([b[seed]["robust"] - a[seed]["robust"] for seed in a.keys() & b.keys()])
+        return out
+
+    def gap(self, run: str) -> Estimate | None:
+        """Return best less final under APGD-CE+T, in points."""
+        return self.pair("fast", f"{run}/final", f"{run}/best")
+
+    def figure(self, analysis: str, key: str, row: str) -> Estimate | None:
+        """Return a figure of an analysis of PGD-20's logits."""
+        found = self._figures(analysis, key)
+        if row not in found:
+            return None
+        point = row.split("/")[1]
+        same = (
+            [value for value, _, _ in each.values()]
+            for other, each in self.chance._figures(analysis, key).items()
+            if other.split("/")[1] == point
+        )
+        return Estimate(dict(sorted(found[row].items())), pooled(same))
+
+    def _figures(self, analysis: str, key: str) -> dict[str, dict[int, Value]]:
+        found: dict[str, dict[int, Value]] = {}
+        for line in lines(self.folder / f"{analysis}.jsonl"):
+            row, seed = _row(line["input"])
+            if ends := line.get(f"{key}_ci95"):
+                found.setdefault(row, {})[seed] = (line[key], *ends)
+        return found
+
+    def rise(self, run: str) -> Estimate | None:
+        """Return the mean rise of the loss around the best weights over random directions."""
+        found: dict[str, dict[int, Value]] = {}
+        for line in lines(self.folder / "weight-landscape.jsonl"):
+            row, seed = _row(line["input"])
+            value, n = line["adversarial_mean_rise"], len(line["groups"])
+            half = t.ppf(0.975, n - 1) * line["adversarial_mean_rise_sd"] / math.sqrt(n)
+            found.setdefault(row, {})[seed] = (value, value - half, value + half)
+        rows = ([value for value, _, _ in each.values()] for each in found.values())
+        chance = pooled(rows)
+        return Estimate(found[f"{run}/best"], chance) if f"{run}/best" in found else None
+
+    @property
+    def seeds(self) -> int:
+        """Most seeds of a row."""
+        return max((len(found) for found in self.accuracies.values()), default=0)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of JSON lines, none if it is not there."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def hours(folder: Path) -> tuple[float, int]:
+    """Return the hours of all steps one after another, and the number of steps.
+
+    A step that was begun again counts with all its times but those that were cut off.
+    """
+    found = lines(folder / "hours.jsonl")
+    steps = {(line["run"], line["what"]) for line in found}
+    return sum(line["seconds"] for line in found) / 3600, len(steps)
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:
+    found = pattern.match(text)
+    if not found:
+        raise ValueError(f"{text}: wanted RUN-sSEED")
+    return found.groups()
+
+
+def _row(path: str) -> tuple[str, int]:
+    run, seed, point = _matched(ROW, path)
+    return f"{run}/{point}", int(seed)
