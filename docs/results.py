@@ -115,7 +115,8 @@ def settings() -> Iterator[str]:
     if found:
         given = {key: " ".join(value.split()) for key, value in found[0].items()}
         yield f"Every net: `{given['shape']} {given['train']}`."
-        yield f"Adversarial training also: `{given['robust']}`; averages and ADR: `{given['average']}`."
+        yield f"Adversarial training also: `{given['robust']}`."
+        yield f"Weight averages and ADR's teacher: `{given['average']}`."
 
 
 def trials() -> Iterator[str]:
