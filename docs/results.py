@@ -159,13 +159,14 @@ def beside(part: Part, base: str, runs: Sequence[str]) -> Iterator[str]:
 
 
 def differences(part: Part, base: str, runs: Sequence[str]) -> Iterator[str]:
-    """Differences from a base run at best and final, and each run's own gap between them."""
-    yield f"| less {NAMES[base]} | best | final | its own best − final |"
-    yield "|---|---|---|---|"
+    """Differences from a base run at best and final, and each run's own gap, where measured."""
+    table = [[f"less {NAMES[base]}", "best", "final", "its own best − final"]]
     for run in runs:
         ends = [part.pair(FAST, f"{base}/{point}", f"{run}/{point}") for point in ("best", "final")]
-        cells = [interval(each) if each else "–" for each in (*ends, part.gap(run))]
-        yield f"| {NAMES[run]} | {' | '.join(cells)} |"
+        table.append([NAMES[run], *(interval(e) if e else "" for e in (*ends, part.gap(run)))])
+    kept = [place for place in range(4) if any(line[place] for line in table[1:])]
+    for line in [table[0], ["---"] * 4, *table[1:]]:
+        yield f"| {' | '.join(line[place] for place in kept)} |"
 
 
 def outputs(part: Part, rows: Sequence[str]) -> Iterator[str]:

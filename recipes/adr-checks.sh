@@ -11,12 +11,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/_study.sh"
 
 begin checks "${1:-}"
 shared
-run adr-logits-4 pgd,fast adr --teacher-noise logits:4
-run adr-weights  pgd,fast adr --teacher-noise weights:0.5
-run adr-linear   pgd,fast adr --anneal linear
-run adr-step     pgd,fast adr --anneal step
-run adr-constant pgd,fast adr --anneal constant
-run adr-end      pgd,fast adr --tau 2:2 --lambda 0.95:0.95
+run adr-logits-4 pgd,fast/best adr --teacher-noise logits:4
+run adr-weights  pgd,fast/best adr --teacher-noise weights:0.5
+run adr-linear   pgd,fast/best adr --anneal linear
+run adr-step     pgd,fast/best adr --anneal step
+run adr-constant pgd,fast/best adr --anneal constant
+run adr-end      pgd,fast/best adr --tau 2:2 --lambda 0.95:0.95
 work
 source "$(dirname "${BASH_SOURCE[0]}")/_summary.sh"
 
@@ -24,10 +24,7 @@ rows='at adr adr-logits-4 adr-weights adr-linear adr-step adr-constant adr-end'
 # shellcheck disable=SC2046,SC2086  # rows are meant to split
 {
     for attack in pgd fast; do table $attack $rows; done
-    for point in best final; do
-        against fast $(points $point adr at adr-logits-4 adr-weights adr-linear adr-step adr-constant adr-end)
-    done
-    for row in $rows; do against fast $row/best $row/final; done
+    against fast $(points best adr at adr-logits-4 adr-weights adr-linear adr-step adr-constant adr-end)
     each embedding pgd $(points best at adr)
 }
 conclude
