@@ -32,6 +32,7 @@ check: install  ## formatting, lint, types, generated docs
 	ruff check .
 	mypy
 	python docs/generate.py --check
+	python docs/results.py --check
 
 test: install  ## the test suite (minutes)
 	pytest -n 2 -m 'not slow and not faults'
@@ -51,6 +52,7 @@ endif
 
 docs: install  ## rewrite the generated pages
 	python docs/generate.py
+	python docs/results.py
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack)
 	python benchmarks/$(or $(BENCH),step).py

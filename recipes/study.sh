@@ -41,7 +41,7 @@ ltd='ltd-T1 ltd-T2 ltd-T5 ltd-T8'
         table $attack natural $rows
     done
     against fast $(points best at ls adr $ltd at-awp) $(points best-ema $averaged)
-    against autoattack $(points best at adr) $(points best-ema at adr-awp)
+    against autoattack $(points best at adr ltd-T5) $(points best-ema at adr-awp)
     against autoattack $(points best trades ltd-T5 ltd-T8 ltd-T20)
     against autoattack $(points best ltd-T5 ltd-T8 ltd-T20)
     for point in best final; do

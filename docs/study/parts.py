@@ -62,6 +62,8 @@ class Part:
         )
 
     def _chance(self, attack: str, first: str, second: str) -> Spread | None:
+        # AutoAttack's rows are few and its figures those of APGD-CE+T to a decimal.
+        attack = "fast" if attack == "autoattack" else attack
         (one, start), (other, end) = first.split("/"), second.split("/")
         if one == other:  # points of the same trainings: their differences, over all runs
             return pooled(self.chance._differences(attack, start, end))
@@ -96,7 +98,7 @@ class Part:
         same = (
             [value for value, _, _ in each.values()]
             for other, each in self.chance._figures(analysis, key).items()
-            if other.split("/")[1] == point
+            if other.split("/")[1] == point and not other.startswith("natural/")
         )
         return Estimate(dict(sorted(found[row].items())), pooled(same))
 
