@@ -1,7 +1,8 @@
 """Write docs/results.md from docs/results/; with --check, say if it is stale.
 
-Every number on the page is read or computed here and every verdict follows from one rule
-(`Estimate.verdict`), so that old words can't stay beside new figures.
+Every figure of a run is read or computed here and every verdict follows from one rule
+(`Estimate.verdict`), so that old verdicts can't stay beside new figures. The prose, with the sizes
+that the recipes fix, is results/page.md.in.
 """
 
 from __future__ import annotations

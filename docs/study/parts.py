@@ -51,15 +51,11 @@ class Part:
 
     def pair(self, attack: str, first: str, second: str) -> Estimate | None:
         """Return second less first in robust accuracy on the same images, in points."""
-        found = self.pairs.get((attack, first, second))
-        if found:
+        if found := self.pairs.get((attack, first, second)):
             return Estimate(dict(sorted(found.items())), self._chance(attack, first, second))
-        found = self.pairs.get((attack, second, first))
-        return (
-            -Estimate(dict(sorted(found.items())), self._chance(attack, first, second))
-            if found
-            else None
-        )
+        if (attack, second, first) in self.pairs:
+            return -self.pair(attack, second, first)
+        return None
 
     def _chance(self, attack: str, first: str, second: str) -> Spread | None:
         # AutoAttack's rows are few and its figures those of APGD-CE+T to a decimal.
