@@ -8,6 +8,7 @@ import h5py
 import pytest
 import torch
 
+from advkit.analyses import _pictures
 from advkit.artifacts import artifact, hdf5
 from advkit.artifacts.hdf5 import Logits
 from tests.conftest import TINY
@@ -21,17 +22,36 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("recipe")
 
 
+@pytest.fixture(scope="module")
+def done():
+    """What was said when the runs were made and attacked: once for all tests."""
+    return {}
+
+
 @pytest.fixture
-def runs(cli, place, monkeypatch):
-    """Checkpoint records of two seeds, best and final."""
+def runs(cli, place, done, monkeypatch):
+    """Checkpoint records of two seeds, best and final.
+
+    Tests compare figures with figures of the same runs, whatever accuracies training reached.
+    """
     monkeypatch.chdir(place)
-    return "".join(cli(*TRAIN, "--seed", seed).out for seed in (0, 1))
+    if "runs" not in done:
+        done["runs"] = "".join(cli(*TRAIN, "--seed", seed).out for seed in (0, 1))
+    return done["runs"]
 
 
 @pytest.fixture
-def attacked(cli, runs):
+def attacked(cli, runs, done):
     """Logits records of the same, in the same order."""
-    return cli(*ATTACK, stdin=runs).out
+    if "attacked" not in done:
+        done["attacked"] = cli(*ATTACK, stdin=runs).out
+    return done["attacked"]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without the seconds of drawing, which `test_documents` looks at."""
+    monkeypatch.setattr(_pictures, "svg", lambda panel: b"<svg></svg>")
 
 
 def test_two_seeds_share_a_line(cli, attacked):
@@ -138,6 +158,7 @@ def test_cost_of_what_is_no_run(cli, runs, attacked, tmp_path):
     assert "got a logits record, wanted: checkpoint" in outcome.err
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("suffix", [".md", ".tex", ".html"])
 def test_documents_through_the_pipe(cli, attacked, suffix):
     out = f"it{suffix}"
@@ -159,6 +180,7 @@ def test_documents_through_the_pipe(cli, attacked, suffix):
     assert b"48.81" not in Path(out).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_any_name_on_the_page(cli, attacked):
     name = "<script>alert(1)<&|script>"
     folder = Path(name)
