@@ -14,8 +14,16 @@ from advkit.models._blocks import SubsampledConv
 from advkit.models._boxes import Box
 from advkit.models._deepmind import SameConv
 from advkit.models._following import Following
+from tests.conftest import SEED
 
-RNG = torch.Generator().manual_seed(0)
+RNG = torch.Generator()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Draw the same in each test, whichever ran before."""
+    torch.manual_seed(SEED)
+    RNG.manual_seed(SEED)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
@@ -24,21 +32,21 @@ RNG = torch.Generator().manual_seed(0)
 @pytest.mark.parametrize("size", [(7, 9), (8, 8)])
 def test_boxes_by_trying(kernel, stride, padding, size):
     """Change each position alone: what changes is what `reached` says, and `convolved` gives it."""
-    conv = nn.Conv2d(2, 3, kernel, stride, padding)
-    x = torch.rand(2, 2, *size, generator=RNG)
+    conv = nn.Conv2d(2, 3, kernel, stride, padding).double()
+    x = torch.rand(2, 2, *size, generator=RNG).double()
     full, before = Box(0, size[0], 0, size[1]), conv(x).detach()
     for box in (Box(0, 1, 0, 1), Box(2, 4, 3, 7), Box(size[0] - 1, size[0], 0, 2), full):
         other = x.clone()
         box.of(other).add_(1 + torch.rand(box.of(x).shape, generator=RNG))
         after = conv(other).detach()
-        changed = (after != before).any(0).any(0)
+        changed = ((after - before).abs() > 1e-12).any(0).any(0)
         out = _boxes.reached(conv, box, full)
         if not bool(changed.any()):
             assert out.area == 0
             continue
         assert out == _boxes.around(changed)
         part = _boxes.convolved(conv, x, out, box.of(other), box)
-        assert torch.allclose(part, out.of(after), atol=1e-6)
+        assert torch.allclose(part, out.of(after), atol=1e-12)
 
 
 def test_a_box_around():
@@ -76,10 +84,13 @@ NETS = {
 
 
 def built(which: str, size: int = 16) -> nn.Module:
-    """Return a folded net whose statistics are those of some images."""
+    """Return a folded net whose statistics are those of some images.
+
+    In float64: there a wrong answer and one of other rounding differ by far more than a tolerance.
+    """
     name = which.split()[0]
     net = models.build(
-        name, 10, channels=3, statistics=((0.5,) * 3, (0.25,) * 3), seed=0, **NETS[which]
+        name, 10, channels=3, statistics=((0.5,) * 3, (0.25,) * 3), seed=SEED, **NETS[which]
     )
     images = torch.rand(40, 3, size, size, generator=RNG)
     (*_, last) = (module for module in net.modules() if isinstance(module, nn.Linear))
@@ -88,34 +99,44 @@ def built(which: str, size: int = 16) -> nn.Module:
         last.bias -= net.eval()(images).mean(0)  # so that every class is predicted
     copy = _folded.folded(net.eval())
     assert copy is not None
-    return copy
+    return copy.double()
 
 
 def batch(net: nn.Module, count: int = 6, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.rand(count, 3, size, size, generator=RNG)
+    x = torch.rand(count, 3, size, size, generator=RNG).double()
     return x, net(x).argmax(1)
 
 
 @pytest.mark.parametrize("which", NETS)
 def test_answers_are_the_net_s_own(which):
-    """Every query of Square: windows of all sizes, accepted or not, images leaving as they fall."""
+    """Every query of Square: windows of all sizes, accepted or not, images leaving as they fall.
+
+    A hair keeps the first image in its class: whatever the weights, a few windows push it out.
+    """
     net = built(which)
-    x, y = batch(net, 12)
+    x = torch.rand(12, 3, 16, 16, generator=RNG)
+    (*_, last) = (module for module in net.modules() if isinstance(module, nn.Linear))
+    with torch.no_grad():
+        best, second = net(x[:1].double())[0].topk(2)[1].tolist()
+        near = net(x[:1].double())[0, best] - net(x[:1].double())[0, second]
+        last.bias[best] -= near * (1 - 1e-4)
+        y = net(x.double()).argmax(1)
     following, worst, sizes = Following(net, y), [], set()
 
     def asked(images):
+        images = images.double()
         found, expected = following(images), net(images)
         worst.append(float((found - expected).abs().max() / expected.abs().max()))
         sizes.add(len(images))
         return found
 
-    attack = SquareAttack(asked, n_queries=600, eps=0.004, seed=0, p_init=0.8, resc_schedule=False,
+    attack = SquareAttack(asked, n_queries=160, eps=0.004, seed=0, p_init=0.8, resc_schedule=False,
                           device="cpu")  # fmt: skip
-    attack.p_selection = lambda query: 0.8 if query < 100 else 0.1 if query < 200 else 0.006
+    attack.p_selection = lambda query: 0.8 if query < 40 else 0.1 if query < 80 else 0.006
     with torch.random.fork_rng():
         attack.perturb(x, y)
-    assert max(worst) < 1e-5
-    assert len(worst) > 500
+    assert max(worst) < 1e-11
+    assert len(worst) > 100
     assert len(sizes) > 1, "some fell and left the batch"
 
 
@@ -161,7 +182,7 @@ def test_every_net_of_ours_is_followed(which, monkeypatch):
     monkeypatch.setattr(_boxes, "convolved", lambda *x: parts.append(x) or original(*x))
     other = x.clone()
     other[:, :, 16, 16] += 0.1
-    assert torch.allclose(following(other), net(other), atol=1e-5)
+    assert torch.allclose(following(other), net(other), atol=1e-10)
     assert len(parts) >= (1 if "deepmind" in which else 3)
 
 
@@ -186,9 +207,9 @@ def test_unchanged_images_are_not_computed():
         patch.setattr(_steps.Step, "__call__", counted)
         found = following(other)
     assert set(seen) == {1}
-    assert torch.allclose(found, net(other), atol=1e-5)
+    assert torch.allclose(found, net(other), atol=1e-10)
     following.margin.fill_(1.0)
-    assert torch.allclose(following(x), net(x), atol=1e-5)
+    assert torch.allclose(following(x), net(x), atol=1e-10)
 
 
 def test_calls_in_another_order():
@@ -197,10 +218,10 @@ def test_calls_in_another_order():
     x, y = batch(net, 5)
     following = Following(net, y)
     for images in (x, x[:3], x, torch.rand_like(x), x[1:2], x[:0], x):
-        assert torch.allclose(following(images), net(images), atol=1e-5)
+        assert torch.allclose(following(images), net(images), atol=1e-10)
     following = Following(net, y)
     for images in (x, x, x[:3], x, torch.rand_like(x), x[1:2], x[:0], x):
-        assert torch.allclose(following(images), net(images), atol=1e-5)
+        assert torch.allclose(following(images), net(images), atol=1e-10)
 
 
 class MeanImage(nn.Module):
@@ -220,11 +241,12 @@ def test_what_it_does_not_know_is_computed_whole():
     net = _folded.folded(MeanImage().eval())
     if net is None:  # its convolution is called twice, so nothing is folded
         net = torch.fx.symbolic_trace(MeanImage().eval())
-    x, y = torch.rand(4, 3, 16, 16, generator=RNG), torch.zeros(4, dtype=torch.int64)
+    net.double()
+    x, y = torch.rand(4, 3, 16, 16, generator=RNG).double(), torch.zeros(4, dtype=torch.int64)
     following = Following(net, y)
     for _ in range(2):
         following(x)
     following.margin.fill_(1.0)
     other = x.clone()
     other[:, :, 3:5, 4:6] += 0.1
-    assert torch.allclose(following(other), net(other), atol=1e-5)
+    assert torch.allclose(following(other), net(other), atol=1e-10)
