@@ -2,9 +2,9 @@
 # Three checks of what ADR rests on: a teacher whose weights or logits are corrupted on purpose; other
 # shapes of the annealing; what its labels look like under attack beside one-hot ones.
 #
-#   DATA=folder:DIR recipes/adr-checks.sh [FOLDER]
+#   DATA=folder:DIR adr-checks.sh [FOLDER]
 #
-#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in recipes/_study.sh, whose runs of AT and ADR
+#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in _study.sh, whose runs of AT and ADR
 #   it shares in the same FOLDER
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_study.sh"

@@ -2,9 +2,9 @@
 # Three steps towards ADR, each beside AT and ADR as it is: trust λ 0.3 and temperature τ 2 held; τ then
 # annealed from 3 to 1; λ then annealed from 0.5 to 0.9.
 #
-#   DATA=folder:DIR recipes/adr-experiments.sh [FOLDER]
+#   DATA=folder:DIR adr-experiments.sh [FOLDER]
 #
-#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in recipes/_study.sh, whose runs of AT and ADR
+#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in _study.sh, whose runs of AT and ADR
 #   it shares in the same FOLDER
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_study.sh"

@@ -2,11 +2,11 @@
 # ADR's Figure 5: constant temperatures τ × constant λ, label smoothing (ADR's limit τ → ∞) and AT
 # (λ = 0) beside them, and ADR as it is annealed. A map of robust and of clean accuracy.
 #
-#   recipes/adr-figure5.sh [FOLDER]
+#   adr-figure5.sh [FOLDER]
 #
 #   TAUS="1 2 3 4 5"  LAMBDAS="0.1 0.3 0.5 0.7 0.9"   the grid
 #   DATA=cifar10  ARCH=resnet18, or DATA=digits; SEEDS, JOBS, LIMIT, ATTACK, TRAIN, SMOKE as in
-#   recipes/_table.sh. PRESET=paper only: the code has no numbers for label smoothing.
+#   _table.sh. PRESET=paper only: the code has no numbers for label smoothing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # ADR's Table 1: AT and TRADES, each with and without ADR, on ResNet-18.
 #
-#   recipes/adr-table1.sh [FOLDER]
+#   adr-table1.sh [FOLDER]
 #
 #   DATA="cifar10 cifar100 tinyimagenet"  ARCH=resnet18; DATA=digits SEEDS="0 1 2" for minutes on
-#   two cores; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in recipes/_table.sh
+#   two cores; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

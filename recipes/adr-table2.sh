@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # ADR's Table 2: AT with weight averaging, AWP and ADR, on ResNet-18 and WRN-34-10.
 #
-#   recipes/adr-table2.sh [FOLDER]
+#   adr-table2.sh [FOLDER]
 #
 #   DATA="cifar10 cifar100 tinyimagenet"  ARCH="resnet18 wrn-34-10"; SEEDS, JOBS, PRESET, LIMIT,
-#   ATTACK, TRAIN, SMOKE as in recipes/_table.sh
+#   ATTACK, TRAIN, SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # ADR's own rows of its Table 3: CIFAR-100 with and without a million synthetic images.
 #
-#   EXTRA=ddpm.npz recipes/adr-table3.sh [FOLDER]
+#   EXTRA=ddpm.npz adr-table3.sh [FOLDER]
 #
 #   EXTRA   npz file (`image`, `label`) of the synthetic images; needed but for a trial
-#   DATA=cifar100; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in recipes/_table.sh
+#   DATA=cifar100; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in _table.sh
 # The authors' code has no configuration of the last row: with PRESET=repo it is left out.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"

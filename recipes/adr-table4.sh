@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # ADR's Table 4: TRADES with weight averaging, AWP and ADR, on ResNet-18.
 #
-#   recipes/adr-table4.sh [FOLDER]
+#   adr-table4.sh [FOLDER]
 #
 #   DATA="cifar10 cifar100 tinyimagenet"  ARCH=resnet18; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN,
-#   SMOKE as in recipes/_table.sh
+#   SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # ADR's Table 6: what an epoch of AT costs, and what ADR and AWP add to it.
 #
-#   recipes/adr-table6.sh [FOLDER]
+#   adr-table6.sh [FOLDER]
 #
 #   EPOCHS=3        epochs timed in each run (the first one is left out of the median)
 #   DATA="cifar10 cifar100 tinyimagenet"  ARCH="resnet18 wrn-34-10"; PRESET, TRAIN, SMOKE as in
-#   recipes/_table.sh. One run at a time, or they would time each other.
+#   _table.sh. One run at a time, or they would time each other.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

@@ -2,10 +2,11 @@
 # What adversarial training buys, in minutes on two cores: natural training, PGD-AT and ADR on
 # the digits, full AutoAttack on each at one epsilon, a table side by side, and pictures.
 #
-#   recipes/digits-demo.sh [FOLDER]     LIMIT=200 test images, SEED=0, SMOKE=1 for a trial
+#   digits-demo.sh [FOLDER]     LIMIT=200 test images, SEED=0, SMOKE=1 for a trial
 #
 # Run it again and it finds its work done.
 set -euo pipefail
+case ${1:-} in -*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;; esac
 
 out=${1:-demo}
 limit=${LIMIT:-200}

@@ -2,12 +2,13 @@
 # Every analysis on digits runs: trains and attacks what they need, and draws each picture with its
 # numbers beside it. docs/gallery.md shows them and says how to read them.
 #
-#   recipes/gallery.sh [FOLDER]     PICTURES=FOLDER/pictures   where pictures and numbers go
+#   gallery.sh [FOLDER]             PICTURES=FOLDER/pictures   where pictures and numbers go
 #                                   LIMIT=   first N test images under AutoAttack; all if empty
 #                                   SMOKE=1  a trial in a minute
 #
 # Run it again and it finds its training done; pictures are drawn anew.
 set -euo pipefail
+case ${1:-} in -*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;; esac
 
 out=${1:-gallery}
 pictures=${PICTURES:-$out/pictures}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # LTD's own rows of its Table 1: CIFAR-10 with TRADES and with AWP, at T = 5.
 #
-#   recipes/ltd-table1.sh [FOLDER]
+#   ltd-table1.sh [FOLDER]
 #
 #   DATA=cifar10  TEMPERATURE= (5 by the paper)  VIEWS=all; SEEDS, JOBS, PRESET, LIMIT, ATTACK,
-#   TRAIN, SMOKE as in recipes/_table.sh
+#   TRAIN, SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

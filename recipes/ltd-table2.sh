@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # LTD's own row of its Table 2: CIFAR-100 with AWP on WRN-34-10.
 #
-#   TEMPERATURE=2 recipes/ltd-table2.sh [FOLDER]
+#   TEMPERATURE=2 ltd-table2.sh [FOLDER]
 #
 #   TEMPERATURE     the paper does not state it, so it must be given (see `advkit search`)
 #   DATA=cifar100  VIEWS=all; SEEDS, JOBS, PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in
-#   recipes/_table.sh
+#   _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

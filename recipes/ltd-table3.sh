@@ -2,12 +2,12 @@
 # LTD's own rows of its Table 3: ImageNet at eps 4/255 on ResNet-50 and WRN-50-2, the teacher on
 # the fly (no file holds the labels of every crop), attacked on RobustBench's 5,000 images.
 #
-#   TEMPERATURE=1 LIST=imagenet_test_image_ids.txt recipes/ltd-table3.sh [FOLDER]
+#   TEMPERATURE=1 LIST=imagenet_test_image_ids.txt ltd-table3.sh [FOLDER]
 #
 #   TEMPERATURE     the paper does not state it, so it must be given
 #   LIST            RobustBench's list of 5,000 images; all of val/ if empty
 #   DATA=imagenet  ARCH="resnet50 wrn-50-2"; SEEDS, JOBS, LIMIT, ATTACK, TRAIN, SMOKE as in
-#   recipes/_table.sh
+#   _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

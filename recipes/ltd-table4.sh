@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # LTD's Table 4: TRADES on one-hot labels and on the teacher's at ten temperatures.
 #
-#   recipes/ltd-table4.sh [FOLDER]
+#   ltd-table4.sh [FOLDER]
 #
 #   TEMPERATURES="1 2 3 5 8 10 12 15 20 50"  DATA=cifar10  ARCH=wrn-34-10  VIEWS=all; SEEDS, JOBS,
-#   PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in recipes/_table.sh
+#   PRESET, LIMIT, ATTACK, TRAIN, SMOKE as in _table.sh
 # The paper's first row is the leaderboard's TRADES at eps 0.031; here it is TRADES with the
-# settings of the other rows, left out with PRESET=repo, which has no numbers for it. recipes/ltd-temperature.sh is the same at a small size, with PGD.
+# settings of the other rows, left out with PRESET=repo, which has no numbers for it. ltd-temperature.sh is the same at a small size, with PGD.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

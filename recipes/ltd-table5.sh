@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # LTD's Table 5: λ, the weight of the robust term, with AWP on CIFAR-10.
 #
-#   recipes/ltd-table5.sh [FOLDER]
+#   ltd-table5.sh [FOLDER]
 #
 #   BETAS="3 4 5 6 7"  DATA=cifar10  ARCH=wrn-34-10  VIEWS=all; SEEDS, JOBS, PRESET, LIMIT, ATTACK,
-#   TRAIN, SMOKE as in recipes/_table.sh
+#   TRAIN, SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

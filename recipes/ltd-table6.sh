@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # LTD's Table 6: λ, the weight of the robust term, with AWP on CIFAR-100.
 #
-#   TEMPERATURE=2 recipes/ltd-table6.sh [FOLDER]
+#   TEMPERATURE=2 ltd-table6.sh [FOLDER]
 #
 #   TEMPERATURE     the paper does not state it, so it must be given (see `advkit search`)
 #   BETAS="3 4 5 6 7"  DATA=cifar100  ARCH=wrn-34-10  VIEWS=all; SEEDS, JOBS, PRESET, LIMIT, ATTACK,
-#   TRAIN, SMOKE as in recipes/_table.sh
+#   TRAIN, SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 

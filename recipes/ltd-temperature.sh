@@ -3,7 +3,7 @@
 # AutoAttack accuracy of each, a table and a plot. What PGD claims where AutoAttack finds nothing
 # left is the point of it.
 #
-#   recipes/ltd-temperature.sh [FOLDER]
+#   ltd-temperature.sh [FOLDER]
 #
 #   DATA=digits                     or folder:DIR with TRAIN="--image-size 16 --arch resnet8 ..."
 #   TRAIN=""  TEACHER="$TRAIN"      options of student and teacher
@@ -14,6 +14,7 @@
 #
 # Run it again and it goes on where it was.
 set -euo pipefail
+case ${1:-} in -*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;; esac
 
 out=${1:-runs/ltd-temperature}
 if [ -n "${SMOKE:-}" ]; then

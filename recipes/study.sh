@@ -3,9 +3,9 @@
 # APGD-CE+T, AutoAttack for the rows that carry the papers' claims), compared in pairs, and the shelf's
 # figures of their outputs and weights, in FOLDER/summary. docs/results.md is made of that.
 #
-#   DATA=folder:DIR recipes/study.sh [FOLDER]
+#   DATA=folder:DIR study.sh [FOLDER]
 #
-#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in recipes/_study.sh
+#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in _study.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_study.sh"
 

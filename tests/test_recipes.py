@@ -42,14 +42,16 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.sh") if not path.stem.startswith("_"))
 
 
-def go(name: str, folder: Path | str, **more: str) -> subprocess.CompletedProcess[str]:
+def go(
+    name: str, folder: Path | str, of: Path = RECIPES, **more: str
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ, "SMOKE": "1", "JOBS": "1", "OMP_NUM_THREADS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more,
     }  # fmt: skip
     return subprocess.run(
-        ["bash", str(RECIPES / f"{name}.sh"), str(folder)],
-        env=environment, capture_output=True, text=True, check=False,
+        [str(of / f"{name}.sh"), str(folder)],
+        cwd=of, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -64,15 +66,18 @@ def test_a_recipe_can_be_run_and_says_how(name):
     assert os.access(path, os.X_OK)
     head = path.read_text(encoding="utf-8").splitlines()
     assert head[0] == "#!/usr/bin/env bash"
-    assert any(f"recipes/{name}.sh [FOLDER]" in line for line in head[:8])
+    assert any(f" {name}.sh [FOLDER]" in line for line in head[:8])
     assert "SMOKE" in "".join(head[:20])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
-def test_a_trial_ends_in_its_table(name, tmp_path):
-    folder = tmp_path / f"{name} with space and ' quote"
-    done = go(name, folder)
+def test_a_trial_ends_in_its_table(cli, name, tmp_path):
+    """Of a copy, in its own folder: a recipe needs nothing else of the checkout."""
+    own = tmp_path / "a folder of my own"
+    assert cli("recipes", "copy", name, own).code == 0
+    folder = own / f"{name} with space and ' quote"
+    done = go(name, folder.name, of=own)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     if name in OTHERS:
@@ -152,10 +157,12 @@ def test_extra_data_must_be_given(tmp_path):
     assert "give EXTRA=" in done.stderr
 
 
-def test_help_is_the_head_of_the_script():
-    done = go("adr-table2", "--help")
-    assert done.returncode == 0
-    assert "recipes/adr-table2.sh [FOLDER]" in done.stdout
+@pytest.mark.parametrize("name", recipes())
+def test_help_is_the_head_of_the_script(cli, name, tmp_path):
+    assert cli("recipes", "copy", name, tmp_path / "my own").code == 0
+    done = go(name, "--help", of=tmp_path / "my own")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" {name}.sh [FOLDER]" in done.stdout
     assert "set -euo" not in done.stdout
 
 

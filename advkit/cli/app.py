@@ -20,6 +20,7 @@ from advkit.cli import (
     options,
     presets,
     pretrain_teacher,
+    recipes,
     search,
     softlabels,
     train,
@@ -51,6 +52,10 @@ GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
     "analyze": ("Numbers and pictures from logits files.", analyze.COMMANDS),
     "search": ("Searches for the numbers that a method needs.", (search.COMMAND,)),
     "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
+    "recipes": (
+        "Scripts for the papers' tables: what there is, and copies of them.",
+        recipes.COMMANDS,
+    ),
 }
 
 
