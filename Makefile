@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow test-faults fault-campaign docs bench clean
+.PHONY: help install demo gallery check test test-slow test-faults fault-campaign docs bench build package clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,7 +14,7 @@ help:  ## list the verbs
 install: $(READY)  ## make .venv with everything in it (about 6 GB, minutes)
 
 $(READY): pyproject.toml
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed")'
 	@echo "setting up $(VENV): about 6 GB, this takes minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -56,6 +56,13 @@ docs: install  ## rewrite the generated pages
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack)
 	python benchmarks/$(or $(BENCH),step).py
+
+build: install  ## source distribution and wheel, in dist/
+	rm -rf dist
+	python -m build
+
+package: build  ## the wheel in a fresh environment, used from another folder (5 GB meanwhile; minutes)
+	.ci/package
 
 clean:  ## remove demo, build and caches (never runs/)
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
