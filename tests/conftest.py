@@ -12,11 +12,23 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+THREADS = os.environ.get("ADVKIT_TEST_THREADS", "1")
+"""CPU threads of torch in tests, also in their processes; `make test-elsewhere` tries two."""
+os.environ["OMP_NUM_THREADS"] = THREADS
+torch.set_num_threads(int(THREADS))
 
-TINY = ["--data", "digits", "--limit", "300", "--epochs", "2", "--batch-size", "32", "--width", "8"]
-"""A run of seconds: 240 training examples, 7 steps an epoch."""
+SEED = int(os.environ.get("ADVKIT_TEST_SEED", "0"))
+"""Added to the seeds of trained and random nets: no assertion may need the nets of seed 0."""
+
+TINY = [
+    "--data", "digits", "--limit", "300", "--epochs", "2", "--batch-size", "32", "--width", "8",
+    "--seed", str(SEED), "--threads", THREADS,
+]  # fmt: skip
+"""A run of seconds: 240 training examples, 7 steps an epoch.
+
+What it learns differs between machines, so that its users assert what holds for any weights:
+which files and records there are, that figures agree with each other, that bytes repeat.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ def cli(capfd, monkeypatch):
 def shell(command: str, cwd: Path, **options) -> Outcome:
     """Run a shell line with `advkit` on the PATH, pipefail on."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    env = {**outside, "OMP_NUM_THREADS": "1"}
+    env = {**outside, "OMP_NUM_THREADS": THREADS}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -69,7 +81,7 @@ def shell(command: str, cwd: Path, **options) -> Outcome:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
-    """The folder of a finished tiny ADR run; copy it before changing it."""
+    """The folder of a finished tiny ADR run (see TINY); copy it before changing it."""
     from advkit.__main__ import main
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"

@@ -62,7 +62,7 @@ def test_a_job_saves_when_its_time_is_up_and_goes_on(name, environment, tmp_path
     began = time.monotonic()
     while not (place / "state.safetensors").exists():
         assert job.poll() is None, job.communicate()[1][-2000:]
-        assert time.monotonic() - began < 120
+        assert time.monotonic() - began < 200
         time.sleep(0.05)
     job.send_signal(signal.SIGUSR1)
     _, err = job.communicate(timeout=90)

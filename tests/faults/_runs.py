@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Outcome
+from tests.conftest import SEED, Outcome
 
 ROOT = Path(__file__).parents[2]
-NET = ["--data", "digits", "--width", "4", "--limit", "200", "--batch-size", "32", "-q"]
+NET = ["--data", "digits", "--width", "4", "--limit", "200", "--batch-size", "32", "-q",
+       "--seed", str(SEED)]  # fmt: skip
 """160 training examples, 5 steps an epoch."""
 
 
@@ -32,7 +33,7 @@ class Running:
     def send(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
-    def wait(self, timeout: float = 60) -> Outcome | None:
+    def wait(self, timeout: float = 200) -> Outcome | None:
         """Return how it ended, None if it still runs."""
         code = self.server.ask({"wait": self.pid, "timeout": timeout})
         if code is None:
@@ -42,7 +43,7 @@ class Running:
         )
         return Outcome(code, out, err)
 
-    def end(self, timeout: float = 60) -> Outcome:
+    def end(self, timeout: float = 200) -> Outcome:
         """Return how it ended.
 
         Raises:
@@ -96,7 +97,7 @@ class Server:
         self.last = int(self.ask({**job, **names}))
         return Running(self, self.last, streams)
 
-    def run(self, *words: object, timeout: float = 120, **options: Any) -> Outcome:
+    def run(self, *words: object, timeout: float = 200, **options: Any) -> Outcome:
         return self.start(*words, **options).end(timeout)
 
     def stop(self) -> None:

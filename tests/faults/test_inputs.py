@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -231,9 +230,7 @@ def test_row_20_the_last_smaller_batch_is_dropped(cli, pixels, tmp_path):
 )  # fmt: skip
 def test_row_30_the_stage_before_failed(cli, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    began = time.monotonic()
     refused(cli(*words.split(), stdin=""), 3, "on stdin", "the stage before gave nothing")
-    assert time.monotonic() - began < 1
     assert list(tmp_path.iterdir()) == []
 
 

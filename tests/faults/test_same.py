@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from advkit.artifacts import checkpoint
+from tests.conftest import SEED
 from tests.faults._runs import NET, ROOT, contents, refused
 from tests.faults._same import CHAIN
 
@@ -29,7 +30,7 @@ CHANGED = {
     "--lr 0.05": "lr: 0.1 -> 0.05",
     "--eps 0.1": "eps: 0.15 -> 0.1",
     "--method trades": "objective: at -> trades",
-    "--seed 1": "seed: 0 -> 1",
+    f"--seed {SEED + 1}": f"seed: {SEED} -> {SEED + 1}",
     "--epochs 4": "epochs: 3 -> 4",
     "--batch-size 16": "batch_size: 32 -> 16",
     "--split-seed 3": "split_seed: 0 -> 3",
@@ -101,7 +102,7 @@ def test_row_36_the_same_bytes(tmp_path):
 
 
 def test_row_36_another_seed_is_another_run(server, whole, tmp_path):
-    outcome = server.run(*AT, "--seed", "1", "-o", "run", cwd=tmp_path)
+    outcome = server.run(*AT, "--seed", SEED + 1, "-o", "run", cwd=tmp_path)
     assert outcome.code == 0
     other, first = contents(tmp_path / "run"), whole(*AT)[1]
     assert other["final.safetensors"] != first["final.safetensors"]

@@ -139,15 +139,15 @@ def test_row_26_a_file_in_its_place(cli, tmp_path):
 def test_row_27_two_runs_in_one_folder(server, whole, tmp_path):
     slow = ["train", "--method", "at", *NET, "--epochs", "3", "--attack-steps", "60"]
     first = server.start(*slow, "-o", "run", cwd=tmp_path)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while not (tmp_path / "run" / "config.toml").exists():
         assert time.monotonic() < until
         time.sleep(0.01)
+    first.send(signal.SIGSTOP)  # it holds the folder for as long as the others need
     for more in ([], ["--resume"], ["--overwrite"]):
-        began = time.monotonic()
         second = server.run(*slow, "-o", "run", *more, cwd=tmp_path)
-        assert time.monotonic() - began < 3
         refused(second, 7, f"pid {first.pid}", socket.gethostname(), "wait for it")
+    first.send(signal.SIGCONT)
     assert first.end().code == 0
     assert contents(tmp_path / "run") == whole(*slow)[1]
 
@@ -162,20 +162,19 @@ def test_row_27_the_lock_of_a_dead_run_is_taken_over(server, whole, tmp_path):
 
 @pytest.mark.parametrize("reads", [100, pytest.param(1000, marks=full)])
 def test_row_28_a_reader_sees_whole_files(server, tmp_path, reads):
-    """A run saves its state each epoch, while it is read as fast as can be."""
-    words = ["train", "--method", "natural", *NET, "--epochs", str(max(60, reads // 2))]
+    """A run saves its state each epoch, while it is read as fast as can be, until it is stopped."""
+    words = ["train", "--method", "natural", *NET, "--epochs", "1000000"]
     run = server.start(*words, "-o", "run", cwd=tmp_path)
     state, seen, count = tmp_path / "run" / "state.safetensors", set(), 0
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while not state.exists():
         assert time.monotonic() < until
-    while count < reads and state.exists():
+    while count < reads or len(seen) < 2:  # it is to change meanwhile
         seen.add(checkpoint.read_info(state, "state")["digest"])
         count += 1
+        assert time.monotonic() < until
     run.send(signal.SIGTERM)
-    assert run.end().code in (0, 143)
-    assert count == reads
-    assert len(seen) > 1  # it did change meanwhile
+    assert run.end().code == 143
 
 
 @pytest.mark.parametrize("epochs", [pytest.param("3", marks=full)])
@@ -194,7 +193,7 @@ def test_row_29_the_reader_goes_away(server, whole, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     run = server.start(*AT, "-o", "run", cwd=tmp_path, stdout=str(tmp_path / "pipe"))
-    until = time.monotonic() + 60
+    until = time.monotonic() + 200
     while not (tmp_path / "run" / "config.toml").exists():
         assert time.monotonic() < until
         time.sleep(0.01)
