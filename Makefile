@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow test-faults fault-campaign docs bench build package clean
+.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign docs bench build package clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,7 @@ check: install  ## formatting, lint, types, generated docs
 	ruff format --check .
 	ruff check .
 	mypy
+	mypy tools
 	python docs/generate.py --check
 	python docs/results.py --check
 
@@ -42,6 +43,9 @@ test-slow: install  ## the tests that take minutes
 
 test-faults: install  ## a sample of every row of the fault table (docs/reliability.md; minutes)
 	pytest -n 2 tests/faults
+
+test-elsewhere: install  ## the suite as on other machines and versions (an hour; VARIANTS="floors busy")
+	python tools/elsewhere.py $(VARIANTS)
 
 fault-campaign: install  ## the table's full counts (an hour); PARTS="kills-at same", or fuzz
 ifeq ($(PARTS),fuzz)
