@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+ROOT = Path(__file__).parents[1]
+
 THREADS = os.environ.get("ADVKIT_TEST_THREADS", "1")
 """CPU threads of torch in tests, also in their processes; `make test-elsewhere` tries two."""
 os.environ["OMP_NUM_THREADS"] = THREADS
@@ -70,7 +72,7 @@ def cli(capfd, monkeypatch):
 def shell(command: str, cwd: Path, **options) -> Outcome:
     """Run a shell line with `advkit` on the PATH, pipefail on."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    env = {**outside, "OMP_NUM_THREADS": THREADS}
+    env = {**outside, "OMP_NUM_THREADS": THREADS, "PYTHONPATH": str(ROOT)}  # of this tree
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

@@ -26,7 +26,8 @@ def weights(folder) -> str:
     return checkpoint.read_info(folder / "final.safetensors")["digest"]
 
 
-def test_three_stages_give_one_record(tmp_path):
+@pytest.mark.slow
+def test_three_stages_of_a_shell_give_one_record(tmp_path):
     attack = "advkit attack --attack fgsm --limit 20"
     outcome = shell(f"{TRAIN} --epochs 1 | {attack} | advkit analyze calibration", tmp_path)
     assert outcome.code == 0
@@ -46,6 +47,7 @@ def test_a_failed_stage_fails_the_pipe(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_training_is_saved_when_the_reader_goes_away(tmp_path):
     line = f"{TRAIN} --epochs 1 -o run -q <&- | head -0; echo ${{PIPESTATUS[0]}}"
     outcome = shell(line, tmp_path)
@@ -123,9 +125,8 @@ def _started(folder) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize(
-    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # tests/faults/test_kills.py, row 4, does this with warm processes
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_resume_ends_in_the_same_weights(cli, tmp_path, uninterrupted, signum):
     folder = tmp_path / "run"
     process = _started(folder)

@@ -81,18 +81,24 @@ class Server:
         return json.loads(self._read())
 
     def start(
-        self, *words: object, cwd: Path, stdin: str = "", stdout: str = "", **plan: Any
+        self, *words: object, cwd: Path, stdin: str | Path = "", stdout: str = "", **plan: Any
     ) -> Running:
-        """Start one command line; `plan` is what `_driver.prepare` puts in place."""
+        """Start one command line; `plan` is what `_driver.prepare` puts in place.
+
+        `stdin` is its text, or the path of a pipe to read.
+        """
         self.count += 1
         streams = self.scratch / f"{self.count}"
         streams.mkdir()
-        (streams / "stdin").write_text(stdin, encoding="utf-8", errors="surrogateescape")
+        text = "" if isinstance(stdin, Path) else stdin
+        (streams / "stdin").write_text(text, encoding="utf-8", errors="surrogateescape")
         environment = plan.pop("env", {})
         names = {name: str(streams / name) for name in ("stdin", "stdout", "stderr")}
         if stdout:
             (streams / "stdout").touch()
             names["stdout"] = stdout
+        if isinstance(stdin, Path):
+            names["stdin"] = str(stdin)
         job = {"words": [*map(str, words)], "cwd": str(cwd), "plan": plan, "env": environment}
         self.last = int(self.ask({**job, **names}))
         return Running(self, self.last, streams)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -232,6 +233,25 @@ def test_row_30_the_stage_before_failed(cli, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     refused(cli(*words.split(), stdin=""), 3, "on stdin", "the stage before gave nothing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_three_stages_give_one_record(server, tmp_path):
+    """Processes and pipes as a shell makes them, without their imports."""
+    for name in ("first", "second"):
+        os.mkfifo(tmp_path / name)
+    first, second = tmp_path / "first", tmp_path / "second"
+    train = ["train", "--method", "adr", *TINY, "--epochs", "1", "-q"]
+    stages = [
+        server.start(*train, cwd=tmp_path, stdout=str(first)),
+        server.start("attack", "--attack", "fgsm", "--limit", "20", cwd=tmp_path, stdin=first,
+                     stdout=str(second)),
+        server.start("analyze", "calibration", cwd=tmp_path, stdin=second),
+    ]  # fmt: skip
+    ended = [each.end() for each in stages]
+    assert [each.code for each in ended] == [0, 0, 0], ended
+    record = ended[-1].record
+    assert (record["kind"], record["n"]) == ("analysis", 20)
+    assert Path(record["input"]).name == "best.fgsm-linf-0.15-n20.h5"
 
 
 def test_row_30_in_a_real_pipe(tmp_path):

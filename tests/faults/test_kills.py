@@ -125,7 +125,7 @@ def test_row_03_kill_at_random_times(server, whole, labels, tmp_path, method):
     [
         ("SIGTERM", 8),
         pytest.param("SIGUSR1", 12, marks=full),
-        pytest.param("SIGINT", 1, marks=full),
+        ("SIGINT", 1),
         pytest.param("SIGTERM", 15, marks=full),
     ],
 )
