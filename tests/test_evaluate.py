@@ -1,5 +1,6 @@
 """Evaluation: whose verdict counts, what is refused, and going on after an interruption."""
 
+import copy
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from advkit.models import _folded
 from advkit.reporting import Reporter
 from advkit.threat import Threat
 from advkit.verdicts import accuracy_after, figures
+from tests.attacks.planted import NEAREST, known
 
 CLASSES, COUNT, EPS = 5, 22, 0.05
 NAMES = tuple("abcde")
@@ -29,23 +31,29 @@ INFO = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 24), nn.Tanh(), nn.Linear(24, CLASSES)).eval()
-    with torch.no_grad():
-        net[3].bias -= net(torch.rand(200, 1, 6, 6)).mean(0)
-    return net
+@pytest.fixture(scope="module")
+def planted():
+    """A net and images of which every second one stands in the ball, whatever the rounding."""
+    return known(CLASSES, COUNT, "linf", EPS, names=NAMES)
 
 
 @pytest.fixture
-def images(model):
-    """Random images labelled as the model sees them, but for every fifth."""
-    rng = torch.Generator().manual_seed(1)
-    raw = torch.randint(0, 256, (COUNT, 1, 6, 6), generator=rng).to(torch.uint8)
-    labels = model(pixels(raw, "cpu")).argmax(1)
+def model(planted):
+    return copy.deepcopy(planted.model)
+
+
+@pytest.fixture
+def images(planted):
+    """Labelled as the model sees them, but for every fifth."""
+    labels = planted.y.clone()
     labels[::5] = (labels[::5] + 1) % CLASSES
-    return Images("digits", "test", raw, labels, NAMES, 0, False)
+    return Images("digits", "test", planted.images.images, labels, NAMES, 0, False)
+
+
+@pytest.fixture
+def falls(planted):
+    """(N,) bool: right when clean, and half of the ball or less from the decision."""
+    return ~planted.stands & (torch.arange(COUNT) % 5 > 0)
 
 
 QUICK = {
@@ -74,33 +82,34 @@ def light(monkeypatch):
 
     def lighter(suite, version="standard"):
         original(suite, version)
-        suite.fab.n_iter, suite.square.n_queries = 5, 40
-        suite.apgd.n_iter = suite.apgd_targeted.n_iter = 8
+        suite.fab.n_iter, suite.square.n_queries = 3, 20
+        suite.apgd.n_iter = suite.apgd_targeted.n_iter = 6
 
     monkeypatch.setattr(_autoattack.AutoAttack, "_set_version", lighter)
 
 
 ATTACKS = (*QUICK, "fgsm", "autoattack", "fast")
-WEAK = ("apgd-dlr", "square")
-"""So short that the PGD pass behind them breaks examples that they leave standing."""
+WEAK = ("square",)
+"""So short that some stand that need not."""
 attacked = pytest.mark.parametrize("attack", ATTACKS)
 
 
 @attacked
 @pytest.mark.usefixtures("light")
-def test_verdicts_come_from_the_images(model, images, attack):
+def test_verdicts_come_from_the_images(model, images, falls, attack):
     """Every verdict and every logit is what the model says of the images in the file."""
     found = evaluation(model, images, attack).run()
     x = pixels(images.images, "cpu")
-    wrong_clean = model(x).argmax(1) != images.labels
-    wrong = model(found.images).argmax(1) != images.labels
+    wrong_clean = torch.arange(COUNT) % 5 == 0
+    broken = found.broken_by >= 0
     assert torch.equal(found.broken_by == -2, wrong_clean)
-    assert bool(wrong[found.broken_by >= 0].all())
-    assert attack in WEAK or torch.equal(found.broken_by >= 0, wrong & ~wrong_clean)
+    assert bool((found.adversarial.argmax(1) != images.labels)[broken].all())
+    assert not bool((broken & ~falls).any())
+    assert bool(broken[NEAREST])
+    assert attack in WEAK or torch.equal(broken, falls)
     assert int(found.broken_by.max()) < len(found.attacks)
-    assert {-2, -1} < set(found.broken_by.tolist()), "all three verdicts occur"
-    assert torch.allclose(found.adversarial, model(found.images), atol=1e-5)
-    assert torch.allclose(found.clean, model(x), atol=1e-5)
+    assert torch.allclose(found.adversarial, model(found.images), atol=1e-4)
+    assert torch.allclose(found.clean, model(x), atol=1e-4)
     distance = (found.images - x).flatten(1).abs().amax(1)
     assert torch.allclose(found.norm, distance, atol=1e-7)
     assert float(distance.max()) <= EPS + 1e-6
@@ -117,7 +126,8 @@ def test_every_example_is_attacked(model, images, attack):
     )
     raised = adversarial > clean
     assert raised[found.broken_by.numpy() < 0].all()
-    assert attack == "square" or raised.all(), "Square minds the margin, not the loss"
+    raised[NEAREST] = True  # right with less than even odds: it may break and lose no likelihood
+    assert raised.all()
     assert float(found.norm.min()) > 0
 
 
@@ -165,18 +175,18 @@ def test_position_of_the_breaking_attack(model, images, monkeypatch):
 
 @attacked
 @pytest.mark.usefixtures("light")
-def test_accuracy_after_falls_to_the_robust_one(model, images, attack):
+def test_accuracy_after_falls_to_the_robust_one(model, images, falls, attack):
     found = evaluation(model, images, attack).run()
     numbers = figures(found)
     left = [numbers["clean_accuracy"], *numbers["accuracy_after"].values()]
     assert left == sorted(left, reverse=True)
     assert left[-1] == numbers["robust_accuracy"]
-    wrong = model(found.images).argmax(1) != images.labels
-    standing = ~wrong & (model(pixels(images.images, "cpu")).argmax(1) == images.labels)
-    if attack in WEAK:
-        standing = found.broken_by == -1
+    right = 1 - math.ceil(COUNT / 5) / COUNT
+    assert numbers["clean_accuracy"] == pytest.approx(right)
+    standing = found.broken_by == -1
     assert numbers["robust_accuracy"] == pytest.approx(float(standing.float().mean()))
-    assert numbers["clean_accuracy"] == pytest.approx(1 - math.ceil(COUNT / 5) / COUNT)
+    if attack not in WEAK:
+        assert numbers["robust_accuracy"] == pytest.approx(right - int(falls.sum()) / COUNT)
     low, high = numbers["ci95"]
     assert low < numbers["robust_accuracy"] < high
 
@@ -226,7 +236,8 @@ def test_nan_logits(model, images, attack):
 
         def forward(self, x):
             z = self.net(x)
-            return z + torch.where(x[:, :1, 0, 0] == images.images[13, 0, 0, 0] / 255, torch.nan, 0)
+            bad = (x == pixels(images.images[13:14], "cpu")).flatten(1).all(1)
+            return z + torch.where(bad, torch.nan, 0)[:, None]
 
     with pytest.raises(NumericalError, match="example 13"):
         evaluation(Broken(), images, attack).run()
@@ -252,6 +263,7 @@ class Interrupted(Exception):
 )
 @pytest.mark.parametrize("stop", [0, 1, 3, 5])
 def test_interrupted_goes_on(model, images, monkeypatch, tmp_path, attack, owner, name, stop):
+    size = 8 if attack == "autoattack" else 4
     original, calls, cut = getattr(owner, name), [], []
 
     def counted(*arguments, **options):
@@ -261,35 +273,61 @@ def test_interrupted_goes_on(model, images, monkeypatch, tmp_path, attack, owner
         return original(*arguments, **options)
 
     monkeypatch.setattr(owner, name, counted)
-    expected = evaluation(model, images, attack).run()
+    expected = evaluation(model, images, attack, batch_size=size).run()
     needed, partial = len(calls), tmp_path / "it.h5.part"
     calls.clear()
     cut.append(stop + 1)
     with pytest.raises(Interrupted):
-        evaluation(model, images, attack).run(partial)
+        evaluation(model, images, attack, batch_size=size).run(partial)
     assert partial.exists() == (stop > 0)
     cut.clear()
-    found = evaluation(model, images, attack).run(partial)
+    found = evaluation(model, images, attack, batch_size=size).run(partial)
     assert len(calls) == needed + 1, "only the batch that was cut off is done twice"
     for field in ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images"):
         assert torch.equal(getattr(found, field), getattr(expected, field)), field
     assert found.info == expected.info
 
 
-@pytest.mark.usefixtures("light")
 def test_interrupted_between_two_batches_of_a_target(model, images, monkeypatch, tmp_path):
-    """At every place: what a target broke before the cut is not taken for another batch's."""
-    original, seen, cut = _autoattack.Judge.attack, [], []
+    """At every place: what a target broke before the cut is not taken for another batch's.
 
-    def counted(judge, name, x, y, target):
+    In the attacks' place stands one that breaks three examples at each of five targets.
+    """
+    places = [("apgd-ce", 0), ("apgd-t", 1), ("apgd-t", 3), ("fab-t", 1), ("fab-t", 2)]
+    right = [row for row in range(COUNT) if row % 5]
+    prey = {row: places[place % 5] for place, row in enumerate(right[:15])}
+    clean, seen, cut = pixels(images.images, "cpu"), [], []
+
+    class Marked(nn.Module):
+        """The model, but for images with a mark: those it takes for anything else."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, batch):
+            z = self.net(batch)
+            return torch.where(batch[:, 0, :1, 0] == 0.123, -z, z)
+
+    def attack(judge, name, x, y, target):
         if [len(seen)] == cut:
             raise Interrupted
-        seen.append((name, target, x.clone()))
-        return original(judge, name, x, y, target)
+        rows = [int((clean == each).flatten(1).all(1).nonzero()) for each in x]
+        seen.append((name, target, rows))
+        found = x.clone()
+        for place, row in enumerate(rows):
+            if prey.get(row) == (name, target):
+                found[place, 0, 0, 0] = 0.123
+        return found
 
-    monkeypatch.setattr(_autoattack.Judge, "attack", counted)
-    more = {"eps": 0.02, "batch_size": 3}
-    expected = evaluation(model, images, "autoattack", **more).run()
+    def run(partial=None):
+        return evaluation(Marked(), images, "autoattack", eps=1, batch_size=6).run(partial)
+
+    monkeypatch.setattr(_autoattack.Judge, "attack", attack)
+    expected = run()
+    assert {row: by for row, by in enumerate(expected.broken_by.tolist()) if by >= 0} == {
+        row: ["apgd-ce", "apgd-t", "fab-t"].index(name) for row, (name, _) in prey.items()
+    }
     whole = list(seen)
     within = [k for k in range(1, len(whole)) if whole[k][:2] == whole[k - 1][:2] and whole[k][1]]
     assert {whole[k][1] for k in within} >= {1, 2}, "in the first target and a later one"
@@ -299,11 +337,10 @@ def test_interrupted_between_two_batches_of_a_target(model, images, monkeypatch,
         cut[:] = [place]
         partial = tmp_path / f"{place}.part"
         with pytest.raises(Interrupted):
-            evaluation(model, images, "autoattack", **more).run(partial)
+            run(partial)
         cut.clear()
-        found = evaluation(model, images, "autoattack", **more).run(partial)
-        assert [each[:2] for each in seen] == [each[:2] for each in whole]
-        assert all(torch.equal(a[2], b[2]) for a, b in zip(seen, whole, strict=True))
+        found = run(partial)
+        assert seen == whole
         for field in ("adversarial", "norm", "broken_by", "images"):
             assert torch.equal(getattr(found, field), getattr(expected, field)), field
 
@@ -311,18 +348,13 @@ def test_interrupted_between_two_batches_of_a_target(model, images, monkeypatch,
 class Normed(nn.Module):
     """A net whose normalisation can be folded, beside one that counts who asks it."""
 
-    def __init__(self):
+    def __init__(self, net):
         super().__init__()
-        torch.manual_seed(2)
-        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
-        self.linear = nn.Linear(64, CLASSES)
-        self.norm.running_mean.normal_()
-        self.asked = []
+        self.net, self.asked = net, []
 
     def forward(self, x):
-        z = torch.tanh(self.norm(self.conv(x))).flatten(1)
         self.note(x)
-        return self.linear(z)
+        return self.net(x)
 
     def note(self, x):
         if isinstance(x, torch.Tensor):  # not while it is traced
@@ -330,32 +362,29 @@ class Normed(nn.Module):
 
 
 @pytest.fixture
-def normed(images):
-    net = Normed().eval()
-    with torch.no_grad():
-        net.linear.bias -= net(torch.rand(200, 1, 6, 6)).mean(0)
-    labels = net(pixels(images.images, "cpu")).argmax(1)
-    net.asked.clear()
-    return net, Images("digits", "test", images.images, labels, NAMES, 0, False)
+def normed():
+    """(a net that can be folded, its images, which of them stand)."""
+    planted = known(CLASSES, COUNT, "linf", EPS, conv=True, names=NAMES)
+    return Normed(planted.model).eval(), planted.images, planted.stands
 
 
 @pytest.mark.usefixtures("light")
 def test_attacks_search_on_a_copy_and_the_model_judges(normed):
     """The model is asked for verdicts alone: a forward pass of each batch that an attack saw."""
-    net, images = normed
-    found = evaluation(net, images, "autoattack", eps=0.02, batch_size=22).run()
+    net, images, stands = normed
+    found = evaluation(net, images, "autoattack", batch_size=COUNT).run()
     passes = 1 + 4 + 4 + 1 + 1
     # Twice the clean pass, once the zero gradients, once the copy's check, then a pass each.
     assert len(net.asked) <= 2 + 1 + 1 + passes
-    wrong = net(found.images).argmax(1) != images.labels
-    assert torch.equal(wrong, found.broken_by >= 0)
-    assert len(set(found.broken_by.tolist())) > 1
+    assert torch.equal(found.broken_by == -1, stands)
+    assert torch.equal(found.adversarial.argmax(1) != images.labels, found.broken_by >= 0)
+    assert torch.allclose(found.adversarial, net(found.images), atol=1e-4)
 
 
 @pytest.mark.usefixtures("light")
 @pytest.mark.parametrize("more", [{"version": "rand"}, {"wrong": True}])
 def test_the_model_itself_where_a_copy_may_not_stand_for_it(normed, monkeypatch, more):
-    net, images = normed
+    net, images, _ = normed
     notes, original = [], _folded.folded
 
     class Listening(Reporter):
@@ -363,13 +392,14 @@ def test_the_model_itself_where_a_copy_may_not_stand_for_it(normed, monkeypatch,
             notes.append(text)
 
     def wrong(model):
-        copy = original(model)
-        copy.get_submodule("linear").bias.data += torch.arange(CLASSES)
-        return copy
+        found = original(model)
+        (*_, last) = (each for each in found.modules() if isinstance(each, nn.Linear))
+        last.bias.data += torch.arange(CLASSES)
+        return found
 
     if more.pop("wrong", False):
         monkeypatch.setattr(_folded, "folded", wrong)
-    evaluation(net, images, "autoattack", eps=0.02, reporter=Listening(), **more).run()
+    evaluation(net, images, "autoattack", batch_size=COUNT, reporter=Listening(), **more).run()
     assert len(net.asked) > 50
     assert any("cannot be folded" in note for note in notes) == (not more)
 
