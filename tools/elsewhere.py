@@ -54,6 +54,13 @@ VARIANTS = (
 )
 
 
+def runs(python: str) -> bool:
+    """Whether an interpreter is there and starts: a version manager's stand-in may not."""
+    if shutil.which(python) is None:
+        return False
+    return subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0
+
+
 def lowest() -> list[str]:
     """Return `NAME==VERSION` of every dependency's lowest version that pyproject.toml allows.
 
@@ -129,7 +136,7 @@ def main(names: list[str]) -> int:
     PLACE.mkdir(parents=True, exist_ok=True)
     rows, failed = [], False
     for variant in [known[name] for name in names] or VARIANTS:
-        if variant.python and shutil.which(variant.python) is None:
+        if variant.python and not runs(variant.python):
             rows.append((variant.name, "", f"not run: no {variant.python} on this machine"))
         else:
             began = time.monotonic()
