@@ -28,6 +28,8 @@ from advkit.losses import cross_entropy
 from advkit.models import _folded
 from advkit.objectives import Given
 from advkit.threat import NORMS, SLACK, Threat
+from tests.attacks.planted import NEAREST, known
+from tests.conftest import SEED
 
 CLASSES, COUNT = 5, 12
 SMALL = {"width": 4, "depth": 10, "widen": 1}
@@ -70,14 +72,17 @@ def classes() -> torch.Tensor:
     return torch.arange(COUNT) % CLASSES
 
 
-def small(name: str = "small-cnn", channels: int = 3) -> nn.Module:
-    """A small net whose BN statistics are those of some images."""
-    statistics = ([0.4] * channels, [0.3] * channels)
+def small(name: str = "small-cnn", channels: int = 3, *, statistics: bool = True) -> nn.Module:
+    """A small net whose BN statistics, unless told otherwise, are those of some images."""
+    normalisation = ([0.4] * channels, [0.3] * channels)
     chosen = {each.name: SMALL[each.name] for each in registry.part("models", name).options
               if each.name in SMALL}  # fmt: skip
-    net = models.build(name, CLASSES, channels=channels, statistics=statistics, seed=0, **chosen)
-    with torch.no_grad():
-        net.train()(images(channels, 16))
+    net = models.build(
+        name, CLASSES, channels=channels, statistics=normalisation, seed=SEED, **chosen
+    )
+    if statistics:
+        with torch.no_grad():
+            net.train()(images(channels, 16))
     return net.eval()
 
 
@@ -114,41 +119,54 @@ def untouched(*things: torch.Tensor | nn.Module) -> Iterator[None]:
 # --- every part ---
 
 
-@pytest.mark.parametrize("part", EVERY, ids=named)
-def test_a_part_is_proper(part):
-    assert part.problems == ()
+def test_every_part_is_proper():
+    assert [(named(part), part.problems) for part in EVERY if part.problems] == []
 
 
-@pytest.mark.parametrize("part", EVERY, ids=named)
-def test_a_part_has_one_line_of_help(part):
-    assert 10 < len(part.help) <= 100
-    assert part.help.endswith((".", ")"))
+def test_every_part_has_one_line_of_help():
+    wrong = [(named(part), part.help) for part in EVERY
+             if not 10 < len(part.help) <= 100 or not part.help.endswith((".", ")"))]  # fmt: skip
+    assert wrong == []
 
 
-@pytest.mark.parametrize("part", EVERY, ids=named)
-def test_every_option_has_help_and_a_default_of_its_kind(part):
+def test_every_option_has_help_and_a_default_of_its_kind():
     kinds = {"str": str, "int": int, "float": (int, float), "bool": bool}
-    for option in part.options:
-        assert option.help, f"{named(part)}: --{option.name} has no help text"
-        assert option.default is None or isinstance(option.default, kinds.get(option.kind, object))
-        assert not option.choices or option.default in (None, *option.choices)
+    wrong = []
+    for part, option in [(each, option) for each in EVERY for option in each.options]:
+        where, default = f"{named(part)} --{option.name}", option.default
+        if not option.help:
+            wrong.append(f"{where}: no help text")
+        if default is not None and not isinstance(default, kinds.get(option.kind, object)):
+            wrong.append(f"{where}: {default!r} is no {option.kind}")
+        if option.choices and option.default not in (None, *option.choices):
+            wrong.append(f"{where}: {default!r} is not among {option.choices}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("part", EVERY, ids=named)
-def test_a_part_imports_and_its_signature_is_as_read(part):
-    module = registry.load(part.folder, part.name)
-    for entry, expected in registry.CONTRACTS[part.folder].items():
-        given = inspect.signature(getattr(module, entry)).parameters.values()
-        positional = [each.name for each in given if each.kind is not each.KEYWORD_ONLY]
-        assert tuple(positional) == expected
-        assert all(each.annotation is not each.empty for each in given)
+def test_every_part_imports_and_its_signature_is_as_read():
+    wrong = []
+    for part in EVERY:
+        module = registry.load(part.folder, part.name)
+        for entry, expected in registry.CONTRACTS[part.folder].items():
+            given = inspect.signature(getattr(module, entry)).parameters.values()
+            positional = [each.name for each in given if each.kind is not each.KEYWORD_ONLY]
+            if tuple(positional) != expected:
+                wrong.append((named(part), entry, positional))
+            wrong += [(named(part), entry, each.name, "no annotation") for each in given
+                      if each.annotation is each.empty]  # fmt: skip
+    assert wrong == []
 
 
-@pytest.mark.parametrize("part", EVERY, ids=named)
-def test_constants_are_readable_without_import(part):
-    module = registry.load(part.folder, part.name)
-    for name in ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "FORMATS", "LIKE_AUTOATTACK"):
-        assert part.constants.get(name) == getattr(module, name, None)
+def test_constants_are_readable_without_import():
+    names = ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "FORMATS", "LIKE_AUTOATTACK")
+    found = [
+        (named(part), name, part.constants.get(name), getattr(module, name, None))
+        for part in EVERY
+        for module in [registry.load(part.folder, part.name)]
+        for name in names
+    ]
+    assert len(found) == len(names) * len(EVERY) > 0
+    assert [each for each in found if each[2] != each[3]] == []
 
 
 # --- data ---
@@ -184,14 +202,27 @@ def test_data_whose_files_are_not_there_say_so_in_a_line(part, split, tmp_path):
 # --- models ---
 
 
+@pytest.fixture(scope="module", params=registry.parts("models").values(), ids=named)
+def built(request):
+    """A small net of each architecture, built once for the tests that only look at it."""
+    return small(request.param.name)
+
+
+def test_a_model_gives_logits_and_a_gradient_to_its_input(built):
+    require_logits_and_gradient(built, 3)
+
+
 @parts("models")
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_model_gives_logits_and_a_gradient_to_its_input(part, channels):
-    if channels not in part.constants.get("CHANNELS", (1, 3)):
-        with pytest.raises(UsageError, match=f"{part.name} takes .* 3 channels, not {channels}"):
-            small(part.name, channels)
+def test_a_model_takes_grey_images_or_says_that_it_does_not(part):
+    if 1 not in part.constants.get("CHANNELS", (1, 3)):
+        with pytest.raises(UsageError, match=f"{part.name} takes .* 3 channels, not 1"):
+            small(part.name, 1)
         return
-    net, x = small(part.name, channels), images(channels, 32)[:2].requires_grad_()
+    require_logits_and_gradient(small(part.name, 1), 1)
+
+
+def require_logits_and_gradient(net, channels):
+    x = images(channels, 32)[:2].requires_grad_()
     logits = net(x)
     assert logits.shape == (2, CLASSES)
     assert logits.dtype == torch.float32
@@ -200,9 +231,8 @@ def test_a_model_gives_logits_and_a_gradient_to_its_input(part, channels):
     assert bool((gradient[1] == 0).all())  # in eval mode examples do not see each other
 
 
-@parts("models")
-def test_a_model_carries_its_normalisation_as_buffers(part):
-    net = small(part.name)
+def test_a_model_carries_its_normalisation_as_buffers(built):
+    net = built
     assert torch.allclose(net.mean.flatten(), torch.full((3,), 0.4))
     assert torch.allclose(net.std.flatten(), torch.full((3,), 0.3))
     assert {"mean", "std"} <= net.state_dict().keys()
@@ -211,26 +241,29 @@ def test_a_model_carries_its_normalisation_as_buffers(part):
 @parts("models")
 def test_building_a_model_repeats_and_spares_the_generators(part):
     before = generators()
-    first, second = (small(part.name).state_dict() for _ in "ab")
+    first, second = (small(part.name, statistics=False).state_dict() for _ in "ab")
     assert generators() == before
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@parts("models")
-def test_a_model_folds_into_a_copy_that_answers_the_same(part):
-    """Logits and input gradients, with fewer normalisations to compute."""
-    net, x = small(part.name), images(3, 32)[:3]
-    copy = _folded.folded(net)
-    assert copy is not None, "torch.fx cannot trace it: AutoAttack would be slow"
+def test_a_model_folds_into_a_copy_that_answers_the_same(built):
+    """Logits and input gradients, with fewer normalisations to compute.
+
+    In float64: in float32 an activation within rounding of a ReLU's kink may fall on its other
+    side in the copy, and with it a whole path of the gradient.
+    """
+    net, x = copy.deepcopy(built).double(), images(3, 16)[:3].double()
+    same = _folded.folded(net)
+    assert same is not None, "torch.fx cannot trace it: AutoAttack would be slow"
     found = []
-    for each in (net, copy):
+    for each in (net, same):
         given = x.clone().requires_grad_()
         logits = each(given)
         (gradient,) = torch.autograd.grad(cross_entropy(logits, classes()[:3]).sum(), given)
         found.append((logits.detach(), gradient))
     for mine, its in zip(*found, strict=True):
-        assert float((mine - its).abs().max()) <= 1e-5 * float(mine.abs().max())
-    assert len(modes.batch_norms(copy)) < len(modes.batch_norms(net))
+        assert float((mine - its).abs().max()) <= 1e-10 * float(mine.abs().max())
+    assert len(modes.batch_norms(same)) < len(modes.batch_norms(net))
 
 
 # --- labels ---
@@ -358,7 +391,8 @@ def attacked(part: registry.Part, net: nn.Module, threat: Threat, seed: int = 0)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("eps", [0.0, 0.1, 1.0])
 def test_an_attack_stays_in_ball_and_box(part, norm, eps):
-    found, threat = attacked(part, small(), Threat(norm, eps)), Threat(norm, eps)
+    threat = Threat(norm, eps)
+    found = attacked(part, small(), threat)
     assert found.shape == images().shape
     assert not found.requires_grad
     assert bool(found.isfinite().all())
@@ -407,16 +441,21 @@ def test_an_attack_repeats_with_its_generator_under_no_grad_too(part):
 
 @parts("attacks")
 def test_an_attack_never_helps_the_model(part):
-    net = small()
+    """Of a planted net: who falls is known whatever the rounding, and one falls to anything."""
+    planted, eps = known(CLASSES, COUNT, "linf", 0.05), 0.05
+    attack, net, x, y = (
+        registry.load("attacks", part.name).attack, planted.model, planted.x, planted.y
+    )  # fmt: skip
+    draw = torch.Generator().manual_seed(0)
+    found = attack(net, x, y, Threat("linf", eps), generator=draw, **supplied(part, net))
+    fooled = planted.fooled(found)
+    assert not bool(fooled[planted.stands].any())
+    assert bool(fooled[NEAREST]) == (part.name != "none")
     with torch.no_grad():
-        y = net(images()).argmax(1)
-        attack = registry.load("attacks", part.name).attack
-        draw = torch.Generator().manual_seed(0)
-        chosen = supplied(part, net)
-        found = attack(net, images(), y, Threat("linf", 0.2), generator=draw, **chosen)
-        clean, adversarial = (cross_entropy(net(each), y).mean() for each in (images(), found))
-    assert adversarial >= clean - 1e-6
-    assert part.name == "none" or adversarial > clean
+        clean, adversarial = (cross_entropy(net(each), y) for each in (x, found))
+    raised = adversarial - clean
+    raised[NEAREST] = 0  # right with less than even odds: it may break and lose no likelihood
+    assert raised.mean() >= -1e-6
 
 
 # --- analyses ---
