@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from advkit.errors import AdvkitError, UsageError, unknown
-from advkit.schedules import parse_span
+from advkit.formulas.schedules import parse_span
 
 ROOT = Path(__file__).parent
 

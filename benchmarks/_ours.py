@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from advkit import config, memory
-from advkit.data._images import Images
-from advkit.reporting import Reporter
-from advkit.train import Trainer
+from advkit.config import resolve
+from advkit.images.image_set import Images
+from advkit.runtime import memory
+from advkit.runtime.reporting import Reporter
+from advkit.training.run import Trainer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
@@ -26,7 +27,7 @@ def trainer(flags: dict, count: int, threads: int, size: int = 32) -> Trainer:
     torch.set_num_threads(threads)
     memory.keep()
     given = {"data": "cifar10", "arch": "resnet18", "lr": 0.01, **flags}
-    settings = config.resolve((given, "benchmark")).settings
+    settings = resolve.resolve((given, "benchmark")).settings
     return Trainer(
         settings, images(count, size), device=torch.device("cpu"), threads=threads,
         reporter=Reporter(),

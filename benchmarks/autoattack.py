@@ -27,13 +27,14 @@ import pyautoattack
 import torch
 from scipy.stats import binomtest
 
-from advkit import data, memory, models
+from advkit import data, models
 from advkit.artifacts.hdf5 import ROBUST
-from advkit.attack_settings import AttackSettings
 from advkit.attacks import _autoattack
-from advkit.data._images import pixels
-from advkit.data._split import first
-from advkit.evaluate import Evaluation
+from advkit.evaluation.run import Evaluation
+from advkit.evaluation.settings import AttackSettings
+from advkit.images.image_set import pixels
+from advkit.images.split import first
+from advkit.runtime import memory
 
 FOLDER = ["--epochs", "15", "--eps", "8/255", "--attack-steps", "5", "--lr", "0.05"]
 """How the nets are trained on a folder; on digits with their own presets."""

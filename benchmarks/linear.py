@@ -30,7 +30,7 @@ AT_LEAST = 10_000
 
 
 def images(count: int, split: str = "train"):
-    from advkit.data._images import Images
+    from advkit.images.image_set import Images
 
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=draw)
@@ -39,15 +39,16 @@ def images(count: int, split: str = "train"):
 
 
 def train(count: int, passes: int):
-    from advkit import config, memory
-    from advkit.reporting import Reporter
-    from advkit.train import Trainer
+    from advkit.config import resolve
+    from advkit.runtime import memory
+    from advkit.runtime.reporting import Reporter
+    from advkit.training.run import Trainer
 
     memory.keep()
     torch.set_num_threads(1)
     flags = {"data": "digits", "width": 4, "method": "adr", "attack_steps": 1, "batch_size": 100,
              "val_size": HELD}  # fmt: skip
-    settings = config.resolve((flags, "benchmark")).settings
+    settings = resolve.resolve((flags, "benchmark")).settings
     trainer = Trainer(
         settings, images(count + HELD), device=torch.device("cpu"), threads=1, reporter=Reporter()
     )
@@ -61,7 +62,8 @@ def train(count: int, passes: int):
 
 
 def _net():
-    from advkit import memory, models
+    from advkit import models
+    from advkit.runtime import memory
 
     memory.keep()
     torch.set_num_threads(1)
@@ -78,8 +80,8 @@ def _net():
 
 def attack(count: int, passes: int):
     from advkit.artifacts import hdf5
-    from advkit.attack_settings import AttackSettings
-    from advkit.evaluate import Evaluation
+    from advkit.evaluation.run import Evaluation
+    from advkit.evaluation.settings import AttackSettings
 
     net, info = _net()
     made = images(count, "test")
@@ -98,7 +100,7 @@ def attack(count: int, passes: int):
 
 
 def softlabels(count: int, passes: int):
-    from advkit import softlabels as engine
+    from advkit.softlabels import labelling as engine
 
     net, info = _net()
     made = images(count)

@@ -17,10 +17,12 @@ import torch
 from _timing import interleaved, ratio
 from torch import nn
 
-from advkit import config, data, softlabels
-from advkit.data._images import Images
-from advkit.reporting import Reporter
-from advkit.train import Trainer
+from advkit import data
+from advkit.config import resolve
+from advkit.images.image_set import Images
+from advkit.runtime.reporting import Reporter
+from advkit.softlabels import labelling
+from advkit.training.run import Trainer
 
 
 class Counting(nn.Module):
@@ -44,14 +46,14 @@ def described(images: Images) -> dict:
 
 def write(images: Images, out: Path, views: str) -> None:
     teacher = Counting(images.images[0].numel(), len(images.classes))
-    softlabels.Labelling(
+    labelling.Labelling(
         teacher, described(images), images, views=views, dtype="float32", top_k=None, seed=0,
         batch_size=500, environment={},
     ).write(out)  # fmt: skip
 
 
 def epoch(images: Images, folder: Path, **flags):
-    resolved = config.resolve(({"data": "digits", "objective": "trades", **flags}, "flag"))
+    resolved = resolve.resolve(({"data": "digits", "objective": "trades", **flags}, "flag"))
     trainer = Trainer(
         resolved.settings, images, device=torch.device("cpu"), threads=1, reporter=Reporter()
     )

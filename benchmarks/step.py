@@ -43,7 +43,7 @@ def learner(bn: str, size: int, width: int, threads: int):
     """Return a learner of advkit's as `advkit train --method adr` sets it up, and its batch."""
     from _ours import trainer
 
-    from advkit.data._batches import Batch
+    from advkit.images.batches import Batch
 
     flags = {"width": width, "method": "adr", "attack_bn": bn, "batch_size": size}
     made = trainer(flags, 2 * size, threads).learner
@@ -59,8 +59,8 @@ def ours(**given):
 
 
 def our_pgd(**given):
-    from advkit import modes
     from advkit.attacks.pgd import pgd
+    from advkit.runtime import modes
 
     made, one = learner(**given)
 

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from advkit import method, registry
+from advkit import registry
 from advkit.cli.app import COMMANDS, GROUPS
-from advkit.cli.options import SHORT, Command
+from advkit.cli.common.options import SHORT, Command
+from advkit.config import methods
 from advkit.registry import Option
 
 PAGE = Path(__file__).parent / "cli.md"
@@ -38,7 +39,7 @@ def page() -> str:
         for command in commands:
             lines += _command(f"{group} {command.name}", command, "###")
     lines += ["## Methods (`--method`)", "", "| name | objective | labels |", "|---|---|---|"]
-    for name, (objective, labels) in method.BASES.items():
+    for name, (objective, labels) in methods.BASES.items():
         lines.append(f"| `{name}` | `{objective}` | `{labels}` |")
     lines += [
         "",

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from scipy.stats import t
 
-from advkit.analyses import _published
+from advkit.analyses.tables import published
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -145,7 +145,7 @@ PAPER = {
 def test_papers_figures_are_the_published_ones(study):
     robust = {}
     for table in ("adr-table1", "adr-table2", "adr-table4"):
-        for line in _published.read(table).lines:
+        for line in published.read(table).lines:
             if (line.data, line.arch, line.extra) == ("cifar10", "resnet18", False):
                 robust.setdefault(f"{line.method} {line.point}", 100 * line.robust[0])
     for value, (more, fewer) in PAPER.items():

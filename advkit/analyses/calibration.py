@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Number, Panel, Result, conditions, require_labels
-from advkit.analyses._calibration import (
+from advkit.analyses.drawing.plot import COLOURS, GREY
+from advkit.analyses.statistics.calibration import (
     Scores,
     fitted_temperature,
     halves,
@@ -18,12 +19,11 @@ from advkit.analyses._calibration import (
     resampled,
     scores,
 )
-from advkit.analyses._plot import COLOURS, GREY
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import Rows
 from advkit.errors import UsageError
-from advkit.seeding import generator
-from advkit.stats import wilson
+from advkit.formulas.stats import wilson
+from advkit.runtime.seeding import generator
 
 KINDS = ("logits",)
 

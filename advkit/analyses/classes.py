@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Number, Panel, Result, aligned, require_labels
-from advkit.analyses._panels import Interval, forest
+from advkit.analyses.drawing.panels import Interval, forest
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.rows import argmax
-from advkit.stats import wilson
+from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)
 SPACIOUS = 12

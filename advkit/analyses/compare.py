@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from advkit import resampling
 from advkit.analyses import Panel, Result, aligned, require_labels
-from advkit.analyses._differences import Point, differences, interval_text
-from advkit.analyses._pairing import Pair, names_of, paired
+from advkit.analyses.drawing.differences import Point, differences, interval_text
+from advkit.analyses.gathering.pairing import Pair, names_of, paired
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.rows import argmax
 from advkit.errors import UsageError
-from advkit.stats import examples_needed, holm, mcnemar, paired_interval
+from advkit.formulas import resampling
+from advkit.formulas.stats import examples_needed, holm, mcnemar, paired_interval
 
 KINDS = ("logits",)
 COMPARES = True

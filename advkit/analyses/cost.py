@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Result, _published, aligned
-from advkit.analyses._published import Published
+from advkit.analyses import Result, aligned
+from advkit.analyses.tables import published as _published
+from advkit.analyses.tables.published import Published
 from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, Source
 from advkit.errors import InputError
-from advkit.run_folder import Trained
+from advkit.training.run_folder import Trained
 
 KINDS = ("checkpoint",)
 COMPARES = True

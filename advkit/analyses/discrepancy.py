@@ -13,13 +13,13 @@ from torch import Tensor
 
 from advkit import registry
 from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
-from advkit.analyses._panels import curve
-from advkit.analyses._simulate import simulate as simulated
+from advkit.analyses.drawing.panels import curve
+from advkit.analyses.statistics.simulate import simulate as simulated
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.data import folder
 from advkit.errors import InputError, MismatchError, UsageError, brief
-from advkit.losses import log_softmax
+from advkit.formulas.losses import log_softmax
 
 KINDS = ("labels", "logits")
 ALONE = "simulate"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Histogram, Number, Result
-from advkit.analyses._panels import histogram
+from advkit.analyses.drawing.panels import histogram
 from advkit.analyses.entropy import averaged, counted, edges, entropy
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import InputError, UsageError
-from advkit.losses import kl_divergence, log_softmax
-from advkit.stats import wilson
+from advkit.formulas.losses import kl_divergence, log_softmax
+from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)
 TOP = math.log(2)

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advkit.analyses import Number, Panel, Result, conditions, require_labels
-from advkit.analyses._clouds import cloud
-from advkit.analyses._neighbours import agreement, trustworthiness
 from advkit.analyses.divergence import TOP, jensen_shannon
+from advkit.analyses.drawing.clouds import cloud
 from advkit.analyses.entropy import averaged
+from advkit.analyses.statistics.neighbours import agreement, trustworthiness
 from advkit.artifacts.hdf5 import Logits
-from advkit.data._split import first
 from advkit.errors import InputError, UsageError
+from advkit.images.split import first
 from advkit.labels.adr import rectify
 
 KINDS = ("logits",)

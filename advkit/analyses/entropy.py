@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Histogram, Number, Result, conditions
-from advkit.analyses._panels import histogram
-from advkit.analyses._scores import auroc, auroc_interval, mean, mean_interval
+from advkit.analyses.drawing.panels import histogram
+from advkit.analyses.statistics.scores import auroc, auroc_interval, mean, mean_interval
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import UsageError
-from advkit.losses import log_softmax
+from advkit.formulas.losses import log_softmax
 
 KINDS = ("logits",)
 

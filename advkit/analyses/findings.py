@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from advkit.analyses import Panel, Result, aligned
-from advkit.analyses._differences import Point, differences, interval_text
-from advkit.analyses._models import BASELINE, Model, baseline, gathered
-from advkit.analyses._outputs import LEAST, Measure, measures
-from advkit.analyses._pairing import names_of
+from advkit.analyses.drawing.differences import Point, differences, interval_text
+from advkit.analyses.gathering.models import BASELINE, Model, baseline, gathered
+from advkit.analyses.gathering.pairing import names_of
+from advkit.analyses.statistics.outputs import LEAST, Measure, measures
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError
 

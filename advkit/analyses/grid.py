@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from advkit.analyses import Result, aligned
-from advkit.analyses._cells import (
+from advkit.analyses.drawing.grid import panels, percent, split
+from advkit.analyses.gathering.cells import (
     Cell,
     cells,
     differing,
@@ -14,8 +15,7 @@ from advkit.analyses._cells import (
     require_one_attack,
     settings_of,
 )
-from advkit.analyses._grid import panels, percent, split
-from advkit.analyses._groups import Entry, Group, grouped
+from advkit.analyses.gathering.groups import Entry, Group, grouped
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError, UsageError
 

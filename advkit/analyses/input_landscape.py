@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Curve, Panel, Result
-from advkit.analyses._landscape import grid
-from advkit.analyses._plot import ORANGE
-from advkit.analyses._probe import Probe
+from advkit.analyses.drawing.plot import ORANGE
+from advkit.analyses.probing.landscape import grid
+from advkit.analyses.probing.probe import Probe
 from advkit.errors import NumericalError, UsageError
-from advkit.losses import cross_entropy
-from advkit.threat import number
+from advkit.formulas.losses import cross_entropy
+from advkit.formulas.threat import number
 
 KINDS = ("checkpoint",)
 PROBES = True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
-from advkit.analyses._panels import curve
+from advkit.analyses.drawing.panels import curve
 from advkit.analyses.entropy import entropy
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels

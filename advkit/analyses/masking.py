@@ -9,13 +9,13 @@ from torch import nn
 
 from advkit import models
 from advkit.analyses import Panel, Result, aligned
-from advkit.analyses._battery import Measured, Plan, measure
-from advkit.analyses._checks import Check, judge
-from advkit.analyses._panels import forest
-from advkit.analyses._plot import BLUE, GREY, ORANGE
-from advkit.analyses._probe import Probe
+from advkit.analyses.drawing.panels import forest
+from advkit.analyses.drawing.plot import BLUE, GREY, ORANGE
+from advkit.analyses.probing.battery import Measured, Plan, measure
+from advkit.analyses.probing.checks import Check, judge
+from advkit.analyses.probing.probe import Probe
 from advkit.errors import MismatchError, UsageError
-from advkit.stats import wilson
+from advkit.formulas.stats import wilson
 
 KINDS = ("checkpoint",)
 PROBES = True

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from advkit.analyses import Histogram, Number, Result, aligned
-from advkit.analyses._pairs import Model, models
-from advkit.analyses._panels import histogram
-from advkit.analyses._scores import fpr95
+from advkit.analyses.drawing.panels import histogram
 from advkit.analyses.entropy import averaged, counted, edges, entropies, told_apart
+from advkit.analyses.gathering.pairs import Model, models
+from advkit.analyses.statistics.scores import fpr95
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import piecewise
 from advkit.errors import UsageError
-from advkit.losses import log_softmax
+from advkit.formulas.losses import log_softmax
 
 KINDS = ("logits",)
 COMPARES = True

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Curve, Panel, Result, aligned
-from advkit.analyses._panels import curve
-from advkit.analyses._plot import GREY, ORANGE
-from advkit.analyses._probe import Probe
-from advkit.analyses._sweep import Point, Standing, half, parse_radii, parse_steps
+from advkit.analyses.drawing.panels import curve
+from advkit.analyses.drawing.plot import GREY, ORANGE
+from advkit.analyses.probing.probe import Probe
+from advkit.analyses.probing.sweep import Point, Standing, half, parse_radii, parse_steps
 from advkit.attacks import pgd
-from advkit.audit import audited
 from advkit.errors import NumericalError, UsageError
-from advkit.threat import Threat
-from advkit.threat import step_size as parse_step
+from advkit.evaluation.audit import audited
+from advkit.formulas.threat import Threat
+from advkit.formulas.threat import step_size as parse_step
 
 KINDS = ("checkpoint",)
 PROBES = True

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from advkit.analyses import Result, _pictures, _published, _sheets
-from advkit.analyses._beside import Beside
-from advkit.analyses._groups import Entry, Group, grouped, shown
-from advkit.analyses._leads import Line, leads
+from advkit.analyses import Result
+from advkit.analyses.gathering.groups import Entry, Group, grouped, shown
+from advkit.analyses.tables import pictures
+from advkit.analyses.tables import published as _published
+from advkit.analyses.tables import sheets as _sheets
+from advkit.analyses.tables.beside import Beside
+from advkit.analyses.tables.leads import Line, leads
 from advkit.artifacts.document import Document, Source
 from advkit.artifacts.hdf5 import Logits
-from advkit.stats import wilson
+from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)
 COMPARES = True
@@ -61,7 +64,7 @@ def analyze(
         numbers,
         COLUMNS,
         tuple(_row(entry, group) for entry, group in placed),
-        panels=_pictures.forests(lines),
+        panels=pictures.forests(lines),
         text=text,
         groups=plain,
         more=beside.plain() if beside else {},
@@ -108,7 +111,7 @@ def _document(
     return Document(
         title="Robust and standard accuracy",
         sheets=tuple(sheets),
-        figures=lambda: _pictures.galleries(lines),
+        figures=lambda: pictures.galleries(lines),
         sources=tuple(
             _source(x) for line in lines for of in line.files.values() for x in of.values()
         ),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advkit.analyses import Panel, Result, aligned, require_labels
-from advkit.analyses._cells import seed_noise, spread
-from advkit.analyses._panels import curve
+from advkit.analyses.drawing.panels import curve
+from advkit.analyses.gathering.cells import seed_noise, spread
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.rows import argmax
 from advkit.errors import InputError

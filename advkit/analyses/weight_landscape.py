@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from advkit.analyses import Curve, Layer, Panel, Result
-from advkit.analyses._landscape import band, direction, grid, moved, spread
-from advkit.analyses._probe import Probe
+from advkit.analyses.probing.landscape import band, direction, grid, moved, spread
+from advkit.analyses.probing.probe import Probe
 from advkit.attacks.pgd import pgd
 from advkit.errors import NumericalError
-from advkit.losses import cross_entropy
+from advkit.formulas.losses import cross_entropy
 
 KINDS = ("checkpoint",)
 PROBES = True

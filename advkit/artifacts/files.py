@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from advkit import signals
 from advkit.errors import BusyError, InputError, StorageError, storage
+from advkit.runtime import signals
 
 MAGIC = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",

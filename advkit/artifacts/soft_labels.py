@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit import shards
 from advkit.artifacts import checkpoint, files, provenance
 from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, pieces
 from advkit.errors import InputError, MismatchError
+from advkit.parallel import shards
 
 DTYPES = {
     "/index": "int64",

@@ -23,10 +23,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Generator, Tensor, fx, nn
 
-from advkit import modes, seeding
+from advkit.attacks._following import Following
 from advkit.errors import UsageError, unknown
-from advkit.models._following import Following
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
+from advkit.runtime import modes, seeding
 
 VERSIONS = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),

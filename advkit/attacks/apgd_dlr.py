@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from advkit.attacks import _autoattack
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
 LIMITS = {"steps": ">= 1", "restarts": ">= 1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from advkit.attacks.pgd import pgd
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
 
 
 def attack(

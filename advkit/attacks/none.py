@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
 
 
 def attack(

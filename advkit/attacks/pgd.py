@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Generator, Tensor, nn
 
-from advkit import folding, modes
 from advkit.errors import UsageError
-from advkit.losses import cross_entropy
-from advkit.threat import Threat
-from advkit.threat import step_size as parse_step
+from advkit.formulas import folding
+from advkit.formulas.losses import cross_entropy
+from advkit.formulas.threat import Threat
+from advkit.formulas.threat import step_size as parse_step
+from advkit.runtime import modes
 
 LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
 

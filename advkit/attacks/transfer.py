@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit import modes
 from advkit.attacks import pgd
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
+from advkit.runtime import modes
 
 NEEDS = ("surrogate",)
 LIMITS = {"steps": ">= 1", "restarts": ">= 1"}

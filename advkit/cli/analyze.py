@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, probes, stage
-from advkit.cli.options import Command, Given
+from advkit.cli.common import options, probes, stage
+from advkit.cli.common.options import Command, Given
 from advkit.errors import InputError, UsageError, Verdict, unknown
 from advkit.registry import Option, Part
 
 if TYPE_CHECKING:
     from advkit.analyses import Result
-    from advkit.analyses._probe import Probe
+    from advkit.analyses.probing.probe import Probe
     from advkit.artifacts.hdf5 import Logits
     from advkit.artifacts.soft_labels import SoftLabels
-    from advkit.run_folder import Trained
+    from advkit.training.run_folder import Trained
 
     Input = Logits | SoftLabels | Trained | Probe
 
@@ -83,11 +83,11 @@ class Analysis:
             yield from work
         finally:  # also where an input failed: the others are drawn
             if self.plot and self.drawn:
-                from advkit.analyses import _plot
+                from advkit.analyses.drawing import plot
 
                 if not any(result.panels for _, result in self.drawn):
                     raise InputError("--plot: these files hold nothing that could be drawn")
-                _plot.save(self.plot, self.drawn)
+                plot.save(self.plot, self.drawn)
 
     def _check(self) -> None:
         """Refuse impossible options and outputs before any work."""
@@ -99,11 +99,11 @@ class Analysis:
         if not self.part.constants.get("COMPARES", False):
             stage.require_one(self.given)
         if self.plot:
-            from advkit.analyses import _plot
+            from advkit.analyses.drawing import plot
 
             if not self.part.constants.get("PICTURE", True):
                 raise UsageError(f"--plot: {self.stage} has no picture")
-            _plot.check(self.plot)
+            plot.check(self.plot)
         if self.out:
             from advkit.artifacts import analysis
 
@@ -122,7 +122,7 @@ class Analysis:
         if self.probes:
             return probes.probe(self.given, self.stage, source, self.part)
         if self.kinds == ("checkpoint",):
-            from advkit import run_folder
+            from advkit.training import run_folder
 
             return run_folder.trained(path)
         from advkit.artifacts import artifact
@@ -198,10 +198,10 @@ class Analysis:
             print(f"{self.drawn[-1][0]}\n{result.text}", file=sys.stderr)
         if not sys.stderr.isatty():
             return
-        from advkit.analyses import _plot
+        from advkit.analyses.drawing import plot
 
         for figure in result.sketches:
-            print("\n".join(_plot.spark(figure)), file=sys.stderr)
+            print("\n".join(plot.spark(figure)), file=sys.stderr)
 
 
 def _title(artifact: Input) -> str:

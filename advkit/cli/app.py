@@ -10,14 +10,13 @@ from typing import Annotated
 
 import typer
 
-from advkit import __version__, signals
+from advkit import __version__
 from advkit.cli import (
     analyze,
     attack,
     bench,
     data,
     inspect,
-    options,
     presets,
     pretrain_teacher,
     recipes,
@@ -25,10 +24,12 @@ from advkit.cli import (
     softlabels,
     train,
 )
-from advkit.cli.options import Command
-from advkit.cli.progress import say
-from advkit.cli.stage import call, guarded, settle_stderr
+from advkit.cli.common import options
+from advkit.cli.common.options import Command
+from advkit.cli.common.progress import say
+from advkit.cli.common.stage import call, guarded, settle_stderr
 from advkit.errors import StorageError, UsageError
+from advkit.runtime import signals
 
 HELP = """Adversarial training of image classifiers as composable stages.
 

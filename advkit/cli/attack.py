@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import logits_files, options, shards, stage
-from advkit.cli.options import Command, Given
+from advkit.cli.common import logits_files, options, shards, stage
+from advkit.cli.common.options import Command, Given
 from advkit.errors import UsageError, Verdict
+from advkit.formulas.threat import parse_eps
 from advkit.registry import Option
-from advkit.threat import parse_eps
 
 if TYPE_CHECKING:
     import torch
 
     from advkit.artifacts.hdf5 import Logits
-    from advkit.attack_plan import Surrogate
-    from advkit.attack_settings import AttackSettings
+    from advkit.evaluation.passes import Surrogate
+    from advkit.evaluation.settings import AttackSettings
 
 PARTS = registry.shared_options("attacks")
 VERSIONS = ("standard", "plus", "rand")
@@ -146,8 +146,8 @@ def _judge(given: Given, record: Record) -> None:
 
 
 def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings, dict[str, Any]]:
-    from advkit import attack_settings
     from advkit.artifacts import checkpoint
+    from advkit.evaluation import settings as attack_settings
 
     info = checkpoint.read_info(path)
     trained = info["config"]
@@ -184,7 +184,7 @@ def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings,
 
 
 def _name(given: Given) -> str:
-    from advkit import attack_settings
+    from advkit.evaluation import settings as attack_settings
 
     if given["attack"]:
         return str(given["attack"])
@@ -212,10 +212,11 @@ def _logits(
     """
     import time
 
-    from advkit import models, partial
+    from advkit import models
     from advkit.artifacts import files, hdf5
-    from advkit.audit import require_finite
-    from advkit.evaluate import Evaluation
+    from advkit.evaluation import partial
+    from advkit.evaluation.audit import require_finite
+    from advkit.evaluation.run import Evaluation
 
     reporter = stage.speaker("attack", given)
     stage.require_file_name(out)
@@ -249,8 +250,8 @@ def _logits(
 
 def _surrogate(given: Given, device: torch.device) -> Surrogate | None:
     from advkit import models
-    from advkit.attack_plan import Surrogate
-    from advkit.audit import require_finite
+    from advkit.evaluation.audit import require_finite
+    from advkit.evaluation.passes import Surrogate
 
     path = given["surrogate"]
     if not path:

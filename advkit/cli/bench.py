@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit import config, method, projection, ranks, registry, settings
+from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, stage
-from advkit.cli.options import Command, Given
+from advkit.bench import projection
+from advkit.cli.common import options, stage
+from advkit.cli.common.options import Command, Given
+from advkit.config import methods, resolve, settings
+from advkit.config.settings import Settings
 from advkit.errors import UsageError
+from advkit.parallel import ranks
 from advkit.registry import Option
-from advkit.settings import Settings
 
 if TYPE_CHECKING:
     from advkit.analyses import Result
@@ -35,7 +38,7 @@ OWN = (
     Option("robust_accuracy", "float", 0.5, "assumed likewise: these cost every pass", "Bench",
            limits="[0, 1]"),
     Option("preset", "str", None, "numbers of the paper or of its code", settings.METHOD,
-           method.PRESETS),
+           methods.PRESETS),
     Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
 )  # fmt: skip
 
@@ -68,25 +71,25 @@ def _methods(text: str) -> list[str]:
     if not names:
         raise UsageError("--methods names none")
     for name in names:
-        method.parse(name)
+        methods.parse(name)
     return list(dict.fromkeys(names))
 
 
 def resolved(given: Given, name: str) -> Settings:
     """Return a method's configuration; options that only other methods have are left to them."""
     flags = stage.chosen(given, [option.name for option in settings.options()])
-    layers: list[config.Layer] = [(flags, config.FLAG)]
+    layers: list[resolve.Layer] = [(flags, resolve.FLAG)]
     if given["config"]:
         path = Path(given["config"])
-        layers.insert(0, (config.read(path), f"from {path.name}"))
+        layers.insert(0, (resolve.read(path), f"from {path.name}"))
     foreign = _foreign(name) | LEFT_OUT
     kept = [({k: v for k, v in layer.items() if k not in foreign}, w) for layer, w in layers]
-    return config.resolve(*kept, ({"method": name}, "bench"), preset=given["preset"]).settings
+    return resolve.resolve(*kept, ({"method": name}, "bench"), preset=given["preset"]).settings
 
 
 def _foreign(name: str) -> set[str]:
     """Return the options of objectives and label sources that a method does not use."""
-    choices = method.parse(name)
+    choices = methods.parse(name)
     used = {"objectives": choices.objective, "labels": choices.labels}
     foreign = set()
     for folder, part in used.items():
@@ -101,13 +104,13 @@ def _measured(
     chosen: dict[str, Settings], own: dict[str, Any], given: Given, device: Any,
     budget: float | None,
 ) -> Result:  # fmt: skip
-    from advkit import bench, bench_data, bench_table
+    from advkit.bench import images, measure, table
 
-    facts = bench_data.facts(next(iter(chosen.values())), given["data_root"])
+    facts = images.facts(next(iter(chosen.values())), given["data_root"])
     speaker = stage.speaker("bench", given)
-    found = bench.compare(chosen, facts, device, own["steps"], speaker)
-    wishes = bench_table.Wishes(own["clean_accuracy"], own["robust_accuracy"], own["watts"], budget)
-    return bench_table.report(chosen, found, facts.test, wishes)
+    found = measure.compare(chosen, facts, device, own["steps"], speaker)
+    wishes = table.Wishes(own["clean_accuracy"], own["robust_accuracy"], own["watts"], budget)
+    return table.report(chosen, found, facts.test, wishes)
 
 
 def _record(

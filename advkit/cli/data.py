@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from advkit import registry
-from advkit.cli import options
-from advkit.cli.options import Command, Given
+from advkit.cli.common import options
+from advkit.cli.common.options import Command, Given
 from advkit.errors import UsageError
 from advkit.registry import Option
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import stage
-from advkit.cli.options import Command, Given
+from advkit.cli.common import stage
+from advkit.cli.common.options import Command, Given
 
 
 def run(given: Given) -> Iterator[Record]:

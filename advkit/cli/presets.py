@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advkit import method
-from advkit.cli.options import Command, Given
+from advkit.cli.common.options import Command, Given
+from advkit.config import methods
 from advkit.errors import unknown
 
 
@@ -15,13 +15,13 @@ def run(given: Given) -> Iterator[str]:
     Raises:
         UsageError: no such preset.
     """
-    presets = ("default", *method.PRESETS)
+    presets = ("default", *methods.PRESETS)
     wanted = str(given["files"]) if given["files"] else None
     if wanted not in (None, *presets):
         raise unknown("preset", str(wanted), presets)
     for preset in [wanted] if wanted else presets:
         yield f"{preset}\n"
-        for rule in method.rules(preset):
+        for rule in methods.rules(preset):
             when = ", ".join(f"{key} {'|'.join(map(str, of))}" for key, of in rule.when.items())
             values = ", ".join(f"{key} = {value}" for key, value in rule.values.items())
             values += ", ".join(f"{key} must be given" for key in rule.open)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advkit import registry, settings
+from advkit import registry
 from advkit.artifacts.record import Record
-from advkit.cli import options, train
-from advkit.cli.options import Command, Given
+from advkit.cli import train
+from advkit.cli.common import options
+from advkit.cli.common.options import Command, Given
+from advkit.config import settings
 
 FIXED = {"method": "natural"}
 LEFT_OUT = {

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from advkit import config, ranks, settings
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, stage, train
-from advkit.cli.options import Command, Given
+from advkit.cli import train
+from advkit.cli.common import options, stage
+from advkit.cli.common.options import Command, Given
+from advkit.config import resolve, settings
 from advkit.errors import UsageError
+from advkit.parallel import ranks
 from advkit.registry import Option
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
@@ -29,7 +31,7 @@ def run(given: Given) -> Iterator[Record]:
     """Search and yield one record with the choice."""
     from advkit.analyses import Result, aligned, parse_temperatures
     from advkit.artifacts import analysis, files
-    from advkit.search import Machine, Plan, TemperatureSearch
+    from advkit.search.temperature import Machine, Plan, TemperatureSearch
 
     if ranks.world() > 1:
         raise UsageError(
@@ -40,7 +42,7 @@ def run(given: Given) -> Iterator[Record]:
     plan = Plan(grid, given["criterion"] or "robust", given["threshold"], refine)
     filled = {**dict.fromkeys(LEFT_OUT), "resume": None, **given, "method": "ltd"}
     layers = train.bound(filled, train.layers(filled))
-    chosen = config.resolve(*layers).settings
+    chosen = resolve.resolve(*layers).settings
     out = Path(given["out"]) if given["out"] else Path("runs") / f"{chosen.run_name}-search"
     machine = Machine(
         stage.device(given["device"]),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, shards, stage
-from advkit.cli.options import Command, Given
+from advkit.cli.common import options, shards, stage
+from advkit.cli.common.options import Command, Given
 from advkit.registry import Option
 
 if TYPE_CHECKING:
-    from advkit.softlabels import Labelling
+    from advkit.softlabels.labelling import Labelling
 
 DTYPES = ("float32", "float16")
 OWN = (
@@ -58,8 +58,8 @@ def _merged(given: Given, paths: Sequence[Path], out: Path) -> dict[str, Any]:
     Raises:
         MismatchError: not all shards of one labels file, or something else lies there.
     """
-    from advkit import merging
     from advkit.artifacts import soft_labels
+    from advkit.evaluation import merge as merging
 
     if out.exists() and not given["overwrite"]:
         there = dict(soft_labels.read(out, stay=True).info)
@@ -98,8 +98,8 @@ def _work(
 ) -> tuple[Labelling, str]:
     """Return the labelling that is asked for, `whole` or this process's part, and its data set."""
     from advkit import models
-    from advkit.audit import require_finite
-    from advkit.softlabels import Labelling
+    from advkit.evaluation.audit import require_finite
+    from advkit.softlabels.labelling import Labelling
 
     device = stage.device(given["device"])
     model, info = models.load(path, device)

@@ -6,23 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advkit import config, method, ranks, registry, settings
+from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli import options, stage
-from advkit.cli.options import Command, Given
+from advkit.cli.common import options, stage
+from advkit.cli.common.options import Command, Given
+from advkit.config import methods, resolve, settings
+from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.parallel import ranks
 from advkit.registry import Option
-from advkit.reporting import Reporter
-from advkit.settings import Settings
+from advkit.runtime.reporting import Reporter
 
 if TYPE_CHECKING:
-    from advkit.run_folder import RunFolder
+    from advkit.training.run_folder import RunFolder
 
 EMIT = ("best", "final", "all")
 OWN = (
     Option("preset", "str", None, "numbers of the paper or of its code", settings.METHOD,
-           method.PRESETS),
+           methods.PRESETS),
     Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
     Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
     Option("plan", "str", None, "print what each of NODESxRANKS would do, and stop", settings.RUN),
@@ -41,12 +43,12 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     if given.get("resume_elastic"):
         given = {**given, "resume": True}
     given_layers = layers(given)
-    if config.labels_of(*(layer for layer, _ in given_layers)) == "soft" and not dry:
+    if resolve.labels_of(*(layer for layer, _ in given_layers)) == "soft" and not dry:
         given_layers = bound(given, given_layers)
     if not dry:
         given_layers = bound_extra(given_layers)
-    resolved = config.resolve(*given_layers, preset=given["preset"])
-    config.refuse_idle(given, resolved.settings)
+    resolved = resolve.resolve(*given_layers, preset=given["preset"])
+    resolve.refuse_idle(given, resolved.settings)
     if given["print_config"]:
         yield resolved.toml()
         return
@@ -56,11 +58,11 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     yield from trained(name, resolved, given)
 
 
-def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Record]:
+def trained(name: str, resolved: resolve.Resolved, given: Given) -> Iterator[Record]:
     """Train one resolved configuration and yield its records."""
-    from advkit import distributed
-    from advkit.run_folder import RunFolder
-    from advkit.train import train
+    from advkit.parallel import world as distributed
+    from advkit.training.run import train
+    from advkit.training.run_folder import RunFolder
 
     emit = given.get("emit") or "best"
     chosen, device = resolved.settings, stage.device(given["device"])
@@ -101,29 +103,29 @@ def trained(name: str, resolved: config.Resolved, given: Given) -> Iterator[Reco
 def _planned(chosen: Settings, given: Given) -> Iterator[str]:
     import json
 
-    from advkit.plan import parse_ranks, plan
+    from advkit.training.plan import parse_ranks, plan
 
     for row in plan(chosen, *parse_ranks(given["plan"]), given["data_root"]):
         yield json.dumps(row) + "\n"
 
 
-def layers(given: Given) -> list[config.Layer]:
+def layers(given: Given) -> list[resolve.Layer]:
     """Return what was given, the strongest last: configuration file, then flags."""
     flags = stage.chosen(given, [option.name for option in settings.options()])
     if given["config"]:
         path = Path(given["config"])
-        return [(config.read(path), f"from {path.name}"), (flags, config.FLAG)]
+        return [(resolve.read(path), f"from {path.name}"), (flags, resolve.FLAG)]
     beside = Path(given["out"]) / "config.toml" if given["out"] else None
     if given["resume"] and beside is not None and beside.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
-        return [(config.read(beside), "the run's own"), (flags, config.FLAG)]
-    soft = config.labels_of(flags) == "soft"  # the labels know their data set
+        return [(resolve.read(beside), "the run's own"), (flags, resolve.FLAG)]
+    soft = resolve.labels_of(flags) == "soft"  # the labels know their data set
     if given["resume"] and beside is not None and not given["data"] and not soft:
         raise UsageError(f"{given['out']}: no run to go on with; give --data to start one")
-    return [(flags, config.FLAG)]
+    return [(flags, resolve.FLAG)]
 
 
-def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
+def bound(given: Given, known: list[resolve.Layer]) -> list[resolve.Layer]:
     """Find the soft labels, in the options or on stdin, and bind them by their digest.
 
     What they know, data set and architecture, becomes the weakest layer.
@@ -131,7 +133,7 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     Raises:
         MismatchError: they are not those that the configuration names.
     """
-    from advkit import soft_source
+    from advkit.softlabels import source as soft_source
 
     named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
     source: Record = {}
@@ -164,7 +166,7 @@ def bound(given: Given, known: list[config.Layer]) -> list[config.Layer]:
     return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
 
 
-def bound_extra(known: list[config.Layer]) -> list[config.Layer]:
+def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
     """Bind extra data by its digest, so that a run never goes on with another file.
 
     Raises:
@@ -174,9 +176,9 @@ def bound_extra(known: list[config.Layer]) -> list[config.Layer]:
     named = {key: value for layer, _ in known for key, value in layer.items() if value is not None}
     if "extra_data" not in named:
         return known
-    from advkit.data import _extra
+    from advkit.images import extra
 
-    digest = _extra.digest(Path(named["extra_data"]))
+    digest = extra.digest(Path(named["extra_data"]))
     if named.get("extra_digest") not in (None, digest):
         raise MismatchError(
             f"{named['extra_data']}: its digest is {digest[:19]}, the configuration names "

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from advkit import registry
-from advkit.data._images import ImageSet
 from advkit.errors import InputError, UsageError
+from advkit.images.image_set import ImageSet
 
 
 def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> ImageSet:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from advkit.data._images import Images
 from advkit.errors import InputError
+from advkit.images.image_set import Images
 
 
 def read(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from advkit.data import _cifar
-from advkit.data._images import Images
+from advkit.images.image_set import Images
 
 STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from advkit.data import _cifar
-from advkit.data._images import Images
+from advkit.images.image_set import Images
 
 STATISTICS = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from advkit.data._images import Images
+from advkit.images.image_set import Images
 
 FILES = False
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.data._decode import classes, decode, files, require_resizable, resized
-from advkit.data._images import Images
 from advkit.errors import UsageError
+from advkit.images.decode import classes, decode, files, require_resizable, resized
+from advkit.images.image_set import Images
 
 LIMITS = {"image_size": ">= 1"}
 PAD = 4

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.data._images import Images
 from advkit.errors import InputError, brief
+from advkit.images.image_set import Images
 
 MOST = 1 << 30
 """Pixels that a file may declare without holding as many (an empty one does)."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from advkit.data._files import Files, is_file, require_files
 from advkit.errors import InputError, brief
+from advkit.images.files import Files, is_file, require_files
 
 LIMITS = {"image_size": ">= 1"}
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

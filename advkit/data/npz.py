@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.data import _npz
-from advkit.data._images import Images
-from advkit.data._npz import Array
 from advkit.errors import InputError
+from advkit.images import npz
+from advkit.images.image_set import Images
+from advkit.images.npz import Array
 
 INFLATION, FREE = 100, 256 << 20
 """Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
@@ -60,7 +60,7 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: the file is missing, corrupt or forged, or its arrays are not such.
     """
-    with _npz.opened(path) as archive:
+    with npz.opened(path) as archive:
         image, label = _headers(path, archive)
         labels = _labels(path, archive, label)
         return _images(archive, image), labels
@@ -76,7 +76,7 @@ def _found(root: Path, *names: str) -> Path:
 
 def _described(path: Path) -> tuple[int, tuple[int, ...]]:
     """Return the highest label and the shape (C, H, W) of a file without unpacking its images."""
-    with _npz.opened(path) as archive:
+    with npz.opened(path) as archive:
         image, label = _headers(path, archive)
         shape = tuple(image.shape[axis] for axis in _axes(image.shape)[1:])
         return int(_labels(path, archive, label).max()), shape
@@ -84,7 +84,7 @@ def _described(path: Path) -> tuple[int, tuple[int, ...]]:
 
 def _headers(path: Path, archive: zipfile.ZipFile) -> tuple[Array, Array]:
     """Return what `image` and `label` declare, once it goes together and with the file."""
-    image, label = (_npz.header(path, archive, name) for name in ("image", "label"))
+    image, label = (npz.header(path, archive, name) for name in ("image", "label"))
     if image.dtype != np.uint8 or not _axes(image.shape):
         wanted = "uint8 (N, H, W, C) with 1 or 3 channels"
         raise InputError(f"{path}: image is {image.dtype} {image.shape}, not {wanted}")
@@ -115,14 +115,14 @@ def _images(archive: zipfile.ZipFile, image: Array) -> Tensor:
     axes = _axes(image.shape)
     pixels = np.empty([image.shape[axis] for axis in axes], np.uint8)
     done = 0
-    for block in _npz.blocks(archive, image):
+    for block in npz.blocks(archive, image):
         pixels[done : done + len(block)] = block.transpose(axes)
         done += len(block)
     return torch.from_numpy(pixels)
 
 
 def _labels(path: Path, archive: zipfile.ZipFile, label: Array) -> Tensor:
-    labels = np.concatenate(list(_npz.blocks(archive, label)))
+    labels = np.concatenate(list(npz.blocks(archive, label)))
     wrong = (labels < 0) | (labels >= MOST)
     if wrong.any():
         first = int(wrong.argmax())

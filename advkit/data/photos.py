@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit.data._images import Images
+from advkit.images.image_set import Images
 
 FILES = False
 

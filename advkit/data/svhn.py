@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from advkit.data import _mat
-from advkit.data._images import Images
 from advkit.errors import InputError
+from advkit.images.image_set import Images
 
 STATISTICS = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 

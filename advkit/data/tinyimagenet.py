@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.data._decode import SUFFIXES, classes, decode, files
-from advkit.data._images import Images
 from advkit.errors import InputError, brief
+from advkit.images.decode import SUFFIXES, classes, decode, files
+from advkit.images.image_set import Images
 
 STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 FOLDER = "tiny-imagenet-200"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
 
-from advkit.data._batches import Batch
+from advkit.images.batches import Batch
 
 
 @dataclass(frozen=True)

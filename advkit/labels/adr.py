@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advkit import corruption
-from advkit.data._batches import Batch
 from advkit.errors import AdvkitError
+from advkit.formulas import corruption
+from advkit.formulas.schedules import anneal as anneal_to
+from advkit.formulas.schedules import parse_span
+from advkit.images.batches import Batch
 from advkit.labels import Context
-from advkit.schedules import anneal as anneal_to
-from advkit.schedules import parse_span
 
 NEEDS = ("ema",)
 LIMITS = {"tau": "> 0", "lambda": "[0, 1]"}

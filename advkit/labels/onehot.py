@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from advkit.data._batches import Batch
+from advkit.images.batches import Batch
 from advkit.labels import Context
 
 

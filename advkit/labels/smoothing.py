@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from advkit.data._batches import Batch
 from advkit.errors import UsageError
+from advkit.images.batches import Batch
 from advkit.labels import Context
 
 LIMITS = {"smoothing": "[0, 1]"}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advkit.data._batches import Batch
 from advkit.errors import AdvkitError, UsageError
+from advkit.images.batches import Batch
 from advkit.labels import Context
 
 NEEDS = ("soft",)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit import registry, seeding
+from advkit import registry
 from advkit.artifacts import checkpoint
 from advkit.errors import InputError, MismatchError, UsageError, brief
+from advkit.runtime import seeding
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advkit.folding import normed
+from advkit.formulas.folding import normed
 from advkit.models._blocks import Net, activation, conv3x3, pooled
 
 

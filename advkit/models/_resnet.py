@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from advkit.folding import normed
+from advkit.formulas.folding import normed
 from advkit.models._blocks import Net, activation, conv1x1, conv3x3, pooled
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from advkit.errors import unknown
-from advkit.folding import normed
+from advkit.formulas.folding import normed
 from advkit.models import _deepmind
 from advkit.models._blocks import Net, conv1x1, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from advkit.folding import normed
+from advkit.formulas.folding import normed
 from advkit.models._blocks import Net, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
 

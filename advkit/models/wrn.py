@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from advkit.errors import UsageError, unknown
-from advkit.folding import normed
+from advkit.formulas.folding import normed
 from advkit.models import _deepmind
 from advkit.models._blocks import Net, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from advkit.losses import cross_entropy, kl_divergence, log_softmax
+from advkit.formulas.losses import cross_entropy, kl_divergence, log_softmax
 from advkit.objectives import Given
 
 START = "normal"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from advkit.losses import cross_entropy
+from advkit.formulas.losses import cross_entropy
 from advkit.objectives import Given
 
 START = "uniform"

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from advkit.losses import cross_entropy, kl_divergence
+from advkit.formulas.losses import cross_entropy, kl_divergence
 from advkit.objectives import Given
 
 START = "normal"

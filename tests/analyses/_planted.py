@@ -7,8 +7,8 @@ from torch import nn
 
 from advkit import data
 from advkit.__main__ import main
-from advkit.analyses._probe import probe
-from advkit.models._tempered import Tempered
+from advkit.analyses.probing.probe import probe
+from advkit.runtime.tempered import Tempered
 
 TRAIN = ["--data", "digits", "-q"]
 AT = [*TRAIN, "--method", "at", "--epochs", "8", "--attack-steps", "5"]

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from advkit import models
-from advkit.analyses._probe import Probe
-from advkit.data._images import Images
-from advkit.threat import Threat
+from advkit.analyses.probing.probe import Probe
+from advkit.formulas.threat import Threat
+from advkit.images.image_set import Images
 
 GREY = ((0.5,), (0.25,))
 

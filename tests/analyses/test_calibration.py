@@ -7,8 +7,8 @@ import torch
 from scipy.special import softmax
 
 from advkit.analyses import calibration
-from advkit.analyses._calibration import fitted_temperature, halves
 from advkit.analyses.calibration import adaptive_ece, analyze, brier, ece, reliability
+from advkit.analyses.statistics.calibration import fitted_temperature, halves
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, UsageError
 

@@ -7,7 +7,7 @@ import pytest
 
 from advkit.analyses import cost
 from advkit.errors import InputError
-from advkit.run_folder import Trained
+from advkit.training.run_folder import Trained
 
 
 def run_of(top, name="a", seconds=(9.0, 2.0, 4.0), n=100, role="best", **more):

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from advkit import data
-from advkit.analyses import _simulate
 from advkit.analyses.discrepancy import COLUMNS, analyze, condition, discrepancy, read_oracle
+from advkit.analyses.statistics import simulate as _simulate
 from advkit.artifacts import rows
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels

@@ -13,13 +13,14 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
-from advkit.analyses import _pictures, cost, table
+from advkit.analyses import cost, table
+from advkit.analyses.tables import pictures as _pictures
 from advkit.artifacts import analysis
 from advkit.artifacts.document import Cell, Document, Gallery, Sheet, Source, markdown
 from advkit.artifacts.latex import escape, latex
 from advkit.artifacts.page import html
+from tests.analyses.tables.test_leads import verdicts
 from tests.analyses.test_cost import run_of
-from tests.analyses.test_leads import verdicts
 from tests.analyses.test_table import logits_of, three_seeds
 
 EVIL = '<script>alert(1)</script> & "x" | a_b $5% #1 {~^\\} `c` *d*'

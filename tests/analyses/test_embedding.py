@@ -12,8 +12,8 @@ from sklearn.manifold import trustworthiness as theirs
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from advkit.analyses._neighbours import agreement, trustworthiness
 from advkit.analyses.embedding import analyze
+from advkit.analyses.statistics.neighbours import agreement, trustworthiness
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, UsageError
 from advkit.labels.adr import rectify

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.stats import binomtest, t
 
-from advkit.analyses import _plot
-from advkit.analyses._cells import mark, seed_noise, spread
+from advkit.analyses.drawing import plot
+from advkit.analyses.gathering.cells import mark, seed_noise, spread
 from advkit.analyses.grid import analyze
 from advkit.errors import InputError, MismatchError, UsageError
 from tests.analyses.test_table import PGD, logits_of, without_settings
@@ -291,7 +291,7 @@ def test_order_on_an_axis(values, texts):
 def test_drawn(options, tmp_path):
     inputs = [*four(), adr("2.5:2.0", "0.7:0.95", 80)]
     path = tmp_path / "it.svg"
-    _plot.save(path, [("grid", analyze(inputs, **options))])
+    plot.save(path, [("grid", analyze(inputs, **options))])
     assert path.stat().st_size > 5000
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from advkit.analyses import _plot
+from advkit.analyses.drawing import plot
 from advkit.analyses.input_landscape import COLUMNS, analyze
 from advkit.errors import NumericalError, UsageError
-from advkit.reporting import Reporter
+from advkit.runtime.reporting import Reporter
 from tests.analyses.probing import linear, pixels, probe, small
 
 
@@ -127,7 +127,7 @@ def test_any_net_and_even_one_example(channels, classes, n, tmp_path):
     with torch.no_grad():
         losses = nn.functional.cross_entropy(net(pixels(asked).float()), asked.labels)
     assert result.numbers["loss"] == pytest.approx(float(losses), rel=1e-5)
-    _plot.save(tmp_path / "it.svg", [("a net", result)])
+    plot.save(tmp_path / "it.svg", [("a net", result)])
     text = (tmp_path / "it.svg").read_text()
     for k, label in enumerate(asked.labels.tolist()):
         assert f"<!-- example {k}, class class {label} -->" in text
@@ -166,7 +166,7 @@ def test_a_net_without_gradient_is_told_and_drawn(tmp_path):
     assert "example 0" in line
     assert "no gradient" in line
     assert result.numbers["gradient_norm"] == result.numbers["loss_range"] == 0
-    _plot.save(tmp_path / "it.png", [("flat", result)])
+    plot.save(tmp_path / "it.png", [("flat", result)])
 
 
 def test_a_loss_that_is_not_finite_is_an_error():

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from advkit import registry
-from advkit.analyses import _battery, _checks, _gradients, masking
-from advkit.analyses._battery import Measured, Plan
+from advkit.analyses import masking
+from advkit.analyses.probing import battery, checks, gradients
+from advkit.analyses.probing.battery import Measured, Plan
 from advkit.errors import MismatchError, UsageError
-from advkit.reporting import Reporter
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
+from advkit.runtime.reporting import Reporter
 from tests.analyses._planted import FAULTS, LIGHT, Detached, Staircase, asked, distilled, honest
 
 QUICK = {**LIGHT, "more_steps": 20, "queries": 100, "points": 20}
@@ -35,7 +36,7 @@ def verdicts(found):
 
 def measured(n=500, **standing):
     """Measured values of a model without fault, of which half the examples stand every attack."""
-    masks = {name: first(n, n // 2) for name in (*_battery.WHITE_BOX, "random", "square")}
+    masks = {name: first(n, n // 2) for name in (*battery.WHITE_BOX, "random", "square")}
     masks |= {"clean": first(n, n), "large_eps": first(n, 0), **standing}
     none, every = first(n, 0), first(n, n)
     return Measured(n, masks, flat=none, crooked=none, compared=every, answers=10)
@@ -46,7 +47,7 @@ def first(n, count):
 
 
 def verdict(name, found):
-    return next(check for check in _checks.judge(found, PLAN) if check.name == name)
+    return next(check for check in checks.judge(found, PLAN) if check.name == name)
 
 
 # --- trained nets ---
@@ -141,27 +142,27 @@ def test_a_surrogate_is_a_second_black_box(robust):
     [(0, 5, 0.1), (1, 5, 0.1), (7, 355, 0.01), (60, 500, 0.1), (500, 500, 0.5), (90, 10000, 0.01)],
 )
 def test_the_tail_is_the_binomial_distributions(count, n, p):
-    assert _checks.tail(count, n, p) == pytest.approx(scipy.stats.binom.sf(count - 1, n, p))
+    assert checks.tail(count, n, p) == pytest.approx(scipy.stats.binom.sf(count - 1, n, p))
 
 
 def test_a_figure_on_its_threshold_is_no_alarm():
     """Over the draws of an example-wise chance equal to the threshold, 0.1 % alarm at most."""
     for threshold in (0.01, 0.1):
-        alarms = [k for k in range(501) if _checks.beyond(k, 500, threshold)]
+        alarms = [k for k in range(501) if checks.beyond(k, 500, threshold)]
         assert scipy.stats.binom.sf(alarms[0] - 1, 500, threshold) < 0.001
         assert scipy.stats.binom.sf(alarms[0] - 2, 500, threshold) >= 0.001
 
 
 def test_paired_outcomes_need_both_significance_and_size():
     exact = scipy.stats.binomtest(40, 60, 0.5, alternative="greater").pvalue
-    assert exact > _checks.ALPHA
-    assert not _checks.exceeds(40, 20, 500, 0.01)
-    assert _checks.exceeds(60, 20, 500, 0.01)
-    assert not _checks.exceeds(15, 0, 10000, 0.01)
+    assert exact > checks.ALPHA
+    assert not checks.exceeds(40, 20, 500, 0.01)
+    assert checks.exceeds(60, 20, 500, 0.01)
+    assert not checks.exceeds(15, 0, 10000, 0.01)
 
 
 def test_a_model_without_fault_passes():
-    assert all(check.passed for check in _checks.judge(measured(), PLAN))
+    assert all(check.passed for check in checks.judge(measured(), PLAN))
 
 
 @pytest.mark.parametrize(
@@ -194,26 +195,26 @@ def test_checks_of_gradients_see_theirs():
 
 def test_ever_weaker_attacks_than_chance_explains_are_no_fault():
     few = measured(square=first(500, 247), margin=first(500, 230), pgd_more=first(500, 245))
-    assert all(check.passed for check in _checks.judge(few, PLAN))
+    assert all(check.passed for check in checks.judge(few, PLAN))
 
 
 def test_a_model_with_nothing_right_has_nothing_to_break():
     nothing = first(500, 0)
-    found = measured(**dict.fromkeys(("clean", *_battery.WHITE_BOX, "random", "square"), nothing))
-    judged = {check.name for check in _checks.judge(found, PLAN) if check.passed is not None}
+    found = measured(**dict.fromkeys(("clean", *battery.WHITE_BOX, "random", "square"), nothing))
+    judged = {check.name for check in checks.judge(found, PLAN) if check.passed is not None}
     assert judged == {"gradients-present", "gradient-honest", "deterministic-forward"}
 
 
 def test_a_model_with_one_answer_cannot_be_pushed_to_another():
     found = measured()
     found.answers = 1
-    judged = {check.name for check in _checks.judge(found, PLAN) if check.passed is not None}
+    judged = {check.name for check in checks.judge(found, PLAN) if check.passed is not None}
     assert judged == {"gradients-present", "gradient-honest", "deterministic-forward"}
 
 
 def test_names_thresholds_and_choices_agree():
-    names = [check.name for check in _checks.judge(measured(), PLAN)]
-    assert names == list(_checks.THRESHOLDS) == list(masking.WORDS["fail_on"][1:])
+    names = [check.name for check in checks.judge(measured(), PLAN)]
+    assert names == list(checks.THRESHOLDS) == list(masking.WORDS["fail_on"][1:])
     assert registry.part("analyses", "masking").constants["WORDS"] == masking.WORDS
 
 
@@ -241,7 +242,7 @@ def test_flat_where_the_gradient_is_zero_or_not_finite():
     x, y, threat = pixels(0.25, 0.5, 0.75), torch.zeros(3, dtype=torch.long), Threat("linf", 0.01)
 
     def look(model):
-        return _gradients.flat(model, x, y, threat, torch.Generator()).tolist()
+        return gradients.flat(model, x, y, threat, torch.Generator()).tolist()
 
     assert look(Line()) == [False] * 3
     assert look(Line(curve=lambda z: (z - 0.6).relu())) == [True, True, False]
@@ -258,27 +259,27 @@ def test_crooked_beyond_a_factor_of_two(factor, off):
         return factor * z.detach() + z - z.detach()
 
     x, y = pixels(0.5), torch.zeros(1, dtype=torch.long)
-    found, compared = _gradients.crooked(Line(curve=curve), x, y, Threat("linf", 0.1))
+    found, compared = gradients.crooked(Line(curve=curve), x, y, Threat("linf", 0.1))
     assert (found.tolist(), compared.tolist()) == ([off], [True])
 
 
 def test_nothing_to_compare_without_a_gradient():
     x, y = pixels(0.5), torch.zeros(1, dtype=torch.long)
-    found, compared = _gradients.crooked(Line(0.0), x, y, Threat("linf", 0.1))
+    found, compared = gradients.crooked(Line(0.0), x, y, Threat("linf", 0.1))
     assert (found.tolist(), compared.tolist()) == ([False], [False])
 
 
 def test_forward_change_and_gap():
-    assert _gradients.unsteady(Line(), pixels(0.5, 0.2)) == 0
+    assert gradients.unsteady(Line(), pixels(0.5, 0.2)) == 0
     calls = iter((1.0, 1.0, 1.5))
-    assert _gradients.unsteady(Line(curve=lambda z: z * next(calls)), pixels(0.5)) == 0.5
-    assert _gradients.gaps(torch.tensor([[1.0, 4.0, 9.0]])).tolist() == [5.0]
-    assert _gradients.saturated(torch.tensor([[0.0, 16.0], [0.0, 18.0]])).tolist() == [False, True]
+    assert gradients.unsteady(Line(curve=lambda z: z * next(calls)), pixels(0.5)) == 0.5
+    assert gradients.gaps(torch.tensor([[1.0, 4.0, 9.0]])).tolist() == [5.0]
+    assert gradients.saturated(torch.tensor([[0.0, 16.0], [0.0, 18.0]])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_a_large_ball_holds_every_image(norm):
-    threat = _battery.large(Threat(norm, 0.1), 12)
+    threat = battery.large(Threat(norm, 0.1), 12)
     black, white = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
     assert float(threat.distance(black, white)) == pytest.approx(threat.eps)
 
@@ -293,7 +294,7 @@ def test_random_points_stay_inside_and_reach_the_surface(norm):
             return super().forward(x)
 
     x, threat = torch.full((2, 1, 3, 3), 0.5), Threat(norm, 0.2)
-    run = _battery._random(threat, 10)
+    run = battery._random(threat, 10)
     found = run(Watching(), x, torch.zeros(2, dtype=torch.long), torch.Generator().manual_seed(0))
     assert torch.equal(found, x)  # logit 0 stays positive everywhere: nothing is found
     lengths = torch.cat([threat.distance(each, x) for each in seen])
@@ -305,14 +306,14 @@ def test_random_points_stay_inside_and_reach_the_surface(norm):
 def test_random_search_keeps_what_it_finds():
     x, y = pixels(0.5, 0.9), torch.zeros(2, dtype=torch.long)
     model = Line(curve=lambda z: z - 0.45)
-    found = _battery._random(Threat("linf", 0.1), 20)(model, x, y, torch.Generator().manual_seed(1))
+    found = battery._random(Threat("linf", 0.1), 20)(model, x, y, torch.Generator().manual_seed(1))
     assert model(found).argmax(1).tolist() == [1, 0]
     assert torch.equal(found[1], x[1])
 
 
 def test_an_answer_that_is_not_finite_is_never_right():
     y = torch.zeros(2, dtype=torch.long)
-    assert _battery._right(Line(math.nan), pixels(0.5, 0.9), y).tolist() == [False, False]
+    assert battery._right(Line(math.nan), pixels(0.5, 0.9), y).tolist() == [False, False]
 
 
 # --- refusals and the command line ---
@@ -383,7 +384,7 @@ def test_the_command_line(cli, tmp_path, robust, tiny_logits):
 
 
 def test_a_negative_verdict_is_exit_8_after_the_record(cli, robust, monkeypatch):
-    monkeypatch.setitem(_checks._CHECKS, "logit-scale", lambda name, found, plan: _checks.Check(
+    monkeypatch.setitem(checks._CHECKS, "logit-scale", lambda name, found, plan: checks.Check(
         name, False, 0.5, 0.1, "planted"))  # fmt: skip
     few = ["--limit", "20", "--more-steps", "12", "--queries", "5", "--points", "2"]
     for fail_on, code in (

@@ -7,12 +7,12 @@ from scipy.stats import binomtest
 from torch import nn
 
 from advkit.analyses import sweep
-from advkit.analyses._probe import Probe
-from advkit.analyses._sweep import Point, Standing, by_chance, half, parse_radii
+from advkit.analyses.probing.probe import Probe
+from advkit.analyses.probing.sweep import Point, Standing, by_chance, half, parse_radii
 from advkit.analyses.sweep import analyze
-from advkit.data._images import Images
 from advkit.errors import NumericalError, UsageError
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
+from advkit.images.image_set import Images
 from tests.conftest import TINY
 
 PIXELS, N, EPS = 6, 60, 0.05

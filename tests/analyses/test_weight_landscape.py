@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import seeding
-from advkit.analyses import _plot
-from advkit.analyses._landscape import direction, grid, moved
+from advkit.analyses.drawing import plot
+from advkit.analyses.probing.landscape import direction, grid, moved
 from advkit.analyses.weight_landscape import COLUMNS, analyze
 from advkit.errors import NumericalError, Stopped, UsageError
+from advkit.runtime import seeding
 from tests.analyses.probing import linear, pixels, probe, small
 
 
@@ -278,7 +278,7 @@ def test_several_lie_over_each_other(tmp_path):
     ]
     sizes = []
     for name, chosen in (("one", results[:1]), ("all", results)):
-        _plot.save(tmp_path / f"{name}.svg", chosen)
+        plot.save(tmp_path / f"{name}.svg", chosen)
         text = (tmp_path / f"{name}.svg").read_text()
         sizes.append(
             [float(re.search(rf'{side}="([\d.]+)pt"', text)[1]) for side in ("width", "height")]

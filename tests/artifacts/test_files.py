@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from advkit import signals
 from advkit.artifacts import files
 from advkit.errors import BusyError, InputError, Stopped, StorageError
+from advkit.runtime import signals
 
 
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:

@@ -16,12 +16,12 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from advkit import softlabels
 from advkit.artifacts import hdf5, provenance, soft_labels
 from advkit.artifacts.soft_labels import Writer, read
-from advkit.data._images import Images
 from advkit.errors import InputError, StorageError
-from advkit.softlabels import Labelling
+from advkit.images.image_set import Images
+from advkit.softlabels import labelling
+from advkit.softlabels.labelling import Labelling
 
 NAMES = tuple("abcdefg")
 FIELDS = ("index", "labels", "logits", "views", "classes", "rest")
@@ -74,7 +74,7 @@ def path(tmp_path):
 @pytest.fixture
 def parts(monkeypatch):
     """Five rows a part: six parts."""
-    monkeypatch.setattr(softlabels, "PART_BYTES", 5 * 4 * 7 * 18)
+    monkeypatch.setattr(labelling, "PART_BYTES", 5 * 4 * 7 * 18)
 
 
 def content(labels):
@@ -283,7 +283,7 @@ def test_other_kinds_are_input_errors(tmp_path):
 def test_parts_do_not_show_in_the_file(tmp_path, monkeypatch, more):
     """The same arrays however the work is cut, and the same digest."""
     whole = work(**more).write(tmp_path / "a.h5")
-    monkeypatch.setattr(softlabels, "PART_BYTES", 7 * 4 * 7 * 18)
+    monkeypatch.setattr(labelling, "PART_BYTES", 7 * 4 * 7 * 18)
     cut = work(**more).write(tmp_path / "b.h5")
     assert cut == whole
     assert content(read(tmp_path / "a.h5")) == content(read(tmp_path / "b.h5"))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advkit.data._images import Images, pixels
+from advkit.images.image_set import Images, pixels
 from tests.conftest import SEED
 
 DUAL = {"linf": 1, "l2": 2, "l1": float("inf")}

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import modes
-from advkit.attack_settings import AttackSettings
 from advkit.attacks import _autoattack
-from advkit.data._images import pixels
 from advkit.errors import UsageError
-from advkit.evaluate import Evaluation
-from advkit.threat import Threat
+from advkit.evaluation.run import Evaluation
+from advkit.evaluation.settings import AttackSettings
+from advkit.formulas.threat import Threat
+from advkit.images.image_set import pixels
+from advkit.runtime import modes
 from tests.attacks.planted import known
 
 ENVIRONMENT = {"device": "cpu", "threads": 1}

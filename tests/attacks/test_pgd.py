@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from advkit.attacks import fgsm, none, pgd
-from advkit.threat import Threat
+from advkit.formulas.threat import Threat
 
 EPS, SIZE = 0.12, 0.05
 SHAPE = (6, 1, 2, 4)

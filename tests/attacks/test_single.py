@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from advkit import registry
-from advkit.attack_settings import AttackSettings, part_options
 from advkit.attacks import _autoattack, apgd_ce, pgd
 from advkit.errors import UsageError
-from advkit.evaluate import Evaluation
-from advkit.losses import cross_entropy
-from advkit.threat import Threat
+from advkit.evaluation.run import Evaluation
+from advkit.evaluation.settings import AttackSettings, part_options
+from advkit.formulas.losses import cross_entropy
+from advkit.formulas.threat import Threat
 from tests.attacks.planted import known
 from tests.attacks.test_autoattack import ENVIRONMENT
 

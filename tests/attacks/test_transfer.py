@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from advkit import data, models
-from advkit.attack_plan import Surrogate
-from advkit.attack_settings import AttackSettings, part_options
 from advkit.attacks import pgd, transfer
-from advkit.data._images import pixels
 from advkit.errors import MismatchError, UsageError
-from advkit.evaluate import Evaluation
-from advkit.threat import Threat
+from advkit.evaluation.passes import Surrogate
+from advkit.evaluation.run import Evaluation
+from advkit.evaluation.settings import AttackSettings, part_options
+from advkit.formulas.threat import Threat
+from advkit.images.image_set import pixels
 from tests.attacks.planted import NEAREST, known
 from tests.attacks.test_autoattack import ENVIRONMENT
 

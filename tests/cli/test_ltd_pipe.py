@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from advkit import data, softlabels
+from advkit import data
 from advkit.artifacts import checkpoint, soft_labels
 from advkit.artifacts.hdf5 import read_logits
 from advkit.artifacts.soft_labels import Writer
+from advkit.softlabels import labelling
 from tests.conftest import SEED
 
 TEACH = ["pretrain-teacher", "--data", "digits", "--width", "8", "--epochs", "2", "-q",
@@ -227,7 +228,7 @@ def test_names_beside_the_teacher(cli):
 
 
 def test_an_interrupted_labelling_goes_on(cli, monkeypatch):
-    monkeypatch.setattr(softlabels, "PART_BYTES", 400 * 4 * 10 * 9)
+    monkeypatch.setattr(labelling, "PART_BYTES", 400 * 4 * 10 * 9)
     line = ["softlabels", BEST, "--views", "all", "-q"]
     assert cli(*line, "-o", "whole.h5").code == 0
     Path(LABELS).unlink()

@@ -14,8 +14,8 @@ import pytest
 
 from advkit.__main__ import main
 from advkit.artifacts import checkpoint
-from advkit.cli import stage
-from advkit.train import Trainer
+from advkit.cli.common import stage
+from advkit.training.run import Trainer
 from tests.conftest import TINY, shell
 
 TRAIN = "advkit train --method adr " + " ".join(TINY)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from advkit.cli import progress, stage
+from advkit.cli.common import progress, stage
 from tests.conftest import TINY
 
 RECORD = {"kind": "analysis", "path": "a b.json", "digest": "sha256:0", "clean_ece": 0.25}

@@ -8,7 +8,7 @@ import h5py
 import pytest
 import torch
 
-from advkit.analyses import _pictures
+from advkit.analyses.tables import pictures
 from advkit.artifacts import artifact, hdf5
 from advkit.artifacts.hdf5 import Logits
 from tests.conftest import TINY
@@ -51,7 +51,7 @@ def attacked(cli, runs, done):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without the seconds of drawing, which `test_documents` looks at."""
-    monkeypatch.setattr(_pictures, "svg", lambda panel: b"<svg></svg>")
+    monkeypatch.setattr(pictures, "svg", lambda panel: b"<svg></svg>")
 
 
 def test_two_seeds_share_a_line(cli, attacked):

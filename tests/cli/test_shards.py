@@ -19,8 +19,8 @@ from advkit import data
 from advkit.__main__ import main
 from advkit.artifacts import hdf5
 from advkit.attacks import _autoattack
-from advkit.cli import shards
-from advkit.data._images import pixels
+from advkit.cli.common import shards
+from advkit.images.image_set import pixels
 from tests import planted
 from tests.conftest import SEED, THREADS
 
@@ -389,10 +389,10 @@ LABELS = [
 @pytest.mark.parametrize("words", LABELS)
 def test_labels_merged_are_whole(cli, monkeypatch, words):
     """Parts of 200 examples and three shards, whose ends lie within parts."""
-    from advkit import softlabels
+    from advkit.softlabels import labelling
 
-    monkeypatch.setattr(softlabels, "part_rows", lambda classes, views: 200)
-    monkeypatch.setattr("advkit.merging.part_rows", lambda classes, views: 200)
+    monkeypatch.setattr(labelling, "part_rows", lambda classes, views: 200)
+    monkeypatch.setattr("advkit.evaluation.merge.part_rows", lambda classes, views: 200)
     whole = cli("softlabels", BEST, *words, "-o", "whole.h5", "-q").record
     parts = [
         cli("softlabels", BEST, *words, "--shard", f"{number}/3", "-q").record

@@ -17,17 +17,18 @@ import rich.style  # noqa: F401  it draws from `random` when first imported, sci
 import torch
 from torch import nn
 
-from advkit import data, models, modes, registry
+from advkit import data, models, registry
 from advkit.artifacts.hdf5 import Logits
 from advkit.attacks import pgd
-from advkit.data._batches import Batch, Batches
-from advkit.data._images import Images
 from advkit.errors import InputError, UsageError
+from advkit.evaluation import folded
+from advkit.formulas.losses import cross_entropy
+from advkit.formulas.threat import NORMS, SLACK, Threat
+from advkit.images.batches import Batch, Batches
+from advkit.images.image_set import Images
 from advkit.labels import Context
-from advkit.losses import cross_entropy
-from advkit.models import _folded
 from advkit.objectives import Given
-from advkit.threat import NORMS, SLACK, Threat
+from advkit.runtime import modes
 from tests.attacks.planted import NEAREST, known
 from tests.conftest import SEED
 
@@ -253,7 +254,7 @@ def test_a_model_folds_into_a_copy_that_answers_the_same(built):
     side in the copy, and with it a whole path of the gradient.
     """
     net, x = copy.deepcopy(built).double(), images(3, 16)[:3].double()
-    same = _folded.folded(net)
+    same = folded.folded(net)
     assert same is not None, "torch.fx cannot trace it: AutoAttack would be slow"
     found = []
     for each in (net, same):

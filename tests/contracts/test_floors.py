@@ -80,7 +80,7 @@ def test_no_file_imports_upwards_or_sideways():
 @pytest.mark.parametrize(
     ("place", "source", "allowed"),
     [
-        ("losses", "from advkit.train import x", False),
+        ("losses", "from advkit.training.run import x", False),
         ("losses", "def f():\n    import advkit.data.idx", False),
         ("data/idx", "from .. import train", False),
         ("data/idx", "from advkit import cli", False),
@@ -88,8 +88,12 @@ def test_no_file_imports_upwards_or_sideways():
         ("labels/adr", "from ..attacks import pgd", False),
         ("models/wrn", "from advkit.data import load", False),
         ("train", "from advkit.cli import app", False),
-        ("data/idx", "from advkit.data._images import Images\nfrom ._split import first", True),
-        ("train", "from advkit.selection import accuracies\nfrom advkit import data", True),
+        ("data/idx", "from advkit.images.image_set import Images\nfrom ._split import first", True),
+        (
+            "train",
+            "from advkit.training.selection import accuracies\nfrom advkit import data",
+            True,
+        ),
         ("losses", "from advkit import errors, __version__\nimport torch.train", True),
     ],
 )

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from advkit import data
-from advkit.data._images import Images, pixels
 from advkit.errors import InputError, UsageError
+from advkit.images.image_set import Images, pixels
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 RNG = np.random.default_rng(0)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 WARM = (
-    "advkit.train", "advkit.evaluate", "advkit.search", "advkit.softlabels", "advkit.merging",
+    "advkit.training.run", "advkit.evaluation.run", "advkit.search.temperature", "advkit.softlabels.labelling", "advkit.evaluation.merge",
     "advkit.attacks._autoattack", "advkit.analyses", "advkit.cli.app", "sklearn.datasets",
     "torch._dynamo",
 )  # fmt: skip

@@ -22,13 +22,16 @@ import scipy.io
 import torch
 from PIL import Image
 
-from advkit import config, data, partial, training_state
+from advkit import data
 from advkit.analyses.discrepancy import read_oracle
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
 from advkit.artifacts.rows import Stored, loaded
-from advkit.cli import stage
+from advkit.cli.common import stage
+from advkit.config import resolve
 from advkit.errors import AdvkitError
-from advkit.run_folder import RunFolder
+from advkit.evaluation import partial
+from advkit.training import state
+from advkit.training.run_folder import RunFolder
 from tests.faults import _child
 from tests.faults._mutate import mutated
 
@@ -193,15 +196,15 @@ def _optimized(variant: int) -> tuple[torch.nn.Module, torch.optim.SGD, dict[str
 
 def make_state(folder: Path, variant: int) -> None:
     net, optimizer, info = _optimized(variant)
-    tensors = training_state.pack(net, None, optimizer, training_state.Progress(3, 2))
+    tensors = state.pack(net, None, optimizer, state.Progress(3, 2))
     checkpoint.write(folder / "state.safetensors", tensors, info)
 
 
 def read_state(folder: Path) -> Content:
     tensors, info = checkpoint.read(folder / "state.safetensors", "state")
     net, optimizer, _ = _optimized(0)
-    sums = training_state.unpack(tensors, net, None, optimizer)
-    held = training_state.pack(net, None, optimizer, training_state.Progress(sums=sums))
+    sums = state.unpack(tensors, net, None, optimizer)
+    held = state.pack(net, None, optimizer, state.Progress(sums=sums))
     return {name: bits(value) for name, value in held.items()}, plain(info)
 
 
@@ -337,16 +340,16 @@ def make_toml(folder: Path, variant: int) -> None:
     given = {"data": "digits", "method": ("adr-awp-wa", "ltd")[variant], "epochs": 3}
     if variant:
         given["soft_labels"] = "é.h5"
-    (folder / "x.toml").write_text(config.resolve((given, "flag")).toml(), encoding="utf-8")
+    (folder / "x.toml").write_text(resolve.resolve((given, "flag")).toml(), encoding="utf-8")
 
 
 def read_toml(folder: Path) -> Content:
-    return config.resolve((config.read(folder / "x.toml"), "from x.toml")).toml()
+    return resolve.resolve((resolve.read(folder / "x.toml"), "from x.toml")).toml()
 
 
 def sound_toml(folder: Path, found: Content) -> str:
     (folder / "again.toml").write_text(found, encoding="utf-8")
-    again = config.resolve((config.read(folder / "again.toml"), "from x.toml"))
+    again = resolve.resolve((resolve.read(folder / "again.toml"), "from x.toml"))
     values = [line.split("  #")[0] for line in found.splitlines()]
     other = [line.split("  #")[0] for line in again.toml().splitlines()]
     return "" if values == other else "a configuration that does not read back as itself"

@@ -84,7 +84,7 @@ def training(campaign: Campaign, method: str) -> list[object]:
 def stage(campaign: Campaign, name: str) -> tuple[list[object], list[object], Figures]:
     """Return a command's words, the words it needs more to go on, and its plan."""
     if name == "softlabels":  # many small parts
-        plan = {"set": {"advkit.softlabels.PART_BYTES": 65536}}
+        plan = {"set": {"advkit.softlabels.labelling.PART_BYTES": 65536}}
         return ["softlabels", campaign.teacher, "--views", "all", "-q"], [], plan
     if name == "attack":
         words = ["--autoattack", "--eps", "0.1", "--limit", 12, "--batch-size", 4, "-q"]

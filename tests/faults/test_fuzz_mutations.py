@@ -132,7 +132,7 @@ def test_the_judge_sees_what_it_should(act, outcome):
 
 
 def test_a_metrics_file_of_lists_without_end_is_corrupt(tmp_path):
-    from advkit.run_folder import RunFolder
+    from advkit.training.run_folder import RunFolder
 
     make_metrics(tmp_path, 0)
     with RunFolder(tmp_path).metrics_file.open("a") as file:

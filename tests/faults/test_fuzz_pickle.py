@@ -15,12 +15,14 @@ import pytest
 import scipy.io
 import torch
 
-from advkit import config, data, merging, models, partial, registry
+from advkit import data, models, registry
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
-from advkit.cli import stage
-from advkit.data import _extra
+from advkit.cli.common import stage
+from advkit.config import resolve
 from advkit.errors import AdvkitError
-from advkit.run_folder import RunFolder, trained
+from advkit.evaluation import merge, partial
+from advkit.images import extra
+from advkit.training.run_folder import RunFolder, trained
 from tests.faults import _formats
 
 
@@ -149,12 +151,12 @@ READERS: dict[str, Callable[[Path], object]] = {
     "labels": soft_labels.read,
     "logits": hdf5.read_logits,
     "claim": lambda path: hdf5.read_claim(path, "labels"),
-    "shards": lambda path: merging.logits([path]),
+    "shards": lambda path: merge.logits([path]),
     "partial": lambda path: partial.Partial(path, {}).load(),
     "analysis": analysis.read_info,
-    "configuration": config.read,
+    "configuration": resolve.read,
     "table": lambda path: _formats.read_oracle(path, ("a", "b")),
-    "extra images": lambda path: _extra.read(path, data.load("digits", "test")),
+    "extra images": lambda path: extra.read(path, data.load("digits", "test")),
     "a record's file": lambda path: artifact.read_info(
         Path(record.wanted(stage.record_of(str(path), record.KINDS), record.KINDS))
     ),

@@ -22,9 +22,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from advkit import config, data, models
+from advkit import data, models
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, provenance, record, soft_labels
-from advkit.cli import inspect, stage
+from advkit.cli import inspect
+from advkit.cli.common import stage
+from advkit.config import resolve
 from advkit.errors import AdvkitError, InputError, UsageError
 from tests.faults import _child, _formats
 
@@ -304,7 +306,7 @@ def options(folder, content, text):
     lines_ = "".join(f"{json.dumps(key)} = {spelt(value)}\n" for key, value in content.items())
     for raw in (lines_, text, lines_ + text):
         path.write_text(raw, encoding="utf-8", errors="surrogatepass")
-        clear(folder, lambda: config.resolve((config.read(path), "from x.toml")),
+        clear(folder, lambda: resolve.resolve((resolve.read(path), "from x.toml")),
               "(from x.toml)", "--data is needed")  # fmt: skip
 
 
@@ -477,9 +479,9 @@ def test_a_configuration_file_is_named_beside_its_mistakes(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('data = "digits"\nepochs = 0\n')
     with pytest.raises(UsageError, match=r"^--epochs 0 is not >= 1 \(from mine\.toml\)$"):
-        config.resolve((config.read(path), "from mine.toml"))
+        resolve.resolve((resolve.read(path), "from mine.toml"))
     with pytest.raises(UsageError, match=r"^--epochs 0 is not >= 1$"):
-        config.resolve(({"data": "digits", "epochs": 0}, config.FLAG))
+        resolve.resolve(({"data": "digits", "epochs": 0}, resolve.FLAG))
 
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "ICO"])

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from advkit import data, soft_source
+from advkit import data
 from advkit.artifacts import soft_labels
 from advkit.errors import InputError
-from advkit.reporting import Reporter
+from advkit.runtime.reporting import Reporter
+from advkit.softlabels import source as soft_source
 from tests.conftest import TINY, shell
 from tests.faults._planted import change_labels
 from tests.faults._runs import ROOT, refused
@@ -153,7 +154,7 @@ def test_row_18_a_mark_is_no_class(pixels, tmp_path):
 
 def test_row_18_the_eleventh_of_ten(tmp_path):
     """CIFAR-10 has ten classes, whatever a file says."""
-    from advkit.data._images import Images
+    from advkit.images.image_set import Images
 
     x, y = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 10, 2])
     with pytest.raises(InputError, match=r"label 10 of example 1 is not in 0\.\.9"):

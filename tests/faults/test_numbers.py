@@ -10,14 +10,14 @@ from torch import nn
 
 from advkit import data
 from advkit.artifacts import checkpoint, hdf5
-from advkit.attack_settings import AttackSettings
-from advkit.config import resolve
+from advkit.config.resolve import resolve
 from advkit.errors import NumericalError, UsageError
-from advkit.evaluate import Evaluation
-from advkit.reporting import Reporter
-from advkit.run_folder import RunFolder
-from advkit.selection import accuracies
-from advkit.train import Trainer, train
+from advkit.evaluation.run import Evaluation
+from advkit.evaluation.settings import AttackSettings
+from advkit.runtime.reporting import Reporter
+from advkit.training.run import Trainer, train
+from advkit.training.run_folder import RunFolder
+from advkit.training.selection import accuracies
 from tests.faults._planted import PLANTED, bad, finite, spoiled
 from tests.faults._runs import contents, refused
 

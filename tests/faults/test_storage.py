@@ -230,11 +230,11 @@ def test_row_32_out_of_memory_on_a_device(cli, tiny_run, monkeypatch):
 ABSENT = {
     "pyautoattack": ("attack ? --autoattack", ["advkit.attacks._autoattack"], "pyautoattack"),
     "h5py": ("softlabels ?", ["advkit.artifacts.hdf5", "advkit.artifacts.soft_labels",
-                              "advkit.softlabels"], "h5py"),
+                              "advkit.softlabels.labelling"], "h5py"),
     "sklearn": ("train --method at --data digits -o run", [], "scikit-learn"),
     "PIL": ("train --method at --data folder:set -o run",
-            ["advkit.data._decode", "advkit.data._files", "advkit.data.folder"], "pillow"),
-    "matplotlib": ("analyze masking ? --limit 10 --plot a.png", ["advkit.analyses._plot"],
+            ["advkit.images.decode", "advkit.images.files", "advkit.data.folder"], "pillow"),
+    "matplotlib": ("analyze masking ? --limit 10 --plot a.png", ["advkit.analyses.drawing.plot"],
                    "matplotlib"),
 }  # fmt: skip
 

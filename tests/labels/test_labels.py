@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from advkit.data._batches import Batch
 from advkit.errors import AdvkitError, UsageError
+from advkit.images.batches import Batch
 from advkit.labels import Context, adr, onehot, smoothing
 
 GOLDEN = [

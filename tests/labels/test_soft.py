@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from advkit.data._batches import Batch
 from advkit.errors import AdvkitError, UsageError
+from advkit.images.batches import Batch
 from advkit.labels import Context, soft
 
 Z = np.random.default_rng(0).normal(size=(40, 7)) * 6

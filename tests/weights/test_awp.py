@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import config, data
-from advkit.reporting import Reporter
-from advkit.train import Trainer
+from advkit import data
+from advkit.config import resolve
+from advkit.runtime.reporting import Reporter
+from advkit.training.run import Trainer
 from advkit.weights import awp
 
 RHO = 0.1
@@ -72,7 +73,7 @@ def trainer(form):
         "data": "digits", "method": "at-awp", "awp": RHO, "awp_form": form, "limit": 100,
         "batch_size": 16, "width": 4, "lr": 0.1, "attack_steps": 1,
     }  # fmt: skip
-    resolved = config.resolve((flags, "test"))
+    resolved = resolve.resolve((flags, "test"))
     made = Trainer(
         resolved.settings, data.load("digits", "train"), device=torch.device("cpu"), threads=1,
         reporter=Reporter(),
@@ -124,7 +125,7 @@ def test_batch_statistics_move_once(form):
 
 
 def test_warm_up_and_name():
-    made = config.resolve(({"data": "digits", "method": "ltd-awp-wa"}, "t")).settings
+    made = resolve.resolve(({"data": "digits", "method": "ltd-awp-wa"}, "t")).settings
     assert (made.awp, made.wa, made.method) == (0.005, True, "ltd-awp-wa")
-    plain = config.resolve(({"data": "digits", "method": "trades", "awp": 0.01}, "t")).settings
+    plain = resolve.resolve(({"data": "digits", "method": "trades", "awp": 0.01}, "t")).settings
     assert plain.method == "trades-awp"

@@ -1,0 +1,96 @@
+"""The panel of embedded points, coloured and named by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from advkit.analyses import Panel
+from advkit.analyses.drawing.panels import MARKERS
+from advkit.analyses.drawing.plot import BLUE, GREEN, GREY, ORANGE
+
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's, without the yellow that white paper swallows."""
+NAMED = 20
+"""Classes that are written beside their points; of more only the colours show."""
+MARGIN = 0.06
+
+
+def cloud(
+    points: Tensor,
+    y: Tensor,
+    wrong: Tensor,
+    frame: Tensor,
+    names: Sequence[str],
+    *,
+    title: str,
+    corners: Mapping[int, Tensor],
+) -> Panel:
+    """Return a panel of points by class, rings where the prediction is wrong.
+
+    Args:
+        points: (N, 2).
+        y: (N,) true classes.
+        wrong: (N,) bool.
+        frame: (M, 2), all points that the axes must hold, so that panels share them.
+        names: of the classes.
+        title: above the panel.
+        corners: class → its one-hot label's point (2,), drawn as a star.
+    """
+
+    def draw(axes: Any) -> None:
+        for label in y.unique().tolist():  # type: ignore[no-untyped-call]
+            for ring in (False, True):
+                chosen = points[(y == label) & (wrong == ring)].tolist()
+                axes.scatter(
+                    [x for x, _ in chosen], [up for _, up in chosen], s=9, linewidths=0.6,
+                    **_style(label, ring=ring),
+                )  # fmt: skip
+            if len(names) <= NAMED:
+                _name(axes, _middle(points[y == label]), names[label])
+        for star in corners.values():
+            axes.scatter(*star.tolist(), s=90, marker="*", facecolors="white", edgecolors="black")
+        low, high = frame.amin(0), frame.amax(0)
+        margin = MARGIN * float((high - low).max())
+        (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+        many = f" ({len(names)} classes by colour and mark)" if len(names) > NAMED else ""
+        axes.set(
+            xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], title=title + many,
+            xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)",
+        )  # fmt: skip
+        _legend(axes)
+
+    return draw
+
+
+def _middle(points: Tensor) -> list[float]:
+    """Return the point nearest to the median, so that a name lies on one of its class."""
+    away = (points - points.median(0).values).square().sum(1)
+    return [float(value) for value in points[away.argmin()]]
+
+
+def _style(label: int, *, ring: bool) -> dict[str, Any]:
+    colour = COLOURS[label % len(COLOURS)]
+    marker = MARKERS[label // len(COLOURS) % len(MARKERS)]
+    return {"marker": marker, "facecolors": "none" if ring else colour, "edgecolors": colour}
+
+
+def _name(axes: Any, place: Sequence[float], name: str) -> None:
+    from matplotlib import patheffects
+
+    outline = [patheffects.withStroke(linewidth=2, foreground="white")]
+    axes.annotate(
+        name, place, (0, 8), textcoords="offset points", ha="center", va="center", fontsize=9,
+        fontweight="bold", path_effects=outline,
+    )  # fmt: skip
+
+
+def _legend(axes: Any) -> None:
+    """Say what marks mean; every panel says the same, so that the picture has one legend."""
+    axes.scatter([], [], s=12, color=GREY, label="predicted right")
+    axes.scatter([], [], s=12, facecolors="none", edgecolors=GREY, label="predicted wrong")
+    axes.scatter(
+        [], [], s=60, marker="*", facecolors="white", edgecolors="black", label="one-hot label"
+    )

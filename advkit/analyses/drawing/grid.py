@@ -1,0 +1,168 @@
+"""Pictures of an ablation grid: a numbered map, or a curve with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advkit.analyses import Panel
+from advkit.analyses.drawing.panels import curve, forest
+from advkit.analyses.drawing.plot import CYCLE, ORANGE
+from advkit.analyses.gathering.cells import Cell, Summary
+
+WHATS = ("robust", "clean")
+
+
+def split(found: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """Return the cells of the grid, and those that share neither column nor row with another.
+
+    An annealed run beside a grid of constants is such a one. Where all are, they are the grid.
+    """
+    columns = Counter(cell.x for cell in found)
+    rows = Counter(cell.y for cell in found)
+    alone = [
+        cell for cell in found
+        if cell.y is not None and columns[cell.x] == 1 and rows[cell.y] == 1
+        and any(each is not None and each.value is None for each in (cell.x, cell.y))
+    ]  # fmt: skip
+    grid = [cell for cell in found if cell not in alone]
+    return (grid, alone) if grid else (list(found), [])
+
+
+def percent(cell: Cell, what: str) -> str:
+    """Return `mean ± sd`, or `share [low, high]` of one run, in percent."""
+    each = cell.summary(what)
+    if each is None:
+        return "-"
+    if each.sd is not None:
+        return f"{each.mean * 100:.2f} ± {each.sd * 100:.2f}"
+    low, high = (end * 100 for end in each.interval)
+    return f"{each.mean * 100:.2f} [{low:.1f}, {high:.1f}]"
+
+
+def panels(found: Sequence[Cell], axes: Sequence[str], attack: str) -> tuple[Panel, ...]:
+    """Return a map of each accuracy for two axes, one panel with both for one axis."""
+    known = [what for what in WHATS if any(cell.shares(what) for cell in found)]
+    if len(axes) == 2:
+        return tuple(_map(found, axes, what, attack) for what in known)
+    return (_line(found, axes, known, attack),)
+
+
+def _line(found: Sequence[Cell], axes: Sequence[str], known: Sequence[str], attack: str) -> Panel:
+    """Return constants as curves with intervals, others as lines across; words as intervals."""
+    constants = [cell for cell in found if cell.x is not None and cell.x.value is not None]
+    names = {"robust": attack, "clean": "clean"}
+    if len(constants) < 2:
+        points = {
+            names[what]: [(s.mean, s.interval) if s else None for s in _summaries(found, what)]
+            for what in known
+        }
+        words = [cell.x.text if cell.x else "all" for cell in found]
+        return forest(words, points, xlabel="accuracy", title=axes[0] if axes else "")
+    x = [cell.x.value for cell in constants if cell.x and cell.x.value is not None]
+    of = {names[what]: _summaries(constants, what) for what in known}
+    drawn = curve(
+        x, {name: [s.mean if s else None for s in each] for name, each in of.items()},
+        xlabel=axes[0], ylabel="accuracy", logx=min(x) > 0 and max(x) / min(x) >= 10,
+        intervals={name: [s.interval if s else None for s in each] for name, each in of.items()},
+    )  # fmt: skip
+    return _with_lines(drawn, [cell for cell in found if cell not in constants], known)
+
+
+def _summaries(found: Sequence[Cell], what: str) -> list[Summary | None]:
+    return [cell.summary(what) for cell in found]
+
+
+def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> Panel:
+    """Add a broken line across with its band for each run that has no place on the axis."""
+
+    def draw(axes: Any) -> None:
+        drawn(axes)
+        for number, cell in enumerate(others):
+            style = ("--", ":", "-.")[number % 3]
+            for colour, what in zip(CYCLE, known, strict=False):
+                each = cell.summary(what)
+                if each and cell.x:
+                    name = cell.x.text if what == known[0] else None
+                    axes.axhspan(*each.interval, color=colour, alpha=0.08, linewidth=0)
+                    axes.axhline(each.mean, color=colour, linestyle=style, linewidth=1, label=name)
+
+    return draw
+
+
+def _map(found: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> Panel:
+    """Return a numbered map; lone recipes as bands above it, the best cell framed.
+
+    The frame is broken where another cell's interval reaches into the best one's.
+    """
+    grid, alone = split(found)
+    columns = sorted({cell.x for cell in grid if cell.x})
+    rows = sorted({cell.y for cell in grid if cell.y})
+    boxes = [Box(0, len(rows) + k, len(columns), cell) for k, cell in enumerate(alone)]
+    boxes += [
+        Box(columns.index(cell.x), rows.index(cell.y), 1, cell)
+        for cell in grid
+        if cell.x and cell.y
+    ]
+    labels = ["∞ (LS)" if row.text == "∞" else row.text for row in rows] + ["annealed"] * len(alone)
+    title = f"robust accuracy (%), {attack}" if what == "robust" else "clean accuracy (%)"
+
+    def draw(panel: Any) -> None:
+        _fill(panel, boxes, what, axes)
+        panel.set_xlim(-0.02, len(columns) + 0.02)
+        panel.set_ylim(-0.02, len(labels) + 0.02)
+        panel.set_xticks([k + 0.5 for k in range(len(columns))], [each.text for each in columns])
+        panel.set_yticks([k + 0.5 for k in range(len(labels))], labels)
+        panel.set(xlabel=axes[0], ylabel=axes[1], title=title)
+        panel.grid(visible=False)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Box:
+    """A cell's place on the map: left, bottom and width, in cells."""
+
+    x: int
+    y: int
+    width: int
+    cell: Cell
+
+    def written(self, each: Summary, names: Sequence[str]) -> str:
+        """Return what is written into it, in percent; a band says where it stands."""
+        low, high = (end * 100 for end in each.interval)
+        under = f"{low:.0f}–{high:.0f}" if each.sd is None else f"±{each.sd * 100:.1f}"
+        mean, x, y = f"{each.mean * 100:.1f}", self.cell.x, self.cell.y
+        if self.width == 1 or x is None or y is None:
+            return f"{mean}\n{under}"
+        return f"{names[0]} {x.text}, {names[1]} {y.text}\n{mean}  {under}"
+
+
+def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    found = [(box, each) for box in boxes if (each := box.cell.summary(what))]
+    means = [each.mean for _, each in found]
+    low, span = min(means), (max(means) - min(means)) or 1
+    for box, each in found:
+        share = (each.mean - low) / span
+        colour = colormaps["cividis"](share)
+        panel.add_patch(
+            Rectangle((box.x, box.y), box.width, 1, facecolor=colour, edgecolor="white")
+        )
+        panel.text(
+            box.x + box.width / 2, box.y + 0.5, box.written(each, names), ha="center",
+            va="center", fontsize=6.5, color="white" if share < 0.5 else "black",
+        )  # fmt: skip
+    best, top = max(found, key=lambda pair: pair[1].mean)
+    rivals = any(e.interval[1] >= top.interval[0] for box, e in found if box is not best)
+    panel.add_patch(
+        Rectangle(
+            (best.x, best.y), best.width, 1, fill=False, edgecolor=ORANGE, linewidth=1.8,
+            linestyle="--" if rivals else "-", zorder=5, clip_on=False,
+        )
+    )  # fmt: skip
+    panel.update_datalim([(0, 0), (1, 1)])

@@ -1,0 +1,1 @@
+"""From files of many runs to groups, pairs and cells."""

@@ -1,0 +1,110 @@
+"""Logits files gathered by the model that they are of, and each robust model's natural one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkit.analyses.entropy import entropies
+from advkit.analyses.gathering.pairing import fingerprint, model_of
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.provenance import canonical
+from advkit.errors import InputError
+
+BASELINE = "natural"
+
+
+@dataclass
+class Model:
+    """A checkpoint's files: one of labelled test data, and one of each data set without labels."""
+
+    info: Any
+    seed: int | None
+    path: str
+    test: Logits | None = None
+    outside: dict[str, Logits] = field(default_factory=dict)
+
+    @property
+    def natural(self) -> bool:
+        """Whether it was trained without an attack."""
+        return bool(self.info["method"] == BASELINE)
+
+    @cached_property
+    def test_entropy(self) -> Tensor:
+        """(N,) of the clean test data, nats; empty without them."""
+        return torch.empty(0) if self.test is None else entropies(self.test.clean)
+
+    def outside_entropy(self, data: str) -> Tensor:
+        """(N,) of one data set without labels, nats."""
+        return entropies(self.outside[data].clean)
+
+    def add(self, logits: Logits) -> None:
+        """Take one of its files.
+
+        Raises:
+            InputError: there is one of the same data already.
+        """
+        bare = bool((logits.labels < 0).any())
+        data = canonical(fingerprint(logits))
+        there = self.outside.get(data) if bare else self.test
+        if there is not None:
+            raise InputError(
+                f"{logits.path} and {there.path}: two files of one model on "
+                f"{'the same data' if bare else 'labelled data'}: give one of them"
+            )
+        if bare:
+            self.outside[data] = logits
+        else:
+            self.test = logits
+
+
+def gathered(inputs: Sequence[Logits]) -> list[Model]:
+    """Return the models in the order in which they come.
+
+    Raises:
+        InputError: see `Model.add`.
+    """
+    found: dict[Any, Model] = {}
+    for logits in inputs:
+        parent = model_of(logits)
+        model = Model(logits.info, parent.get("seed"), logits.path)
+        found.setdefault(parent.get("digest"), model).add(logits)
+    return list(found.values())
+
+
+def baseline(model: Model, naturals: Sequence[Model]) -> Model:
+    """Return the natural model to compare with: of the same data and architecture.
+
+    Of several the one of the same seed, and of these the one of the same role.
+
+    Raises:
+        InputError: there is none, or no way to choose.
+    """
+    arch, role = model.info["arch"], model.info["role"]
+    found = [each for each in naturals if each.info["arch"] == arch and _same_test(each, model)]
+    if not found:
+        raise InputError(
+            f"{model.path}: no natural model of its architecture ({arch}) on the same data to "
+            "compare with"
+        )
+    same_seed = [each for each in found if each.seed == model.seed]
+    found = same_seed or found
+    same_role = [each for each in found if each.info["role"] == role]
+    found = same_role if same_seed and same_role else found
+    if len(found) > 1:
+        raise InputError(
+            f"{model.path}: {len(found)} natural models and none is the one of seed {model.seed} "
+            f"and role {role}: give one"
+        )
+    return found[0]
+
+
+def _same_test(first: Model, second: Model) -> bool:
+    if first.test is None or second.test is None:
+        return True
+    return bool(fingerprint(first.test) == fingerprint(second.test))

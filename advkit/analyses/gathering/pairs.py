@@ -1,0 +1,126 @@
+"""Logits files paired by checkpoint: its own data with each out-of-distribution set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from advkit.analyses.gathering.groups import differing, shown
+from advkit.artifacts.hdf5 import Logits
+from advkit.errors import InputError, MismatchError
+
+HINT = "advkit attack CHECKPOINT --attack none"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One checkpoint: its digest, its name among the others, and its logits files.
+
+    `inside` is on its own data, `outside` holds the name and the file of each other data set.
+    """
+
+    checkpoint: str
+    name: str
+    inside: Logits
+    outside: tuple[tuple[str, Logits], ...]
+
+
+def models(inputs: Sequence[Logits]) -> list[Model]:
+    """Return each checkpoint with its files, in the order given.
+
+    Of several files on the same examples, as under several attacks, the first is taken: their
+    clean logits are the same.
+
+    Raises:
+        InputError: no file is out of distribution, or none is in distribution.
+        MismatchError: a checkpoint has files of one sort only, or of one data set several on
+            other examples.
+    """
+    sorts = {is_outside(each) for each in inputs}
+    if True not in sorts:
+        raise InputError(f"no file is out of distribution: make one with {HINT} --data OTHER")
+    if False not in sorts:
+        raise InputError(f"{inputs[0].path}: no file is in distribution: make one with {HINT}")
+    of_model: dict[str, list[Logits]] = {}
+    for logits in inputs:
+        of_model.setdefault(_checkpoint(logits), []).append(logits)
+    names = _names([files[0] for files in of_model.values()])
+    pairs = zip(of_model.items(), names, strict=True)
+    return [_model(digest, name, files) for (digest, files), name in pairs]
+
+
+def is_outside(logits: Logits) -> bool:
+    """Whether a file is of out-of-distribution data, which has no labels."""
+    return bool((logits.labels < 0).any())
+
+
+def _model(digest: str, name: str, files: Sequence[Logits]) -> Model:
+    inside = _distinct([each for each in files if not is_outside(each)])
+    outside = _distinct([each for each in files if is_outside(each)])
+    if not inside or not outside:
+        lacks = "out of" if inside else "in"
+        raise MismatchError(
+            f"{files[0].path}: no file {lacks} distribution is of the same checkpoint: give one, "
+            "or leave this out"
+        )
+    if len(inside) > 1:
+        raise _twice(inside)
+    labels = [_data(each) for each in outside]
+    if len(set(labels)) < len(labels):
+        labels = [f"{_data(each)} {(_fingerprint(each) or '')[7:13]}" for each in outside]
+    return Model(digest, name, inside[0], tuple(zip(labels, outside, strict=True)))
+
+
+def _distinct(files: Sequence[Logits]) -> list[Logits]:
+    """Return the first file of each data set.
+
+    Raises:
+        MismatchError: another one of it is on other examples.
+    """
+    found: dict[str | None, Logits] = {}
+    for each in files:
+        first = found.setdefault(_fingerprint(each), each)
+        if not torch.equal(first.index, each.index):
+            raise _twice([first, each])
+    return list(found.values())
+
+
+def _twice(files: Sequence[Logits]) -> MismatchError:
+    return MismatchError(
+        f"{files[0].path} and {files[1].path}: the same checkpoint on other examples: give one"
+    )
+
+
+def _names(files: Sequence[Logits]) -> list[str]:
+    """Return for each model its method and the settings in which the models differ."""
+    settings = [_settings(each) for each in files]
+    wanted = [name for name in differing(settings) if name != "method"]
+    names = [
+        " ".join([str(own["method"]), shown({key: own.get(key) for key in wanted})]).strip()
+        for own in settings
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name} {_checkpoint(file)[7:13]}"
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+def _settings(logits: Logits) -> dict[str, Any]:
+    checkpoint = logits.info["parents"][0]
+    named = {name: logits.info[name] for name in ("method", "arch", "role")}
+    return {**named, "seed": checkpoint.get("seed")}
+
+
+def _checkpoint(logits: Logits) -> str:
+    return str(logits.info["parents"][0]["digest"])
+
+
+def _data(logits: Logits) -> str:
+    return str(logits.info["data"]["name"])
+
+
+def _fingerprint(logits: Logits) -> str | None:
+    return next((p["digest"] for p in logits.info["parents"] if p["kind"] == "data"), None)

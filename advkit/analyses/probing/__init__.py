@@ -1,0 +1,1 @@
+"""Questions to a model: gradients, landscapes, the masking checks."""

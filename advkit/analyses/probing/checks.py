@@ -1,0 +1,245 @@
+"""The masking checks: each a figure, a threshold, and what the two mean.
+
+A check fails where its figure exceeds its threshold by more than chance allows: an honest model
+that sits exactly on the threshold is failed with probability ALPHA at most. Ten such comparisons
+then raise a false alarm in less than 1 % of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from advkit.analyses.probing.battery import BLACK_BOX, WHITE_BOX, Measured, Plan
+
+ALPHA = 0.001
+FORWARD_CHANGE = 1e-4
+"""Relative change of the logits that makes a forward pass random: the AutoAttack authors' bound."""
+THRESHOLDS = {
+    "iterative-beats-one-step": 0.01,
+    "white-box-beats-black-box": 0.01,
+    "large-eps-reaches-zero": 0.01,
+    "more-steps-never-help": 0.01,
+    "random-search-finds-nothing": 0.01,
+    "gradients-present": 0.01,
+    "gradient-honest": 0.1,
+    "logit-scale": 0.03,
+    "deterministic-forward": FORWARD_CHANGE,
+}
+"""Share of the examples (the last: relative change of the logits) that a check lets pass."""
+FALL = 0.05
+"""Accuracy that more steps may take away before the short attack counts as unconverged."""
+MARGIN = 0.15
+"""Accuracy that the margin loss may take away beyond cross-entropy; honest TRADES reaches 0.1."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verdict: `passed` is None where it could not be judged; `reason` says why it is so."""
+
+    name: str
+    passed: bool | None
+    figure: float | None
+    threshold: float
+    reason: str
+
+
+def tail(count: int, n: int, p: float) -> float:
+    """Return P(X ≥ count) of a binomial X of n draws with probability p in (0, 1).
+
+    >>> round(tail(9, 10, 0.5) * 1024, 6)
+    11.0
+    """
+    if count <= 0:
+        return 1.0
+    odds, start = math.log(p) - math.log1p(-p), n * math.log1p(-p)
+    terms = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + start + k * odds
+        for k in range(count, n + 1)
+    )
+    return min(1.0, math.fsum(math.exp(term) for term in terms))
+
+
+def beyond(count: int, n: int, threshold: float) -> bool:
+    """Whether count of n is more than a true share of `threshold` explains at level ALPHA."""
+    return tail(count, n, threshold) < ALPHA
+
+
+def exceeds(gained: int, lost: int, n: int, threshold: float) -> bool:
+    """Whether paired outcomes of n examples differ by more than a threshold and chance.
+
+    Both must hold: the exact McNemar test (one-sided) of `gained` against `lost`, and the net
+    gain against the threshold.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated
+    proportions", Psychometrika 1947.
+    """
+    return tail(gained, gained + lost, 0.5) < ALPHA and beyond(gained - lost, n, threshold)
+
+
+def judge(found: Measured, plan: Plan) -> list[Check]:
+    """Return every check, in the order in which they are shown."""
+    return [_judged(name, check, found, plan) for name, check in _CHECKS.items()]
+
+
+def _judged(name: str, check: _Judge, found: Measured, plan: Plan) -> Check:
+    threshold = THRESHOLDS[name]
+    least = max(threshold, 0.5) if name in _PAIRED else threshold
+    if name != "deterministic-forward" and not beyond(found.n, found.n, least):
+        reason = f"{found.n} examples are too few to tell from chance"
+        return Check(name, None, None, threshold, reason)
+    if name in _ATTACKING and not bool(found.standing["clean"].any()):
+        reason = "no example is right without an attack: there is nothing to break"
+        return Check(name, None, None, threshold, reason)
+    if name in _ATTACKING and found.answers == 1:
+        reason = "the model gives every image the same class: there is no other to be pushed to"
+        return Check(name, None, None, threshold, reason)
+    return check(name, found, plan)
+
+
+def _iterative(name: str, found: Measured, plan: Plan) -> Check:
+    one, many = found.standing["fgsm"], found.standing["pgd"]
+    failed = exceeds(*_changes(one, many), found.n, THRESHOLDS[name])
+    reason = (
+        f"FGSM breaks more than PGD-{plan.steps}: following the gradient further leads astray"
+        if failed
+        else f"PGD-{plan.steps} breaks what FGSM breaks, but for chance"
+    )
+    return Check(name, not failed, _mean(many) - _mean(one), THRESHOLDS[name], reason)
+
+
+def _black_box(name: str, found: Measured, plan: Plan) -> Check:
+    ran = [attack for attack in BLACK_BOX if attack in found.standing]
+    alone = found.together(WHITE_BOX) & ~found.together(tuple(ran))
+    failed = beyond(int(alone.sum()), found.n, THRESHOLDS[name])
+    who = " and ".join(ran).replace("square", f"Square ({plan.queries} queries)")
+    reason = (
+        f"{who} broke examples that every gradient attack left standing"
+        if failed
+        else f"{who} found next to nothing that gradient attacks missed"
+    )
+    return Check(name, not failed, _mean(alone), THRESHOLDS[name], reason)
+
+
+def _large(name: str, found: Measured, plan: Plan) -> Check:
+    standing = found.standing["large_eps"]
+    failed = beyond(int(standing.sum()), found.n, THRESHOLDS[name])
+    reason = (
+        "with every image in reach some stay right: the attack cannot move"
+        if failed
+        else "with every image in reach PGD breaks all"
+    )
+    return Check(name, not failed, _mean(standing), THRESHOLDS[name], reason)
+
+
+def _steps(name: str, found: Measured, plan: Plan) -> Check:
+    few, many = found.standing["pgd"], found.standing["pgd_more"]
+    change = _mean(many) - _mean(few)
+    gained, lost = _changes(few, many)
+    short, long = f"PGD-{plan.steps}", f"PGD-{plan.more_steps}"
+    if exceeds(gained, lost, found.n, THRESHOLDS[name]):
+        reason = f"{long} breaks less than {short}: more steps help the defender"
+        return Check(name, False, change, THRESHOLDS[name], reason)
+    if exceeds(lost, gained, found.n, FALL):
+        reason = f"{long} breaks far more: {short} has not converged and overstates robustness"
+        return Check(name, False, change, -FALL, reason)
+    return Check(name, True, change, THRESHOLDS[name], f"{long} and {short} agree")
+
+
+def _random(name: str, found: Measured, plan: Plan) -> Check:
+    alone = found.together(WHITE_BOX) & ~found.standing["random"]
+    failed = beyond(int(alone.sum()), found.n, THRESHOLDS[name])
+    reason = (
+        f"{plan.points} random points broke examples that every gradient attack left standing"
+        if failed
+        else f"{plan.points} random points found next to nothing that gradient attacks missed"
+    )
+    return Check(name, not failed, _mean(alone), THRESHOLDS[name], reason)
+
+
+def _present(name: str, found: Measured, plan: Plan) -> Check:
+    failed = beyond(int(found.flat.sum()), found.n, THRESHOLDS[name])
+    reason = (
+        "too many examples have a zero or non-finite gradient: the attack stands still there"
+        if failed
+        else "next to every example has a gradient to follow"
+    )
+    return Check(name, not failed, _mean(found.flat), THRESHOLDS[name], reason)
+
+
+def _honest(name: str, found: Measured, plan: Plan) -> Check:
+    threshold, compared = THRESHOLDS[name], int(found.compared.sum())
+    if found.unsteady > FORWARD_CHANGE:
+        return Check(name, None, None, threshold, "the forward pass is random: nothing to compare")
+    if not beyond(compared, compared, threshold):
+        reason = f"{compared} examples have a gradient: too few to compare"
+        return Check(name, None, None, threshold, reason)
+    off = int(found.crooked.sum())
+    failed = beyond(off, compared, threshold)
+    reason = (
+        "a small step along the gradient does not change the loss as the gradient says"
+        if failed
+        else "a small step along the gradient changes the loss as it says"
+    )
+    return Check(name, not failed, off / compared, threshold, reason)
+
+
+def _scale(name: str, found: Measured, plan: Plan) -> Check:
+    plain, calm = found.standing["pgd_more"], found.standing.get("tempered")
+    gained, lost = _changes(found.standing["margin"], plain)
+    by_margin = (gained - lost) / found.n
+    if calm is not None:
+        more, less = _changes(calm, plain)
+        by_calm = (more - less) / found.n
+        if exceeds(more, less, found.n, THRESHOLDS[name]):
+            reason = (
+                f"with logits divided by {found.temperature:.3g}, cross-entropy breaks more: "
+                "the scale of the logits hides the gradient"
+            )
+            return Check(name, False, by_calm, THRESHOLDS[name], reason)
+    if exceeds(gained, lost, found.n, MARGIN):
+        reason = "the margin loss, which no scale touches, breaks far more than cross-entropy"
+        return Check(name, False, by_margin, MARGIN, reason)
+    if calm is None:
+        reason = "small logits, and the margin loss breaks little beyond cross-entropy"
+        return Check(name, True, by_margin, MARGIN, reason)
+    reason = f"dividing the logits by {found.temperature:.3g} does not help cross-entropy"
+    return Check(name, True, by_calm, THRESHOLDS[name], reason)
+
+
+def _steady(name: str, found: Measured, plan: Plan) -> Check:
+    failed = found.unsteady > FORWARD_CHANGE
+    reason = (
+        "the same images give other logits each time: attacks must average over the randomness"
+        if failed
+        else "the same images give the same logits"
+    )
+    return Check(name, not failed, found.unsteady, FORWARD_CHANGE, reason)
+
+
+def _changes(before: Tensor, after: Tensor) -> tuple[int, int]:
+    """Return how many stand only `after`, and how many only `before`."""
+    return int((after & ~before).sum()), int((before & ~after).sum())
+
+
+def _mean(mask: Tensor) -> float:
+    return int(mask.sum()) / len(mask)
+
+
+_Judge = Callable[[str, Measured, Plan], Check]
+_CHECKS: dict[str, _Judge] = {
+    "iterative-beats-one-step": _iterative,
+    "white-box-beats-black-box": _black_box,
+    "large-eps-reaches-zero": _large,
+    "more-steps-never-help": _steps,
+    "random-search-finds-nothing": _random,
+    "gradients-present": _present,
+    "gradient-honest": _honest,
+    "logit-scale": _scale,
+    "deterministic-forward": _steady,
+}
+_ATTACKING = {*_CHECKS} - {"gradients-present", "gradient-honest", "deterministic-forward"}
+_PAIRED = {"iterative-beats-one-step", "more-steps-never-help", "logit-scale"}

@@ -1,0 +1,131 @@
+"""What an analysis gets that asks a model: the model, test images, and a threat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advkit import models
+from advkit.artifacts import provenance
+from advkit.errors import MismatchError
+from advkit.evaluation.audit import fitted, require_finite
+from advkit.formulas.threat import Threat, parse_eps
+from advkit.images.image_set import ImageSet, pixels
+from advkit.images.split import first
+from advkit.runtime import seeding
+from advkit.runtime.reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A checkpoint's model and the test examples to ask it about.
+
+    The model is in eval mode and asks for no gradient of its parameters. `positions` (N,) are the
+    examples' places in `images`, `eps` is ε as it was written.
+    """
+
+    path: str
+    info: Mapping[str, Any]
+    model: nn.Module
+    images: ImageSet
+    positions: Tensor
+    threat: Threat
+    eps: str
+    seed: int = 0
+    batch_size: int = 250
+    reporter: Reporter = field(default_factory=Reporter)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return len(self.info["data"]["classes"])
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, on the CPU, in the order of `positions`."""
+        return self.images.labels[self.positions]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (x (B, C, H, W) in [0, 1], y (B,), rows (B,)), piece by piece in order.
+
+        `x` and `y` are on the model's device; `rows` are places in `positions`, on the CPU.
+        """
+        for rows in torch.split(torch.arange(len(self.positions)), self.batch_size):
+            raw = self.images.batch(self.positions[rows])
+            shape = tuple(self.info["model"]["input_shape"])
+            yield fitted(pixels(raw, self.device), shape), self.labels[rows].to(self.device), rows
+
+    def generator(self, *names: str | int) -> Generator:
+        """Return a fresh random stream for one purpose, on the CPU."""
+        return seeding.generator(self.seed, *names)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What of this asking goes into the analysis' description."""
+        threat = {"norm": self.threat.norm, "eps": self.eps}
+        own = {"examples": len(self.positions), "seed": self.seed, "batch_size": self.batch_size}
+        return {**threat, **own}
+
+    @property
+    def parents(self) -> list[dict[str, Any]]:
+        """The checkpoint and the data."""
+        name, print_ = self.images.name, self.images.fingerprint
+        return [
+            provenance.parent(self.info),
+            provenance.data_parent(name, self.images.split, print_),
+        ]
+
+
+def probe(
+    path: str,
+    images: ImageSet,
+    *,
+    eps: str,
+    norm: str,
+    limit: int | None,
+    device: torch.device,
+    seed: int = 0,
+    batch_size: int = 250,
+    reporter: Reporter | None = None,
+) -> Probe:
+    """Load a checkpoint's model and choose the examples.
+
+    Args:
+        path: of the checkpoint.
+        images: a test split with the model's classes.
+        eps: ε in pixel space.
+        norm: linf, l2 or l1.
+        limit: first so many examples, class balanced; all if None.
+        device: where the model goes.
+        seed: of every draw.
+        batch_size: examples in a batch.
+        reporter: hears of progress.
+
+    Raises:
+        InputError: missing or corrupt checkpoint.
+        MismatchError: the data have other classes.
+        NumericalError: a weight is not finite.
+        UsageError: an impossible ε.
+    """
+    model, info = models.load(path, device)
+    require_finite(model.state_dict(), path)
+    if list(images.classes) != list(info["data"]["classes"]):
+        raise MismatchError(
+            f"{images.name} has other classes than the model of {path}: this analysis needs labels"
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    threat = Threat(norm, parse_eps(eps, norm))
+    return Probe(
+        path, info, model, images, first(images.labels, limit), threat, eps, seed, batch_size,
+        reporter or Reporter(),
+    )  # fmt: skip

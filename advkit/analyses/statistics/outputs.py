@@ -1,0 +1,164 @@
+"""How a robust and a natural model differ in entropy, AUROC and divergence, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from advkit.analyses.divergence import moved
+from advkit.analyses.gathering.models import Model
+from advkit.analyses.gathering.pairing import Pair, paired
+from advkit.analyses.statistics.delong import difference
+from advkit.analyses.statistics.scores import auroc
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.rows import argmax, piecewise
+from advkit.errors import InputError
+from advkit.formulas import resampling
+from advkit.formulas.resampling import Values
+
+LEAST = 20
+"""Examples of a sample below which there is no interval and no verdict."""
+NOISE = "inside noise"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a natural and a robust model, and their difference in ADR's direction.
+
+    `difference` is positive where ADR's finding holds; `holds` is None where its interval
+    contains 0 or a sample is too small, and `reason` says which.
+    """
+
+    measure: str
+    data: str | None
+    natural_n: int
+    robust_n: int
+    natural: float | None
+    robust: float | None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    holds: bool | None = None
+    reason: str = ""
+
+
+def measures(natural: Model, robust: Model, seed: int) -> Iterator[Measure]:
+    """Yield what can be measured of two models with what files there are."""
+    tested = None
+    if natural.test is not None and robust.test is not None:
+        tested = paired(natural.test, robust.test)
+    for data in robust.outside:
+        if data in natural.outside:
+            yield from _outside(natural, robust, data, tested, seed)
+    if tested is not None:
+        yield from _wrong(natural, robust, tested, seed)
+        if tested.same_attack and tested.first.adversarial is not None:
+            yield _moved(tested, seed)
+
+
+def _outside(
+    natural: Model, robust: Model, data: str, tested: Pair | None, seed: int
+) -> Iterator[Measure]:
+    pair = paired(natural.outside[data], robust.outside[data])
+    name = pair.first.info["data"]["name"]
+    before = natural.outside_entropy(data)[pair.first_rows]
+    after = robust.outside_entropy(data)[pair.second_rows]
+    generator = resampling.stream(seed, "ood", name)
+    gaps = resampling.means((after - before).numpy(), generator)
+    yield _measured("ood_entropy", name, (before, after), gaps)
+    if tested is None:
+        return
+    scores = (
+        (natural.test_entropy[tested.first_rows], before),
+        (robust.test_entropy[tested.second_rows], after),
+    )
+    gap, ends = difference(*scores)
+    least = min(tested.n, pair.n)
+    figures = (auroc(*scores[0]), auroc(*scores[1]))
+    yield _judged(Measure("ood_auroc", name, pair.n, pair.n, *figures, gap, *ends), least)
+
+
+def _wrong(natural: Model, robust: Model, tested: Pair, seed: int) -> Iterator[Measure]:
+    """Yield the entropy of the examples that each model gets wrong, and its excess over right.
+
+    Each model errs on examples of its own: the samples are taken as independent, which makes the
+    interval too wide rather than too narrow where they overlap.
+    """
+    name = tested.first.info["data"]["name"]
+    wrong, right = [], []
+    for model, rows in ((natural, tested.first_rows), (robust, tested.second_rows)):
+        assert model.test is not None
+        errs = (argmax(model.test.clean) != model.test.labels)[rows]
+        wrong.append(model.test_entropy[rows][errs])
+        right.append(model.test_entropy[rows][~errs])
+    generator = resampling.stream(seed, "wrong", name)
+    sizes = [len(each) for each in wrong]
+    if 0 in sizes:
+        means = [float(each.mean()) if len(each) else None for each in wrong]
+        reason = _few(min(sizes), "wrong ")
+        yield Measure("wrong_entropy", name, sizes[0], sizes[1], means[0], means[1], reason=reason)
+        return
+    drawn = [resampling.means(each.numpy(), generator) for each in wrong]
+    yield _measured("wrong_entropy", name, (wrong[0], wrong[1]), drawn[1] - drawn[0], "wrong ")
+    if all(len(each) for each in right):
+        rest = [resampling.means(each.numpy(), generator) for each in right]
+        gaps = [float(w.mean() - r.mean()) for w, r in zip(wrong, right, strict=True)]
+        ends = resampling.ends((drawn[1] - rest[1]) - (drawn[0] - rest[0]))
+        whole = Measure(
+            "wrong_less_right", name, sizes[0], sizes[1], gaps[0], gaps[1], gaps[1] - gaps[0], *ends
+        )
+        yield _judged(whole, min(len(each) for each in (*wrong, *right)))
+
+
+def _moved(tested: Pair, seed: int) -> Measure:
+    """Return how far the attack moves the outputs of both."""
+    name = tested.first.info["data"]["name"]
+    before = divergences(tested.first)[tested.first_rows]
+    after = divergences(tested.second)[tested.second_rows]
+    generator = resampling.stream(seed, "divergence", name)
+    return _measured(
+        "divergence", name, (before, after),
+        resampling.means((before - after).numpy(), generator), smaller=True,
+    )  # fmt: skip
+
+
+def divergences(logits: Logits) -> Tensor:
+    """Return the Jensen–Shannon divergence of clean from adversarial outputs, (N,) float64.
+
+    Raises:
+        InputError: the file has no adversarial logits.
+    """
+    if logits.adversarial is None:
+        raise InputError(f"{logits.path}: divergence needs adversarial logits: attack it first")
+    return piecewise(moved, logits.clean, logits.adversarial)
+
+
+def _measured(
+    measure: str, data: str, samples: tuple[Tensor, Tensor], drawn: Values, kind: str = "",
+    *, smaller: bool = False,
+) -> Measure:  # fmt: skip
+    """Return the means of both models' samples, with the interval of the drawn differences."""
+    natural, robust = (float(each.mean()) for each in samples)
+    gap = natural - robust if smaller else robust - natural
+    sizes = [len(each) for each in samples]
+    ends = resampling.ends(drawn)
+    return _judged(
+        Measure(measure, data, sizes[0], sizes[1], natural, robust, gap, *ends), min(sizes), kind
+    )
+
+
+def _judged(found: Measure, least: int, kind: str = "") -> Measure:
+    """Add the verdict; without enough examples there is none, and no interval."""
+    values = asdict(found)
+    if least < LEAST:
+        values |= {"low": None, "high": None, "reason": _few(least, kind)}
+    elif found.low is not None and found.high is not None:
+        sure = found.low > 0 or found.high < 0
+        values |= {"holds": found.low > 0} if sure else {"reason": NOISE}
+    return Measure(**values)
+
+
+def _few(least: int, kind: str) -> str:
+    return f"{least} {kind}example{'' if least == 1 else 's'}, wanted {LEAST}"

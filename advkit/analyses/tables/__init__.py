@@ -1,0 +1,1 @@
+"""Tables of runs beside the papers' figures."""

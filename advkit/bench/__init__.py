@@ -1,0 +1,1 @@
+"""Time per step of methods, images to time with, and what whole runs would take."""

@@ -1,0 +1,264 @@
+"""What a method costs on this machine: seconds, memory, and its share of the arithmetic limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from advkit.bench.images import Answers, Facts, synthetic
+from advkit.config.settings import Settings
+from advkit.formulas import folding, losses
+from advkit.images.batches import Batches
+from advkit.runtime import memory, modes, seeding
+from advkit.runtime.reporting import Reporter
+from advkit.training.learner import Learner
+from advkit.training.run import VAL_SIZE
+from advkit.training.selection import CHUNK, STEPS, accuracies
+
+META = torch.device("meta")
+WARM = 2
+"""Steps before the first that counts."""
+_AGAIN = ""
+"""Name of the first method's second learner; no method has it."""
+SIDE = 2048
+"""Rows of the square matrices whose product stands for the arithmetic limit."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one method takes.
+
+    `seconds` of every timed training step, `validation_seconds` of an epoch's held-out examples;
+    `peak_bytes` is what the process (on a GPU: its tensors) held, None where the system does not
+    tell.
+    """
+
+    seconds: tuple[float, ...]
+    steps_per_epoch: int
+    batch_size: int
+    validation_seconds: float
+    peak_bytes: int | None
+    flops_per_step: int
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median."""
+        return statistics.median(self.seconds)
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Training alone, as in ADR's Table 6."""
+        return self.seconds_per_step * self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Costs by method; `noise` is the first method in a second learner over itself.
+
+    `forward` and `gradient` are the first method's seconds per image of a forward pass, and of one
+    with the gradient for the image; `limit` the operations a second of a large matrix product.
+    """
+
+    costs: Mapping[str, Cost]
+    noise: float
+    forward: float
+    gradient: float
+    limit: float
+
+
+class Bench:
+    """One method's training on one device, ready to take steps."""
+
+    def __init__(self, settings: Settings, facts: Facts, device: torch.device) -> None:
+        self.settings, self.facts, self.device = settings, facts, device
+        self.images = synthetic(settings, facts)
+        self.learner, self.batches = self._learner(settings, device)
+
+    def _learner(self, settings: Settings, device: torch.device) -> tuple[Learner, Batches]:
+        positions = torch.arange(settings.batch_size)
+        batches = Batches(self.images, positions, settings.batch_size, settings.seed, device)
+        soft = Answers(self.images) if settings.labels == "soft" else None
+        return Learner(settings, self.images, self.steps_per_epoch, device, soft), batches
+
+    @property
+    def validated(self) -> int:
+        """Examples set aside, as training does it."""
+        return self.settings.val_size or min(VAL_SIZE, self._kept // 5)
+
+    @property
+    def _kept(self) -> int:
+        return min(self.settings.limit or self.facts.train, self.facts.train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch of the whole data set."""
+        return max(1, (self._kept - self.validated) // self.settings.batch_size)
+
+    def step(self, number: int) -> float:
+        """Train on a batch and return the wall seconds."""
+        return self.timed(lambda: self._step(self.learner, self.batches, number))
+
+    def _step(self, learner: Learner, batches: Batches, number: int) -> None:
+        # Where weight perturbation begins later, it is timed as it will be.
+        epoch = min(max(self.settings.awp_warmup - 1, 0), self.settings.epochs - 1)
+        step = number % self.steps_per_epoch
+        learner.learn(batches.at(batches.order(0), 0, 0), epoch, step)
+
+    def timed(self, work: Callable[[], object]) -> float:
+        """Return the wall seconds of work, the device's own included."""
+        _wait(self.device)
+        began = time.perf_counter()
+        work()
+        _wait(self.device)
+        return time.perf_counter() - began
+
+    def validation(self) -> float:
+        """Return the seconds that an epoch spends on its held-out examples."""
+        count = min(CHUNK, self.validated)
+        threat = self.learner.threat if self.settings.attack_steps > 0 else None
+        net = self.learner.passes_of(self.learner.model)
+        generator = seeding.generator(0, "bench")
+        taken = self.timed(
+            lambda: accuracies(
+                net, self.images, torch.arange(count), threat, steps=STEPS, generator=generator
+            )
+        )
+        return taken / count * self.validated * (2 if self.settings.wa else 1)
+
+    def flops(self) -> int:
+        """Count one step's floating-point operations (2 a multiply-add), without doing them."""
+        plain = dataclasses.replace(self.settings, amp=False, compile=False)
+        learner, batches = self._learner(plain, META)
+        with _Counting() as counted:
+            self._step(learner, batches, 1)
+        return int(counted.total)
+
+    def passes(self, repeats: int = 3) -> tuple[float, float]:
+        """Return seconds per image of a forward pass, and of one with the image's gradient."""
+        net: nn.Module = self.learner.passes_of(self.learner.model)
+        batch = self.batches.at(self.batches.order(0), 0, 0)
+
+        def answer() -> None:
+            with torch.no_grad():
+                net(batch.x)
+
+        def steer() -> None:
+            x = batch.x.clone().requires_grad_(True)
+            torch.autograd.grad(losses.cross_entropy(net(x), batch.y).sum(), x)
+
+        found = []
+        with modes.evaluating(net), modes.frozen(net), folding.settled():
+            for work in (answer, steer):
+                work()
+                found.append(statistics.median(self.timed(work) for _ in range(repeats)))
+        return found[0] / len(batch.y), found[1] / len(batch.y)
+
+
+def compare(
+    chosen: Mapping[str, Settings],
+    facts: Facts,
+    device: torch.device,
+    steps: int,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Measure methods: memory and counts one by one, then `steps` rounds of a step of each.
+
+    In a round each method takes one step, so that what else the machine does meets all of them.
+
+    Raises:
+        UsageError: a configuration cannot be trained on this device.
+    """
+    reporter = reporter or Reporter()
+    reporter.begin("rounds", len(chosen) + steps)
+    alone = {}
+    for name, each in chosen.items():
+        alone[name] = _alone(each, facts, device)
+        reporter.advance(1)
+    first = next(iter(chosen))
+    rivals = {name: Bench(each, facts, device) for name, each in chosen.items()}
+    rivals[_AGAIN] = Bench(chosen[first], facts, device)
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(WARM + steps):
+        for name, rival in rivals.items():
+            seconds[name].append(rival.step(number))
+        reporter.advance(int(number >= WARM))
+    reporter.end()
+    costs = {
+        name: Cost(tuple(seconds[name][WARM:]), rivals[name].steps_per_epoch,
+                   each.batch_size, *alone[name])
+        for name, each in chosen.items()
+    }  # fmt: skip
+    pairs = zip(seconds[_AGAIN][WARM:], seconds[first][WARM:], strict=True)
+    noise = statistics.median(a / b for a, b in pairs)
+    limit = arithmetic_limit(device, chosen[first].amp)
+    return Comparison(costs, noise, *rivals[first].passes(), limit)
+
+
+def _alone(settings: Settings, facts: Facts, device: torch.device) -> tuple[float, int | None, int]:
+    """Return validation seconds, peak bytes and operations of a step."""
+    memory.give_back()
+    told = _reset_peak(device)
+    made = Bench(settings, facts, device)
+    for number in range(WARM):
+        made.step(number)
+    peak = _peak(device) if told else None
+    return made.validation(), peak, made.flops()
+
+
+class _Counting(TorchDispatchMode):
+    """Adds up PyTorch's own counts by operator; its FlopCounterMode cannot follow autograd.grad."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += int(count(*args, **(kwargs or {}), out_val=found))
+        return found
+
+
+def arithmetic_limit(device: torch.device, amp: bool, repeats: int = 5) -> float:
+    """Measure the floating-point operations a second of a large matrix product."""
+    dtype = torch.bfloat16 if amp else torch.float32
+    a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
+    seconds = []
+    for number in range(repeats + 1):
+        _wait(device)
+        began = time.perf_counter()
+        a @ a
+        _wait(device)
+        if number:
+            seconds.append(time.perf_counter() - began)
+    return float(2 * SIDE**3 / min(seconds))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> bool:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    return memory.reset_peak()
+
+
+def _peak(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return memory.peak()

@@ -1,0 +1,108 @@
+"""From seconds per step to hours, AutoAttack's time, and what fits a budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from advkit.errors import UsageError
+from advkit.formulas import stats
+
+PASSES = {"apgd-ce": (103, 101), "apgd-t": (920, 909), "fab-t": (1829, 900), "square": (5003, 0)}
+"""Forward and backward passes that AutoAttack standard (linf) spends on an image that none of its
+attacks breaks; counted in the upstream code, ten classes or more."""
+COUNTS = (100, 200, 500, 1000, 2000, 5000, 10_000, 50_000)
+"""Numbers of test images that a projection looks at, as many as there are."""
+SHARES = (1.0, 0.5, 0.25)
+"""Shares of the epochs asked for that a budget is tried on."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_budget(text: str) -> float:
+    """Read a time as seconds.
+
+    >>> parse_budget("4h"), parse_budget("1.5d"), parse_budget("90m")
+    (14400.0, 129600.0, 5400.0)
+
+    Raises:
+        UsageError: not a number above 0 with s, m, h or d behind it.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not found or not float(found[1]):
+        raise UsageError(f"--budget {text}: a number and s, m, h or d, for example 4h")
+    return float(found[1]) * UNITS[found[2]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What AutoAttack's passes cost, and on what kind of net.
+
+    `forward` and `gradient` are seconds per image of a forward pass, and of one with the gradient
+    for the image. `clean` and `robust` are the accuracies that are assumed, in [0, 1].
+    """
+
+    forward: float
+    gradient: float
+    clean: float
+    robust: float
+
+    def seconds(self, n: int) -> float:
+        """Return the seconds for n images, passes alone: a lower bound.
+
+        A robust image costs every pass, one that is right when clean but not robust those of
+        APGD-CE (which breaks nearly all of them), any other one forward pass.
+        """
+        every = sum(self._cost(*passes) for passes in PASSES.values())
+        first = self._cost(*PASSES["apgd-ce"])
+        broken = max(self.clean - self.robust, 0)
+        return n * (self.forward + self.robust * every + broken * first)
+
+    def _cost(self, forwards: int, backwards: int) -> float:
+        return (forwards - backwards) * self.forward + backwards * self.gradient
+
+    def interval(self, n: int) -> tuple[float, float]:
+        """Return the 95 % Wilson interval of the robust accuracy on n images."""
+        return stats.wilson(round(self.robust * n), n)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Seconds of an epoch with its validation, and the epochs asked for."""
+
+    method: str
+    epoch_seconds: float
+    epochs: int
+
+    def hours(self, epochs: int | None = None) -> float:
+        """Return the hours of so many epochs, all if None."""
+        return self.epoch_seconds * (self.epochs if epochs is None else epochs) / 3600
+
+
+def counts(test: int) -> tuple[int, ...]:
+    """Return the numbers of images to project for, up to all of a test set.
+
+    >>> counts(355)
+    (100, 200, 355)
+    """
+    return (*(n for n in COUNTS if n < test), test)
+
+
+def fitting(
+    trainings: Sequence[Training], evaluation: Evaluation, sizes: Sequence[int], budget: float
+) -> list[dict[str, object]]:
+    """Return for each method and share of its epochs the most images whose AutoAttack still fits.
+
+    `n` is None where training and the smallest evaluation together exceed the budget (seconds).
+    """
+    rows: list[dict[str, object]] = []
+    for each in trainings:
+        for share in SHARES:
+            epochs = max(1, round(each.epochs * share))
+            left = budget - each.hours(epochs) * 3600
+            kept = [n for n in sizes if evaluation.seconds(n) <= left]
+            rows.append(
+                {"method": each.method, "epochs": epochs, "hours": each.hours(epochs),
+                 "n": max(kept, default=None)}
+            )  # fmt: skip
+    return rows

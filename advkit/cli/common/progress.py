@@ -1,0 +1,161 @@
+"""What a person sees on stderr: bars at a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import Any
+
+from advkit.errors import printable
+from advkit.runtime.reporting import Reporter
+
+EVERY = 10.0
+"""Seconds between two lines where stderr is no terminal."""
+
+
+def reporter(stage: str, *, quiet: bool) -> Reporter:
+    """Choose how progress is shown."""
+    plain = sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+    if quiet:
+        return Quiet(stage)
+    return Lines(stage) if plain or os.environ.get("NO_COLOR") else Bars(stage)
+
+
+class Quiet(Reporter):
+    """Warnings only."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def warn(self, text: str) -> None:
+        """Print one line."""
+        say(self.stage, f"warning: {text}")
+
+
+class Lines(Quiet):
+    """A line at the start and end of a piece of work, and every ten seconds between."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage)
+        self.what, self.total, self.done, self.figures = "", 0, 0, dict[str, Any]()
+        self.began = self.last = 0.0
+        self.first = 0
+        self.spoken = ""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Remember what is going on."""
+        self.what, self.total, self.done, self.first = what, total, done, done
+        self.figures = {}
+        self.began = self.last = time.monotonic()
+
+    def advance(self, units: int = 1, **figures: Any) -> None:
+        """Count, and speak if it is time."""
+        self.done += units
+        self.figures.update(figures)
+        if time.monotonic() - self.last >= EVERY:
+            self.last = time.monotonic()
+            self._speak()
+
+    def end(self) -> None:
+        """Say how it ended."""
+        self._speak()
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        say(self.stage, text)
+
+    def _speak(self) -> None:
+        seconds = time.monotonic() - self.began
+        left = (self.total - self.done) * seconds / max(self.done - self.first, 1)
+        clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
+        words = [f"{self.what} {self.done}/{self.total}", *described(self.figures), clock]
+        line = ", ".join(words)
+        if line != self.spoken:
+            say(self.stage, line)
+        self.spoken = line
+
+
+class Bars(Quiet):
+    """A live bar with the latest figures and the time that is left."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage)
+        self.bar: Any = None
+        self.task: Any = None
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Open a bar."""
+        from rich import progress
+        from rich.console import Console
+
+        self.end()
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[figures]}"),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        self.bar = progress.Progress(*columns, console=Console(stderr=True))
+        self.bar.start()
+        self.task = self.bar.add_task(what, total=total, completed=done, figures="")
+
+    def advance(self, units: int = 1, **figures: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            more = {"figures": "  ".join(described(figures))} if figures else {}
+            self.bar.update(self.task, advance=units, **more)
+
+    def end(self) -> None:
+        """Leave the bar on the screen and let go of the terminal."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def note(self, text: str) -> None:
+        """Print above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(f"advkit {self.stage}: {text}", markup=False, highlight=False)
+        else:
+            say(self.stage, text)
+
+    def warn(self, text: str) -> None:
+        """Print above the bar."""
+        self.note(f"warning: {text}")
+
+
+SHOWN = {
+    "epoch": "epoch",
+    "loss": "loss",
+    "val_clean_accuracy": "val clean",
+    "val_robust_accuracy": "val robust",
+    "robust": "robust",
+    "rate": "rate",
+}
+
+
+def described(figures: dict[str, Any]) -> list[str]:
+    """Return the figures worth a glance, as words."""
+    found = []
+    for key, label in SHOWN.items():
+        if figures.get(key) is not None:
+            value = figures[key]
+            found.append(f"{label} {value:.3f}" if isinstance(value, float) else f"{label} {value}")
+    return found
+
+
+def say(stage: str, text: str) -> None:
+    """Print one line on stderr."""
+    words = f"advkit {stage}".rstrip()
+    line = printable(f"{words}: {text}")
+    with contextlib.suppress(OSError, ValueError):  # stderr may be full or closed
+        print(line, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,1 @@
+"""Settings, methods and presets, and how the layers of a configuration become one."""

@@ -1,0 +1,366 @@
+"""Options, presets and files resolved into one configuration.
+
+Defaults < default rules < preset < file < flags. Each value remembers where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from advkit import registry
+from advkit.config import methods
+from advkit.config.settings import CHOICES, Settings, options, own_options
+from advkit.errors import InputError, UsageError, brief, unknown
+from advkit.formulas import corruption
+from advkit.formulas.threat import parse_eps, step_size
+from advkit.registry import split_path
+
+ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
+"""Architecture where none is given; resnet18 for every other data set."""
+DOTS = 4000
+"""Dots beyond which a file is no configuration; ours have some hundred."""
+FLAG = "flag"
+"""Origin of what was given on the command line."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and, for each value, where it comes from.
+
+    `elsewhere` holds, with a preset, what the other preset says where it says otherwise.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def toml(self) -> str:
+        """Write it as flat TOML that `--config` reads back, each origin in a comment."""
+        helps = {option.name: option.help for option in options()}
+        lines = []
+        for name, value in self.settings.flat().items():
+            other = f"; {self.elsewhere[name]}" if name in self.elsewhere else ""
+            if value is None:
+                lines.append(f"# {name} is not set: {helps[name]}{other}")
+            else:
+                origin = self.origins.get(name, "default")
+                lines.append(f"{name} = {_spelt(value)}  # {origin}{other}")
+        return "\n".join(lines) + "\n"
+
+
+def _spelt(value: Any) -> str:
+    """Return a value as TOML, which spells strings, numbers, booleans and lists as JSON does."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        InputError: missing or not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.count(".") > DOTS:  # each part of a dotted key costs as much as all before it
+            raise ValueError(f"more than {DOTS} dots")
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such configuration file") from None
+    except RecursionError:
+        raise InputError(f"{path}: not a configuration: lists within lists without end") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a TOML file: {brief(error)}") from None
+
+
+@contextmanager
+def _blaming(origin: str | None) -> Iterator[None]:
+    """Have an error say where the value came from, unless it was typed just now."""
+    try:
+        yield
+    except UsageError as error:
+        if origin in (None, FLAG):
+            raise
+        raise UsageError(f"{error} ({origin})") from None
+
+
+Layer = tuple[Mapping[str, Any], str]
+"""Option → value, None where it is not given; and what the layer is called in origins."""
+
+
+def labels_of(*layers: Mapping[str, Any]) -> str:
+    """Return the label source that layers choose, the last one being the strongest."""
+    given: dict[str, Any] = {}
+    for layer in layers:
+        _lay(given, {}, layer, "")
+    named = methods.parse(given.get("method", Settings.method))
+    return str(given.get("labels", named.labels))
+
+
+def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
+    """Resolve one configuration.
+
+    Args:
+        layers: what was given, the strongest last.
+        preset: paper or repo.
+
+    Raises:
+        UsageError: an unknown key, name or preset, a value out of range, or an option that the
+            chosen parts do not have.
+    """
+    given: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    replaced: set[str] = set()
+    for layer, origin in layers:
+        if layer.get("method") is not None:
+            replaced = set(given)
+        _lay(given, origins, layer, origin)
+        replaced -= {key for key, value in layer.items() if value is not None}
+    with _blaming(origins.get("norm")):
+        _refuse_stale_eps(layers)
+    values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
+    values.update(given)
+    _choose(values, given, origins)
+    for name in ("default", *([preset] if preset else [])):
+        for rule in methods.fitting(name, methods.facts(values)):
+            for key in set(rule.open) - given.keys():
+                raise UsageError(
+                    f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
+                    f"--{key.replace('_', '-')}"
+                )
+            for key, value in rule.values.items():
+                if key not in given:
+                    values[key], origins[key] = value, rule.source
+    parts = _parts(values, origins)
+    for key in replaced - _known(parts):  # options of parts that a later method replaced
+        given.pop(key, None)
+    _refuse_strays(given, parts, values, origins)
+    settings = Settings(
+        **{name: values[name] for name in own_options()},
+        parts={
+            folder: {name: values.get(name, default) for name, default in known.items()}
+            for folder, known in parts.items()
+        },
+    )
+    _validate(settings, origins)
+    elsewhere = _elsewhere(settings, preset, methods.facts(values), given) if preset else {}
+    return Resolved(settings, origins, elsewhere)
+
+
+def _elsewhere(
+    settings: Settings, preset: str, facts: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return where the other preset has another value, as comments."""
+    (other,) = set(methods.PRESETS) - {preset}
+    flat = settings.flat()
+    found = {}
+    for rule in methods.rules(other):
+        if rule.fits(facts):
+            for key, value in rule.values.items():
+                found[key] = "" if value == flat.get(key) else f"--preset {other}: {_spelt(value)}"
+    return {key: text for key, text in found.items() if text and key in flat and key not in given}
+
+
+def _lay(
+    given: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
+) -> None:
+    if layer.get("method") is not None:
+        for key in (*CHOICES, "awp"):  # a method named later replaces what was chosen earlier
+            given.pop(key, None)
+            origins.pop(key, None)
+    for key, value in layer.items():
+        if value is not None:
+            with _blaming(origin):
+                given[key], origins[key] = coerced(key, value), origin
+
+
+def coerced(key: str, value: Any) -> Any:
+    """Bring a value from TOML or the command line to its option's type.
+
+    >>> coerced("lr_drops", "100,150"), coerced("eps", 0.5), coerced("lr", 1)
+    ([100, 150], '0.5', 1.0)
+
+    Raises:
+        UsageError: an unknown key, or a value that does not fit.
+    """
+    known = {option.name: option for option in options()}
+    if key not in known:
+        raise unknown("option", key, known)
+    option = known[key]
+    try:
+        fitted = _FIT[option.kind](value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{key} = {brief(repr(value))} is not a valid {option.kind}") from None
+    if option.choices and fitted not in option.choices:
+        raise unknown(key.replace("_", "-"), str(fitted), option.choices)
+    return fitted
+
+
+def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse flags that nothing in a run would look at, rather than let them seem to work.
+
+    Files hold every option, idle ones too, so that only what was typed is checked.
+
+    Raises:
+        UsageError: naming the flag and what it waits for.
+    """
+    multistep = settings.lr_schedule == "multistep"
+    averages = settings.wa or settings.labels == "adr"
+    waits = {
+        "awp_form": "" if settings.awp > 0 else "without --awp",
+        "awp_warmup": "" if settings.awp > 0 else "without --awp",
+        "extra_fraction": "" if settings.extra_data else "without --extra-data",
+        "ema_decay": "" if averages else "without --wa or ADR's labels",
+        "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
+        "image_list": "in training: it names test images, give it to `advkit attack`",
+    }
+    for key, why in waits.items():
+        if why and flags.get(key) is not None:
+            raise UsageError(f"--{key.replace('_', '-')} has no effect {why}")
+
+
+def differences(old: Settings, new: Settings) -> str:
+    """Say in one line where two configurations differ; empty where they do not."""
+    before, after = old.described(), new.described()
+    keys = sorted(before.keys() | after.keys())
+    changed = [key for key in keys if before.get(key) != after.get(key)]
+    return ", ".join(f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _integers(value: Any) -> list[int]:
+    words = [word for word in value.split(",") if word] if isinstance(value, str) else value
+    return [_integer(word) for word in words]
+
+
+_FIT: Mapping[str, Callable[[Any], Any]] = {
+    "int": _integer,
+    "float": _real,
+    "bool": _boolean,
+    "ints": _integers,
+    "str": str,
+}
+
+
+def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str, str]) -> None:
+    """Settle objective, labels and weight space; an explicit part beats the named method."""
+    with _blaming(origins.get("method")):
+        named = methods.parse(values["method"])
+    for key in CHOICES:
+        values[key] = given.get(key, getattr(named, key))
+        origins.setdefault(key, f"method {values['method']}")
+    if named.awp and "awp" not in given:
+        values["awp"], origins["awp"] = methods.AWP_RADIUS, f"method {values['method']}"
+    values["method"] = methods.Choices(
+        values["objective"], values["labels"], values["wa"], values["awp"] > 0
+    ).name
+    if not values["data"]:
+        names = ", ".join(registry.parts("data"))
+        raise UsageError(f"--data is needed: one of {names}")
+    if not values["arch"]:
+        values["arch"] = ARCH.get(split_path(values["data"])[0], "resnet18")
+
+
+def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return folder → option → default for the chosen part of each folder."""
+    with _blaming(origins.get("arch")):
+        arch, numbers = registry.split_numbers(values["arch"])
+    chosen = {
+        "objectives": ("objective", values["objective"]),
+        "labels": ("labels", values["labels"]),
+        "models": ("arch", arch),
+        "data": ("data", split_path(values["data"])[0]),
+    }
+    found = {}
+    for folder, (key, name) in chosen.items():
+        with _blaming(origins.get(key)):
+            known = registry.part(folder, name).options
+        found[folder] = {each.name: each.default for each in known if each.name not in numbers}
+    return found
+
+
+def _known(parts: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    return {*own_options(), *(name for names in parts.values() for name in names)}
+
+
+def _refuse_strays(
+    given: Mapping[str, Any],
+    parts: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Any],
+    origins: Mapping[str, str],
+) -> None:
+    for key in sorted(given.keys() - _known(parts)):
+        with _blaming(origins.get(key)):
+            raise UsageError(
+                f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
+                f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
+            )
+
+
+def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
+    """Refuse a norm under which the ε of a weaker layer, rule or default would be read anew."""
+    norm, stale = Settings.norm, False
+    for layer, _ in layers:
+        named = layer.get("norm") or norm
+        stale = layer.get("eps") is None and (stale or named != norm)
+        norm = named
+    if stale:
+        raise UsageError(f"--norm {norm}: the eps at hand is one of another norm; give --eps too")
+
+
+def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Refuse values that no run can use, before any work."""
+    known = {option.name: option for option in options()}
+    for name, value in settings.flat().items():
+        with _blaming(origins.get(name)):
+            known[name].check(value)
+    attacks = registry.part("objectives", settings.objective).constants.get("ATTACKS", True)
+    if attacks != (settings.attack_steps > 0):
+        with _blaming(origins.get("attack_steps")):
+            raise UsageError(
+                f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
+                + ("needs at least 1" if attacks else "attacks nothing")
+            )
+    with _blaming(origins.get("soft_labels", origins.get("teacher"))):
+        _require_one_source(settings)
+    noise = settings.options_of("labels").get("teacher_noise")
+    if noise is not None:
+        with _blaming(origins.get("teacher_noise")):
+            corruption.parse(noise)
+    with _blaming(origins.get("eps")):
+        eps = parse_eps(settings.eps, settings.norm)
+    with _blaming(origins.get("step_size")):
+        step_size(settings.step_size, eps)
+
+
+def _require_one_source(settings: Settings) -> None:
+    """Refuse soft labels that nothing uses, or two sources of them."""
+    if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
+        raise UsageError("--soft-labels and --teacher belong to --labels soft")
+    if settings.soft_labels and settings.teacher:
+        raise UsageError("give --soft-labels or --teacher, not both")
+    if settings.soft_labels and settings.extra_data:
+        raise UsageError("--soft-labels has none for --extra-data: give --teacher instead")

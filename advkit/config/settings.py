@@ -1,0 +1,214 @@
+"""Settings of a training run: what the engine needs, and the options that exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from advkit import registry
+from advkit.formulas.schedules import LR_SCHEDULES
+from advkit.formulas.threat import NORMS, STARTS
+from advkit.registry import Option, split_path
+from advkit.runtime.modes import ATTACK_BN
+
+METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
+PART_FOLDERS = ("objectives", "labels", "models", "data")
+OUTSIDE = ("soft_labels", "teacher", "extra_data", "image_list", "workers")
+"""Paths, and what changes no result: not part of an artifact's description."""
+CHOICES = ("objective", "labels", "wa")
+CYCLIC_WARMUP = 1 / 40
+"""Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
+
+
+def _option(
+    default: Any,
+    panel: str,
+    text: str,
+    choices: tuple[str, ...] = (),
+    *,
+    kind: str = "",
+    limits: str = "",
+) -> Any:
+    meta = {"panel": panel, "help": text, "choices": choices, "kind": kind, "limits": limits}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the training engine itself needs; `parts` holds the options of the chosen parts."""
+
+    method: str = _option("at", METHOD, "named objective, labels and weight space")
+    objective: str = _option("at", METHOD, "what attack and student optimise")
+    labels: str = _option("onehot", METHOD, "what the student is asked to say")
+    wa: bool = _option(False, METHOD, "select and report the weight average as well")
+    awp: float = _option(0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits=">= 0")
+    awp_form: str = _option("original", METHOD, "whose weight perturbation", ("original", "adr"))
+    awp_warmup: int = _option(
+        0,
+        METHOD,
+        "first epoch with weight perturbation, counted from 1; 0 is the same as 1",
+        limits=">= 0",
+    )
+    ema_decay: float = _option(
+        0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
+    )
+    soft_labels: str | None = _option(None, METHOD, "labels file of `advkit softlabels`")
+    teacher: str | None = _option(None, METHOD, "teacher that gives soft labels on the fly")
+    labels_digest: str | None = _option(
+        None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
+    )
+    student_temperature: float = _option(
+        1.0, METHOD, "other than 1 only to show defensive distillation's masking", limits="> 0"
+    )
+    data: str = _option("", DATA, "data set, NAME or NAME:PATH")
+    extra_data: str | None = _option(
+        None, DATA, "npz file of synthetic images (`image`, `label`) mixed into every batch"
+    )
+    extra_fraction: float = _option(
+        0.75, DATA, "share of each batch that comes from --extra-data", limits="[0, 1)"
+    )
+    extra_digest: str | None = _option(
+        None, DATA, "digest that the extra data must have; a run fills it in"
+    )
+    workers: int | None = _option(
+        None, DATA, "processes that decode images; one a core if not given", limits=">= 0"
+    )
+    limit: int | None = _option(
+        None, DATA, "first N training examples, class balanced", limits=">= 1"
+    )
+    val_size: int | None = _option(
+        None,
+        DATA,
+        "examples set aside for selection; a fifth of them, at most 1024, if not given",
+        limits=">= 1",
+    )
+    split_seed: int = _option(0, DATA, "seed of the validation split")
+    arch: str = _option("", METHOD, "architecture")
+    normalise: bool = _option(
+        True, METHOD, "the net subtracts the data's mean and divides by its deviation first"
+    )
+    bn_momentum: float | None = _option(
+        None,
+        METHOD,
+        "of BN's running statistics, after a first iteration with 1; PyTorch's 0.1 if not given",
+        limits="(0, 1]",
+    )
+    sync_bn: bool = _option(
+        False, METHOD, "batch statistics over all processes of a run (GPUs only)"
+    )
+    epochs: int = _option(200, OPTIMISER, "passes over the training examples", limits=">= 1")
+    batch_size: int = _option(128, OPTIMISER, "examples in a batch", limits=">= 1")
+    lr: float = _option(0.1, OPTIMISER, "initial learning rate", limits="> 0")
+    lr_schedule: str = _option("multistep", OPTIMISER, "how the rate falls", LR_SCHEDULES)
+    lr_drops: list[int] | None = _option(
+        None,
+        OPTIMISER,
+        "epochs at whose start the rate is divided by 10; half and three quarters if not given",
+        kind="ints",
+        limits=">= 0",
+    )
+    warmup_epochs: float | None = _option(
+        None,
+        OPTIMISER,
+        "epochs of linear warm-up; a fortieth of all for cyclic, else none, if not given",
+        limits=">= 0",
+    )
+    momentum: float = _option(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
+    nesterov: bool = _option(True, OPTIMISER, "Nesterov momentum")
+    weight_decay: float = _option(5e-4, OPTIMISER, "on every parameter", limits=">= 0")
+    norm_decay: bool = _option(True, OPTIMISER, "weight decay on batch normalisation too")
+    norm: str = _option("linf", ATTACK, "norm of the perturbation", NORMS)
+    eps: str = _option("8/255", ATTACK, "radius ε in pixel space [0, 1]")
+    attack_steps: int = _option(
+        10, ATTACK, "gradient steps of the inner attack; 0 for none", limits=">= 0"
+    )
+    step_size: str = _option("eps/4", ATTACK, "step α in pixel space, or a share of ε")
+    attack_start: str | None = _option(
+        None, ATTACK, "first iterate; the objective's own if not given", STARTS
+    )
+    attack_bn: str = _option("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
+    amp: bool = _option(
+        False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"
+    )
+    compile: bool = _option(
+        False, RUN, "torch.compile for attack and training: a minute or two before the first step"
+    )
+    seed: int = _option(0, RUN, "seed of weights, order, crops and noise")
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def options_of(self, folder: str) -> dict[str, Any]:
+        """Options of the chosen part of a folder, as its functions take them."""
+        return dict(self.parts.get(folder, {}))
+
+    @property
+    def data_name(self) -> str:
+        """The data set without its path."""
+        return split_path(self.data)[0]
+
+    def flat(self) -> dict[str, Any]:
+        """Every value under its option name, parts included; None where it is left open."""
+        flat = {name: getattr(self, name) for name in own_options()}
+        for options in self.parts.values():
+            flat.update(options)
+        return flat
+
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """Epochs at whose start the learning rate falls."""
+        if self.lr_drops is not None:
+            return tuple(self.lr_drops)
+        return self.epochs // 2, self.epochs * 3 // 4
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of linear warm-up."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return self.epochs * CYCLIC_WARMUP if self.lr_schedule == "cyclic" else 0.0
+
+    @property
+    def run_name(self) -> str:
+        """DATA-ARCH-METHOD-sSEED, safe as a folder's name."""
+        name, path = split_path(self.data)
+        data = f"{name}-{Path(path).resolve().name}" if path else name
+        text = f"{data}-{self.arch}-{self.method}-s{self.seed}"
+        return re.sub(r"[^\w.+-]+", "_", text)
+
+    def described(self) -> dict[str, Any]:
+        """The configuration as artifacts carry it: without paths."""
+        flat = {key: value for key, value in self.flat().items() if key not in OUTSIDE}
+        return {**flat, "data": self.data_name}
+
+
+@cache
+def own_options() -> tuple[str, ...]:
+    """Return the names of the engine's own options."""
+    return tuple(each.name for each in dataclasses.fields(Settings) if each.name != "parts")
+
+
+@cache
+def options() -> tuple[Option, ...]:
+    """Every option of a training run: the engine's own, then those of all parts."""
+    found: dict[str, Option] = {}
+    for each in dataclasses.fields(Settings):
+        if each.name == "parts":
+            continue
+        meta = each.metadata
+        kind = meta["kind"] or str(each.type).removesuffix(" | None")
+        found[each.name] = Option(
+            each.name,
+            kind,
+            each.default,
+            meta["help"],
+            meta["panel"],
+            meta["choices"],
+            meta["limits"],
+        )
+    for folder in PART_FOLDERS:
+        found.update({option.name: option for option in registry.shared_options(folder)})
+    return tuple(found.values())

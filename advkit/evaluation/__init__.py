@@ -1,0 +1,1 @@
+"""Attacking a model: the passes, verdicts, unfinished work, merging of shards."""

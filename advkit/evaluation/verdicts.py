@@ -1,0 +1,45 @@
+"""From the verdicts of a logits file to accuracies with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import argmax
+from advkit.formulas.stats import wilson
+from advkit.formulas.threat import parse_eps
+
+
+def accuracy_after(logits: Logits) -> dict[str, float]:
+    """Return the robust accuracy left after each attack, in order."""
+    if logits.broken_by is None:
+        return {}
+    left = {}
+    for number, name in enumerate(logits.attacks):
+        standing = (logits.broken_by == ROBUST) | (logits.broken_by > number)
+        left[name] = float(standing.double().mean())
+    return left
+
+
+def figures(logits: Logits) -> dict[str, Any]:
+    """Return the accuracies of a logits file with their 95 % Wilson intervals, for its record.
+
+    `accuracy_after` is the robust accuracy left after each attack. Without labels (out of
+    distribution) accuracies are None; without an attack the robust ones are.
+    """
+    config, n = logits.info["config"], len(logits.labels)
+    found: dict[str, Any] = {"attack": config["attack"], "n": n}
+    found |= {"clean_accuracy": None, "clean_ci95": None}
+    found |= {"robust_accuracy": None, "ci95": None}
+    if "eps" in config:
+        threat = parse_eps(config["eps"], config["norm"])
+        found |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
+    if bool((logits.labels >= 0).all()):
+        clean = int((argmax(logits.clean) == logits.labels).sum())
+        found |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}
+    if logits.broken_by is not None:
+        robust = int((logits.broken_by == ROBUST).sum())
+        found |= {"robust_accuracy": robust / n, "ci95": list(wilson(robust, n))}
+        found["accuracy_after"] = accuracy_after(logits)
+        found["zero_gradient"] = logits.info.get("zero_gradient")
+    return found

@@ -1,0 +1,1 @@
+"""Formulas alone: losses, schedules, threat models, statistics; no file, no device, no training."""

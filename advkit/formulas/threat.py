@@ -1,0 +1,172 @@
+"""The threat model: a norm ball around an image, inside the pixel box [0, 1].
+
+Nothing here imports torch, so that a mistyped ε is refused at once; tensors bring their own
+methods.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from advkit.errors import UsageError
+from advkit.runtime.memory import moved
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+NORMS = ("linf", "l2", "l1")
+STARTS = ("uniform", "normal", "positive", "none")
+SLACK = 1e-6
+"""How far rounding in float32 may carry ‖x′ − x‖ past ε before the audit calls it a breach."""
+
+
+def number(text: str | float) -> float:
+    """Read a decimal or a fraction.
+
+    >>> number("8/255") == 8 / 255
+    True
+
+    Raises:
+        UsageError: not a number.
+    """
+    try:
+        return float(Fraction(str(text).strip()))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UsageError(f"{text!r} is not a number: write 0.031 or 8/255") from None
+
+
+def parse_eps(text: str | float, norm: str = "linf") -> float:
+    """Read ε in pixel space [0, 1].
+
+    Raises:
+        UsageError: not a number, negative, or (linf) above 1, which is a value in 0..255.
+    """
+    eps = number(text)
+    if eps < 0:
+        raise UsageError(f"eps {text} is negative")
+    if norm == "linf" and eps > 1:
+        raise UsageError(f"eps {text} is not in pixel space [0, 1]: did you mean {text}/255?")
+    return eps
+
+
+@dataclass(frozen=True)
+class Threat:
+    """Images x′ with ‖x′ − x‖ ≤ ε and every pixel in [0, 1].
+
+    `norm` is linf, l2 or l1; `eps` is in pixel space.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise UsageError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
+
+    def start(
+        self,
+        x: Tensor,
+        kind: str,
+        generator: Generator | None,
+        rows: Tensor | None = None,
+        total: int = 0,
+    ) -> Tensor:
+        """Return the first iterate, (B, C, H, W), inside ball and box.
+
+        Where x is this process's part of a batch of `total`, `rows` (B,) are its places there:
+        noise is drawn for the whole batch, so that it does not depend on who shares it.
+
+        `uniform`: uniform over the cube (linf) or with a uniform radius on a random direction
+        (l2, l1). `normal`: 0.001·N(0, 1), TRADES' start, needed where the gradient at x is zero.
+        `positive`: 0.001·U[0, 1), the start of ADR's TRADES code. `none`: x itself.
+        """
+        if kind == "none":
+            return x.clone()
+        device = generator.device if generator is not None else x.device
+        noise = x.new_empty((len(x) if rows is None else total, *x.shape[1:]), device=device)
+        if kind == "normal":
+            noise.normal_(generator=generator).mul_(0.001)
+        elif kind == "positive":
+            noise.uniform_(0, 0.001, generator=generator)
+        elif kind == "uniform" and self.norm == "linf":
+            noise.uniform_(-self.eps, self.eps, generator=generator)
+        elif kind == "uniform":
+            noise.normal_(generator=generator)
+            if self.norm == "l1":  # signed exponentials are uniform in direction there
+                noise = noise.sign() * noise.clone().exponential_(generator=generator)
+            radius = noise.new_empty((len(noise), 1, 1, 1))
+            radius.uniform_(0, self.eps, generator=generator)
+            noise = noise / self._length(noise).clamp_min(1e-12) * radius
+        else:
+            raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
+        if rows is not None:
+            noise = noise[rows]
+        return self.project(x + moved(noise, x.device), x)
+
+    def step(self, x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """Go `size` along the steepest ascent of the norm.
+
+        linf: the sign; l2: the unit vector; l1: the steepest hundredth of the coordinates.
+        """
+        if self.norm == "l1":
+            from advkit.formulas import l1
+
+            return l1.step(x_adv, gradient, size)
+        if self.norm == "linf":
+            return x_adv + size * gradient.sign()
+        return x_adv + size * (gradient / self._length(gradient).clamp_min(1e-12))
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the nearest point of the ball, then of the box (which keeps it in the ball).
+
+        l1 takes the nearest point of both at once, see `l1.project`.
+        """
+        if self.norm == "l1":
+            from advkit.formulas import l1
+
+            return l1.project(x_adv, x, self.eps)
+        delta = x_adv - x
+        if self.norm == "linf":
+            delta = delta.clamp(-self.eps, self.eps)
+        else:
+            delta = delta * (self.eps / self._length(delta).clamp_min(1e-12)).clamp_max(1)
+        return (x + delta).clamp(0, 1)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return ‖x′ − x‖ per example, (B,)."""
+        delta = x_adv - x
+        return self._length(delta).flatten()
+
+    def _length(self, delta: Tensor) -> Tensor:
+        """Return the norm of each example, (B, 1, ..., 1)."""
+        flat = delta.flatten(1)
+        if self.norm == "linf":
+            length = flat.abs().amax(1)
+        else:
+            length = flat.norm(dim=1) if self.norm == "l2" else flat.abs().sum(1)
+        return length.view(-1, *[1] * (delta.dim() - 1))
+
+
+def step_size(text: str, eps: float) -> float:
+    """Read a step size: a number in pixel space, or a share of ε such as `eps/4`.
+
+    >>> step_size("eps/4", 0.2)
+    0.05
+    >>> step_size("2/255", 8 / 255) == 2 / 255
+    True
+
+    Raises:
+        UsageError: not a number above 0, or not a share of ε.
+    """
+    share = re.fullmatch(r"\s*(?:([\d.]+)\s*\*\s*)?eps\s*(?:/\s*([\d.]+))?\s*", text)
+    if not share:
+        size = number(text)
+    else:
+        divisor = number(share[2] or "1")
+        size = number(share[1] or "1") * eps / divisor if divisor else 0.0
+    if not size > 0 and eps > 0:
+        raise UsageError(f"step size {text!r} is not above 0")
+    return size

@@ -1,0 +1,1 @@
+"""Images in memory, their files, augmentation, splits and batches."""

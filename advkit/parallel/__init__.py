@@ -1,0 +1,1 @@
+"""Several processes that share one piece of work: ranks, shards, and the process group."""

@@ -1,0 +1,1 @@
+"""How code runs, no formula: random streams, module modes, memory, precision, signals."""

@@ -1,0 +1,1 @@
+"""A teacher's logits: written once, merged from shards, read in training."""

@@ -1,0 +1,259 @@
+"""A teacher's logits for every training example, once for many runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit.artifacts import provenance
+from advkit.artifacts.soft_labels import Writer
+from advkit.errors import MismatchError, NumericalError, UsageError
+from advkit.images.augment import apply_views, draw_views, every_view
+from advkit.images.image_set import Images, ImageSet, pixels
+from advkit.parallel.shards import Shard
+from advkit.runtime import modes, seeding
+from advkit.runtime.reporting import Reporter
+
+PART_BYTES = 16 << 20
+IMPLAUSIBLE = 0.2
+"""How far a teacher may fall below its validation accuracy before the images or labels are
+suspected to be others than those it was trained on."""
+SPLIT = ("split_seed", "val_size", "limit")
+"""What makes the teacher's validation split, which its students share."""
+FLOATS = {"float32": torch.float32, "float16": torch.float16}
+
+
+def view_table(images: ImageSet, views: str, seed: int) -> Tensor | None:
+    """Return the views of every example, (N, V, 3) uint8, or None for the plain image.
+
+    Args:
+        images: the training split, which declares padding and flip.
+        views: `1`, a count K (seeded draws), or `all` ((2·pad + 1)²·(1 + flip) of them).
+        seed: of the K draws.
+
+    Raises:
+        UsageError: not a count and not `all`.
+    """
+    n = len(images.labels)
+    if not isinstance(images, Images) and views != "1":
+        raise UsageError(
+            f"--views {views}: of {images.name} only the plain image can be labelled once "
+            "(--views 1); for labels of every crop train with --teacher"
+        )
+    if views == "all":
+        table = every_view(images.pad, images.flip)
+        return table.expand(n, -1, -1).contiguous()
+    if not views.isdecimal() or int(views) < 1:
+        raise UsageError(f"--views {views}: a count from 1 on, or all")
+    if int(views) == 1:
+        return None
+    generator = seeding.generator(seed, "views")
+    return draw_views(n * int(views), images.pad, images.flip, generator).view(n, int(views), 3)
+
+
+def view_count(views: str, pad: int, flip: bool) -> int:
+    """Return V for `1`, a count, or `all`."""
+    return (2 * pad + 1) ** 2 * (1 + flip) if views == "all" else int(views)
+
+
+def part_rows(classes: int, views: int) -> int:
+    """Return how many examples are labelled, and written, as one part."""
+    return max(1, PART_BYTES // (4 * classes * views))
+
+
+def _within(rows: Tensor, share: range) -> Tensor:
+    return (rows >= share.start) & (rows < share.stop)
+
+
+def _input(info: Mapping[str, Any]) -> tuple[int, int] | None:
+    shape = info.get("model", {}).get("input_shape")
+    return tuple(shape[1:]) if shape else None
+
+
+class Labelling:
+    """One labels file in the making."""
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        info: Mapping[str, Any],
+        images: ImageSet,
+        *,
+        views: str,
+        dtype: str,
+        top_k: int | None,
+        seed: int,
+        batch_size: int,
+        environment: Mapping[str, Any],
+        reporter: Reporter | None = None,
+        shard: Shard | None = None,
+    ) -> None:
+        self.teacher, self.info, self.images = teacher, info, images
+        self.reporter = reporter or Reporter()
+        self.device = next(teacher.parameters()).device
+        self.classes = len(images.classes)
+        if list(images.classes) != list(info["data"]["classes"]):
+            raise MismatchError(
+                f"the teacher knows {len(info['data']['classes'])} classes of "
+                f"{info['data']['name']}, the data set has others ({self.classes})"
+            )
+        if top_k is not None and not 0 < top_k < self.classes:
+            raise UsageError(f"--top-k {top_k}: between 1 and {self.classes - 1}")
+        if dtype not in FLOATS:
+            raise UsageError(f"--dtype {dtype}: float32 or float16")
+        self.dtype, self.top_k, self.batch_size = FLOATS[dtype], top_k, batch_size
+        # A folder's images may have been resized; students load them at the same size.
+        resized = info["config"].get("image_size") is not None
+        size = images.shape[1] if resized or images.shape[1:] != _input(info) else None
+        self.table = view_table(images, views, seed)
+        self.environment = dict(environment)
+        self.seed = seed
+        self.config: dict[str, Any] = {
+            "data": images.name, "views": views, "dtype": dtype, "top_k": top_k, "seed": seed,
+        }  # fmt: skip
+        if size is not None:
+            self.config["image_size"] = size
+        if shard is not None:
+            total = len(images.labels)
+            self.config |= {"shard": shard.described, "batch_size": batch_size, "examples": total}
+        self.rows = self._share(shard)
+
+    @property
+    def view_count(self) -> int:
+        """V."""
+        return 1 if self.table is None else int(self.table.shape[1])
+
+    @property
+    def _step(self) -> int:
+        """Examples in a forward pass."""
+        return max(1, self.batch_size // self.view_count)
+
+    def _share(self, shard: Shard | None) -> range:
+        """Return the rows to label: all, or a shard's run of whole batches.
+
+        A shard begins and ends where one process would begin a batch, so that its forward passes
+        are the same and so is every bit of what the teacher says.
+
+        Raises:
+            UsageError: more shards than batches.
+        """
+        every = range(len(self.images.labels))
+        if shard is None:
+            return every
+        size = part_rows(self.classes, self.view_count)
+        parts = (every[start : start + size] for start in every[::size])
+        starts = [start for part in parts for start in part[:: self._step]]
+        shard.require(len(starts), f"batches of {self._step} examples (see --batch-size)")
+        first, last = (len(starts) * k // shard.count for k in (shard.number - 1, shard.number))
+        return range(starts[first], [*starts, len(every)][last])
+
+    def _blocks(self) -> dict[int, Tensor]:
+        """Return the rows of each part by the part's number in the whole file."""
+        size = part_rows(self.classes, self.view_count)
+        whole = torch.split(torch.arange(len(self.images.labels)), size)
+        mine = {n: rows[_within(rows, self.rows)] for n, rows in enumerate(whole)}
+        return {number: rows for number, rows in mine.items() if len(rows)}
+
+    def write(self, out: Path) -> dict[str, Any]:
+        """Label what is not labelled yet, join the parts, and return the description.
+
+        Raises:
+            NumericalError: the teacher gives NaN or infinite logits.
+            StorageError: disk full, folder gone; finished parts are kept.
+        """
+        blocks, size = self._blocks(), part_rows(self.classes, self.view_count)
+        writer = Writer(out, {"work": self._identity(), "rows": size})
+        self.reporter.begin("labelling", len(self.rows))
+        began, done = time.monotonic(), 0
+        with modes.evaluating(self.teacher), modes.frozen(self.teacher):
+            for number, block in blocks.items():
+                if not writer.has(number):
+                    writer.add(number, *self._part(block))
+                done += len(block) * self.view_count
+                rate = done / max(time.monotonic() - began, 1e-9)
+                self.reporter.advance(len(block), rate=f"{rate:.0f} images/s")
+        self.reporter.end()
+        accuracy = writer.hits / (len(self.rows) * self.view_count)
+        self.suspect(accuracy)
+        description = self._describe(accuracy)
+        return {**description, "digest": writer.finish(blocks, description)}
+
+    @torch.no_grad()
+    def _part(self, block: Tensor) -> tuple[dict[str, Tensor], int]:
+        """Return one part's arrays and in how many views the teacher is right."""
+        found = [self._rows(rows) for rows in torch.split(block, self._step)]
+        joined = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+        joined |= {"/index": block.clone(), "/labels": self.images.labels[block].clone()}
+        if self.table is not None:
+            joined["/views"] = self.table[block].clone()
+        return joined, int(joined.pop("hits").sum())
+
+    def _rows(self, rows: Tensor) -> dict[str, Tensor]:
+        """Label a few examples under all their views."""
+        raw = self.images.batch(rows)
+        if self.table is not None:
+            repeated = raw.repeat_interleave(self.view_count, 0)
+            raw = apply_views(repeated, self.table[rows].flatten(0, 1), self.images.pad)
+        logits = self.teacher(pixels(raw, self.device)).float().cpu()
+        if not bool(torch.isfinite(logits).all()):
+            raise NumericalError(
+                f"the teacher's logits of example {int(rows[0])} on are not finite"
+            )
+        y = self.images.labels[rows].repeat_interleave(self.view_count)
+        hits = (logits.argmax(1) == y).sum()[None]
+        logits = logits - logits.amax(1, keepdim=True)
+        shape = (len(rows), self.view_count) if self.table is not None else (len(rows),)
+        if self.top_k is None:
+            return {"/logits": self._narrow(logits.view(*shape, -1)), "hits": hits}
+        values, classes = logits.topk(self.top_k, dim=1)
+        others = logits.scatter(1, classes, -math.inf).logsumexp(1)
+        return {
+            "/logits": self._narrow(values.view(*shape, -1)),
+            "/classes": classes.to(torch.int16).view(*shape, -1),
+            "/rest": self._narrow(others.view(shape)),
+            "hits": hits,
+        }
+
+    def _narrow(self, values: Tensor) -> Tensor:
+        lowest = torch.finfo(self.dtype).min
+        return values.clamp_min(lowest).to(self.dtype)
+
+    def suspect(self, accuracy: float) -> None:
+        """Warn of a teacher that is far worse on these images than where it was selected."""
+        expected = self.info.get("metrics", {}).get("clean_accuracy", 0.5)
+        if accuracy < expected - IMPLAUSIBLE:
+            self.reporter.warn(
+                f"the teacher's top-1 on its training views is {accuracy:.3f}, far below its "
+                f"validation accuracy {expected:.3f}: other images, or labels in another order?"
+            )
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "teacher": self.info["digest"],
+            "data": self.images.fingerprint,
+            "config": self.config,
+            "environment": self.environment,
+        }
+
+    def _describe(self, accuracy: float) -> dict[str, Any]:
+        source = provenance.data_parent(self.images.name, "train", self.images.fingerprint)
+        return provenance.describe(
+            "labels",
+            config=self.config,
+            seed=self.seed,
+            parents=[provenance.parent(self.info), source],
+            environment=self.environment,
+            method=self.info["method"],
+            arch=self.info["arch"],
+            data={"name": self.images.name, "classes": list(self.images.classes)},
+            pad=self.images.pad,
+            flip=self.images.flip,
+            split={key: self.info["config"].get(key) for key in SPLIT},
+            teacher_accuracy=accuracy,
+        )

@@ -1,0 +1,1 @@
+"""Training: the run, one step, selection, state and the run folder."""

@@ -1,0 +1,198 @@
+"""The folder of one training run: what lies where, and whether it is new, partial or done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advkit.artifacts import checkpoint, files
+from advkit.config import resolve
+from advkit.config.resolve import Resolved
+from advkit.config.settings import Settings
+from advkit.errors import InputError, MismatchError, UsageError
+
+ROLES = ("best", "best-ema", "final", "final-ema")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. `final.safetensors` is written last: where it lies, the run is done."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def state_file(self) -> Path:
+        """What `--resume` goes on from; gone when the run is done."""
+        return self.path / "state.safetensors"
+
+    def checkpoint(self, role: str) -> Path:
+        """`best`, `final`, `best-ema` or `final-ema`."""
+        return self.path / f"{role}.safetensors"
+
+    @property
+    def done(self) -> bool:
+        """Whether the run went to its end."""
+        return self.checkpoint("final").exists() and self.config_file.exists()
+
+    def held(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            BusyError: another process trains here.
+            StorageError: it cannot be written.
+        """
+        return files.lock(self.path)
+
+    def require_fit(self, wanted: Resolved, *, resume: bool, overwrite: bool) -> None:
+        """Check that a run with these options may go on, or begin, here; touch nothing.
+
+        Raises:
+            MismatchError: it holds a run with other options, or a partial one without `resume`,
+                or something else.
+            StorageError: it cannot be written.
+        """
+        files.folder(self.path)
+        files.sweep(self.path, self._names())
+        if not self.config_file.exists():
+            if any(self.path.iterdir()):
+                raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
+            return
+        there = self._own_settings()
+        begun = self.state_file.exists() or self.metrics_file.exists() or self.done
+        if overwrite or not begun:
+            return
+        changed = resolve.differences(there, wanted.settings)
+        if changed:
+            raise MismatchError(
+                f"{self.path} holds a run with other options ({changed}): "
+                "choose another -o or --name, or --overwrite"
+            )
+        if not self.done and not resume:
+            raise MismatchError(
+                f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
+            )
+
+    def _own_settings(self) -> Settings:
+        try:
+            return self.settings()
+        except (InputError, UsageError) as error:
+            raise MismatchError(
+                f"{self.config_file} is no run's configuration ({error}): choose another -o"
+            ) from None
+
+    def forget_if_empty(self) -> None:
+        """Remove the folder if nothing ever lay in it."""
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _names(self) -> list[str]:
+        """Return the names of a run's files, the mark of a finished one first."""
+        roles = [f"{role}.safetensors" for role in ("final", "final-ema", "best", "best-ema")]
+        return [roles[0], self.state_file.name, *roles[1:], "metrics.jsonl", "config.toml"]
+
+    def tidy(self) -> None:
+        """Remove the state of a finished run, which a kill may have left."""
+        if self.done:
+            self.state_file.unlink(missing_ok=True)
+
+    def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
+        """Make the folder that of this run, once nothing can go wrong before the first step."""
+        if overwrite:
+            # The mark of a finished run goes first and the configuration is replaced, not
+            # removed: cut off anywhere, this leaves an unfinished run and no stranger's folder.
+            names = [self.path / name for name in self._names()[:-1]]
+            # Logits lie beside their checkpoint and say nothing about the new one.
+            stale = [path for role in ROLES for path in self.path.glob(f"{role}.*.h5*")]
+            for path in (*names, *stale):
+                if path.is_file():
+                    path.unlink()
+                elif path.is_dir():
+                    shutil.rmtree(path)
+        if overwrite or not self._same(wanted):  # it says where each value came from, once
+            files.write_text(self.config_file, wanted.toml())
+
+    def _same(self, wanted: Resolved) -> bool:
+        if self.state_file.exists():
+            return True
+        there = self.config_file.exists()
+        return there and self._own_settings().flat() == wanted.settings.flat()
+
+    def settings(self) -> Settings:
+        """Return the settings of the run that lies here."""
+        return resolve.resolve((resolve.read(self.config_file), "the run's own")).settings
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the metrics so far, a row an epoch."""
+        if not self.metrics_file.exists():
+            return []
+        try:
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+            return [json.loads(line) for line in lines]
+        except (OSError, ValueError, RecursionError):
+            raise InputError(f"{self.metrics_file}: corrupt: not JSON lines") from None
+
+    def keep_rows(self, epochs: int) -> None:
+        """Drop rows of epochs that the saved state has not seen, and a torn last line."""
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()[:epochs]
+            files.write_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
+
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Append one epoch's metrics."""
+        files.append_line(self.metrics_file, json.dumps(row, allow_nan=False))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint as analyses see it: its path, its description, and the metrics beside it."""
+
+    path: str
+    info: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Path:
+        """Where the metrics of its run lie."""
+        return RunFolder(Path(self.path).parent).metrics_file
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the metrics of its run, a row an epoch.
+
+        Raises:
+            InputError: there are none beside it, or they are those of another run.
+        """
+        rows = RunFolder(Path(self.path).parent).rows()
+        if not rows:
+            raise InputError(f"{self.path}: no metrics.jsonl of its run lies beside it")
+        if not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{self.metrics}: not the metrics of a run")
+        epoch = self.info.get("metrics", {}).get("epoch", 0)
+        if len(rows) < epoch:
+            raise InputError(
+                f"{self.metrics}: {len(rows)} epochs, but {Path(self.path).name} is of epoch "
+                f"{epoch}: the metrics of another run"
+            )
+        return rows
+
+
+def trained(path: Path | str) -> Trained:
+    """Read what analyses need to know of a checkpoint.
+
+    Raises:
+        InputError: missing, corrupt, or not a checkpoint.
+    """
+    return Trained(str(path), checkpoint.read_info(path))

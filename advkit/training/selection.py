@@ -1,0 +1,106 @@
+"""Choosing a checkpoint: PGD-10 on examples held out of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from advkit.attacks import pgd
+from advkit.formulas.threat import Threat
+from advkit.images.image_set import ImageSet, pixels
+from advkit.parallel.world import World
+from advkit.runtime import modes, seeding
+
+STEPS = 10
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The validation split and how a model is measured on it.
+
+    `threat` is None for natural training, which is selected on clean accuracy.
+    """
+
+    images: ImageSet
+    positions: Tensor
+    threat: Threat | None
+    seed: int
+    world: World = World()
+
+    def measure(self, model: nn.Module, between: Callable[[], None]) -> dict[str, Any]:
+        """Return `clean_accuracy` and, with a threat, `robust_accuracy`, each in [0, 1].
+
+        The noise is the same in every epoch, so that a better figure means a better model.
+
+        Args:
+            model: in any mode; measured in eval mode.
+            between: called after each batch; may raise to stop. With several processes, which
+                share the batches, it is called once at the end.
+        """
+        clean = robust = 0
+        for start in range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]:
+            generator = seeding.generator(self.seed, "validation", start)
+            positions = self.positions[start : start + CHUNK]
+            hits = accuracies(
+                model, self.images, positions, self.threat, steps=STEPS, generator=generator
+            )
+            clean, robust = clean + hits[0], robust + hits[1]
+            if self.world.alone:
+                between()
+        if not self.world.alone:
+            device = next(model.parameters()).device
+            clean, robust = self.world.sum(torch.tensor([clean, robust], device=device)).tolist()
+            between()
+        figures = {"clean_accuracy": clean / len(self.positions)}
+        if self.threat is not None:
+            figures["robust_accuracy"] = robust / len(self.positions)
+        return figures
+
+
+def better(figures: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+    """Whether a model beats the best so far; of equals the earlier stays."""
+    key = "robust_accuracy" if "robust_accuracy" in figures else "clean_accuracy"
+    return best is None or figures[key] > best[key]
+
+
+def accuracies(
+    model: nn.Module,
+    images: ImageSet,
+    positions: Tensor,
+    threat: Threat | None,
+    *,
+    steps: int,
+    generator: Generator,
+) -> tuple[int, int]:
+    """Count correct answers of one batch, clean and under PGD's worst iterate.
+
+    Args:
+        model: in any mode; evaluated in eval mode.
+        images: the data set.
+        positions: (B,) which of its examples.
+        threat: None leaves the attack out.
+        steps: PGD steps of size ε/4.
+        generator: of the random start.
+    """
+    device = next(model.parameters()).device
+    x = pixels(images.batch(positions), device)
+    y = images.labels[positions].to(device)
+    with modes.evaluating(model), torch.no_grad():
+        right = _right(model(x), y)
+        if threat is None:
+            return int(right.sum()), 0
+        x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
+        return int(right.sum()), int((right & _right(model(x_adv), y)).sum())
+
+
+def _right(logits: Tensor, y: Tensor) -> Tensor:
+    """Return who is classified right, (B,); logits that are not finite never are.
+
+    The largest of a row with NaN is its NaN, so that a broken model would answer class 0.
+    """
+    return torch.isfinite(logits).all(1) & (logits.argmax(1) == y)

@@ -1,0 +1,259 @@
+"""Published figures beside ours: the shipped data, what matches, differences, protocol."""
+
+import csv
+import statistics
+from importlib import resources
+
+import pytest
+from scipy.stats import binomtest, t
+
+from advkit.analyses import cost, table
+from advkit.analyses.tables import published as _published
+from advkit.errors import UsageError
+from tests.analyses.test_cost import run_of
+from tests.analyses.test_table import logits_of
+
+AA = {"attack": "autoattack", "norm": "linf", "eps": "8/255", "version": "standard"}
+
+
+def ours(method="adr", *, weights="", arch="resnet18", data="cifar10", config=AA, **more):
+    """A logits file of that recipe, as advkit attacks it; the paper's training settings."""
+    trained = {
+        "objective": "trades" if method.startswith(("trades", "ltd")) else "at",
+        "labels": "adr" if "adr" in method else "soft" if "ltd" in method else "onehot",
+        "arch": arch, "awp": 0.0, "extra_digest": None, "attack_bn": "eval", "epochs": 200,
+        "batch_size": 128, "eps": "8/255", "norm": "linf", "step_size": "eps/4", "lr_drops": None,
+        "attack_steps": 10, **more.pop("trained", {}),
+    }  # fmt: skip
+    found = logits_of(method, config=config, data=data, role=f"best{weights}", **more)
+    found.info["trained"].update(trained, data=data)
+    found.info.update(arch=arch, implementation="pyautoattack 0.2.0", target_classes=9)
+    return found
+
+
+def published(*inputs, against="adr-table1"):
+    return table.analyze(inputs, against=against).more["published"]
+
+
+def matched(*inputs, **more):
+    return [line for line in published(*inputs, **more) if line["group"] is not None]
+
+
+def protocol(*inputs, against="adr-table1"):
+    return "\n".join(table.analyze(inputs, against=against).more["protocol_differences"])
+
+
+SPOTS = [  # typed off the papers' pages
+    ("adr-table1", "cifar10", "resnet18", "AT", "best", 0.4881, 0.8252),
+    ("adr-table1", "tinyimagenet", "resnet18", "TRADES+ADR", "final", 0.1886, 0.5087),
+    ("adr-table2", "cifar100", "wrn-34-10", "AT+WA+AWP+ADR", "best", 0.3160, 0.6221),
+    ("adr-table3", "cifar100", "preact-resnet18", "AT+ADR", "best", 0.2959, 0.5788),
+    ("adr-table4", "cifar10", "resnet18", "TRADES+WA+ADR", "best", 0.5128, 0.8269),
+    ("adr-table5", "tinyimagenet", "wrn-28-10", "Rebuffi et al. [47]", "best", 0.2183, 0.5327),
+    ("ltd-table2", "cifar100", "wrn-34-10", "AWP+LTD", "", 0.3113, 0.6432),
+    ("ltd-table3", "imagenet", "resnet50", "LTD", "", 0.3682, 0.6240),
+    ("ltd-table4", "cifar10", "wrn-34-10", "TRADES+LTD T=5", "", 0.5509, 0.8620),
+    ("ltd-table5", "cifar10", "wrn-34-10", "AWP+LTD lambda=6", "", 0.5691, 0.8515),
+    ("ltd-table6", "cifar100", "wrn-34-10", "AWP+LTD lambda=7", "", 0.3094, 0.6306),
+    ("ltd-text", "cifar10", "wrn-34-20", "AWP+LTD", "", 0.5819, None),
+    ("robustbench", "cifar10", "wrn-34-10", "AWP+LTD (Chen2021LTD)", "", 0.5694, 0.8521),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "arch", "label", "point", "robust", "clean"), SPOTS)
+def test_spots_of_the_shipped_figures(name, data, arch, label, point, robust, clean):
+    lines = [
+        line
+        for line in published(logits_of(), against=name)
+        if (line["data"], line["arch"], line["label"], line["point"]) == (data, arch, label, point)
+    ]
+    assert robust in [line["robust_published"] for line in lines]
+    assert clean in [line["clean_published"] for line in lines]
+
+
+COUNTS = {
+    "adr-table1": 24, "adr-table2": 36, "adr-table3": 15, "adr-table4": 18, "adr-table5": 7,
+    "adr-table7": 2, "ltd-table2": 1, "ltd-table3": 2, "ltd-table4": 11, "ltd-table5": 5,
+    "ltd-table6": 5, "ltd-text": 3, "robustbench": 3,
+}  # fmt: skip
+"""Lines of each table as the papers print them (Table 7: five runs a line)."""
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_every_line_of_a_table_is_shown(name, count):
+    result = table.analyze([logits_of()], against=name)
+    (sheet,) = result.document.sheets[1:]
+    assert len(result.more["published"]) == len(sheet.rows) == count
+    assert result.numbers["matched"] == 0
+    assert _published.names() == list(COUNTS)
+    for row in sheet.rows:
+        assert row[2].text.removesuffix(" (extra data)") in result.text
+
+
+def test_the_methods_that_labels_are_taken_for():
+    with (resources.files("advkit") / "figures" / "published.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    taken = {(row["table"], row["label"]): row["method"] for row in rows}
+    assert taken["adr-table2", "AT+WA+AWP+ADR"] == "adr-awp-wa"
+    assert taken["adr-table4", "TRADES+WA"] == "trades-wa"
+    assert taken["adr-table3", "AT+ADR"] == "adr-awp-wa"  # section 5.4 says so
+    assert taken["ltd-table5", "AWP+LTD lambda=3"] == "ltd-awp"
+    assert taken["adr-table3", "Cui et al. [13]"] == ""
+    assert len(rows) == 140 + 24
+
+
+def test_reruns_are_one_line():
+    first, second = published(logits_of(), against="adr-table7")
+    assert first["robust_published"] == pytest.approx(0.5260, abs=5e-5)
+    assert second["robust_published"] == pytest.approx(0.5491, abs=1e-4)  # the paper cuts 54.914
+
+
+def test_a_run_beside_the_paper():
+    (line,) = matched(ours(n=100, robust=52, clean=80))
+    assert (line["label"], line["point"], line["group"]) == ("AT+ADR", "best", 1)
+    assert line["robust_difference"] == pytest.approx(0.52 - 0.5038)
+    low, high = binomtest(52, 100).proportion_ci(method="wilson")
+    assert line["robust_difference_ci95"] == pytest.approx([low - 0.5038, high - 0.5038])
+    assert line["clean_difference"] == pytest.approx(0.80 - 0.8241)
+
+
+def test_seeds_beside_the_paper():
+    hits = (48, 52, 53)
+    (line,) = matched(*(ours(n=100, robust=k, clean=80, seed=k) for k in hits))
+    shares = [k / 100 for k in hits]
+    half = t.ppf(0.975, 2) * statistics.stdev(shares) / 3**0.5
+    mean = statistics.fmean(shares) - 0.5038
+    assert line["robust_difference"] == pytest.approx(mean)
+    assert line["robust_difference_ci95"] == pytest.approx([mean - half, mean + half])
+    assert line["clean_difference_ci95"] is None  # no seed differs: nothing to estimate from
+
+
+def test_seeds_beside_reruns():
+    """Welch's interval, worked out: difference ± t(ν)·√(s₁²/n₁ + s₂²/n₂)."""
+    config = {"attack": "pgd", "norm": "linf", "eps": "8/255", "steps": 100}
+    inputs = [ours("at", config=config, n=1000, robust=k, seed=k) for k in (520, 525, 530)]
+    (line,) = matched(*inputs, against="adr-table7")
+    theirs = [0.5280, 0.5228, 0.5274, 0.5255, 0.5263]
+    a, b = 0.005**2 / 3, statistics.variance(theirs) / 5
+    nu = (a + b) ** 2 / (a**2 / 2 + b**2 / 4)
+    half = t.ppf(0.975, nu) * (a + b) ** 0.5
+    mean = 0.525 - statistics.fmean(theirs)
+    assert line["robust_difference_ci95"] == pytest.approx([mean - half, mean + half])
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ({"method": "adr-wa", "weights": "-ema"}, "AT+WA+ADR"),
+        ({"method": "adr", "weights": "-ema"}, "AT+WA+ADR"),
+        ({"method": "adr-wa"}, "AT+ADR"),
+        ({"method": "adr-awp-wa", "weights": "-ema"}, "AT+WA+AWP+ADR"),
+        ({"method": "at", "arch": "wrn-34-10"}, "AT"),
+    ],
+)
+def test_weight_space_is_part_of_the_method(given, label):
+    (line,) = matched(ours(**given), against="adr-table2")
+    assert (line["label"], line["arch"]) == (label, given.get("arch", "resnet18"))
+
+
+@pytest.mark.parametrize(
+    "other", [{"data": "digits"}, {"arch": "small-cnn"}, {"method": "natural"},
+              {"trained": {"extra_digest": "sha256:x"}}, {"method": "adr-awp"}]
+)  # fmt: skip
+def test_what_is_another_recipe(other):
+    assert not matched(ours(**other))
+
+
+def test_settings_of_a_published_line():
+    (line,) = matched(
+        ours("ltd", arch="wrn-34-10", trained={"temperature": 3.0}), against="ltd-table4"
+    )
+    assert (line["label"], line["robust_published"]) == ("TRADES+LTD T=3", 0.5503)
+
+
+def test_another_attack_is_not_compared():
+    config = {"attack": "pgd", "norm": "linf", "eps": "8/255", "steps": 20}
+    (line,) = matched(ours(config=config))
+    assert line["robust_difference"] is None
+    assert line["clean_difference"] is not None
+    assert "pgd 20 linf 8/255 here; autoattack linf 8/255 there" in protocol(ours(config=config))
+    (line,) = matched(ours(config=config), ours(robust=4))
+    assert line["robust_ours"] == 0.4  # the one attacked alike is taken
+    (line,) = matched(ours(config={**AA, "eps": "0.031"}))
+    assert line["robust_difference"] is None
+    (line,) = matched(ours(config={**AA, "eps": "16/510"}))
+    assert line["robust_difference"] is not None
+
+
+def test_protocol_differences_come_from_the_files():
+    told = protocol(ours(trained={"epochs": 30, "attack_bn": "train", "tau": "9:1"}))
+    for words in (
+        "test examples (cifar10): 10 here; 10000 there",
+        "pyautoattack 0.2.0, 9 targets here; torchattacks 3.3.0",
+        "chosen on a validation split here; on the test set",
+        "epochs: 30 here; 200 there, ADR, section 5.1",
+        "tau: 9:1 here; 2.5:2.0 there",
+    ):
+        assert words in told
+    assert "BN mode" not in told  # the same as in ADR's code
+    assert "step_size" not in told  # eps/4 of 8/255 is 2/255
+    assert "lr_drops: none here; 100, 150 there" in told  # ours fall at 15 and 22
+
+
+def test_settings_that_are_the_paper_s_are_not_listed():
+    same = {"epochs": 200, "tau": "2.5:2.0", "lambda": "0.7:0.95", "anneal": "cosine"}
+    told = protocol(ours(trained=same))
+    for name in ("epochs", "lr_drops", "step_size", "tau", "eps:", "batch_size"):
+        assert name not in told, name
+    assert "BN mode of the inner attack: eval here; train" in told
+
+
+def test_nothing_matches_and_why():
+    result = table.analyze([logits_of("at", lr=0.5)], against="adr-table1")
+    assert "nothing here matches a published line: data: digits here; cifar10," in result.text
+    assert "architecture: small-cnn here; resnet18 there" in result.text
+    assert "test examples: 10 here; 10000 there" in result.text
+    assert "48.81" in result.text
+    told = table.analyze([ours("natural")], against="adr-table1").text
+    assert "method: natural here; adr, at, trades, trades-adr there" in told
+
+
+def test_both_versions_of_ltd_s_figures_are_named():
+    for name in ("robustbench", "ltd-table2"):
+        assert "two versions" in table.analyze([logits_of()], against=name).text
+
+
+def test_files_without_training_settings_or_labels():
+    old = ours()
+    del old.info["trained"]
+    assert "not recorded" in protocol(old)
+    clean = ours(robust=None, config={"attack": "none"})
+    (line,) = matched(clean)
+    assert line["robust_ours"] is line["robust_difference"] is None
+    assert line["clean_ours"] == 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("adr-tabel1", "'adr-table1'"), ("adr-table6", "analyze cost")]
+)
+def test_other_names(name, words):
+    with pytest.raises(UsageError, match=words):
+        table.analyze([logits_of()], against=name)
+
+
+def test_seconds_beside_table_6(tmp_path):
+    here = {"arch": "resnet18", "data": {"name": "cifar10"}}
+    runs = [run_of(tmp_path, "a", (9.0, 20.0, 40.0), method="at", **here),
+            run_of(tmp_path, "b", (9.0, 33.0, 33.0), **here)]  # fmt: skip
+    result = cost.analyze(runs, against="adr-table6")
+    lines = {(x["data"], x["arch"], x["label"]): x for x in result.more["published"]}
+    assert len(lines) == 24
+    at, adr = (lines["cifar10", "resnet18", label] for label in ("AT", "AT+ADR"))
+    assert (at["published"], at["ours"], at["ours_ratio"]) == (81, 30, 1)
+    assert (adr["published"], adr["ours"]) == (83, 33)
+    assert adr["ours_ratio"] == pytest.approx(1.1)
+    assert adr["published_ratio"] == pytest.approx(83 / 81)
+    assert lines["tinyimagenet", "wrn-34-10", "AT+AWP+ADR"]["published"] == 5127
+    assert result.numbers == {"runs": 2, "against": "adr-table6", "matched": 2}
+    with pytest.raises(UsageError, match="analyze table --against adr-table1"):
+        cost.analyze(runs, against="adr-table1")

@@ -1,0 +1,202 @@
+"""What the ranks of a test run: `_ranks.py TASK,... FOLDER`, under torchrun or alone."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from advkit import data
+from advkit.config import resolve
+from advkit.images.batches import Batches
+from advkit.labels import soft
+from advkit.parallel import world as distributed
+from advkit.runtime.reporting import Reporter
+from advkit.training.run import Trainer
+
+CPU = torch.device("cpu")
+STEPS = 20
+RUNS = {
+    "at": {"method": "at"},
+    "trades": {"method": "trades"},
+    "mart": {"method": "mart"},
+    "adr": {"method": "adr-wa"},
+    "adr-noise": {"method": "adr", "teacher_noise": "logits:1"},
+    "ltd": {"method": "ltd"},
+    "awp": {"method": "trades-awp"},
+    "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},
+    "l1": {"method": "at", "norm": "l1", "eps": "2"},
+}
+
+
+class Teacher:
+    """Logits that are a fixed function of the example."""
+
+    views = None
+
+    def __call__(self, batch):
+        draw = torch.Generator().manual_seed(3)
+        return torch.randn(2000, 10, generator=draw, dtype=torch.float64)[batch.index]
+
+
+def trainer(world, double=True, **flags):
+    """A small net in float64, BN in eval mode throughout unless `double` is off."""
+    given = {"data": "digits", "batch_size": 64, "width": 4, "attack_steps": 2, "lr": 0.05, **flags}
+    if given["method"] == "ltd":
+        given |= {"method": "trades", "inner": "ce"}  # its labels come from Teacher below
+    settings = resolve.resolve((given, "test")).settings
+    made = Trainer(settings, data.load("digits", "train"), device=CPU, threads=1,
+                   reporter=Reporter(), world=world)  # fmt: skip
+    learner = made.learner
+    if flags["method"] == "ltd":
+        learner.soft, learner.labels = Teacher(), soft
+        learner.label_options = {"temperature": 2.0}
+    if double:
+        for net in (learner.model, learner.average):
+            if net is not None:
+                net.double()
+        learner.model.train = lambda mode=True: learner.model
+        for module in learner.model.modules():
+            module.training = False
+        learner.shared = world.wrapped(learner.student)
+    return made
+
+
+def weights(made):
+    found = dict(made.learner.model.state_dict())
+    if made.learner.average is not None:
+        found |= {f"ema.{k}": v for k, v in made.learner.average.state_dict().items()}
+    return {name: value.clone().contiguous() for name, value in found.items()}
+
+
+def equal_weights(world, folder, double):
+    """Train each method for some steps and write the weights."""
+    if double:
+        original = Batches.at
+        Batches.at = lambda *a, **k: dataclasses.replace(
+            batch := original(*a, **k), x=batch.x.double()
+        )
+    for name, flags in RUNS.items():
+        made = trainer(world, double=True, **flags) if double else plain(world, flags)
+        for number in range(STEPS):
+            epoch, step = divmod(number, len(made.batches))
+            made.step(made.batches.at(made.batches.order(epoch), epoch, step), epoch, step)
+        if world.leads:
+            kind = "double" if double else "single"
+            save_file(weights(made), folder / f"{name}.{kind}.{world.size}")
+    if double:
+        Batches.at = original
+
+
+def plain(world, flags):
+    """The same in float32, BN still in eval mode."""
+    made = trainer(world, double=False, **flags)
+    made.learner.model.train = lambda mode=True: made.learner.model
+    for module in made.learner.model.modules():
+        module.training = False
+    return made
+
+
+def train_mode(world, folder):
+    """One step with BN in train mode against halves computed apart in one process."""
+    made = trainer(world, double=False, method="at", momentum=0.0, weight_decay=0.0, lr=0.1)
+    learner = made.learner
+    before = copy.deepcopy(learner.model)
+    whole = Batches(made.images, made.batches.positions, 64, 0, CPU)
+    order = whole.order(0)
+    attacked = {}
+    original = learner._attacked
+    learner._attacked = lambda *a: attacked.setdefault("x", original(*a))
+    batch = made.batches.at(order, 0, 0)
+    learner.learn(batch, 0, 0)
+    save_file({"x": attacked["x"].contiguous(), "y": batch.y}, folder / f"part{world.rank}")
+    distributed.dist.barrier()
+    if not world.leads:
+        return
+    gradients, buffers = [], []
+    for rank in range(world.size):
+        part = load_file(folder / f"part{rank}")
+        net = copy.deepcopy(before).train()
+        nn.functional.cross_entropy(net(part["x"]), part["y"]).backward()
+        gradients.append({n: p.grad for n, p in net.named_parameters()})
+        buffers.append({n: b for n, b in net.named_buffers() if b.is_floating_point()})
+    worst = 0.0
+    now = dict(learner.model.named_parameters())
+    for name, was in before.named_parameters():
+        mean = sum(each[name] for each in gradients) / world.size
+        worst = max(worst, float((now[name] - (was - 0.1 * mean)).abs().max()))
+    for name, value in learner.model.named_buffers():
+        if value.is_floating_point():
+            mean = sum(each[name] for each in buffers) / world.size
+            worst = max(worst, float((value - mean).abs().max()))
+    (folder / "train_mode.json").write_text(json.dumps({"worst": worst}))
+
+
+def counted(world, folder):
+    """Which collectives a step runs, and which of them inside the attack."""
+    from torch.profiler import ProfilerActivity, profile
+
+    names = {}
+    for method in ("at", "trades", "trades-adr-awp"):
+        made = trainer(world, double=False, method=method)
+        batch = made.batches.at(made.batches.order(0), 0, 0)
+        made.step(batch, 0, 0)
+        inside = {}
+        original = made.learner._attacked
+
+        def attacked(*arguments, original=original, inside=inside):
+            with profile(activities=[ProfilerActivity.CPU]) as seen:
+                found = original(*arguments)
+            inside["attack"] = collectives(seen)
+            return found
+
+        batch = made.batches.at(made.batches.order(0), 0, 1)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            made.step(batch, 0, 1)
+        made.learner._attacked = attacked
+        made.step(made.batches.at(made.batches.order(0), 0, 2), 0, 2)
+        names[method] = {"step": collectives(seen), **inside}
+    if world.leads:
+        (folder / "counted.json").write_text(json.dumps(names))
+
+
+def collectives(seen):
+    words = ("gloo:", "c10d::", "allreduce", "all_reduce", "broadcast")
+    return sorted(
+        event.name for event in seen.events() if any(word in event.name for word in words)
+    )
+
+
+def refused(world, folder):
+    """A rank learns that rank 0 failed."""
+    from advkit.errors import AdvkitError, MismatchError
+
+    def work():
+        raise MismatchError("no")
+
+    try:
+        world.led(work)
+    except AdvkitError as error:
+        (folder / f"refused{world.rank}").write_text(f"{type(error).__name__} {error.code}")
+
+
+TASKS = {
+    "double": lambda world, folder: equal_weights(world, folder, True),
+    "single": lambda world, folder: equal_weights(world, folder, False),
+    "train_mode": train_mode,
+    "counted": counted,
+    "refused": refused,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    joined = distributed.start(CPU)
+    for task in sys.argv[1].split(","):
+        TASKS[task](joined, Path(sys.argv[2]))
+    distributed.stop()

@@ -1,0 +1,112 @@
+"""Mode contexts: what holds inside, and that everything is put back."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from advkit.errors import UsageError
+from advkit.runtime import modes
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """A net whose modules are in mixed modes, with one frozen parameter."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    net.train()
+    net[2].eval()
+    net[0].weight.requires_grad_(False)
+    return net
+
+
+def marks(net: nn.Module) -> list:
+    """Everything that a context may switch."""
+    tracked = [getattr(module, "track_running_stats", None) for module in net.modules()]
+    training = [module.training for module in net.modules()]
+    return [tracked, training, [p.requires_grad for p in net.parameters()]]
+
+
+def buffers(net: nn.Module) -> dict:
+    return copy.deepcopy(dict(net.named_buffers()))
+
+
+def same(first: dict, second: dict) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+CONTEXTS = {
+    "frozen": modes.frozen,
+    "evaluating": modes.evaluating,
+    **{f"attack-bn {how}": lambda net, how=how: modes.attack_bn(net, how)
+       for how in modes.ATTACK_BN},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_context_puts_back_what_it_found(net, name, fails):
+    before = marks(net)
+    try:
+        with CONTEXTS[name](net):
+            assert marks(net) != before
+            if fails:
+                raise KeyError
+    except KeyError:
+        assert fails
+    assert marks(net) == before
+
+
+def test_contexts_nest(net):
+    before = marks(net)
+    with modes.attack_bn(net, "frozen"), modes.frozen(net), modes.attack_bn(net, "eval"):
+        assert not any(module.training for module in net.modules())
+    assert marks(net) == before
+
+
+def test_frozen_lets_the_input_have_its_gradient(net):
+    x = torch.ones(2, 3, requires_grad=True)
+    with modes.frozen(net):
+        net(x).sum().backward()
+    assert x.grad is not None
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(("how", "moves"), [("eval", False), ("train", True), ("frozen", False)])
+def test_running_statistics_move_only_under_train(net, how, moves):
+    before = buffers(net)
+    with modes.attack_bn(net, how):
+        net(torch.randn(8, 3))
+    assert same(before, buffers(net)) is not moves
+
+
+@pytest.mark.parametrize(("how", "batch"), [("eval", False), ("train", True), ("frozen", True)])
+def test_attack_bn_normalises_with_the_promised_statistics(how, batch):
+    norm = nn.BatchNorm1d(4)
+    norm.running_mean += 3
+    x = torch.randn(8, 4)
+    expected = F.batch_norm(
+        x, norm.running_mean.clone(), norm.running_var.clone(), training=batch, eps=norm.eps
+    )
+    with modes.attack_bn(norm, how):
+        torch.testing.assert_close(norm(x), expected)
+
+
+def test_attack_bn_by_hand():
+    norm = nn.BatchNorm1d(1, eps=1e-12)
+    x = torch.tensor([[1.0], [3.0]])
+    with modes.attack_bn(norm, "eval"):
+        assert norm(x).flatten().tolist() == pytest.approx([1, 3])
+    with modes.attack_bn(norm, "frozen"):
+        assert norm(x).flatten().tolist() == pytest.approx([-1, 1])
+    assert norm.running_mean.item() == 0
+
+
+def test_an_unknown_mode_is_refused_before_anything_changes(net):
+    before = marks(net)
+    with pytest.raises(UsageError, match=r"unknown attack-bn mode 'evl'.*'eval'"):
+        modes.attack_bn(net, "evl").__enter__()
+    assert marks(net) == before
