@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from advkit.errors import AdvkitError, UsageError, unknown
-from advkit.formulas.schedules import parse_span
+from advkit.options import Option
 
 ROOT = Path(__file__).parent
 
@@ -48,39 +48,6 @@ NOUNS = {
 
 
 @dataclass(frozen=True)
-class Option:
-    """One option of a part or a stage, as the command line and the configuration know it."""
-
-    name: str
-    kind: str
-    default: Any
-    help: str
-    panel: str = ""
-    choices: tuple[str, ...] = ()
-    limits: str = ""
-
-    @property
-    def flag(self) -> str:
-        """The option as typed: `ema_decay` is `--ema-decay`."""
-        return "--" + self.name.replace("_", "-")
-
-    def check(self, value: Any) -> None:
-        """Check a value, each value of a list, or both ends of START:END, against the limits.
-
-        >>> Option("lambda", "str", "", "", limits="[0, 1]").check("0.7:0.95")
-
-        Raises:
-            UsageError: outside, or not START:END where that is wanted.
-        """
-        if not self.limits or value is None:
-            return
-        values = parse_span(value) if isinstance(value, str) else value
-        for each in values if isinstance(values, list | tuple) else [values]:
-            if not within(self.limits, each):
-                raise UsageError(f"{self.flag} {value} is not {self.limits}")
-
-
-@dataclass(frozen=True)
 class Part:
     """What the syntax tree of one part's file says about it."""
 
@@ -95,21 +62,6 @@ class Part:
     def module(self) -> str:
         """Dotted name of the file."""
         return f"advkit.{self.folder}.{self.name.replace('-', '_')}"
-
-
-def within(limits: str, value: float) -> bool:
-    """Whether a value keeps to limits: `> 0`, `>= 1`, `[0, 1]`, `[0, 1)` or `(0, 1]`.
-
-    >>> within("[0, 1)", 1.0), within("> 0", 0.5)
-    (False, True)
-    """
-    bound = re.fullmatch(r"(>=?) (\S+)", limits)
-    if bound:
-        least = float(bound[2])
-        return value >= least if bound[1] == ">=" else value > least
-    low, high = (float(end) for end in limits[1:-1].split(","))
-    above = value > low if limits.startswith("(") else value >= low
-    return above and (value < high if limits.endswith(")") else value <= high)
 
 
 @cache

@@ -8,7 +8,7 @@ from advkit.config import resolve
 from advkit.images.image_set import Images
 from advkit.runtime import memory
 from advkit.runtime.reporting import Reporter
-from advkit.training.run import Trainer
+from advkit.training.trainer import Trainer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 

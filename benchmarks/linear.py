@@ -42,7 +42,7 @@ def train(count: int, passes: int):
     from advkit.config import resolve
     from advkit.runtime import memory
     from advkit.runtime.reporting import Reporter
-    from advkit.training.run import Trainer
+    from advkit.training.trainer import Trainer
 
     memory.keep()
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from advkit.config import resolve
 from advkit.images.image_set import Images
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import labelling
-from advkit.training.run import Trainer
+from advkit.training.trainer import Trainer
 
 
 class Counting(nn.Module):

@@ -10,7 +10,7 @@ from advkit import registry
 from advkit.cli.app import COMMANDS, GROUPS
 from advkit.cli.common.options import SHORT, Command
 from advkit.config import methods
-from advkit.registry import Option
+from advkit.options import Option
 
 PAGE = Path(__file__).parent / "cli.md"
 TITLES = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import advkit
-from advkit.cli.common.stage import PACKAGES
+from advkit.cli.common.failures import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

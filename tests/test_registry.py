@@ -6,6 +6,7 @@ import pytest
 
 from advkit import registry
 from advkit.errors import AdvkitError, UsageError
+from advkit.options import Option
 
 PROPER = '''"""One line of help.
 
@@ -74,7 +75,7 @@ def test_options_are_the_keywords_with_defaults(shelf):
 
 
 def test_flags_use_dashes():
-    assert registry.Option("ema_decay", "float", 0.9, "").flag == "--ema-decay"
+    assert Option("ema_decay", "float", 0.9, "").flag == "--ema-decay"
 
 
 @pytest.mark.parametrize(

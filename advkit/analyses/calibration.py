@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Number, Panel, Result, conditions, require_labels
 from advkit.analyses.drawing.plot import COLOURS, GREY
+from advkit.analyses.gathering.rows import conditions, require_labels
 from advkit.analyses.statistics.calibration import (
     Scores,
     fitted_temperature,
@@ -20,6 +20,7 @@ from advkit.analyses.statistics.calibration import (
     scores,
 )
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Number, Panel, Result
 from advkit.artifacts.rows import Rows
 from advkit.errors import UsageError
 from advkit.formulas.stats import wilson

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Number, Panel, Result, aligned, require_labels
 from advkit.analyses.drawing.panels import Interval, forest
+from advkit.analyses.gathering.rows import require_labels
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.result import Number, Panel, Result
 from advkit.artifacts.rows import argmax
 from advkit.formulas.stats import wilson
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from advkit.analyses import Panel, Result, aligned, require_labels
 from advkit.analyses.drawing.differences import Point, differences, interval_text
 from advkit.analyses.gathering.pairing import Pair, names_of, paired
+from advkit.analyses.gathering.rows import require_labels
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.result import Panel, Result
 from advkit.artifacts.rows import argmax
 from advkit.errors import UsageError
 from advkit.formulas import resampling

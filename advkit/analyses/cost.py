@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Result, aligned
+from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables.published import Published
-from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, Source
+from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, Source, aligned
+from advkit.artifacts.result import Result
 from advkit.errors import InputError
-from advkit.training.run_folder import Trained
 
 KINDS = ("checkpoint",)
 COMPARES = True

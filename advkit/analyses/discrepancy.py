@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from advkit import registry
-from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
 from advkit.analyses.drawing.panels import curve
+from advkit.analyses.gathering.rows import require_labels, rows_of
 from advkit.analyses.statistics.simulate import simulate as simulated
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Result
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.data import folder
 from advkit.errors import InputError, MismatchError, UsageError, brief
 from advkit.formulas.losses import log_softmax
+from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
 ALONE = "simulate"

@@ -6,38 +6,18 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from advkit.analyses import Histogram, Number, Result
-from advkit.analyses.drawing.panels import histogram
-from advkit.analyses.entropy import averaged, counted, edges, entropy
+from advkit.analyses.drawing.panels import counted, edges, histogram
+from advkit.analyses.statistics.scores import averaged
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import InputError, UsageError
-from advkit.formulas.losses import kl_divergence, log_softmax
+from advkit.formulas.information import TOP, moved
+from advkit.formulas.losses import kl_divergence
 from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)
-TOP = math.log(2)
-
-
-def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Return H((p + q)/2) − (H(p) + H(q))/2 per example, (B,), in nats, in [0, ln 2].
-
-    The divergence, not its square root (which is the distance).
-
-    Args:
-        p: (B, C), rows summing to 1.
-        q: (B, C), rows summing to 1.
-
-    >>> p = torch.tensor([[1.0, 0.0]])
-    >>> abs(float(jensen_shannon(p, p.flip(1))) - math.log(2)) < 1e-6
-    True
-
-    Source: Lin, "Divergence measures based on the Shannon entropy", 1991.
-    """
-    middle = entropy((p + q) / 2)
-    return (middle - (entropy(p) + entropy(q)) / 2).clamp_min(0)
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -90,11 +70,6 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     ]
     panels = tuple(histogram(each, "Jensen–Shannon divergence (nats)") for each in figures)
     return Result(numbers, ("series", "low", "high", "count"), tuple(rows), panels, tuple(figures))
-
-
-def moved(clean: Tensor, adversarial: Tensor) -> Tensor:
-    """Return the divergence of softmax outputs, (B,), from logits (B, C) each."""
-    return jensen_shannon(*(log_softmax(z.double()).exp() for z in (clean, adversarial)))
 
 
 def _moved(clean: Rows, adversarial: Rows) -> dict[str, Number]:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advkit.analyses import Number, Panel, Result, conditions, require_labels
-from advkit.analyses.divergence import TOP, jensen_shannon
 from advkit.analyses.drawing.clouds import cloud
-from advkit.analyses.entropy import averaged
+from advkit.analyses.gathering.rows import conditions, require_labels
 from advkit.analyses.statistics.neighbours import agreement, trustworthiness
+from advkit.analyses.statistics.scores import averaged
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Number, Panel, Result
 from advkit.errors import InputError, UsageError
+from advkit.formulas.information import TOP, jensen_shannon
 from advkit.images.split import first
 from advkit.labels.adr import rectify
 

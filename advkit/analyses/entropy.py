@@ -6,47 +6,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from advkit.analyses import Histogram, Number, Result, conditions
-from advkit.analyses.drawing.panels import histogram
-from advkit.analyses.statistics.scores import auroc, auroc_interval, mean, mean_interval
+from advkit.analyses.drawing.panels import counted, edges, histogram
+from advkit.analyses.gathering.rows import conditions, entropies
+from advkit.analyses.statistics.scores import (
+    auroc,
+    averaged,
+    told_apart,
+)
 from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.rows import Rows, argmax, piecewise
+from advkit.artifacts.result import Histogram, Number, Result
+from advkit.artifacts.rows import argmax
 from advkit.errors import UsageError
-from advkit.formulas.losses import log_softmax
 
 KINDS = ("logits",)
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Return −Σ_c p_c log p_c per example, (B,), in nats; 0·log 0 is 0.
-
-    Args:
-        probabilities: (B, C), rows summing to 1.
-
-    >>> round(float(entropy(torch.full((1, 4), 0.25))), 6) == round(math.log(4), 6)
-    True
-    """
-    total: Tensor = torch.special.xlogy(probabilities, probabilities).sum(1)
-    return -total
-
-
-def counted(values: Tensor, bins: int, top: float) -> tuple[int, ...]:
-    """Count values over equal bins of [0, top]; rounding beyond the ends counts inside."""
-    counts = torch.histc(values.double().clamp(0, top), bins, 0, top)
-    return tuple(int(count) for count in counts)
-
-
-def edges(bins: int, top: float) -> tuple[float, ...]:
-    """Return the bins + 1 edges of equal bins of [0, top]."""
-    return tuple(top * place / bins for place in range(bins + 1))
-
-
-def entropies(logits: Rows) -> Tensor:
-    """Return the entropy of softmax(z) per example, (N,) float64, in nats; piece by piece."""
-    return piecewise(lambda z: entropy(log_softmax(z.double()).exp()), logits)
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -104,17 +78,6 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         tuple(histogram(each, "entropy (nats)") for each in figures),
         figures,
     )
-
-
-def averaged(name: str, values: Tensor, top: float) -> dict[str, Number]:
-    """Return mean and interval of scores (N,) in [0, top] as NAME and NAME_ci95."""
-    return {name: mean(values), f"{name}_ci95": mean_interval(values, top)}
-
-
-def told_apart(name: str, low: Tensor, high: Tensor) -> dict[str, Number]:
-    """Return AUROC and interval as NAME and NAME_ci95."""
-    area = auroc(low, high)
-    return {name: area, f"{name}_ci95": auroc_interval(area, len(low), len(high))}
 
 
 def _shown(area: float | None) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from advkit.analyses import Panel, Result, aligned
 from advkit.analyses.drawing.differences import Point, differences, interval_text
 from advkit.analyses.gathering.models import BASELINE, Model, baseline, gathered
 from advkit.analyses.gathering.pairing import names_of
 from advkit.analyses.statistics.outputs import LEAST, Measure, measures
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Panel, Result
 from advkit.errors import InputError
 
 KINDS = ("logits",)

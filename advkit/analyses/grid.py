@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from advkit.analyses import Result, aligned
 from advkit.analyses.drawing.grid import panels, percent, split
 from advkit.analyses.gathering.cells import (
     Cell,
@@ -16,7 +15,9 @@ from advkit.analyses.gathering.cells import (
     settings_of,
 )
 from advkit.analyses.gathering.groups import Entry, Group, grouped
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Result
 from advkit.errors import InputError, MismatchError, UsageError
 
 KINDS = ("logits",)

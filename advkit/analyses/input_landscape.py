@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Curve, Panel, Result
 from advkit.analyses.drawing.plot import ORANGE
 from advkit.analyses.probing.landscape import grid
 from advkit.analyses.probing.probe import Probe
+from advkit.artifacts.result import Curve, Panel, Result
 from advkit.errors import NumericalError, UsageError
 from advkit.formulas.losses import cross_entropy
 from advkit.formulas.threat import number

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advkit.analyses import Result, aligned, parse_temperatures, require_labels, rows_of
 from advkit.analyses.drawing.panels import curve
-from advkit.analyses.entropy import entropy
+from advkit.analyses.gathering.rows import require_labels, rows_of
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Result
 from advkit.artifacts.soft_labels import SoftLabels
+from advkit.formulas.information import entropy
 from advkit.labels.adr import rectify
 from advkit.labels.soft import soften
+from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
 COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")

@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from advkit import models
-from advkit.analyses import Panel, Result, aligned
 from advkit.analyses.drawing.panels import forest
 from advkit.analyses.drawing.plot import BLUE, GREY, ORANGE
 from advkit.analyses.probing.battery import Measured, Plan, measure
 from advkit.analyses.probing.checks import Check, judge
 from advkit.analyses.probing.probe import Probe
+from advkit.artifacts.document import aligned
+from advkit.artifacts.result import Panel, Result
 from advkit.errors import MismatchError, UsageError
 from advkit.formulas.stats import wilson
 

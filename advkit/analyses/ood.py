@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from advkit.analyses import Histogram, Number, Result, aligned
-from advkit.analyses.drawing.panels import histogram
-from advkit.analyses.entropy import averaged, counted, edges, entropies, told_apart
+from advkit.analyses.drawing.panels import counted, edges, histogram
 from advkit.analyses.gathering.pairs import Model, models
-from advkit.analyses.statistics.scores import fpr95
+from advkit.analyses.gathering.rows import entropies
+from advkit.analyses.statistics.scores import averaged, fpr95, told_apart
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import piecewise
 from advkit.errors import UsageError
 from advkit.formulas.losses import log_softmax

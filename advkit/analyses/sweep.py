@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Curve, Panel, Result, aligned
 from advkit.analyses.drawing.panels import curve
 from advkit.analyses.drawing.plot import GREY, ORANGE
 from advkit.analyses.probing.probe import Probe
 from advkit.analyses.probing.sweep import Point, Standing, half, parse_radii, parse_steps
+from advkit.artifacts.document import aligned
+from advkit.artifacts.result import Curve, Panel, Result
 from advkit.attacks import pgd
 from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from advkit.analyses import Result
 from advkit.analyses.gathering.groups import Entry, Group, grouped, shown
 from advkit.analyses.tables import pictures
 from advkit.analyses.tables import published as _published
@@ -15,6 +14,7 @@ from advkit.analyses.tables.beside import Beside
 from advkit.analyses.tables.leads import Line, leads
 from advkit.artifacts.document import Document, Source
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Result
 from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)

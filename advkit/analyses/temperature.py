@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advkit.analyses import Panel, Result, aligned, require_labels
 from advkit.analyses.drawing.panels import curve
 from advkit.analyses.gathering.cells import seed_noise, spread
+from advkit.analyses.gathering.rows import require_labels
+from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.result import Panel, Result
 from advkit.artifacts.rows import argmax
 from advkit.errors import InputError
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses import Curve, Layer, Panel, Result
 from advkit.analyses.probing.landscape import band, direction, grid, moved, spread
 from advkit.analyses.probing.probe import Probe
+from advkit.artifacts.result import Curve, Layer, Panel, Result
 from advkit.attacks.pgd import pgd
 from advkit.errors import NumericalError
 from advkit.formulas.losses import cross_entropy

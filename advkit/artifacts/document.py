@@ -119,3 +119,24 @@ def _escaped(text: str) -> str:
 def one_line(text: str) -> str:
     """Return text without line breaks and other characters that nobody can see."""
     return "".join(char if char.isprintable() else "�" for char in " ".join(text.split()))
+
+
+def aligned(lines: Sequence[Sequence[object]]) -> str:
+    """Return a table as text, columns aligned; floats with three decimals.
+
+    >>> print(aligned([("T", "entropy"), (1.0, 0.25)]))
+    T  entropy
+    1  0.250
+    """
+    shown = [[_text(column, cell) for column, cell in enumerate(line)] for line in lines]
+    widths = [max(len(line[place]) for line in shown) for place in range(len(shown[0]))]
+    padded = ["  ".join(c.ljust(w) for c, w in zip(x, widths, strict=True)) for x in shown]
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def _text(column: int, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:g}" if column == 0 else f"{value:.3f}"
+    return str(value)

@@ -18,10 +18,10 @@ from advkit.bench.images import Answers, Facts, synthetic
 from advkit.config.settings import Settings
 from advkit.formulas import folding, losses
 from advkit.images.batches import Batches
+from advkit.images.split import VAL_SIZE
 from advkit.runtime import memory, modes, seeding
 from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner
-from advkit.training.run import VAL_SIZE
 from advkit.training.selection import CHUNK, STEPS, accuracies
 
 META = torch.device("meta")

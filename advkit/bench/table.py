@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advkit.analyses import Result, aligned
+from advkit.artifacts.document import aligned
+from advkit.artifacts.result import Result
 from advkit.bench.measure import Comparison
 from advkit.bench.projection import Evaluation, Training, counts, fitting
 from advkit.config.settings import Settings

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advkit import registry
+from advkit.analyses.drawing.terminal import spark
+from advkit.analyses.gathering.trained import trained
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import options, probes, stage
+from advkit.cli.common import machine, options, probes, stage
 from advkit.cli.common.options import Command, Given
 from advkit.errors import InputError, UsageError, Verdict, unknown
-from advkit.registry import Option, Part
+from advkit.options import Option
+from advkit.registry import Part
 
 if TYPE_CHECKING:
-    from advkit.analyses import Result
+    from advkit.analyses.gathering.trained import Trained
     from advkit.analyses.probing.probe import Probe
     from advkit.artifacts.hdf5 import Logits
+    from advkit.artifacts.result import Result
     from advkit.artifacts.soft_labels import SoftLabels
-    from advkit.training.run_folder import Trained
 
     Input = Logits | SoftLabels | Trained | Probe
 
@@ -122,9 +125,7 @@ class Analysis:
         if self.probes:
             return probes.probe(self.given, self.stage, source, self.part)
         if self.kinds == ("checkpoint",):
-            from advkit.training import run_folder
-
-            return run_folder.trained(path)
+            return trained(path)
         from advkit.artifacts import artifact
 
         return artifact.read(path, self.kinds)
@@ -185,7 +186,7 @@ class Analysis:
         self.wrote = True
         if self.out.exists() and not self.given["overwrite"]:
             analysis.require_same(self.out, result, description)
-            stage.speaker(self.stage, self.given).note(f"{self.out}: already done")
+            machine.speaker(self.stage, self.given).note(f"{self.out}: already done")
             return
         analysis.write(self.out, result, description)
 
@@ -198,10 +199,9 @@ class Analysis:
             print(f"{self.drawn[-1][0]}\n{result.text}", file=sys.stderr)
         if not sys.stderr.isatty():
             return
-        from advkit.analyses.drawing import plot
 
         for figure in result.sketches:
-            print("\n".join(plot.spark(figure)), file=sys.stderr)
+            print("\n".join(spark(figure)), file=sys.stderr)
 
 
 def _title(artifact: Input) -> str:

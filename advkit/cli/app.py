@@ -25,9 +25,9 @@ from advkit.cli import (
     train,
 )
 from advkit.cli.common import options
+from advkit.cli.common.failures import call, guarded, settle_stderr
 from advkit.cli.common.options import Command
 from advkit.cli.common.progress import say
-from advkit.cli.common.stage import call, guarded, settle_stderr
 from advkit.errors import StorageError, UsageError
 from advkit.runtime import signals
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import logits_files, options, shards, stage
+from advkit.cli.common import logits_files, machine, options, shards, stage
 from advkit.cli.common.options import Command, Given
 from advkit.errors import UsageError, Verdict
 from advkit.formulas.threat import parse_eps
-from advkit.registry import Option
+from advkit.options import Option
 
 if TYPE_CHECKING:
     import torch
@@ -215,17 +215,17 @@ def _logits(
     from advkit import models
     from advkit.artifacts import files, hdf5
     from advkit.evaluation import partial
-    from advkit.evaluation.audit import require_finite
     from advkit.evaluation.run import Evaluation
+    from advkit.models import require_finite
 
-    reporter = stage.speaker("attack", given)
+    reporter = machine.speaker("attack", given)
     stage.require_file_name(out)
     unfinished = out.with_name(f"{out.name}.part")
     with files.lock(out):
-        device = stage.device(given["device"])
+        device = machine.device(given["device"])
         model, info = models.load(path, device)
         images = stage.images(given, settings.data, info, "test")
-        threads = stage.threads(given, info["arch"])
+        threads = machine.threads(given, info["arch"])
         if out.exists() and not given["overwrite"]:
             found = logits_files.found(out, settings, info, images.fingerprint)
             partial.remove(unfinished)  # a kill may have come between the two
@@ -236,7 +236,7 @@ def _logits(
         require_finite(model.state_dict(), path)
         surrogate = _surrogate(given, device)
         started = time.monotonic()
-        stage.use_threads(threads)
+        machine.use_threads(threads)
         evaluation = Evaluation(
             model, info, images, settings,
             environment={"device": device.type, "threads": threads}, reporter=reporter,
@@ -250,8 +250,8 @@ def _logits(
 
 def _surrogate(given: Given, device: torch.device) -> Surrogate | None:
     from advkit import models
-    from advkit.evaluation.audit import require_finite
     from advkit.evaluation.passes import Surrogate
+    from advkit.models import require_finite
 
     path = given["surrogate"]
     if not path:

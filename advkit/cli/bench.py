@@ -11,16 +11,16 @@ from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.bench import projection
-from advkit.cli.common import options, stage
+from advkit.cli.common import machine, options, stage
 from advkit.cli.common.options import Command, Given
 from advkit.config import methods, resolve, settings
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
+from advkit.options import Option
 from advkit.parallel import ranks
-from advkit.registry import Option
 
 if TYPE_CHECKING:
-    from advkit.analyses import Result
+    from advkit.artifacts.result import Result
 
 METHODS = "at,adr,at-awp,adr-awp,trades,ltd"
 LEFT_OUT = {
@@ -50,9 +50,9 @@ def run(given: Given) -> Iterator[Record]:
     chosen = {name: resolved(given, name) for name in _methods(own["methods"])}
     if ranks.world() > 1:
         raise UsageError("bench is one process's work: start it without torchrun")
-    device = stage.device(given["device"])
-    threads = stage.threads(given, next(iter(chosen.values())).arch)
-    stage.use_threads(threads)
+    device = machine.device(given["device"])
+    threads = machine.threads(given, next(iter(chosen.values())).arch)
+    machine.use_threads(threads)
     result = _measured(chosen, own, given, device, budget)
     yield _record(result, chosen, own, given, {"device": device.type, "threads": threads})
 
@@ -107,7 +107,7 @@ def _measured(
     from advkit.bench import images, measure, table
 
     facts = images.facts(next(iter(chosen.values())), given["data_root"])
-    speaker = stage.speaker("bench", given)
+    speaker = machine.speaker("bench", given)
     found = measure.compare(chosen, facts, device, own["steps"], speaker)
     wishes = table.Wishes(own["clean_accuracy"], own["robust_accuracy"], own["watts"], budget)
     return table.report(chosen, found, facts.test, wishes)

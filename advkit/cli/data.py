@@ -9,7 +9,7 @@ from advkit import registry
 from advkit.cli.common import options
 from advkit.cli.common.options import Command, Given
 from advkit.errors import UsageError
-from advkit.registry import Option
+from advkit.options import Option
 
 IMAGE_SIZE = Option("image_size", "int", None, "side of the images: folder, imagenet", "Data")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from advkit import registry
 from advkit.artifacts import files
 from advkit.cli.common import options
+from advkit.cli.common.machine import speaker
 from advkit.cli.common.options import Command, Given
-from advkit.cli.common.stage import speaker
 from advkit.errors import MismatchError, StorageError, UsageError, storage, unknown
 
 SOURCED = re.compile(r'^\s*source .*/(_\w+\.sh)"$', re.MULTILINE)

@@ -9,12 +9,12 @@ from typing import Any
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import train
-from advkit.cli.common import options, stage
+from advkit.cli.common import machine, options
 from advkit.cli.common.options import Command, Given
 from advkit.config import resolve, settings
 from advkit.errors import UsageError
+from advkit.options import Option
 from advkit.parallel import ranks
-from advkit.registry import Option
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
 OWN = (
@@ -29,8 +29,10 @@ OWN = (
 
 def run(given: Given) -> Iterator[Record]:
     """Search and yield one record with the choice."""
-    from advkit.analyses import Result, aligned, parse_temperatures
     from advkit.artifacts import analysis, files
+    from advkit.artifacts.document import aligned
+    from advkit.artifacts.result import Result
+    from advkit.options import parse_temperatures
     from advkit.search.temperature import Machine, Plan, TemperatureSearch
 
     if ranks.world() > 1:
@@ -45,12 +47,12 @@ def run(given: Given) -> Iterator[Record]:
     chosen = resolve.resolve(*layers).settings
     out = Path(given["out"]) if given["out"] else Path("runs") / f"{chosen.run_name}-search"
     machine = Machine(
-        stage.device(given["device"]),
-        stage.threads(given, chosen.arch),
+        machine.device(given["device"]),
+        machine.threads(given, chosen.arch),
         Path(given["data_root"]) if given["data_root"] else None,
-        stage.speaker("search temperature", given),
+        machine.speaker("search temperature", given),
     )
-    stage.use_threads(machine.threads)
+    machine.use_threads(machine.threads)
     with files.lock(out):
         search = TemperatureSearch(layers, plan, out, machine)
         choice, trials = search.run()

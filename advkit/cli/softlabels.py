@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import options, shards, stage
+from advkit.cli.common import machine, options, shards, stage
 from advkit.cli.common.options import Command, Given
-from advkit.registry import Option
+from advkit.options import Option
+from advkit.softlabels.merge import labels
 
 if TYPE_CHECKING:
     from advkit.softlabels.labelling import Labelling
@@ -59,14 +60,13 @@ def _merged(given: Given, paths: Sequence[Path], out: Path) -> dict[str, Any]:
         MismatchError: not all shards of one labels file, or something else lies there.
     """
     from advkit.artifacts import soft_labels
-    from advkit.evaluation import merge as merging
 
     if out.exists() and not given["overwrite"]:
         there = dict(soft_labels.read(out, stay=True).info)
         shards.require_whole(there, paths, out)
-        stage.speaker("softlabels", given).note(f"{out}: already done")
+        machine.speaker("softlabels", given).note(f"{out}: already done")
         return there
-    return merging.labels(paths, out)
+    return labels(paths, out)
 
 
 def _labelled(given: Given, source: Record) -> Record | None:
@@ -98,14 +98,14 @@ def _work(
 ) -> tuple[Labelling, str]:
     """Return the labelling that is asked for, `whole` or this process's part, and its data set."""
     from advkit import models
-    from advkit.evaluation.audit import require_finite
+    from advkit.models import require_finite
     from advkit.softlabels.labelling import Labelling
 
-    device = stage.device(given["device"])
+    device = machine.device(given["device"])
     model, info = models.load(path, device)
     require_finite(model.state_dict(), path)
-    threads = stage.threads(given, info["arch"])
-    stage.use_threads(threads)
+    threads = machine.threads(given, info["arch"])
+    machine.use_threads(threads)
     place = stage.location(given, source, path, info)
     images = stage.images(given, place, info, "train")
     work = Labelling(
@@ -113,7 +113,7 @@ def _work(
         views=given["views"] or "1", dtype=given["dtype"] or "float32", top_k=given["top_k"],
         seed=given["seed"] or 0, batch_size=given["batch_size"] or 500,
         environment={"device": device.type, "threads": threads},
-        reporter=stage.speaker("softlabels", given),
+        reporter=machine.speaker("softlabels", given),
         shard=None if whole else shards.chosen(given),
     )  # fmt: skip
     return work, place

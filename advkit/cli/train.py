@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import options, stage
+from advkit.cli.common import machine, options, stage
 from advkit.cli.common.options import Command, Given
 from advkit.config import methods, resolve, settings
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.options import Option
 from advkit.parallel import ranks
-from advkit.registry import Option
 from advkit.runtime.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -65,16 +65,16 @@ def trained(name: str, resolved: resolve.Resolved, given: Given) -> Iterator[Rec
     from advkit.training.run_folder import RunFolder
 
     emit = given.get("emit") or "best"
-    chosen, device = resolved.settings, stage.device(given["device"])
+    chosen, device = resolved.settings, machine.device(given["device"])
     folder = RunFolder(_place(given, chosen))
     world = distributed.start(device)
-    reporter = stage.speaker(name, given) if world.leads else Reporter()
+    reporter = machine.speaker(name, given) if world.leads else Reporter()
     try:
         fresh = train(
             resolved,
             folder,
             device=device,
-            threads=stage.threads(given, chosen.arch),
+            threads=machine.threads(given, chosen.arch),
             data_root=Path(given["data_root"]) if given["data_root"] else None,
             resume=bool(given["resume"]),
             overwrite=bool(given["overwrite"]),

@@ -13,7 +13,8 @@ from typing import Any
 from advkit import registry
 from advkit.formulas.schedules import LR_SCHEDULES
 from advkit.formulas.threat import NORMS, STARTS
-from advkit.registry import Option, split_path
+from advkit.options import Option
+from advkit.registry import split_path
 from advkit.runtime.modes import ATTACK_BN
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from advkit.errors import AdvkitError, NumericalError
 from advkit.formulas.threat import SLACK, Threat
@@ -31,25 +28,3 @@ def audited(x_adv: Tensor, x: Tensor, threat: Threat, name: str) -> Tensor:
             f"pixels {float(low):g} to {float(high):g}"
         )
     return norm
-
-
-def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Resize and convert images (B, C, H, W) to a model's input shape (channels, H, W)."""
-    channels, height, width = shape
-    if x.shape[1] != channels:
-        grey = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
-        x = grey.expand(-1, channels, -1, -1)
-    if x.shape[2:] != (height, width):
-        x = F.interpolate(x, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
-    return x.contiguous()
-
-
-def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:
-    """Check weights before an evaluation.
-
-    Raises:
-        NumericalError: naming the first tensor with NaN or infinity.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise NumericalError(f"{where}: {name} holds NaN or infinity")

@@ -18,12 +18,12 @@ from advkit.artifacts import provenance
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.evaluation import partial, passes, remarks
-from advkit.evaluation.audit import audited, fitted
+from advkit.evaluation.audit import audited
 from advkit.evaluation.partial import Partial
 from advkit.evaluation.passes import ROUNDING, Pass, Surrogate
 from advkit.evaluation.settings import SUITES, AttackSettings
 from advkit.formulas.losses import cross_entropy
-from advkit.images.image_set import ImageSet, pixels
+from advkit.images.image_set import ImageSet, fitted, pixels
 from advkit.images.split import first
 from advkit.runtime import modes
 from advkit.runtime.reporting import Reporter

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from advkit.errors import InputError
 from advkit.images.augment import apply_views, draw_views
@@ -181,3 +182,14 @@ def identity(channels: int) -> Statistics:
 def pixels(images: Tensor, device: torch.device | str) -> Tensor:
     """Return float32 pixels in [0, 1] from uint8, on a device."""
     return moved(images, torch.device(device)).float().div_(255)
+
+
+def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Resize and convert images (B, C, H, W) to a model's input shape (channels, H, W)."""
+    channels, height, width = shape
+    if x.shape[1] != channels:
+        grey = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
+        x = grey.expand(-1, channels, -1, -1)
+    if x.shape[2:] != (height, width):
+        x = F.interpolate(x, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+    return x.contiguous()

@@ -62,3 +62,6 @@ def first(labels: Tensor, n: int | None) -> Tensor:
         (labels == label).nonzero().flatten()[: int(count)] for label, count in enumerate(share)
     ]
     return torch.cat(chosen).sort().values
+
+
+VAL_SIZE = 1024

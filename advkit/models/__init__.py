@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from advkit import registry
 from advkit.artifacts import checkpoint
-from advkit.errors import InputError, MismatchError, UsageError, brief
+from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
 from advkit.runtime import seeding
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -129,3 +129,14 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where:
     if problems:
         listed = "; ".join(sorted(problems)[:3])
         raise MismatchError(f"{where}: {len(problems)} tensors do not fit: {listed}")
+
+
+def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Check weights before an evaluation.
+
+    Raises:
+        NumericalError: naming the first tensor with NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NumericalError(f"{where}: {name} holds NaN or infinity")

@@ -33,8 +33,9 @@ from advkit.labels.soft import soften
 from advkit.runtime import modes, seeding
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import source as soft_source
-from advkit.training.run import split_of, train
+from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
+from advkit.training.trainer import split_of
 
 CRITERIA = ("robust", "loss")
 ATTACKS = ("apgd-ce", "apgd-t")

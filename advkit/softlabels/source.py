@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from advkit import models
-from advkit.artifacts import checkpoint, soft_labels
+from advkit.artifacts import checkpoint, provenance, soft_labels
 from advkit.artifacts.soft_labels import SoftLabels
+from advkit.config.settings import Settings
 from advkit.errors import MismatchError
-from advkit.evaluation.audit import require_finite
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet
+from advkit.models import require_finite
 from advkit.runtime.memory import moved
 from advkit.runtime.reporting import Reporter
+from advkit.softlabels import source as soft_source
 
 
 class Stored:
@@ -117,3 +119,20 @@ def _require_classes(names: Sequence[str], images: ImageSet, where: object) -> N
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def chosen(
+    settings: Settings, images: ImageSet, device: torch.device, reporter: Reporter
+) -> tuple[soft_source.Stored | soft_source.Live | None, list[dict[str, Any]]]:
+    """Return the source of soft labels, if any, and it as a parent."""
+    if settings.labels != "soft":
+        return None, []
+    source, info = soft_source.load(
+        settings.soft_labels, settings.teacher, images, device, reporter
+    )
+    if settings.labels_digest not in (None, info["digest"]):
+        raise MismatchError(
+            f"{settings.soft_labels or settings.teacher}: its digest is "
+            f"{str(info['digest'])[:19]}, the configuration names {settings.labels_digest}"
+        )
+    return source, [provenance.parent(info)]

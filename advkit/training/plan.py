@@ -11,8 +11,8 @@ from advkit import data, models, registry
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
 from advkit.images.image_set import identity
+from advkit.images.split import VAL_SIZE
 from advkit.runtime import modes
-from advkit.training.run import VAL_SIZE
 from advkit.weights import awp
 
 FLOAT, FLAG = 4, 8

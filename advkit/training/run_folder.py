@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advkit.artifacts import checkpoint, files
+from advkit.artifacts import files
 from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import Settings
@@ -155,44 +155,3 @@ class RunFolder:
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's metrics."""
         files.append_line(self.metrics_file, json.dumps(row, allow_nan=False))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A checkpoint as analyses see it: its path, its description, and the metrics beside it."""
-
-    path: str
-    info: Mapping[str, Any]
-
-    @property
-    def metrics(self) -> Path:
-        """Where the metrics of its run lie."""
-        return RunFolder(Path(self.path).parent).metrics_file
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the metrics of its run, a row an epoch.
-
-        Raises:
-            InputError: there are none beside it, or they are those of another run.
-        """
-        rows = RunFolder(Path(self.path).parent).rows()
-        if not rows:
-            raise InputError(f"{self.path}: no metrics.jsonl of its run lies beside it")
-        if not all(isinstance(row, dict) for row in rows):
-            raise InputError(f"{self.metrics}: not the metrics of a run")
-        epoch = self.info.get("metrics", {}).get("epoch", 0)
-        if len(rows) < epoch:
-            raise InputError(
-                f"{self.metrics}: {len(rows)} epochs, but {Path(self.path).name} is of epoch "
-                f"{epoch}: the metrics of another run"
-            )
-        return rows
-
-
-def trained(path: Path | str) -> Trained:
-    """Read what analyses need to know of a checkpoint.
-
-    Raises:
-        InputError: missing, corrupt, or not a checkpoint.
-    """
-    return Trained(str(path), checkpoint.read_info(path))

@@ -6,8 +6,8 @@ import statistics
 import pytest
 
 from advkit.analyses import cost
+from advkit.analyses.gathering.trained import Trained
 from advkit.errors import InputError
-from advkit.training.run_folder import Trained
 
 
 def run_of(top, name="a", seconds=(9.0, 2.0, 4.0), n=100, role="best", **more):

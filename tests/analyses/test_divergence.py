@@ -11,9 +11,10 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 from scipy.stats import sem
 
-from advkit.analyses.divergence import analyze, jensen_shannon
+from advkit.analyses.divergence import analyze
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, UsageError
+from advkit.formulas.information import jensen_shannon
 
 
 def logits_of(clean, adversarial=None):

@@ -9,9 +9,11 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from advkit.analyses.entropy import analyze, counted, edges, entropy
+from advkit.analyses.drawing.panels import counted, edges
+from advkit.analyses.entropy import analyze
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import UsageError
+from advkit.formulas.information import entropy
 
 
 def logits_of(clean, y, adversarial=None):

@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import pytest
 
-from advkit.analyses import Result
 from advkit.artifacts import analysis as _save
+from advkit.artifacts.result import Result
 from advkit.errors import StorageError, UsageError
 
 DESCRIPTION = {"schema": 1, "kind": "analysis", "analysis": "it"}

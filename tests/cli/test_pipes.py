@@ -14,8 +14,8 @@ import pytest
 
 from advkit.__main__ import main
 from advkit.artifacts import checkpoint
-from advkit.cli.common import stage
-from advkit.training.run import Trainer
+from advkit.cli.common import failures
+from advkit.training.trainer import Trainer
 from tests.conftest import TINY, shell
 
 TRAIN = "advkit train --method adr " + " ".join(TINY)
@@ -99,7 +99,7 @@ def test_closed_streams_keep_the_exit_code(tmp_path, line, codes):
 def test_records_print_in_any_encoding(path, encoding):
     raw = io.BytesIO()
     stdout = io.TextIOWrapper(raw, encoding=encoding)
-    stage.emit(stdout, {"path": path}, True)
+    failures.emit(stdout, {"path": path}, True)
     assert json.loads(raw.getvalue().decode(encoding, errors="surrogateescape")) == {"path": path}
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from advkit.cli.common import progress, stage
+from advkit.cli.common import failures, progress
 from tests.conftest import TINY
 
 RECORD = {"kind": "analysis", "path": "a b.json", "digest": "sha256:0", "clean_ece": 0.25}
@@ -98,13 +98,13 @@ def test_quiet_says_nothing(cli, tmp_path):
 
 def test_terminal_gets_json_on_request():
     out = Terminal()
-    stage.emit(out, RECORD, True)
+    failures.emit(out, RECORD, True)
     assert json.loads(out.getvalue()) == RECORD
 
 
 def test_terminal_gets_a_readable_record():
     out = Terminal()
-    stage.emit(out, RECORD, False)
+    failures.emit(out, RECORD, False)
     shown = dict(line.split(maxsplit=1) for line in out.getvalue().splitlines())
     expected = {**RECORD, "clean_ece": "0.2500"}
     assert {key: value.strip() for key, value in shown.items()} == expected

@@ -13,6 +13,7 @@ import torch
 from advkit import data
 from advkit.data import npz
 from advkit.errors import InputError
+from advkit.images import npz
 
 RNG = np.random.default_rng(0)
 SAVERS = pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -13,12 +13,13 @@ from advkit import models
 from advkit.attacks import _autoattack, fgsm, pgd
 from advkit.errors import AdvkitError, MismatchError, NumericalError
 from advkit.evaluation import folded
-from advkit.evaluation.audit import audited, fitted, require_finite
+from advkit.evaluation.audit import audited
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings, part_options
 from advkit.evaluation.verdicts import accuracy_after, figures
 from advkit.formulas.threat import Threat
-from advkit.images.image_set import Images, pixels
+from advkit.images.image_set import Images, fitted, pixels
+from advkit.models import require_finite
 from advkit.runtime.reporting import Reporter
 from tests.attacks.planted import NEAREST, known
 

@@ -16,13 +16,14 @@ import scipy.io
 import torch
 
 from advkit import data, models, registry
+from advkit.analyses.gathering.trained import trained
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
 from advkit.cli.common import stage
 from advkit.config import resolve
 from advkit.errors import AdvkitError
 from advkit.evaluation import merge, partial
 from advkit.images import extra
-from advkit.training.run_folder import RunFolder, trained
+from advkit.training.run_folder import RunFolder
 from tests.faults import _formats
 
 

@@ -15,9 +15,10 @@ from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.runtime.reporting import Reporter
-from advkit.training.run import Trainer, train
+from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.selection import accuracies
+from advkit.training.trainer import Trainer
 from tests.faults._planted import PLANTED, bad, finite, spoiled
 from tests.faults._runs import contents, refused
 

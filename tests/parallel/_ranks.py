@@ -18,7 +18,7 @@ from advkit.images.batches import Batches
 from advkit.labels import soft
 from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
-from advkit.training.run import Trainer
+from advkit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 20

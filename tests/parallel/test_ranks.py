@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from advkit.cli.common import stage
+from advkit.cli.common import machine
 from advkit.errors import UsageError
 from advkit.parallel import ranks
 
@@ -66,22 +66,22 @@ def test_each_process_has_a_device_of_its_own(environment, monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     environment(5, 8, 1, 4)
-    assert str(stage.device(name)) == "cuda:1"
-    assert str(stage.device("cuda:0")) == "cuda:0"
-    assert str(stage.device("cpu")) == "cpu"
+    assert str(machine.device(name)) == "cuda:1"
+    assert str(machine.device("cuda:0")) == "cuda:0"
+    assert str(machine.device("cpu")) == "cpu"
     environment(6, 8, 2, 4)
     with pytest.raises(UsageError, match="cuda:2"):
-        stage.device(name)
+        machine.device(name)
     environment(None, None, None, None)
-    assert str(stage.device(name)) == "cuda"
+    assert str(machine.device(name)) == "cuda"
 
 
 def test_processes_share_the_cores_of_their_machine(environment, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(10)), raising=False)
     given = {"threads": None}
-    assert stage.threads(given, "resnet18") == 10
+    assert machine.threads(given, "resnet18") == 10
     for local, expected in ((4, 2), (16, 1)):
         environment(0, 32, 0, local)
-        assert stage.threads(given, "resnet18") == expected
-    assert stage.threads(given, "small-cnn") == 1
-    assert stage.threads({"threads": 7}, "resnet18") == 7
+        assert machine.threads(given, "resnet18") == expected
+    assert machine.threads(given, "small-cnn") == 1
+    assert machine.threads({"threads": 7}, "resnet18") == 7

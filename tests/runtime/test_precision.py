@@ -12,7 +12,7 @@ from advkit.formulas.losses import cross_entropy
 from advkit.formulas.threat import Threat
 from advkit.runtime import precision
 from advkit.runtime.reporting import Reporter
-from advkit.training.run import Trainer
+from advkit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

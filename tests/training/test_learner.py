@@ -17,7 +17,7 @@ from advkit.images.extra import Extra
 from advkit.images.image_set import Images
 from advkit.runtime import seeding
 from advkit.runtime.reporting import Reporter
-from advkit.training.run import Trainer
+from advkit.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -25,8 +25,9 @@ from advkit.runtime.tempered import Tempered
 from advkit.softlabels import source as soft_source
 from advkit.softlabels.source import Live, Stored
 from advkit.training import run as training
-from advkit.training.run import Trainer, train
+from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
+from advkit.training.trainer import Trainer
 from tests.conftest import SEED
 from tests.softlabels.test_labelling import Heard, label, teach
 from tests.training.test_run import contents, stop_at

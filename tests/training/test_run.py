@@ -22,8 +22,9 @@ from advkit.objectives import at, trades
 from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.runtime.seeding import generator
-from advkit.training.run import Trainer, train
+from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
+from advkit.training.trainer import Trainer
 from tests.conftest import SEED
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import nn
 from advkit import data
 from advkit.config import resolve
 from advkit.runtime.reporting import Reporter
-from advkit.training.run import Trainer
+from advkit.training.trainer import Trainer
 from advkit.weights import awp
 
 RHO = 0.1

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from advkit.analyses import Panel
 from advkit.analyses.drawing.panels import MARKERS
 from advkit.analyses.drawing.plot import BLUE, GREEN, GREY, ORANGE
+from advkit.artifacts.result import Panel
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's, without the yellow that white paper swallows."""

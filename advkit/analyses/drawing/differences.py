@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advkit.analyses import Panel
 from advkit.analyses.drawing.panels import Interval, forest
+from advkit.artifacts.result import Panel
 
 Point = tuple[float, Interval | None]
 LEGEND = 0.14

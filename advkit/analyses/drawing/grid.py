@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advkit.analyses import Panel
 from advkit.analyses.drawing.panels import curve, forest
 from advkit.analyses.drawing.plot import CYCLE, ORANGE
 from advkit.analyses.gathering.cells import Cell, Summary
+from advkit.artifacts.result import Panel
 
 WHATS = ("robust", "clean")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advkit.analyses import Histogram, Panel
+import torch
+from torch import Tensor
+
 from advkit.analyses.drawing.plot import COLOURS, CYCLE, HATCHES
+from advkit.artifacts.result import Histogram, Panel
 
 HEADROOM = 1.35
 """Of a histogram's axis over its highest bar, so that the legend has a place."""
@@ -181,3 +184,14 @@ def _spread(x: Sequence[float]) -> list[str]:
         labels.append("" if near else f"{value:g}")
         last = last if near else value
     return labels
+
+
+def counted(values: Tensor, bins: int, top: float) -> tuple[int, ...]:
+    """Count values over equal bins of [0, top]; rounding beyond the ends counts inside."""
+    counts = torch.histc(values.double().clamp(0, top), bins, 0, top)
+    return tuple(int(count) for count in counts)
+
+
+def edges(bins: int, top: float) -> tuple[float, ...]:
+    """Return the bins + 1 edges of equal bins of [0, top]."""
+    return tuple(top * place / bins for place in range(bins + 1))

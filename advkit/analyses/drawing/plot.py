@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Curve, Histogram, Layer, Panel, Result
 from advkit.artifacts import files
+from advkit.artifacts.result import Layer, Panel, Result
 from advkit.errors import UsageError
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
@@ -43,7 +43,6 @@ PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""
 LETTER = 0.065
 """Width of a letter of a legend in inches, about."""
-BARS = " ▁▂▃▄▅▆▇█"
 
 
 def check(path: Path) -> None:
@@ -148,44 +147,3 @@ def _fitting(width: float, names: Sequence[str]) -> int:
     """Return how many columns of a legend fit into so many inches."""
     room = int(width / (LETTER * (max(map(len, names), default=0) + 8)))
     return max(1, min(room, len(names)))
-
-
-def spark(data: Histogram | Curve) -> list[str]:
-    """Return a histogram or a curve as lines of text, one a series.
-
-    Bars are counts relative to the series' highest; a curve's heights share one scale, whose ends
-    are the least and the greatest value of all series.
-
-    >>> spark(Histogram("h", (0.0, 1.0, 2.0), {"clean": (1, 4)}))
-    ['clean  0 ▂█ 2  (n = 5)']
-    >>> spark(Curve("c", (0.0, 0.1, 0.2), {"PGD": (1.0, 0.5, None)}))
-    ['PGD  0 █▁  0.2  (1 to 0.5)']
-    """
-    if isinstance(data, Curve):
-        return _curves(data)
-    widest = max(len(series) for series in data.counts)
-    lines = []
-    for series, counts in data.counts.items():
-        bars = "".join(_bar(count / max(*counts, 1), 0) for count in counts)
-        low, high = f"{data.edges[0]:g}", f"{data.edges[-1]:.3g}"
-        lines.append(f"{series:<{widest}}  {low} {bars} {high}  (n = {sum(counts)})")
-    return lines
-
-
-def _curves(data: Curve) -> list[str]:
-    widest = max(len(series) for series in data.series)
-    known = [value for values in data.series.values() for value in values if value is not None]
-    low, high = min(known, default=0.0), max(known, default=0.0)
-    lines = []
-    for series, values in data.series.items():
-        span = (high - low) or 1.0
-        bars = "".join(" " if v is None else _bar((v - low) / span, 1) for v in values)
-        own = [value for value in values if value is not None] or [0.0]
-        ends = f"{data.x[0]:g} {bars} {data.x[-1]:g}"
-        lines.append(f"{series:<{widest}}  {ends}  ({own[0]:.3g} to {own[-1]:.3g})")
-    return lines
-
-
-def _bar(share: float, least: int) -> str:
-    """Return a block for a share of the height; a curve's least one is still visible."""
-    return BARS[least + round(share * (len(BARS) - 1 - least))]

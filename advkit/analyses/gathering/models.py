@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advkit.analyses.entropy import entropies
 from advkit.analyses.gathering.pairing import fingerprint, model_of
+from advkit.analyses.gathering.rows import entropies
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError

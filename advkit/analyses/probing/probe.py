@@ -12,10 +12,10 @@ from torch import Generator, Tensor, nn
 from advkit import models
 from advkit.artifacts import provenance
 from advkit.errors import MismatchError
-from advkit.evaluation.audit import fitted, require_finite
 from advkit.formulas.threat import Threat, parse_eps
-from advkit.images.image_set import ImageSet, pixels
+from advkit.images.image_set import ImageSet, fitted, pixels
 from advkit.images.split import first
+from advkit.models import require_finite
 from advkit.runtime import seeding
 from advkit.runtime.reporting import Reporter
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from advkit.analyses.divergence import moved
 from advkit.analyses.gathering.models import Model
 from advkit.analyses.gathering.pairing import Pair, paired
 from advkit.analyses.statistics.delong import difference
@@ -16,6 +15,7 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import argmax, piecewise
 from advkit.errors import InputError
 from advkit.formulas import resampling
+from advkit.formulas.information import moved
 from advkit.formulas.resampling import Values
 
 LEAST = 20

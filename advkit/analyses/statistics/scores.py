@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from advkit.artifacts.result import Number
 from advkit.formulas.stats import Z95
 
 KEPT = 95
@@ -101,3 +102,14 @@ def fpr95(low: Tensor, high: Tensor) -> float:
     kept = -(-KEPT * len(low) // 100)
     threshold = low.sort().values[kept - 1]
     return float((high <= threshold).double().mean())
+
+
+def averaged(name: str, values: Tensor, top: float) -> dict[str, Number]:
+    """Return mean and interval of scores (N,) in [0, top] as NAME and NAME_ci95."""
+    return {name: mean(values), f"{name}_ci95": mean_interval(values, top)}
+
+
+def told_apart(name: str, low: Tensor, high: Tensor) -> dict[str, Number]:
+    """Return AUROC and interval as NAME and NAME_ci95."""
+    area = auroc(low, high)
+    return {name: area, f"{name}_ci95": auroc_interval(area, len(low), len(high))}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advkit.analyses import Result, aligned
 from advkit.analyses.drawing.panels import curve
+from advkit.artifacts.document import aligned
+from advkit.artifacts.result import Result
 from advkit.runtime import seeding
 
 AMBIGUOUS = 0.03

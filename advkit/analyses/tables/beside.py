@@ -6,12 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from advkit.analyses import aligned
 from advkit.analyses.tables.against import Pair, pairs, protocol, why_none
 from advkit.analyses.tables.leads import Line
 from advkit.analyses.tables.published import Published
 from advkit.analyses.tables.sheets import attack_of, minus, name_of
-from advkit.artifacts.document import NOTHING, Cell, Sheet
+from advkit.artifacts.document import NOTHING, Cell, Sheet, aligned
 
 HEAD = ("Data", "Architecture", "Published", "Point", "Ours")
 FIGURES = ("Published", "Ours", "Difference [95 %]")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advkit.analyses import Panel, Result, calibration, divergence, entropy
+from advkit.analyses import calibration, divergence, entropy
 from advkit.analyses.drawing import panels as _panels
 from advkit.analyses.drawing import plot
 from advkit.analyses.gathering.groups import POINTS
@@ -17,6 +17,7 @@ from advkit.analyses.tables.leads import Line
 from advkit.analyses.tables.sheets import attack_of, name_of
 from advkit.artifacts.document import Figure, Gallery
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Panel, Result
 from advkit.errors import InputError
 
 SHOWN = 6

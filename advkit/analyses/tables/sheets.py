@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advkit.analyses import aligned
 from advkit.analyses.gathering.groups import POINTS, implementation, shown
 from advkit.analyses.tables.leads import RULE, Line, right
-from advkit.artifacts.document import NOTHING, Cell, Sheet
+from advkit.artifacts.document import NOTHING, Cell, Sheet, aligned
 from advkit.artifacts.provenance import canonical
 from advkit.evaluation.settings import SUITES
 

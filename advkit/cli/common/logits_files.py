@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import shards, stage
+from advkit.cli.common import machine, shards, stage
 from advkit.cli.common.options import Given
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def merged(given: Given, paths: Sequence[Path], out: Path) -> Logits:
     from advkit.artifacts import hdf5
     from advkit.evaluation import merge, remarks
 
-    reporter = stage.speaker("attack", given)
+    reporter = machine.speaker("attack", given)
     if out.exists() and not given["overwrite"]:
         there = hdf5.read_logits(out)
         shards.require_whole(there.info, paths, out)

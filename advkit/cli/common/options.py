@@ -12,7 +12,7 @@ import typer
 from advkit import registry
 from advkit.config import methods
 from advkit.formulas.threat import NORMS
-from advkit.registry import Option
+from advkit.options import Option
 
 Given = dict[str, Any]
 """Option name → value; None where it was not given."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import options, stage
+from advkit.cli.common import machine, options, stage
 from advkit.cli.common.options import Given
 from advkit.errors import UsageError
 from advkit.formulas.threat import parse_eps
-from advkit.registry import Option, Part
+from advkit.options import Option
+from advkit.registry import Part
 
 if TYPE_CHECKING:
     from advkit.analyses.probing.probe import Probe
@@ -71,14 +72,14 @@ def probe(given: Given, name: str, source: Record, part: Part) -> Probe:
             f"--norm {norm}: the checkpoint's eps {trained['eps']} is one of "
             f"{trained['norm']}; give --eps too"
         )
-    device = stage.device(given["device"])
-    stage.use_threads(stage.threads(given, info["arch"]))
+    device = machine.device(given["device"])
+    machine.use_threads(machine.threads(given, info["arch"]))
     place = stage.location(given, source, path, info)
     return _probe.probe(
         str(path), stage.images(given, place, info, "test"), eps=given["eps"] or trained["eps"],
         norm=norm, limit=given["limit"] or part.constants.get("LIMIT"), device=device,
         seed=given["seed"] or 0, batch_size=given["batch_size"] or 250,
-        reporter=stage.speaker(name, given),
+        reporter=machine.speaker(name, given),
     )  # fmt: skip
 
 
@@ -111,4 +112,4 @@ def parents(inputs: Sequence[Any]) -> list[dict[str, Any]]:
 def environment(given: Given, inputs: Sequence[Any]) -> dict[str, Any]:
     """Return what a float's last bit may depend on."""
     device, arch = inputs[0].device.type, inputs[0].info["arch"]
-    return {"device": device, "threads": stage.threads(given, arch)}
+    return {"device": device, "threads": machine.threads(given, arch)}

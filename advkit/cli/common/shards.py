@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from advkit.artifacts import record as records
+from advkit.artifacts.claims import claims, require_same_work, whole_info
 from advkit.artifacts.record import Record
-from advkit.cli.common import stage
+from advkit.cli.common import machine, stage
 from advkit.cli.common.options import Given
 from advkit.errors import BusyError, MismatchError, Stopped, UsageError
 from advkit.parallel import ranks
@@ -100,9 +101,8 @@ def require_whole(there: Mapping[str, Any], paths: Sequence[Path], out: Path) ->
     Raises:
         MismatchError: it was not, or the shards are not all there; the message says what differs.
     """
-    from advkit.evaluation import merge as merging
 
-    now = merging.whole_info(merging.claims(paths, there["kind"]))
+    now = whole_info(claims(paths, there["kind"]))
     stage.require_same(_identity(there), _identity(now), out)
 
 
@@ -161,7 +161,7 @@ def together(
         return result, True
     with files.lock(place):
         work(mine)
-        stage.speaker(name, given).note(f"shard 1/{len(paths)} is done: waiting for the others")
+        machine.speaker(name, given).note(f"shard 1/{len(paths)} is done: waiting for the others")
         for path in paths[1:]:
             while not _there(path, mine, kind, bool(given["overwrite"])):
                 _pause(parent)
@@ -176,13 +176,12 @@ def _there(path: Path, mine: Path, kind: str, overwrite: bool) -> bool:
     One of other work is on its way out with --overwrite, and stays for good without.
     """
     from advkit.artifacts import hdf5
-    from advkit.evaluation import merge as merging
 
     if not path.exists():
         return False
     try:
         claims = [hdf5.read_claim(each, kind)[0] for each in (mine, path)]
-        merging.require_same_work(mine, claims[0], path, claims[1])
+        require_same_work(mine, claims[0], path, claims[1])
     except MismatchError:
         if overwrite:
             return False

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from advkit.analyses import Histogram, Result, calibration, divergence, entropy
+from advkit.analyses import calibration, divergence, entropy
 from advkit.analyses.drawing import plot
+from advkit.analyses.drawing.terminal import spark
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Histogram, Result
 from advkit.errors import StorageError, UsageError
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -84,19 +86,19 @@ def test_no_such_folder(logits, tmp_path):
     [((0, 4, 8), " ▄█"), ((8, 8, 8), "███"), ((0, 0, 0), "   "), ((1, 2, 3), "▃▅█")],
 )
 def test_spark(counts, bars):
-    (line,) = plot.spark(Histogram("h", (0.0, 0.5, 1.0, 1.5), {"clean": counts}))
+    (line,) = spark(Histogram("h", (0.0, 0.5, 1.0, 1.5), {"clean": counts}))
     assert line == f"clean  0 {bars} 1.5  (n = {sum(counts)})"
 
 
 def test_spark_aligns_its_series():
     data = Histogram("h", (0.0, 1.0, 2.0), {"clean": (1, 2), "adversarial": (3, 0)})
-    first, second = plot.spark(data)
+    first, second = spark(data)
     assert first.index("0 ") == second.index("0 ")
     assert second.startswith("adversarial  0 █  2")
 
 
 def test_spark_of_one_bin():
-    assert plot.spark(Histogram("h", (0.0, 1.0), {"a": (3,)})) == ["a  0 █ 1  (n = 3)"]
+    assert spark(Histogram("h", (0.0, 1.0), {"a": (3,)})) == ["a  0 █ 1  (n = 3)"]
 
 
 @pytest.mark.parametrize(

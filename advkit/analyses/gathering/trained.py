@@ -1,0 +1,53 @@
+"""The runs that analyses are given, from their checkpoints and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advkit.artifacts import checkpoint
+from advkit.errors import InputError
+from advkit.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint as analyses see it: its path, its description, and the metrics beside it."""
+
+    path: str
+    info: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> Path:
+        """Where the metrics of its run lie."""
+        return RunFolder(Path(self.path).parent).metrics_file
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the metrics of its run, a row an epoch.
+
+        Raises:
+            InputError: there are none beside it, or they are those of another run.
+        """
+        rows = RunFolder(Path(self.path).parent).rows()
+        if not rows:
+            raise InputError(f"{self.path}: no metrics.jsonl of its run lies beside it")
+        if not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{self.metrics}: not the metrics of a run")
+        epoch = self.info.get("metrics", {}).get("epoch", 0)
+        if len(rows) < epoch:
+            raise InputError(
+                f"{self.metrics}: {len(rows)} epochs, but {Path(self.path).name} is of epoch "
+                f"{epoch}: the metrics of another run"
+            )
+        return rows
+
+
+def trained(path: Path | str) -> Trained:
+    """Read what analyses need to know of a checkpoint.
+
+    Raises:
+        InputError: missing, corrupt, or not a checkpoint.
+    """
+    return Trained(str(path), checkpoint.read_info(path))

@@ -1,0 +1,102 @@
+"""What shards of one piece of work claim to be, and whether they are all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advkit.artifacts import hdf5
+from advkit.errors import InputError, MismatchError
+from advkit.parallel import shards
+from advkit.parallel.shards import Shard
+
+OWN = {"digest", "environment", "zero_gradient", "teacher_accuracy", "config", "parents"}
+"""What shards of one work may say differently, or what is compared piece by piece."""
+
+
+OF_SHARDS = {"logits": {"shard"}, "labels": {"shard", "batch_size", "examples"}}
+"""What the configuration of a shard says beyond the whole one's."""
+
+
+Claim = tuple[Path, Mapping[str, Any], int]
+"""A shard's file, what it says of itself, and how many examples it holds."""
+
+
+def claims(paths: Sequence[Path], kind: str) -> list[Claim]:
+    """Return the shards of one work in their order, none missing and none twice.
+
+    Raises:
+        InputError: a file is missing, corrupt, or of another kind.
+        MismatchError: they are not all shards of one work; the message says what is wrong.
+    """
+    found = [(path, *hdf5.read_claim(path, kind)) for path in paths]
+    there: dict[int, Claim] = {}
+    for claim in found:
+        path, info, _ = claim
+        shard = shards.said(info)
+        if shard is None:
+            raise MismatchError(f"{path} is no shard but a whole {kind} file: leave it out")
+        require_same_work(found[0][0], found[0][1], path, info)
+        if shard.number in there:
+            before = there[shard.number][0]
+            raise MismatchError(f"shard {shard} is there twice: {before} and {path}")
+        there[shard.number] = claim
+    count = found[0][1]["config"]["shard"][1]
+    missing = [str(Shard(k, count)) for k in range(1, count + 1) if k not in there]
+    if missing:
+        raise MismatchError(f"of {count} shards these are missing: {', '.join(missing)}")
+    return [there[number] for number in sorted(there)]
+
+
+def require_same_work(
+    first: Path, mine: Mapping[str, Any], other: Path, its: Mapping[str, Any]
+) -> None:
+    """Check that two descriptions are of shards of one work.
+
+    Raises:
+        MismatchError: they are not; the message lists what differs.
+    """
+    mine, its = _work(mine), _work(its)
+    differs = [
+        key if isinstance(mine.get(key, its.get(key)), dict | list)
+        else f"{key}: {mine.get(key)} -> {its.get(key)}"
+        for key in sorted(mine.keys() | its.keys())
+        if mine.get(key) != its.get(key)
+    ]  # fmt: skip
+    if differs:
+        raise MismatchError(f"{other} is no shard of the work of {first} ({', '.join(differs)})")
+
+
+def _work(info: Mapping[str, Any]) -> dict[str, Any]:
+    config = {key: value for key, value in info["config"].items() if key != "shard"}
+    first, *others, last = (each["digest"] for each in info["parents"])
+    parents = {"checkpoint": first, "surrogate": "".join(others), "data digest": last}
+    rest = {key: value for key, value in info.items() if key not in OWN}
+    return {**rest, **parents, **config, "shards": getattr(shards.said(info), "count", 0)}
+
+
+def require_digest(path: Path, info: Mapping[str, Any], found: str) -> None:
+    if info.get("digest") != found:
+        raise InputError(f"{path}: it changed while it was read")
+
+
+def whole_info(found: Sequence[Claim]) -> dict[str, Any]:
+    """Return the description of the whole but for figures; where environments differ, their sets.
+
+    With shards made on a CPU and on a GPU its device is `["cpu", "cuda"]`.
+    """
+    first = found[0][1]
+    strip = OF_SHARDS[first["kind"]]
+    environments = [info["environment"] for _, info, _ in found]
+    values = {key: [each.get(key) for each in environments] for key in environments[0]}
+    return {
+        **{key: value for key, value in first.items() if key != "digest"},
+        "config": {key: value for key, value in first["config"].items() if key not in strip},
+        "environment": {key: _one(each) for key, each in values.items()},
+    }
+
+
+def _one(values: Sequence[Any]) -> Any:
+    distinct = sorted(set(values))
+    return distinct[0] if len(distinct) == 1 else distinct

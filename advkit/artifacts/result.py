@@ -1,0 +1,64 @@
+"""What an analysis gives: numbers, a table's rows, and what to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from advkit.artifacts.document import Document
+
+Number = float | int | str | list[float] | None
+"""A figure of a record; a list is an interval (low, high)."""
+
+
+Panel = Callable[[Any], None]
+"""Draws on one matplotlib Axes."""
+
+
+Layer = Callable[[Any, str, int], None]
+"""Draws on one matplotlib Axes that others draw on too, under a name and in the place's colour."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of several series over the same bins: what a terminal can draw."""
+
+    title: str
+    edges: tuple[float, ...]
+    counts: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of several series over the same x: what a terminal can draw. None is a gap."""
+
+    title: str
+    x: tuple[float, ...]
+    series: dict[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an analysis found.
+
+    `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
+    `panels` draw the picture side by side; `sketches` serve a terminal; `text` is a table for
+    a person; `groups` are rows taken together, plain objects for the record and JSON. `verdict`
+    says why a verdict that was asked for is negative; empty if it is not. Where several results
+    with an `overlay` are drawn, layers in the same place share a panel, instead of a row each.
+    `more` are other plain lists and objects for the record and JSON; `document` is what
+    `-o FILE.md`, `.tex` and `.html` hold, for parts that name them in `FORMATS`.
+    """
+
+    numbers: Mapping[str, Number]
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[Any, ...], ...] = ()
+    panels: tuple[Panel, ...] = ()
+    sketches: tuple[Histogram | Curve, ...] = ()
+    text: str = ""
+    groups: tuple[dict[str, Any], ...] = ()
+    verdict: str = ""
+    overlay: tuple[Layer, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
+    document: Document | None = None

@@ -1,0 +1,175 @@
+"""Where failures become one line and an exit code, and records are printed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.cli.common.options import Command, Given
+from advkit.cli.common.progress import say
+from advkit.errors import AdvkitError, Elsewhere, Stopped, StorageError, UsageError
+from advkit.parallel import ranks
+
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Packages that are installed under another name than they are imported by."""
+
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate",
+             "could not create a primitive", "could not create a memory")  # fmt: skip
+"""How torch's, numpy's and oneDNN's own errors tell of it on a CPU."""
+
+
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+"""How gloo tells of a rank that is gone."""
+
+
+class ReaderGone(AdvkitError):
+    """The process that read our stdout went away."""
+
+    code = 141
+
+
+class Reported(AdvkitError):
+    """A failure that has been printed already; only its exit code is left to pass on."""
+
+    def __init__(self, first: AdvkitError) -> None:
+        super().__init__(str(first))
+        self.code = first.code
+
+
+def call(command: Command, given: Given) -> None:
+    """Run a command and print its records; what libraries print goes to stderr.
+
+    Raises:
+        AdvkitError: as the work does; `guarded` turns it into an exit code.
+    """
+    stdout = sys.stdout
+    if not (given.get("verbose") or given.get("debug")):
+        warnings.simplefilter("ignore")
+    with contextlib.redirect_stdout(sys.stderr):
+        for record in command.run(given) or ():
+            emit(stdout, record, bool(given.get("json")))
+
+
+def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
+    """Run `work` and return its exit code, with one line on stderr for a failure."""
+    try:
+        try:
+            code = work()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _abandon_stdout()
+            raise ReaderGone("the reader of stdout went away; files are in place") from None
+        return code if isinstance(code, int) else 0
+    except SystemExit as error:
+        if not error.code:  # shell completion ends this way
+            return 0
+        _abandon_stdout()  # rich's word for a broken pipe
+        return ReaderGone.code
+    except Reported as error:
+        return error.code
+    except Elsewhere as error:
+        return error.code
+    except AdvkitError as error:
+        if debug:
+            traceback.print_exc()
+        say(stage, ("" if isinstance(error, Stopped) else "error: ") + str(error))
+        return error.code
+    except KeyboardInterrupt:
+        say(stage, "ended by SIGINT")
+        return 130
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _abandon_stdout()
+        if error.errno == errno.ENOSPC:  # files translate theirs, so this is the help text
+            say(stage, "error: cannot write to stdout: no space")
+            return StorageError.code
+        say(stage, f"error: {failure(error)}")
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        found = failure(error)
+        say(stage, f"error: {found}")
+        return found.code
+
+
+def failure(error: Exception) -> AdvkitError:
+    """Return what a failure that nobody foresaw means for a person, in one line."""
+    first = (str(error).splitlines() or [""])[0]
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = PACKAGES.get(top := error.name.partition(".")[0], top)
+        return UsageError(
+            f"the package {package} is not installed: python -m pip install {package}"
+        )
+    if type(error).__name__ == "OutOfMemoryError":
+        return AdvkitError("out of memory on the device: lower --batch-size")
+    if isinstance(error, MemoryError) or any(words in first for words in NO_MEMORY):
+        return AdvkitError("out of memory: lower --batch-size, or free some")
+    if ranks.world() > 1 and any(words in str(error) for words in PEER_GONE):
+        return AdvkitError("another process of the run has ended: go on with --resume")
+    return AdvkitError(
+        f"{type(error).__name__}: {first} (run it again with --debug for the traceback)"
+    )
+
+
+def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
+    """Print one record: a JSON line, or a readable form at a terminal.
+
+    Raises:
+        ReaderGone: nobody reads any more.
+        StorageError: the record cannot be written (a full disk behind stdout).
+    """
+    try:
+        if isinstance(record, str):
+            stdout.write(record)
+        elif as_json or not stdout.isatty():
+            stdout.write(records.line(record) + "\n")
+        else:
+            _show(stdout, record)
+        stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        raise ReaderGone("the reader of stdout went away; files are in place") from None
+    except OSError as error:
+        _abandon_stdout()
+        reason = "no space" if error.errno == errno.ENOSPC else error.strerror
+        raise StorageError(f"cannot write to stdout: {reason}; files are in place") from None
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush stays silent."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+
+
+def settle_stderr() -> None:
+    """Flush stderr; where that fails, keep the interpreter from failing on it once more."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno())  # type: ignore[union-attr]
+
+
+def _show(stdout: TextIO, record: Record) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in record.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        if isinstance(value, dict | list):
+            shown = json.dumps(value, ensure_ascii=False, indent=1)
+        table.add_row(key, shown)
+    Console(file=stdout).print(table)

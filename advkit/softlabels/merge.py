@@ -1,0 +1,63 @@
+"""Joining the labels files of all shards into the whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advkit.artifacts import soft_labels
+from advkit.artifacts.claims import Claim, claims, require_digest, whole_info
+from advkit.artifacts.rows import loaded
+from advkit.artifacts.soft_labels import Arrays
+from advkit.errors import MismatchError
+from advkit.softlabels.labelling import part_rows, view_count
+
+
+def labels(paths: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Join the shards of one labels file into `out` and return its description.
+
+    Raises:
+        InputError: a file is missing, corrupt, or no labels.
+        MismatchError: they are not all shards of one labels file.
+        StorageError: disk full, folder gone.
+    """
+    found = claims(paths, "labels")
+    info = whole_info(found)
+    total = found[0][1]["config"]["examples"]
+    views = view_count(info["config"]["views"], info["pad"], info["flip"])
+    hits = sum(round(each["teacher_accuracy"] * size * views) for _, each, size in found)
+    info["teacher_accuracy"] = hits / (total * views)
+    parts = _parts(found, part_rows(len(info["data"]["classes"]), views), total)
+    return {**info, "digest": soft_labels.write(out, parts, info)}
+
+
+def _parts(found: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
+    """Yield the parts that one process would have written, `size` examples each."""
+    held: Arrays = {}
+    end = 0
+    for path, claim, _ in found:
+        shard, info = soft_labels.read_parts(path)
+        arrays = {name: loaded(array).numpy() for name, array in shard.items()}
+        require_digest(path, claim, info["digest"])
+        if int(arrays["/index"][0]) != end:
+            raise MismatchError(f"{path} does not begin at example {end}, where the last one ended")
+        end += len(arrays["/index"])
+        held = _joined(held, arrays, path)
+        while len(held["/index"]) >= size:
+            yield {name: array[:size] for name, array in held.items()}
+            held = {name: array[size:] for name, array in held.items()}
+    if end != total:
+        raise MismatchError(f"the shards end at example {end} of {total}")
+    if len(held["/index"]):
+        yield held
+
+
+def _joined(held: Arrays, more: Arrays, path: Path) -> Arrays:
+    if not held:
+        return more
+    if {n: a.shape[1:] for n, a in held.items()} != {n: a.shape[1:] for n, a in more.items()}:
+        raise MismatchError(f"{path} holds other arrays than the shards before it")
+    return {name: np.concatenate((array, more[name])) for name, array in held.items()}

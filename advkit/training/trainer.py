@@ -1,0 +1,251 @@
+"""One run in memory: the data, the learner and the loop over epochs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit.artifacts import provenance
+from advkit.config.settings import Settings
+from advkit.errors import MismatchError, Stopped
+from advkit.images import extra as _extra
+from advkit.images.batches import Batch, Batches
+from advkit.images.extra import Extra
+from advkit.images.files import Files
+from advkit.images.image_set import ImageSet
+from advkit.images.split import VAL_SIZE, first, validation
+from advkit.parallel import ranks
+from advkit.parallel.world import World
+from advkit.runtime import signals
+from advkit.runtime.reporting import Reporter
+from advkit.softlabels.source import chosen
+from advkit.training.books import FLAT_TARGETS, PERFECT
+from advkit.training.checkpoints import RunFiles
+from advkit.training.learner import Learner, Lesson
+from advkit.training.run_folder import RunFolder
+from advkit.training.selection import HeldOut, better
+from advkit.training.state import SEEN, Progress
+
+
+class Trainer:
+    """One run: what it learns from, what learns, and the books."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: ImageSet,
+        *,
+        device: torch.device,
+        threads: int,
+        reporter: Reporter,
+        world: World | None = None,
+    ) -> None:
+        self.settings, self.device, self.reporter = settings, device, reporter
+        self.world = world or World()
+        self.images = images
+        source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
+        self.soft, labels = chosen(settings, images, device, reporter)
+        self.extra, more = _extra_data(settings, images)
+        self.files = RunFiles(
+            settings,
+            images,
+            [source, *labels, *more],
+            {"device": device.type, "threads": threads},
+            self.world,
+        )
+        training, held = split_of(settings, images)
+        self.batches = Batches(
+            images, training, settings.batch_size, settings.seed, device,
+            table=self.soft.views if self.soft else None,
+            extra=self.extra,
+            workers=_workers(settings, images),
+            rank=self.world.rank,
+            world=self.world.size,
+        )  # fmt: skip
+        self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
+        attacked = self.learner.threat if settings.attack_steps > 0 else None
+        self.held = HeldOut(images, held, attacked, settings.seed, self.world)
+        self.classes = len(images.classes)
+        self.progress = Progress()
+        drops = settings.drops
+        if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
+            reporter.warn(
+                f"--lr-drops {','.join(map(str, drops))} come after --epochs {settings.epochs}: "
+                "the learning rate never falls"
+            )
+
+    def step(self, batch: Batch, epoch: int, step: int) -> None:
+        """Train on one batch and count what was seen."""
+        self._count(batch, self.learner.learn(batch, epoch, step))
+
+    def _count(self, batch: Batch, lesson: Lesson) -> None:
+        """Add one batch to the epoch's sums, without waiting for the device."""
+        size, loss, seen = len(batch.y), lesson.loss, lesson.seen
+        hits = [
+            (seen[name].argmax(1) == batch.y).sum() if name in seen else loss.new_zeros(())
+            for name in SEEN
+        ]
+        entropy = -torch.special.xlogy(lesson.targets, lesson.targets).sum()
+        counts = [loss.new_full((), size if name in seen else 0) for name in SEEN]
+        row = [loss.new_full((), size), loss.detach() * size, entropy, *hits, *counts]
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
+        self.progress.sums = self.progress.sums.to(self.device, wide)
+        self.progress.sums += torch.stack([value.to(wide) for value in row])
+
+    def fit(self, folder: RunFolder) -> None:
+        """Train from where `progress` stands to the end, saving on the way.
+
+        Raises:
+            Stopped: a signal came; the state was saved at the step boundary.
+            NumericalError: the run diverged.
+        """
+        progress, steps = self.progress, len(self.batches)
+        done = progress.epoch * steps + progress.step
+        self.reporter.begin("training", self.settings.epochs * steps, done)
+        with signals.deferred():
+            while progress.epoch < self.settings.epochs:
+                started, epoch, begin = time.monotonic(), progress.epoch, progress.step
+                for step, batch in enumerate(self.batches.epoch(epoch, begin), begin):
+                    self.step(batch, epoch, step)
+                    progress.step = step + 1
+                    self.reporter.advance()
+                    self._stop_if_asked(folder)
+                self._finish_epoch(folder, started)
+        self.reporter.end()
+
+    def _finish_epoch(self, folder: RunFolder, started: float) -> None:
+        progress = self.progress
+        self.learner.agree_on_finite()
+        progress.sums = self.world.sum(progress.sums.to(self.device))
+        if not self.world.leads:
+            progress.sums = torch.zeros_like(progress.sums)
+        row = self._averages()
+        for role, model in self._candidates():
+            figures = self.held.measure(
+                self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
+            )
+            row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
+            if better(figures, progress.best.get(role)):
+                figures = {"epoch": progress.epoch + 1, "n": len(self.held.positions), **figures}
+                if progress.alarmed:
+                    figures["masking_alarm"] = True
+                progress.best[role] = figures
+                self.files.write(folder, role, model, figures)
+        seconds = time.monotonic() - started
+        row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
+        if self.world.leads:
+            folder.add_row({"epoch": progress.epoch + 1, **row})
+        progress.next_epoch()
+        self.files.save(folder, self.learner, progress)
+        self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
+        self._stop_if_asked(folder)
+
+    def _averages(self) -> dict[str, Any]:
+        sums = self.progress.figures()
+        n = max(sums["n"], 1)
+        row = {
+            "n": int(sums["n"]),
+            "lr": self.learner.rate((self.progress.epoch + 1) * len(self.batches) - 1),
+            "loss": sums["loss"] / n,
+            "target_entropy": sums["entropy"] / n,
+        }
+        for name, word in zip(SEEN, ("clean", "robust"), strict=True):
+            if sums[f"{name}_n"] > 0:
+                row[f"train_{word}_accuracy"] = sums[name] / sums[f"{name}_n"]
+        self._alarm(row)
+        return row
+
+    def _alarm(self, row: dict[str, Any]) -> None:
+        """Tell of LTD's masking signature: near-perfect robustness on near-uniform targets.
+
+        Source: LTD, section 5.4: robust training accuracy near 100 % while AutoAttack reaches 0.
+        """
+        flat = row["target_entropy"] > FLAT_TARGETS * math.log(self.classes)
+        robust = row.get("train_robust_accuracy", 0.0)
+        if self.settings.attack_steps > 0 and robust > PERFECT and flat:
+            row["masking_alarm"] = True
+            if not self.progress.alarmed:
+                self.reporter.warn(
+                    f"training robust accuracy {robust:.3f} on nearly uniform targets (entropy "
+                    f"{row['target_entropy']:.2f} of {math.log(self.classes):.2f}): gradients may "
+                    "be masked; do not trust PGD"
+                )
+            self.progress.alarmed = True
+
+    def _candidates(self) -> list[tuple[str, nn.Module]]:
+        found: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
+        if self.settings.wa and self.learner.average is not None:
+            found.append(("best-ema", self.learner.average))
+        return found
+
+    def _stop_if_asked(self, folder: RunFolder) -> None:
+        # Torchrun's signal reaches the ranks at different steps: they stop at the same one.
+        signum = self.world.most(signals.pending() or 0)
+        if signum:
+            self.files.save(folder, self.learner, self.progress)
+            where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+            raise Stopped(signum, f"stopped at {where}, state saved: go on with --resume")
+
+    def finish(self, folder: RunFolder) -> None:
+        """Write the last weights; the student's come last, as the mark of a finished run."""
+        last = folder.rows()[-1] if self.world.leads else {}
+        if self.learner.average is not None:
+            self.files.write(folder, "final-ema", self.learner.average, self._last(last, "-ema"))
+        self.files.write(folder, "final", self.learner.model, self._last(last, ""))
+        if self.world.leads:
+            folder.state_file.unlink(missing_ok=True)
+
+    def _last(self, row: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+        """Return the metrics of the last epoch for the student or its average."""
+        names = ("clean_accuracy", "robust_accuracy")
+        found = {name: row.get(f"val_{name}{suffix}") for name in names}
+        kept = {name: value for name, value in found.items() if value is not None}
+        alarm = {"masking_alarm": True} if self.progress.alarmed else {}
+        return {"epoch": self.settings.epochs, "n": len(self.held.positions), **kept, **alarm}
+
+    def restore(self, folder: RunFolder, elastic: bool = False) -> None:
+        """Go back to the saved state.
+
+        Raises:
+            InputError: the state file is corrupt.
+            MismatchError: it was made from other data.
+        """
+        self.progress = self.files.restore(folder, self.learner, self.reporter, elastic)
+
+
+def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
+    """Return the positions of the training and of the held-out examples, each sorted."""
+    kept = first(images.labels, settings.limit)
+    size = settings.val_size
+    if size is None:
+        size = min(VAL_SIZE, len(kept) // 5)
+    training, held = validation(images.labels[kept], size, settings.split_seed)
+    return kept[training], kept[held]
+
+
+def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, list[dict[str, Any]]]:
+    """Return the stream of extra images, if any, and it as a parent."""
+    if settings.extra_data is None:
+        return None, []
+    path = Path(settings.extra_data)
+    digest = _extra.digest(path)
+    if settings.extra_digest not in (None, digest):
+        raise MismatchError(
+            f"{path}: its digest is {digest[:19]}, the configuration names "
+            f"{settings.extra_digest[:19]}"
+        )
+    count = round(settings.batch_size * settings.extra_fraction)
+    stream = Extra(_extra.read(path, images), count, settings.seed)
+    return stream, [provenance.data_parent("extra", "train", digest)]
+
+
+def _workers(settings: Settings, images: ImageSet) -> int:
+    if not isinstance(images, Files):
+        return 0
+    return settings.workers if settings.workers is not None else ranks.cores()
