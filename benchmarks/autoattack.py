@@ -29,7 +29,7 @@ from scipy.stats import binomtest
 
 from advkit import data, models
 from advkit.artifacts.hdf5 import ROBUST
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.images.image_set import pixels
@@ -104,7 +104,7 @@ class Case:
     def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
         threat = self.settings(seed).threat
         suite = pyautoattack.AutoAttack(
-            self.plain, norm=_autoattack.NORM[threat.norm], eps=threat.eps, seed=seed
+            self.plain, norm=autoattack.NORM[threat.norm], eps=threat.eps, seed=seed
         )
         if share < 1:
             suite.square.n_queries = round(share * suite.square.n_queries)
@@ -230,7 +230,7 @@ def main() -> None:
         "rounds": given.rounds,
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
-        "implementation": _autoattack.package(),
+        "implementation": autoattack.package(),
     }
     print(json.dumps(line))
 

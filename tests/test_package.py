@@ -82,7 +82,11 @@ def test_the_wheel_is_the_package_with_its_recipes(sdist, wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     expected = {name for name in sdist if name.startswith("advkit/")}
     assert names == expected | {f"advkit/{name}" for name in sdist if name.startswith("recipes/")}
-    assert {"advkit/py.typed", "advkit/presets/paper.toml", "advkit/recipes/adr-table1.sh"} < names
+    assert {
+        "advkit/py.typed",
+        "advkit/config/presets/paper.toml",
+        "advkit/recipes/adr-table1.sh",
+    } < names
 
 
 def test_a_recipe_stays_executable_in_the_wheel(wheel):

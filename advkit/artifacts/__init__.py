@@ -1,1 +1,16 @@
 """Files that stages exchange: whole or absent, digested, saying where they come from."""
+
+__all__ = [
+    "analysis",
+    "artifact",
+    "checkpoint",
+    "claims",
+    "document",
+    "files",
+    "hdf5",
+    "provenance",
+    "record",
+    "result",
+    "rows",
+    "soft_labels",
+]

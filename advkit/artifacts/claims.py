@@ -77,6 +77,11 @@ def _work(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_digest(path: Path, info: Mapping[str, Any], found: str) -> None:
+    """Check that a shard has not changed since its claim was read.
+
+    Raises:
+        InputError: it has.
+    """
     if info.get("digest") != found:
         raise InputError(f"{path}: it changed while it was read")
 

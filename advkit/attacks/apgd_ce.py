@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
@@ -35,7 +35,7 @@ def attack(
 
     Source: Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020.
     """
-    return _autoattack.apgd(
+    return autoattack.apgd(
         model, x, y, threat, generator, loss="ce", steps=steps, restarts=restarts
     )
 
@@ -51,6 +51,6 @@ def highest(
     restarts: int = 1,
 ) -> Tensor:
     """Return each example's iterate of highest loss, also of examples wrong when clean."""
-    return _autoattack.apgd(
+    return autoattack.apgd(
         model, x, y, threat, generator, loss="ce", steps=steps, restarts=restarts, highest=True
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
@@ -36,6 +36,6 @@ def attack(
 
     Source: Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020.
     """
-    return _autoattack.apgd(
+    return autoattack.apgd(
         model, x, y, threat, generator, loss="dlr", steps=steps, restarts=restarts
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
@@ -37,6 +37,6 @@ def attack(
 
     Source: Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020.
     """
-    return _autoattack.apgd_targeted(
+    return autoattack.apgd_targeted(
         model, x, y, threat, generator, steps=steps, restarts=restarts, targets=targets
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
@@ -35,6 +35,6 @@ def attack(
     Source: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary
     attack", ICML 2020.
     """
-    return _autoattack.fab_targeted(
+    return autoattack.fab_targeted(
         model, x, y, threat, generator, steps=steps, restarts=restarts, targets=targets
     )

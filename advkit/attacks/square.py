@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
@@ -32,4 +32,4 @@ def attack(
 
     Source: Andriushchenko et al., "Square Attack", ECCV 2020.
     """
-    return _autoattack.square(model, x, y, threat, generator, queries=queries, restarts=restarts)
+    return autoattack.square(model, x, y, threat, generator, queries=queries, restarts=restarts)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from advkit import registry
 from advkit.analyses.drawing.terminal import spark
-from advkit.analyses.gathering.trained import trained
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import machine, options, probes, stage
@@ -125,7 +124,9 @@ class Analysis:
         if self.probes:
             return probes.probe(self.given, self.stage, source, self.part)
         if self.kinds == ("checkpoint",):
-            return trained(path)
+            from advkit.analyses.gathering import trained
+
+            return trained.trained(path)
         from advkit.artifacts import artifact
 
         return artifact.read(path, self.kinds)

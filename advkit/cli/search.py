@@ -46,15 +46,15 @@ def run(given: Given) -> Iterator[Record]:
     layers = train.bound(filled, train.layers(filled))
     chosen = resolve.resolve(*layers).settings
     out = Path(given["out"]) if given["out"] else Path("runs") / f"{chosen.run_name}-search"
-    machine = Machine(
+    here = Machine(
         machine.device(given["device"]),
         machine.threads(given, chosen.arch),
         Path(given["data_root"]) if given["data_root"] else None,
         machine.speaker("search temperature", given),
     )
-    machine.use_threads(machine.threads)
+    machine.use_threads(here.threads)
     with files.lock(out):
-        search = TemperatureSearch(layers, plan, out, machine)
+        search = TemperatureSearch(layers, plan, out, here)
         choice, trials = search.run()
         columns = tuple(dict.fromkeys(key for trial in trials for key in trial))
         rows = tuple(tuple(trial.get(key) for key in columns) for trial in trials)
@@ -71,7 +71,7 @@ def run(given: Given) -> Iterator[Record]:
             *([trial.get(c) for c in shown] for trial in trials),
         ]
         print(aligned(lines), file=sys.stderr)
-    _explain(choice, machine.reporter)
+    _explain(choice, here.reporter)
     digest = analysis.digest(result, description)
     yield records.make("analysis", path, digest, analysis="search temperature", **choice)
 

@@ -1,1 +1,3 @@
 """Settings, methods and presets, and how the layers of a configuration become one."""
+
+__all__ = ["methods", "resolve", "settings"]

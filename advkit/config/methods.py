@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from advkit import registry
@@ -97,7 +98,7 @@ class Rule:
 @cache
 def rules(preset: str) -> tuple[Rule, ...]:
     """Read the rules of `default`, `paper` or `repo` in their order; later ones win."""
-    path = registry.ROOT / "presets" / f"{preset}.toml"
+    path = Path(__file__).parent / "presets" / f"{preset}.toml"
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     return tuple(
         Rule(

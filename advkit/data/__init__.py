@@ -12,6 +12,8 @@ from advkit import registry
 from advkit.errors import InputError, UsageError
 from advkit.images.image_set import ImageSet
 
+__all__ = ["folder", "load"]
+
 
 def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> ImageSet:
     """Load one split (`train` or `test`) of a data set.

@@ -1,8 +1,8 @@
 """A copy of a net that answers the same to rounding in less time: for searches, not for verdicts.
 
-Batch normalisation is folded once for all passes (`advkit.formulas.folding` does it pass by pass, in nets
-whose weights change). The copy also overwrites what it rectifies, and averages by a mean, whose
-gradient keeps the channels-last layout.
+Batch normalisation is folded once for all passes (`advkit.formulas.folding` does it pass by
+pass, in nets whose weights change). The copy also overwrites what it rectifies, and averages by
+a mean, whose gradient keeps the channels-last layout.
 """
 
 from __future__ import annotations

@@ -96,25 +96,25 @@ def attack_names(settings: AttackSettings, classes: int) -> list[str]:
         return []
     if settings.attack not in SUITES and not _like_autoattack(settings.attack):
         return [settings.attack]
-    from advkit.attacks import _autoattack
+    from advkit.attacks.upstream import autoattack
 
     if settings.attack not in SUITES:
-        _autoattack.require_classes(settings.attack, classes)
+        autoattack.require_classes(settings.attack, classes)
         return [settings.attack]
-    names = _autoattack.attacks(settings.version, classes)
-    return [name for name in names if settings.attack == AUTOATTACK or name in _autoattack.FAST]
+    names = autoattack.attacks(settings.version, classes)
+    return [name for name in names if settings.attack == AUTOATTACK or name in autoattack.FAST]
 
 
 def implementation(settings: AttackSettings, classes: int) -> dict[str, Any]:
     """Return what the description says of the package behind an attack, if there is one."""
     if settings.attack not in SUITES and not _like_autoattack(settings.attack):
         return {}
-    from advkit.attacks import _autoattack
+    from advkit.attacks.upstream import autoattack
 
-    found: dict[str, Any] = {"implementation": _autoattack.package()}
+    found: dict[str, Any] = {"implementation": autoattack.package()}
     if settings.attack in SUITES:
-        targets = _autoattack.target_classes(settings.version, settings.norm, classes)
-        found["implementation"] += f", {_autoattack.SCHEME}"
+        targets = autoattack.target_classes(settings.version, settings.norm, classes)
+        found["implementation"] += f", {autoattack.SCHEME}"
         found["target_classes"] = targets["apgd-t"]
         if targets["fab-t"] != targets["apgd-t"]:
             found["fab_target_classes"] = targets["fab-t"]
@@ -155,9 +155,9 @@ def _suite(
     model: nn.Module, settings: AttackSettings, classes: int, names: Sequence[str]
 ) -> list[Pass]:
     """Return a pass for each attack, or for each of its targets: so its batches are refilled."""
-    from advkit.attacks import _autoattack
+    from advkit.attacks.upstream import autoattack
 
-    judge = _autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
+    judge = autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
 
     def runner(name: str, target: int) -> Run:
         return lambda x, y, _: judge.attack(name, x, y, target)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from advkit import registry
 from advkit.errors import InputError, MismatchError
+from advkit.images import npz
 from advkit.images.image_set import Images, ImageSet
 from advkit.runtime import seeding
 
@@ -67,7 +67,7 @@ def read(path: Path, base: ImageSet) -> Images:
         InputError: missing, corrupt, or not in the format.
         MismatchError: images of another size or classes that the data set does not have.
     """
-    images, labels = registry.load("data", "npz").read(path)
+    images, labels = npz.read(path)
     if tuple(images.shape[1:]) != base.shape:
         raise MismatchError(
             f"{path}: images of {tuple(images.shape[1:])}, {base.name} has {base.shape}"

@@ -9,6 +9,8 @@ from torch import Generator, Tensor, nn
 
 from advkit.images.batches import Batch
 
+__all__ = ["Context", "adr", "soft"]
+
 
 @dataclass(frozen=True)
 class Context:

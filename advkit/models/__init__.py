@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from advkit import registry
 from advkit.artifacts import checkpoint
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
+from advkit.models._blocks import SubsampledConv
 from advkit.runtime import seeding
+
+__all__ = ["Statistics", "SubsampledConv", "build", "load", "require_finite", "restore"]
+
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 

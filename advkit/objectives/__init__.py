@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+__all__ = ["Given"]
+
 
 @dataclass(frozen=True)
 class Given:

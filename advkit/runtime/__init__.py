@@ -1,1 +1,3 @@
 """How code runs, no formula: random streams, module modes, memory, precision, signals."""
+
+__all__ = ["memory", "modes", "precision", "reporting", "seeding", "signals", "tempered"]

@@ -1,1 +1,3 @@
 """Searches for the numbers that a method needs."""
+
+__all__ = ["temperature"]

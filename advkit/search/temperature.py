@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from advkit import data, models
 from advkit.artifacts import files, provenance
-from advkit.attacks import _autoattack, pgd
+from advkit.attacks import pgd
+from advkit.attacks.upstream import autoattack
 from advkit.config import resolve
 from advkit.config.resolve import Layer
 from advkit.config.settings import OUTSIDE, Settings
@@ -303,8 +304,8 @@ def judge(
     temperature = settings.options_of("labels")["temperature"]
     beta = settings.options_of("objectives").get("beta", 6.0)
     device = next(model.parameters()).device
-    suite = _autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
-    names = [n for n in _autoattack.attacks("standard", len(images.classes)) if n in ATTACKS]
+    suite = autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
+    names = [n for n in autoattack.attacks("standard", len(images.classes)) if n in ATTACKS]
     sums = dict.fromkeys(("robust_accuracy", "pgd_accuracy", "loss_ce", "loss_kl"), 0.0)
     for start in range(0, len(held), 256):
         batch = _plain(images, held[start : start + 256], source, device)

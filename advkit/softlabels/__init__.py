@@ -1,1 +1,3 @@
 """A teacher's logits: written once, merged from shards, read in training."""
+
+__all__ = ["labelling", "merge", "source"]

@@ -1,1 +1,3 @@
 """Training: the run, one step, selection, state and the run folder."""
+
+__all__ = ["learner", "plan", "run", "run_folder", "selection", "trainer"]

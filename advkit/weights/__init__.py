@@ -1,1 +1,3 @@
 """Weight space: what happens to the parameters beside the optimizer's step."""
+
+__all__ = ["awp", "ema"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.errors import UsageError
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
@@ -126,7 +126,7 @@ def test_few_classes_equal_upstream_told_how_many(classes, names):
     suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = classes - 1
     with torch.random.fork_rng():
         theirs, _ = suite.run_standard_evaluation(x, y, batch_size=50)
-    judge = _autoattack.Judge(model, Threat("linf", 0.05), "standard", classes, 0)
+    judge = autoattack.Judge(model, Threat("linf", 0.05), "standard", classes, 0)
     mine, left = judged(judge, names, x, y)
     assert torch.equal((mine != x).flatten(1).any(1), (theirs != x).flatten(1).any(1))
     assert torch.equal(left, case.stands.nonzero().flatten())
@@ -153,8 +153,8 @@ def test_a_target_is_upstream_told_to_stop_there(norm, eps, name):
     """The very same images for the first target; FAB-T, without noise, for each of them."""
     case = known(6, 30, norm, eps)
     model, x, y = case.model, case.x, case.y
-    judge = _autoattack.Judge(model, Threat(norm, eps), "standard", 6, 0)
-    suite = pyautoattack.AutoAttack(model, norm=_autoattack.NORM[norm], eps=eps, seed=0)
+    judge = autoattack.Judge(model, Threat(norm, eps), "standard", 6, 0)
+    suite = pyautoattack.AutoAttack(model, norm=autoattack.NORM[norm], eps=eps, seed=0)
     attack = {"apgd-t": suite.apgd_targeted, "fab-t": suite.fab}[name]
     attack.targeted = True
     last = 1 if name == "apgd-t" else 3
@@ -188,7 +188,7 @@ def test_targets_have_noise_of_their_own():
                 starts.setdefault(key, batch.detach().clone())
             return self.net(batch)
 
-    judge = _autoattack.Judge(Watching(), Threat("linf", 0.02), "standard", 6, 0)
+    judge = autoattack.Judge(Watching(), Threat("linf", 0.02), "standard", 6, 0)
     for key in ((1, 0), (1, 1), (2, 0), (2, 1), (3, 0)):
         judge.attack("apgd-t", x, y, key[0])
     assert torch.equal(starts[1, 0], starts[1, 1])
@@ -200,10 +200,10 @@ def test_targets_have_noise_of_their_own():
 def test_verdicts_where_they_are_known(norm, eps):
     """Ours, upstream's and the planted ones agree for every example, refilled or not."""
     case = known(5, 30, norm, eps)
-    judge = _autoattack.Judge(case.model, Threat(norm, eps), "standard", 5, 0)
+    judge = autoattack.Judge(case.model, Threat(norm, eps), "standard", 5, 0)
     _, left = judged(judge, ["apgd-t"], case.x, case.y)
     assert torch.equal(left, case.stands.nonzero().flatten())
-    suite = pyautoattack.AutoAttack(case.model, norm=_autoattack.NORM[norm], eps=eps, seed=0)
+    suite = pyautoattack.AutoAttack(case.model, norm=autoattack.NORM[norm], eps=eps, seed=0)
     suite.attacks_to_run, suite.apgd_targeted.n_target_classes = ["apgd-t"], 4
     with torch.random.fork_rng():
         _, classes = suite.run_standard_evaluation(case.x, case.y, batch_size=17)
@@ -225,17 +225,17 @@ def test_verdicts_where_they_are_known(norm, eps):
     ],
 )
 def test_attacks_of_a_version(version, classes, names):
-    assert _autoattack.attacks(version, classes) == names
+    assert autoattack.attacks(version, classes) == names
 
 
 def test_unknown_version():
     with pytest.raises(UsageError, match="standard"):
-        _autoattack.attacks("standart", 10)
+        autoattack.attacks("standart", 10)
 
 
 @pytest.mark.parametrize(("classes", "targets"), [(2, 1), (3, 2), (10, 9), (11, 9), (200, 9)])
 def test_targets_are_clamped(classes, targets):
-    judge = _autoattack.Judge(nn.Linear(1, 1), Threat("linf", 0.1), "standard", classes, 0)
+    judge = autoattack.Judge(nn.Linear(1, 1), Threat("linf", 0.1), "standard", classes, 0)
     for name in ("apgd-t", "fab-t"):
         assert list(judge.targets(name)) == list(range(1, targets + 1))
     assert list(judge.targets("square")) == [0]
@@ -254,7 +254,7 @@ def test_leaves_the_process_alone(name):
     x = torch.rand(5, 1, 6, 6)
     clean, y = x.clone(), torch.arange(5)
     torch.set_rng_state(states[0])
-    judge = _autoattack.Judge(model, Threat("linf", 0.05), "plus", 5, 3)
+    judge = autoattack.Judge(model, Threat("linf", 0.05), "plus", 5, 3)
     found = judge.attack(name, x, y, judge.targets(name)[-1])
     assert torch.equal(torch.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])
@@ -273,7 +273,7 @@ def test_each_batch_starts_from_the_seed():
     """As upstream does, so that the order of batches does not matter."""
     case = known(5)
     x, y = case.x, case.y
-    judge = _autoattack.Judge(case.model, Threat("linf", 0.05), "standard", 5, 0)
+    judge = autoattack.Judge(case.model, Threat("linf", 0.05), "standard", 5, 0)
     for name in ("apgd-ce", "square", "apgd-t", "fab-t"):
         target = judge.targets(name)[-1]
         first = judge.attack(name, x, y, target)

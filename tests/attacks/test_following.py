@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from advkit import models
-from advkit.attacks import _boxes, _steps
-from advkit.attacks._boxes import Box
-from advkit.attacks._following import Following
+from advkit.attacks.upstream import boxes
+from advkit.attacks.upstream.boxes import Box
+from advkit.attacks.upstream.following import Following
 from advkit.evaluation import folded
 from advkit.models._blocks import SubsampledConv
 from advkit.models._deepmind import SameConv
@@ -41,20 +41,20 @@ def test_boxes_by_trying(kernel, stride, padding, size):
         box.of(other).add_(1 + torch.rand(box.of(x).shape, generator=RNG))
         after = conv(other).detach()
         changed = ((after - before).abs() > 1e-12).any(0).any(0)
-        out = _boxes.reached(conv, box, full)
+        out = boxes.reached(conv, box, full)
         if not bool(changed.any()):
             assert out.area == 0
             continue
-        assert out == _boxes.around(changed)
-        part = _boxes.convolved(conv, x, out, box.of(other), box)
+        assert out == boxes.around(changed)
+        part = boxes.convolved(conv, x, out, box.of(other), box)
         assert torch.allclose(part, out.of(after), atol=1e-12)
 
 
 def test_a_box_around():
     changed = torch.zeros(5, 6, dtype=torch.bool)
-    assert _boxes.around(changed) == (0, 1, 0, 1), "never empty"
+    assert boxes.around(changed) == (0, 1, 0, 1), "never empty"
     changed[1, 4] = changed[3, 2] = True
-    assert _boxes.around(changed) == (1, 4, 2, 5)
+    assert boxes.around(changed) == (1, 4, 2, 5)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_box_around():
     ],
 )
 def test_known_convolutions(conv, known):
-    assert _boxes.known(conv) == known
+    assert boxes.known(conv) == known
 
 
 NETS = {
@@ -160,7 +160,7 @@ def test_computes_little(monkeypatch):
         areas.append(found.shape[2] * found.shape[3])
         return found
 
-    monkeypatch.setattr(_boxes.F, "conv2d", counted)
+    monkeypatch.setattr(boxes.F, "conv2d", counted)
     other = x.clone()
     other[:, :, 16, 16] += 0.1
     following(other)
@@ -179,8 +179,8 @@ def test_every_net_of_ours_is_followed(which, monkeypatch):
     for _ in range(2):
         following(x)
     following.margin.fill_(1.0)
-    parts, original = [], _boxes.convolved
-    monkeypatch.setattr(_boxes, "convolved", lambda *x: parts.append(x) or original(*x))
+    parts, original = [], boxes.convolved
+    monkeypatch.setattr(boxes, "convolved", lambda *x: parts.append(x) or original(*x))
     other = x.clone()
     other[:, :, 16, 16] += 0.1
     assert torch.allclose(following(other), net(other), atol=1e-10)
@@ -205,7 +205,7 @@ def test_unchanged_images_are_not_computed():
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_steps.Step, "__call__", counted)
+        patch.setattr(steps.Step, "__call__", counted)
         found = following(other)
     assert set(seen) == {1}
     assert torch.allclose(found, net(other), atol=1e-10)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from advkit import registry
-from advkit.attacks import _autoattack, apgd_ce, pgd
+from advkit.attacks.upstream import apgd_ce, autoattack, pgd
 from advkit.errors import UsageError
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings, part_options
@@ -331,10 +331,10 @@ def test_l1_judge_equals_upstream(monkeypatch):
     suite = pyautoattack.AutoAttack(model, norm="L1", eps=0.3, seed=2)
     with torch.random.fork_rng():
         theirs, _ = suite.run_standard_evaluation(x, y, batch_size=50)
-    judge = _autoattack.Judge(model, Threat("l1", 0.3), "standard", 11, 2)
+    judge = autoattack.Judge(model, Threat("l1", 0.3), "standard", 11, 2)
     assert (judge.suite.apgd.n_restarts, judge.suite.apgd.use_largereps) == (5, True)
     mine, left = x.clone(), torch.arange(len(y))
-    for name in _autoattack.attacks("standard", 11):
+    for name in autoattack.attacks("standard", 11):
         for target in judge.targets(name):
             found = judge.attack(name, x[left], y[left], target)
             wrong = model(found).argmax(1) != y[left]
@@ -350,7 +350,7 @@ def test_l1_judge_equals_upstream(monkeypatch):
      ("l1", "standard", 4, (3, 3)), ("l2", "standard", 3, (2, 2))],
 )  # fmt: skip
 def test_target_classes(norm, version, classes, counts):
-    found = _autoattack.target_classes(version, norm, classes)
+    found = autoattack.target_classes(version, norm, classes)
     assert (found["apgd-t"], found["fab-t"]) == counts
 
 

@@ -10,7 +10,8 @@ import torch
 from advkit import models, registry
 from advkit.__main__ import main
 from advkit.artifacts import checkpoint, hdf5
-from advkit.attacks import _autoattack, pgd
+from advkit.attacks import pgd
+from advkit.attacks.upstream import autoattack
 
 BEST, FINAL = "run/best.safetensors", "run/final.safetensors"
 FEW = ["--limit", "20", "-q"]
@@ -168,7 +169,7 @@ def test_fast_is_never_called_autoattack(cli):
 
 @pytest.mark.parametrize(
     ("name", "owner", "function", "stop"),
-    [("apgd-ce", _autoattack, "apgd", 1), ("apgd-ce", _autoattack, "apgd", 4),
+    [("apgd-ce", autoattack, "apgd", 1), ("apgd-ce", autoattack, "apgd", 4),
      ("transfer", pgd, "attack", 2)],
 )  # fmt: skip
 def test_interrupted_work_gives_the_same_bytes(cli, monkeypatch, name, owner, function, stop):
@@ -201,11 +202,11 @@ def test_done_by_another_implementation(cli, monkeypatch):
     words = ["attack", BEST, "--attack", "apgd-ce", *QUICK["apgd-ce"], *FEW]
     fast = ["attack", BEST, "--fast", "--eps", "0.3", *FEW]
     assert cli(*words).code == cli(*fast).code == 0
-    before = _autoattack.SCHEME
-    monkeypatch.setattr(_autoattack, "SCHEME", "otherwise")
+    before = autoattack.SCHEME
+    monkeypatch.setattr(autoattack, "SCHEME", "otherwise")
     refused(cli(*fast), 4, "implementation: pyautoattack", before, "otherwise", "--overwrite")
     assert cli(*words).code == 0, "the single attacks have no such scheme"
-    monkeypatch.setattr(_autoattack, "package", lambda: "pyautoattack 9")
+    monkeypatch.setattr(autoattack, "package", lambda: "pyautoattack 9")
     refused(cli(*words), 4, "pyautoattack 9")
 
 

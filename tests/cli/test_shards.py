@@ -18,7 +18,7 @@ import torch
 from advkit import data
 from advkit.__main__ import main
 from advkit.artifacts import hdf5
-from advkit.attacks import _autoattack
+from advkit.attacks.upstream import autoattack
 from advkit.cli.common import shards
 from advkit.images.image_set import pixels
 from tests import planted
@@ -166,14 +166,14 @@ def test_a_shard_draws_starts_of_its_own(cli):
 
 def test_autoattack(cli, monkeypatch, known_here):
     """Batches, and so Square's and the restarts' draws, differ: no verdict does."""
-    original = _autoattack.AutoAttack._set_version
+    original = autoattack.AutoAttack._set_version
 
     def lighter(suite, version="standard"):
         original(suite, version)
         suite.fab.n_iter, suite.square.n_queries = 5, 60
         suite.apgd.n_iter = suite.apgd_targeted.n_iter = 8
 
-    monkeypatch.setattr(_autoattack.AutoAttack, "_set_version", lighter)
+    monkeypatch.setattr(autoattack.AutoAttack, "_set_version", lighter)
     words = ["--autoattack", "--batch-size", "16"]
     parts = in_shards(cli, 3, *words, net=known_here)
     joined = cli("attack", "--merge", "-q", "-o", "m.h5", stdin=lines(parts)).record

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from advkit import data
-from advkit.data import npz
 from advkit.errors import InputError
 from advkit.images import npz
 

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from torch import nn
 
 from advkit import models
-from advkit.attacks import _autoattack, fgsm, pgd
+from advkit.attacks.upstream import autoattack, fgsm, pgd
 from advkit.errors import AdvkitError, MismatchError, NumericalError
 from advkit.evaluation import folded
 from advkit.evaluation.audit import audited
@@ -79,14 +79,14 @@ def evaluation(model, images, attack="pgd", eps=EPS, info=INFO, reporter=None, *
 @pytest.fixture
 def light(monkeypatch):
     """AutoAttack with fewer iterations and queries."""
-    original = _autoattack.AutoAttack._set_version
+    original = autoattack.AutoAttack._set_version
 
     def lighter(suite, version="standard"):
         original(suite, version)
         suite.fab.n_iter, suite.square.n_queries = 3, 20
         suite.apgd.n_iter = suite.apgd_targeted.n_iter = 6
 
-    monkeypatch.setattr(_autoattack.AutoAttack, "_set_version", lighter)
+    monkeypatch.setattr(autoattack.AutoAttack, "_set_version", lighter)
 
 
 ATTACKS = (*QUICK, "fgsm", "autoattack", "fast")
@@ -161,7 +161,7 @@ def test_position_of_the_breaking_attack(model, images, monkeypatch):
                 marked[place, 0, 0, 0] = 0.123
         return marked
 
-    monkeypatch.setattr(_autoattack.Judge, "attack", attack)
+    monkeypatch.setattr(autoattack.Judge, "attack", attack)
     found = evaluation(Mock(), images, "autoattack", eps=1).run()
     right = [row for row in range(COUNT) if row % 5]
     assert visited["apgd-ce"] == right, "only examples that are right when clean"
@@ -258,8 +258,8 @@ class Interrupted(Exception):
     ("attack", "owner", "name"),
     [
         ("pgd", pgd, "attack"),
-        ("autoattack", _autoattack.Judge, "attack"),
-        ("apgd-ce", _autoattack, "apgd"),
+        ("autoattack", autoattack.Judge, "attack"),
+        ("apgd-ce", autoattack, "apgd"),
     ],
 )
 @pytest.mark.parametrize("stop", [0, 1, 3, 5])
@@ -324,7 +324,7 @@ def test_interrupted_between_two_batches_of_a_target(model, images, monkeypatch,
     def run(partial=None):
         return evaluation(Marked(), images, "autoattack", eps=1, batch_size=6).run(partial)
 
-    monkeypatch.setattr(_autoattack.Judge, "attack", attack)
+    monkeypatch.setattr(autoattack.Judge, "attack", attack)
     expected = run()
     assert {row: by for row, by in enumerate(expected.broken_by.tolist()) if by >= 0} == {
         row: ["apgd-ce", "apgd-t", "fab-t"].index(name) for row, (name, _) in prey.items()
@@ -414,7 +414,7 @@ def test_partial_work_of_another_scheme_is_started_anew(model, images, monkeypat
             notes.append(text)
 
     evaluation(model, images, "fast").run(partial)
-    monkeypatch.setattr(_autoattack, "SCHEME", "another")
+    monkeypatch.setattr(autoattack, "SCHEME", "another")
     evaluation(model, images, "fast", reporter=Listening()).run(partial)
     assert "started anew" in notes[0]
 
@@ -436,7 +436,7 @@ def test_torn_partial_work_is_started_anew(model, images, tmp_path, cut):
 
 def test_passes_for_the_rest_change_no_verdict(model, images, monkeypatch):
     """APGD gives up at once; the pass behind it breaks examples, and only their logits say so."""
-    original, notes = _autoattack.apgd, []
+    original, notes = autoattack.apgd, []
 
     def lazy(net, x, y, threat, generator, *, highest=False, **options):
         return original(net, x, y, threat, generator, highest=True, **options) if highest else x
@@ -445,7 +445,7 @@ def test_passes_for_the_rest_change_no_verdict(model, images, monkeypatch):
         def note(self, text):
             notes.append(text)
 
-    monkeypatch.setattr(_autoattack, "apgd", lazy)
+    monkeypatch.setattr(autoattack, "apgd", lazy)
     found = evaluation(model, images, "apgd-ce", eps=0.2, reporter=Listening()).run()
     right = found.clean.argmax(1) == images.labels
     assert torch.equal(found.broken_by == -1, right)

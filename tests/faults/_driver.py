@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 WARM = (
-    "advkit.training.run", "advkit.evaluation.run", "advkit.search.temperature", "advkit.softlabels.labelling", "advkit.evaluation.merge",
-    "advkit.attacks._autoattack", "advkit.analyses", "advkit.cli.app", "sklearn.datasets",
+    "advkit.training.run", "advkit.evaluation.run", "advkit.search.temperature",
+    "advkit.softlabels.labelling", "advkit.softlabels.merge", "advkit.evaluation.merge",
+    "advkit.attacks.upstream.autoattack", "advkit.analyses", "advkit.cli.app", "sklearn.datasets",
     "torch._dynamo",
 )  # fmt: skip
 
@@ -133,7 +134,10 @@ def _poisoned_gradient(found: Any, model: Any) -> Any:
 def poison(place: str, number: int) -> None:
     """Let a NaN turn up at a call: input (pixels), loss, gradient, targets."""
     modules, name = {
-        "input": (["evaluate", "softlabels", "selection", "data._batches"], "pixels"),
+        "input": (
+            ["evaluation.run", "softlabels.labelling", "training.selection", "images.batches"],
+            "pixels",
+        ),
         "loss": ([f"objectives.{each}" for each in OBJECTIVES], "outer"),
         "gradient": ([f"objectives.{each}" for each in OBJECTIVES], "outer"),
         "targets": (["labels.adr", "labels.soft"], "targets"),

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from advkit import data
 from advkit.artifacts import checkpoint, hdf5
 from advkit.config.resolve import resolve
 from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
+from advkit.images import image_set
 from advkit.runtime.reporting import Reporter
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
@@ -114,7 +114,7 @@ class Odd(nn.Module):
         return self.how(z, x)
 
 
-IMAGES = data._images.Images(
+IMAGES = image_set.Images(
     "odd", "test",
     torch.tensor([[[[255, 0], [0, 0]]], [[[0, 255], [0, 0]]], [[[0, 0], [255, 0]]]] * 4,
                  dtype=torch.uint8),

@@ -228,7 +228,8 @@ def test_row_32_out_of_memory_on_a_device(cli, tiny_run, monkeypatch):
 
 
 ABSENT = {
-    "pyautoattack": ("attack ? --autoattack", ["advkit.attacks._autoattack"], "pyautoattack"),
+    "pyautoattack": ("attack ? --autoattack", ["advkit.attacks.upstream.autoattack"],
+                     "pyautoattack"),
     "h5py": ("softlabels ?", ["advkit.artifacts.hdf5", "advkit.artifacts.soft_labels",
                               "advkit.softlabels.labelling"], "h5py"),
     "sklearn": ("train --method at --data digits -o run", [], "scikit-learn"),

@@ -24,7 +24,6 @@ from advkit.objectives import trades
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels import source as soft_source
 from advkit.softlabels.source import Live, Stored
-from advkit.training import run as training
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import Trainer
@@ -379,7 +378,7 @@ def test_masking_alarm_needs_an_attack(files):
 
 def test_masking_alarm_in_a_real_run(files, tmp_path, monkeypatch):
     """Targets flattened to nothing, and every example counted as robust."""
-    monkeypatch.setattr(training, "PERFECT", -1.0)
+    monkeypatch.setattr("advkit.training.trainer.PERFECT", -1.0)
     heard = Heard()
     go(tmp_path / "run", soft_labels=files(), temperature=1000.0, epochs=1, reporter=heard)
     (row,) = RunFolder(tmp_path / "run").rows()

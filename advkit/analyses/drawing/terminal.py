@@ -30,6 +30,7 @@ def spark(data: Histogram | Curve) -> list[str]:
 
 
 def curves(data: Curve) -> list[str]:
+    """Return curves as lines of text on one scale, one a series."""
     widest = max(len(series) for series in data.series)
     known = [value for values in data.series.values() for value in values if value is not None]
     low, high = min(known, default=0.0), max(known, default=0.0)

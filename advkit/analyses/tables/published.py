@@ -1,4 +1,4 @@
-"""The papers' and the leaderboard's figures, as `advkit/figures` holds them."""
+"""The papers' and the leaderboard's figures, as the files of `figures/` beside it hold them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from advkit import registry
 from advkit.errors import UsageError, unknown
 
-FOLDER = registry.ROOT / "figures"
+FOLDER = Path(__file__).parent / "figures"
 KEY = ("data", "arch", "label", "settings", "extra", "point")
 """Columns that runs of one line of a paper's table share."""
 

@@ -101,7 +101,6 @@ def require_whole(there: Mapping[str, Any], paths: Sequence[Path], out: Path) ->
     Raises:
         MismatchError: it was not, or the shards are not all there; the message says what differs.
     """
-
     now = whole_info(claims(paths, there["kind"]))
     stage.require_same(_identity(there), _identity(now), out)
 

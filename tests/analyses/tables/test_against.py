@@ -91,7 +91,7 @@ def test_every_line_of_a_table_is_shown(name, count):
 
 
 def test_the_methods_that_labels_are_taken_for():
-    with (resources.files("advkit") / "figures" / "published.csv").open() as file:
+    with (resources.files("advkit.analyses.tables") / "figures" / "published.csv").open() as file:
         rows = list(csv.DictReader(file))
     taken = {(row["table"], row["label"]): row["method"] for row in rows}
     assert taken["adr-table2", "AT+WA+AWP+ADR"] == "adr-awp-wa"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advkit.models._blocks import SubsampledConv
+from advkit.models import SubsampledConv
 
 
 class Box(NamedTuple):

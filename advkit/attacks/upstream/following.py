@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from advkit.attacks import _boxes
-from advkit.attacks._steps import Change, Places, Step, Values
+from advkit.attacks.upstream import boxes
+from advkit.attacks.upstream.steps import Change, Places, Step, Values
 
 FEW = 0.75
 """With fewer changed images than this share, the others are left out."""
@@ -108,7 +108,7 @@ class Following(nn.Module):
             self.images,
             before,
             x[rows] if few else x,
-            _boxes.around(differs.any(0).any(0)),
+            boxes.around(differs.any(0).any(0)),
         )
         self.tried = rows, change.values, change.places
         answer = self.logits.clone()

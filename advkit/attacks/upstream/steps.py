@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from advkit.attacks import _boxes
-from advkit.attacks._boxes import Box
+from advkit.attacks.upstream import boxes
+from advkit.attacks.upstream.boxes import Box
 
 POINTWISE = {F.relu, F.silu, operator.sub, operator.truediv}
 ADDITIONS = {operator.add, torch.add}
@@ -47,7 +47,7 @@ class Step:
             and all(each.shape[-2:] == (1, 1) for each in self.constants.values())
         )
         self.sum = node.target in ADDITIONS and len(self.inputs) == 2
-        self.conv = self.module if _boxes.known(self.module) else None
+        self.conv = self.module if boxes.known(self.module) else None
 
     def __call__(self, values: Values) -> Any:
         """Return the node's value."""
@@ -99,11 +99,11 @@ class Change:
         if conv is None or box is None:
             return False
         before = self.before[source]
-        full = _boxes.whole(before)
-        out = _boxes.reached(conv, box, full)
-        if not 0 < out.area <= SHARE * _boxes.reached(conv, full, full).area:
+        full = boxes.whole(before)
+        out = boxes.reached(conv, box, full)
+        if not 0 < out.area <= SHARE * boxes.reached(conv, full, full).area:
             return False
-        self.values[step.node] = _boxes.convolved(conv, before, out, self.values[source], box)
+        self.values[step.node] = boxes.convolved(conv, before, out, self.values[source], box)
         self.places[step.node] = out
         return True
 
@@ -119,11 +119,9 @@ class Change:
     def _framed(self, node: fx.Node, frame: Box) -> Tensor:
         box: Box | None = self.places[node]
         value: Tensor = self.values[node]
-        return (
-            value if box in (frame, None) else _boxes.pasted(self.before[node], frame, value, box)
-        )
+        return value if box in (frame, None) else boxes.pasted(self.before[node], frame, value, box)
 
     def _complete(self, node: fx.Node) -> None:
         if self.places[node] is not None:
-            self.values[node] = self._framed(node, _boxes.whole(self.before[node]))
+            self.values[node] = self._framed(node, boxes.whole(self.before[node]))
             self.places[node] = None

@@ -23,7 +23,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Generator, Tensor, fx, nn
 
-from advkit.attacks._following import Following
+from advkit.attacks.upstream.following import Following
 from advkit.errors import UsageError, unknown
 from advkit.formulas.threat import Threat
 from advkit.runtime import modes, seeding

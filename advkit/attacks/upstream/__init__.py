@@ -1,0 +1,1 @@
+"""What the adapted code of AutoAttack's authors needs: no parts, shared by several attacks."""
