@@ -11,7 +11,7 @@ from advkit import data, models, registry
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
 from advkit.images.image_set import identity
-from advkit.images.split import VAL_SIZE
+from advkit.images.split import validation_size
 from advkit.runtime import modes
 from advkit.weights import awp
 
@@ -56,7 +56,7 @@ def plan(settings: Settings, nodes: int, ranks: int, root: str | None) -> Iterat
     own = settings.batch_size - extra
     if own % world or extra % world:
         raise UsageError(f"--batch-size {settings.batch_size} cannot be shared by {world} ranks")
-    held = settings.val_size or min(VAL_SIZE, facts["train"] // 5)
+    held = validation_size(settings.val_size, facts["train"])
     training = min(settings.limit or facts["train"], facts["train"]) - held
     steps, share = training // own, own // world
     payload = _payload(settings, facts)
