@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from advkit import registry
-from advkit.attacks.upstream import apgd_ce, autoattack, pgd
+from advkit.attacks import apgd_ce, pgd
+from advkit.attacks.upstream import autoattack
 from advkit.errors import UsageError
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings, part_options
