@@ -27,7 +27,6 @@ OWN = (
            methods.PRESETS),
     Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
     Option("print_config", "bool", None, "print the resolved configuration and stop", "Actions"),
-    Option("plan", "str", None, "print what each of NODESxRANKS would do, and stop", settings.RUN),
     Option("resume", "bool", None, "go on with the run in its folder, or start it", "Actions"),
     Option("resume_elastic", "bool", None, "--resume with another number of processes", "Actions"),
     Option("name", "str", None, "added to the run folder's name", settings.RUN),
@@ -37,7 +36,7 @@ OWN = (
 
 def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     """Resolve, train, and yield the records of the checkpoints asked for."""
-    emit, dry = given["emit"] or "best", given["print_config"] or given["plan"]
+    emit, dry = given["emit"] or "best", given["print_config"]
     if emit not in EMIT:
         raise UsageError(f"--emit {emit}: one of {', '.join(EMIT)}")
     if given.get("resume_elastic"):
@@ -51,9 +50,6 @@ def run(given: Given, name: str = "train") -> Iterator[Record | str]:
     resolve.refuse_idle(given, resolved.settings)
     if given["print_config"]:
         yield resolved.toml()
-        return
-    if given["plan"]:
-        yield from _planned(resolved.settings, given)
         return
     yield from trained(name, resolved, given)
 
@@ -98,15 +94,6 @@ def trained(name: str, resolved: resolve.Resolved, given: Given) -> Iterator[Rec
             f"final {found[0]['final_robust_accuracy']:.3f}, gap {gap:.3f} (validation, PGD-10)"
         )
     yield from found
-
-
-def _planned(chosen: Settings, given: Given) -> Iterator[str]:
-    import json
-
-    from advkit.training.plan import parse_ranks, plan
-
-    for row in plan(chosen, *parse_ranks(given["plan"]), given["data_root"]):
-        yield json.dumps(row) + "\n"
 
 
 def layers(given: Given) -> list[resolve.Layer]:

@@ -1,3 +1,3 @@
 """Training: the run, one step, selection, state and the run folder."""
 
-__all__ = ["learner", "plan", "run", "run_folder", "selection", "trainer"]
+__all__ = ["learner", "run", "run_folder", "selection", "trainer"]
