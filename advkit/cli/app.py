@@ -27,9 +27,9 @@ from advkit.cli import (
 from advkit.cli.common import options
 from advkit.cli.common.failures import call, guarded, settle_stderr
 from advkit.cli.common.options import Command
-from advkit.cli.common.progress import say
 from advkit.errors import StorageError, UsageError
 from advkit.runtime import signals
+from advkit.runtime.progress import say
 
 HELP = """Adversarial training of image classifiers as composable stages.
 

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common.options import Command, Given
-from advkit.cli.common.progress import say
 from advkit.errors import AdvkitError, Elsewhere, Stopped, StorageError, UsageError
 from advkit.parallel import ranks
+from advkit.runtime.progress import say
 
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Packages that are installed under another name than they are imported by."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advkit.cli.common.options import Given
-from advkit.cli.common.progress import reporter
 from advkit.errors import UsageError
 from advkit.parallel import ranks
 from advkit.runtime import memory
+from advkit.runtime.progress import reporter
 from advkit.runtime.reporting import Reporter
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common.failures import ReaderGone, Reported, failure
 from advkit.cli.common.options import Given
-from advkit.cli.common.progress import say
 from advkit.config import resolve
 from advkit.errors import (
     AdvkitError,
@@ -23,6 +22,7 @@ from advkit.errors import (
     StorageError,
     UsageError,
 )
+from advkit.runtime.progress import say
 
 if TYPE_CHECKING:
     from advkit.images.image_set import ImageSet
