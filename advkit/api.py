@@ -192,9 +192,8 @@ def train(*, progress: bool = False, **options: Any) -> Run:
     every = settings.options()
     chosen = _taken(given, every)
     wanted = _built(TrainOptions, given, {option.name for option in every}, settings=chosen)
-    for name in ("print_config", "plan"):
-        if getattr(wanted, name):
-            raise UsageError(f"{name} is for the command line: it prints and does nothing")
+    if wanted.print_config:
+        raise UsageError("print_config is for the command line: it prints and trains nothing")
     reporter = _reporter("train", progress)
     with _guest():
         resolved = binding.configuration(wanted)
