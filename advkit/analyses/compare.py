@@ -22,10 +22,10 @@ from advkit.formulas.stats import examples_needed, holm, mcnemar, paired_interva
 
 KINDS = ("logits",)
 COMPARES = True
-FEW = 25
+_FEW = 25
 """Discordant examples below which the bootstrap's interval is too narrow."""
-LEVEL = 0.05
-COLUMNS = (
+_LEVEL = 0.05
+_COLUMNS = (
     "first", "second", "what", "n", "first_accuracy", "second_accuracy", "difference", "low",
     "high", "interval", "both", "only_first", "only_second", "neither", "p", "p_adjusted",
     "decided", "examples_needed", "same_model", "same_attack",
@@ -56,7 +56,7 @@ class Verdicts:
 
         The paired bootstrap, or the adjusted Wald interval where few examples are discordant.
         """
-        if self.only_first + self.only_second < FEW:
+        if self.only_first + self.only_second < _FEW:
             ends = paired_interval(self.only_first, self.only_second, self.n)
             return "adjusted wald", *ends
         counts = (self.only_first, self.both + self.neither, self.only_second)
@@ -97,8 +97,8 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         _decide([line for line in lines if line["what"] == what])
     return Result(
         _numbers(pairs, lines),
-        COLUMNS,
-        tuple(tuple(line[name] for name in COLUMNS) for line in lines),
+        _COLUMNS,
+        tuple(tuple(line[name] for name in _COLUMNS) for line in lines),
         _pictures(names, lines),
         text="\n".join([*_text(lines), *_notes(pairs)]),
     )
@@ -139,7 +139,7 @@ def _decide(lines: Sequence[dict[str, Any]]) -> None:
     """Add the adjusted p-value and the decision to rows of one question."""
     for line, adjusted in zip(lines, holm([line["p"] for line in lines]), strict=True):
         line["p_adjusted"] = adjusted
-        line["decided"] = adjusted < LEVEL
+        line["decided"] = adjusted < _LEVEL
 
 
 def _numbers(
@@ -162,7 +162,7 @@ def _numbers(
     }  # fmt: skip
     aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted")
     for line in lines:
-        found |= {f"{line['what']}_{name}": line[name] for name in COLUMNS if name not in aside}
+        found |= {f"{line['what']}_{name}": line[name] for name in _COLUMNS if name not in aside}
         for end in ("low", "high", "interval"):
             found[f"{line['what']}_difference_{end}"] = found.pop(f"{line['what']}_{end}")
     return found

@@ -26,7 +26,7 @@ from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
 ALONE = "simulate"
-COLUMNS = ("temperature", "discrepancy", "previous", "condition_rhs", "least_oracle_mass", "holds")
+_COLUMNS = ("temperature", "discrepancy", "previous", "condition_rhs", "least_oracle_mass", "holds")
 
 
 def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def analyze(
         grid, {"G(Z)": [row[1] for row in rows]},
         xlabel="temperature", ylabel="discrepancy (nats)", logx=True,
     )  # fmt: skip
-    return Result(numbers, COLUMNS, rows, (picture,), text=aligned([COLUMNS, *rows]))
+    return Result(numbers, _COLUMNS, rows, (picture,), text=aligned([_COLUMNS, *rows]))
 
 
 def _rows(

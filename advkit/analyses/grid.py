@@ -22,8 +22,8 @@ from advkit.errors import InputError, MismatchError, UsageError
 
 KINDS = ("logits",)
 COMPARES = True
-WHATS = ("robust", "clean")
-COLUMNS = (
+_WHATS = ("robust", "clean")
+_COLUMNS = (
     "x", "y", "runs", "robust_accuracy", "robust_sd", "robust_low", "robust_high",
     "clean_accuracy", "clean_sd", "clean_low", "clean_high",
 )  # fmt: skip
@@ -70,7 +70,7 @@ def analyze(
     head = _head(attacked, point, found)
     return Result(
         _numbers(found, axes, placed, point),
-        COLUMNS,
+        _COLUMNS,
         tuple(_row(cell) for cell in found),
         panels(found, names, _words(attacked)),
         text="\n".join([head, *_tables(found, names)]),
@@ -127,7 +127,7 @@ def _axes(
 def _row(cell: Cell) -> tuple[Any, ...]:
     found: list[Any] = [None if each is None else each.plain for each in (cell.x, cell.y)]
     found.append(len(cell.group.entries))
-    for what in WHATS:
+    for what in _WHATS:
         each = cell.summary(what)
         found += [each.mean, each.sd, *each.interval] if each else [None] * 4
     return tuple(found)
@@ -158,7 +158,7 @@ def _numbers(
 
 
 def _known(found: Sequence[Cell]) -> list[str]:
-    return [what for what in WHATS if any(cell.shares(what) for cell in found)]
+    return [what for what in _WHATS if any(cell.shares(what) for cell in found)]
 
 
 def _words(attack: Mapping[str, Any]) -> str:

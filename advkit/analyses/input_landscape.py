@@ -23,10 +23,10 @@ PROBES = True
 LIMIT = 3
 LIMITS = {"points": ">= 3"}
 
-COLUMNS = ("example", "a", "b", "loss", "gradient_norm")
-EDGE = 0.86
+_COLUMNS = ("example", "a", "b", "loss", "gradient_norm")
+_EDGE = 0.86
 """Share of the reach within which a contour's label is not cut."""
-AVERAGED = ("loss", "gradient_norm", "loss_range", "nonlinearity")
+_AVERAGED = ("loss", "gradient_norm", "loss_range", "nonlinearity")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def analyze(
     probe.reporter.end()
     groups = [surface.plain for surface in surfaces]
     numbers: dict[str, float | int | str | None] = {"n": len(groups), "reach": places[-1]}
-    for name in AVERAGED:
+    for name in _AVERAGED:
         numbers[name] = statistics.fmean(group[name] for group in groups)
     rows = [row for surface in surfaces for row in _rows(surface)]
     panels = tuple(_panel(surface, probe.threat.eps) for surface in surfaces)
@@ -104,7 +104,7 @@ def analyze(
         f"example {each.example}": tuple(each.losses[:, points // 2].tolist()) for each in surfaces
     }
     sketch = Curve("loss along the sign of the gradient", places, dict(along))
-    return Result(numbers, COLUMNS, tuple(rows), panels, (sketch,), groups=tuple(groups))
+    return Result(numbers, _COLUMNS, tuple(rows), panels, (sketch,), groups=tuple(groups))
 
 
 def _reach(probe: Probe, text: str | None) -> float:
@@ -201,7 +201,7 @@ def _panel(surface: Surface, eps: float) -> Panel:
             lines.set_path_effects(halo)
             for text in axes.clabel(lines, fontsize=7.5, fmt="%.3g", inline=False):
                 text.set_bbox({"boxstyle": "round,pad=0.12", "facecolor": "white", "linewidth": 0})
-                text.set_visible(max(map(abs, text.get_position())) < EDGE * places[-1])
+                text.set_visible(max(map(abs, text.get_position())) < _EDGE * places[-1])
         if 0 < eps < float(surface.distances.max()):
             ball = axes.contour(
                 places, places, surface.distances.T.tolist(), levels=[eps], colors=ORANGE,

@@ -21,7 +21,7 @@ from advkit.labels.soft import soften
 from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
-COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")
+_COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")
 
 
 @dataclass
@@ -72,7 +72,7 @@ def analyze(
     numbers = {"n": len(artifact.labels), "targets": sums[grid[0]].count, "classes": classes}
     return Result(
         dict(numbers),
-        COLUMNS,
+        _COLUMNS,
         rows,
         (
             curve(
@@ -86,5 +86,5 @@ def analyze(
                 xlabel="temperature", ylabel="probability", logx=True,
             ),
         ),
-        text=aligned([COLUMNS, *rows]),
+        text=aligned([_COLUMNS, *rows]),
     )  # fmt: skip

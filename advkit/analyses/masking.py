@@ -37,8 +37,8 @@ WORDS = {
         "deterministic-forward",
     )
 }
-COLUMNS = ("check", "passed", "figure", "threshold", "reason")
-WORD = {True: "passed", False: "FAILED", None: "not judged"}
+_COLUMNS = ("check", "passed", "figure", "threshold", "reason")
+_WORD = {True: "passed", False: "FAILED", None: "not judged"}
 
 
 def analyze(
@@ -85,7 +85,7 @@ def analyze(
     rows = [(c.name, c.passed, c.figure, c.threshold, c.reason) for c in checks]
     return Result(
         _numbers(found, checks),
-        COLUMNS,
+        _COLUMNS,
         tuple(rows),
         (_accuracies(found, plan), _table(checks)),
         text=_text(checks),
@@ -149,7 +149,7 @@ def _text(checks: Sequence[Check]) -> str:
     lines = [
         (
             check.name,
-            WORD[check.passed],
+            _WORD[check.passed],
             _shown(check.figure),
             _shown(check.threshold),
             check.reason,

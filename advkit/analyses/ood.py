@@ -22,7 +22,7 @@ from advkit.formulas.losses import log_softmax
 KINDS = ("logits",)
 COMPARES = True
 NEEDS = ("outside",)
-SHOWN = ("model", "data", "in_entropy", "out_entropy", "auroc", "auroc_low", "auroc_high", "fpr95",
+_SHOWN = ("model", "data", "in_entropy", "out_entropy", "auroc", "auroc_low", "auroc_high", "fpr95",
          "confidence_auroc", "confidence_fpr95")  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         tuple(tuple(each.values()) for each in flat),
         tuple(histogram(each, "entropy (nats)") for each in figures),
         figures,
-        aligned([SHOWN, *([each[name] for name in SHOWN] for each in flat)]),
+        aligned([_SHOWN, *([each[name] for name in _SHOWN] for each in flat)]),
         tuple(groups),
     )
 

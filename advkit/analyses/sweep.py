@@ -24,7 +24,7 @@ from advkit.formulas.threat import step_size as parse_step
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
-COLUMNS = (
+_COLUMNS = (
     "sweep", "eps", "steps", "step_size", "accuracy", "low", "high", "nested_accuracy", "rise_p",
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ def analyze(
     rows = _rows(by_eps) + _rows(by_steps)
     return Result(
         _numbers(probe, float(right.double().mean()), by_eps, by_steps),
-        COLUMNS,
+        _COLUMNS,
         rows,
         _panels(probe, by_eps, by_steps, steps),
         _sketches(by_eps, by_steps, steps),
@@ -138,9 +138,9 @@ def _rows(swept: Standing) -> tuple[tuple[Any, ...], ...]:
 
 def _text(rows: Sequence[Sequence[Any]]) -> str:
     """Return the rows as text; rises only where accuracy rose."""
-    kept = len(COLUMNS) - all(row[-1] is None for row in rows)
+    kept = len(_COLUMNS) - all(row[-1] is None for row in rows)
     lines = [[*row[:1], f"{row[1]:.4g}", row[2], f"{row[3]:.4g}", *row[4:]] for row in rows]
-    return aligned([each[:kept] for each in (COLUMNS, *lines)])
+    return aligned([each[:kept] for each in (_COLUMNS, *lines)])
 
 
 def _numbers(

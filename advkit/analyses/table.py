@@ -20,7 +20,7 @@ from advkit.formulas.stats import wilson
 KINDS = ("logits",)
 COMPARES = True
 FORMATS = (".md", ".tex", ".html")
-COLUMNS = (
+_COLUMNS = (
     "run", "role", "method", "attack", "eps", "n",
     "clean_accuracy", "clean_low", "clean_high",
     "robust_accuracy", "robust_low", "robust_high",
@@ -62,7 +62,7 @@ def analyze(
         text += f"\n\n{beside.text()}"
     return Result(
         numbers,
-        COLUMNS,
+        _COLUMNS,
         tuple(_row(entry, group) for entry, group in placed),
         panels=pictures.forests(lines),
         text=text,

@@ -92,7 +92,8 @@ class Analysis:
                 plot.save(self.plot, self.drawn)
 
     def _check(self) -> None:
-        """Refuse impossible options and outputs before any work."""
+        """Refuse an improper part, impossible options and outputs before any work."""
+        registry.part("analyses", self.part.name)
         for option in self.part.options:
             value = self.given[option.name]
             option.check(value)

@@ -10,9 +10,9 @@ from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
 
 LIMITS = {"image_size": ">= 1"}
-STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-FOLDER = {"train": "train", "test": "val"}
-SUFFIX = ".jpeg"
+_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_FOLDER = {"train": "train", "test": "val"}
+_SUFFIX = ".jpeg"
 
 PUBLISHED = {"train": 1281167, "test": 50000, "classes": 1000, "channels": 3, "size": 224}
 
@@ -35,14 +35,14 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
     if split == "test" and image_list is not None:
         paths = _listed(root, Path(image_list))
     else:
-        paths = _found(root, FOLDER[split], names)
+        paths = _found(root, _FOLDER[split], names)
     place = {name: number for number, name in enumerate(names)}
     unknown = next((wnid for _, wnid in paths if wnid not in place), None)
     if unknown is not None:
         raise InputError(f"{image_list}: class {brief(unknown)} has no folder in {root / 'train'}")
     labels = torch.tensor([place[wnid] for _, wnid in paths], dtype=torch.int64)
     files = tuple(path for path, _ in paths)
-    return Files("imagenet", split, root, files, labels, names, image_size, STATISTICS)
+    return Files("imagenet", split, root, files, labels, names, image_size, _STATISTICS)
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
     for name in names:
         inside = top / name
         files = sorted(each.name for each in inside.iterdir()) if inside.is_dir() else []
-        files = [each for each in files if each.lower().endswith(SUFFIX)]
+        files = [each for each in files if each.lower().endswith(_SUFFIX)]
         if not files:
             raise InputError(f"{inside}: holds no .JPEG image")
         found += [(f"{folder}/{name}/{each}", name) for each in files]
