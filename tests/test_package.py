@@ -85,6 +85,7 @@ def test_the_wheel_is_the_package_with_its_recipes(sdist, wheel):
     assert {
         "advkit/py.typed",
         "advkit/config/presets/paper.toml",
+        "advkit/artifacts/page.css",
         "advkit/recipes/adr-table1.sh",
     } < names
 

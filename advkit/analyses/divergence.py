@@ -14,6 +14,7 @@ from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import InputError, UsageError
 from advkit.formulas.information import TOP, moved
+from advkit.formulas.information import jensen_shannon as jensen_shannon  # stays importable
 from advkit.formulas.losses import kl_divergence
 from advkit.formulas.stats import wilson
 
