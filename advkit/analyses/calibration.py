@@ -217,16 +217,31 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
         width = (bins.high - bins.low).tolist()
         colour = COLOURS[name]
         axes.bar(
-            bins.low.tolist(), share, width, align="edge", color=colour, alpha=0.2,
+            bins.low.tolist(),
+            share,
+            width,
+            align="edge",
+            color=colour,
+            alpha=0.2,
             label="share of examples",
-        )  # fmt: skip
+        )
         axes.errorbar(
-            bins.confidence.tolist(), accuracy, yerr=[below, above], color=colour, marker="o",
-            markersize=3.5, linewidth=1.2, capsize=2, label="accuracy, 95 % interval",
-        )  # fmt: skip
+            bins.confidence.tolist(),
+            accuracy,
+            yerr=[below, above],
+            color=colour,
+            marker="o",
+            markersize=3.5,
+            linewidth=1.2,
+            capsize=2,
+            label="accuracy, 95 % interval",
+        )
         axes.set(
-            xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy",
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            xlabel="confidence",
+            ylabel="accuracy",
             title=f"{name}, ECE {bins.error:.3f}{interval}",
-        )  # fmt: skip
+        )
 
     return draw

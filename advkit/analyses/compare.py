@@ -26,10 +26,27 @@ _FEW = 25
 """Discordant examples below which the bootstrap's interval is too narrow."""
 _LEVEL = 0.05
 _COLUMNS = (
-    "first", "second", "what", "n", "first_accuracy", "second_accuracy", "difference", "low",
-    "high", "interval", "both", "only_first", "only_second", "neither", "p", "p_adjusted",
-    "decided", "examples_needed", "same_model", "same_attack",
-)  # fmt: skip
+    "first",
+    "second",
+    "what",
+    "n",
+    "first_accuracy",
+    "second_accuracy",
+    "difference",
+    "low",
+    "high",
+    "interval",
+    "both",
+    "only_first",
+    "only_second",
+    "neither",
+    "p",
+    "p_adjusted",
+    "decided",
+    "examples_needed",
+    "same_model",
+    "same_attack",
+)
 
 
 @dataclass(frozen=True)
@@ -116,15 +133,23 @@ def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict
         kind, low, high = cells.interval(generator)
         found.append(
             {
-                "first": names[0], "second": names[place + 1], "what": what, "n": cells.n,
+                "first": names[0],
+                "second": names[place + 1],
+                "what": what,
+                "n": cells.n,
                 "first_accuracy": (cells.both + cells.only_first) / cells.n,
                 "second_accuracy": (cells.both + cells.only_second) / cells.n,
-                "difference": cells.difference, "low": low, "high": high, "interval": kind,
-                **vars(cells), "p": mcnemar(cells.only_first, cells.only_second),
+                "difference": cells.difference,
+                "low": low,
+                "high": high,
+                "interval": kind,
+                **vars(cells),
+                "p": mcnemar(cells.only_first, cells.only_second),
                 "examples_needed": examples_needed(cells.only_first, cells.only_second, cells.n),
-                "same_model": pair.same_model, "same_attack": pair.same_attack,
+                "same_model": pair.same_model,
+                "same_attack": pair.same_attack,
             }
-        )  # fmt: skip
+        )
     return found
 
 
@@ -155,11 +180,14 @@ def _numbers(
         return found
     (pair,) = pairs
     found = {
-        "files": 2, "n": pair.n,
-        "first_n": len(pair.first.labels), "second_n": len(pair.second.labels),
-        "same_model": pair.same_model, "same_attack": pair.same_attack,
+        "files": 2,
+        "n": pair.n,
+        "first_n": len(pair.first.labels),
+        "second_n": len(pair.second.labels),
+        "same_model": pair.same_model,
+        "same_attack": pair.same_attack,
         "same_threat": pair.same_threat,
-    }  # fmt: skip
+    }
     aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted")
     for line in lines:
         found |= {f"{line['what']}_{name}": line[name] for name in _COLUMNS if name not in aside}

@@ -19,13 +19,33 @@ COMPARES = True
 PICTURE = False
 FORMATS = (".md", ".tex", ".html")
 _COLUMNS = (
-    "run", "data", "arch", "method", "seed", "device", "threads", "epochs", "planned_epochs", "n",
-    "seconds_per_epoch", "images_per_second", "hours", "ratio",
-)  # fmt: skip
+    "run",
+    "data",
+    "arch",
+    "method",
+    "seed",
+    "device",
+    "threads",
+    "epochs",
+    "planned_epochs",
+    "n",
+    "seconds_per_epoch",
+    "images_per_second",
+    "hours",
+    "ratio",
+)
 _HEAD = (
-    "data", "arch", "method", "run", "device", "epochs",
-    "seconds/epoch", "images/s", "hours", "ratio",
-)  # fmt: skip
+    "data",
+    "arch",
+    "method",
+    "run",
+    "device",
+    "epochs",
+    "seconds/epoch",
+    "images/s",
+    "hours",
+    "ratio",
+)
 _WARM = 3
 """Epochs from which on the first one, which warms caches and compiles, is left out."""
 
@@ -141,11 +161,18 @@ def _beside(published: Published, rows: Sequence[tuple[Any, ...]]) -> list[dict[
     found = []
     for line in published.lines:
         key, base = (line.data, line.arch, line.method), (line.data, line.arch, "at")
-        found.append({
-            "data": line.data, "arch": line.arch, "label": line.label, "method": line.method,
-            "published": line.seconds, "published_ratio": _ratio(line.seconds, theirs.get(base)),
-            "ours": middle.get(key), "ours_ratio": _ratio(middle.get(key), middle.get(base)),
-        })  # fmt: skip
+        found.append(
+            {
+                "data": line.data,
+                "arch": line.arch,
+                "label": line.label,
+                "method": line.method,
+                "published": line.seconds,
+                "published_ratio": _ratio(line.seconds, theirs.get(base)),
+                "ours": middle.get(key),
+                "ours_ratio": _ratio(middle.get(key), middle.get(base)),
+            }
+        )
     return found
 
 

@@ -179,9 +179,12 @@ def analyze(
         "best_temperature": best[0],
     }
     picture = curve(
-        grid, {"G(Z)": [row[1] for row in rows]},
-        xlabel="temperature", ylabel="discrepancy (nats)", logx=True,
-    )  # fmt: skip
+        grid,
+        {"G(Z)": [row[1] for row in rows]},
+        xlabel="temperature",
+        ylabel="discrepancy (nats)",
+        logx=True,
+    )
     return Result(numbers, _COLUMNS, rows, (picture,), text=aligned([_COLUMNS, *rows]))
 
 

@@ -89,9 +89,14 @@ def analyze(
     perplexity = _require_possible(len(given.y), tau, lambda_, perplexity)
     names = [str(name) for name in logits.info["data"]["classes"]]
     numbers: dict[str, Number] = {
-        "n": len(given.y), "examples": len(logits.labels), "space": space, "tau": tau,
-        "lambda": lambda_, "perplexity": perplexity, "neighbours": _neighbours(len(given.y)),
-    }  # fmt: skip
+        "n": len(given.y),
+        "examples": len(logits.labels),
+        "space": space,
+        "tau": tau,
+        "lambda": lambda_,
+        "perplexity": perplexity,
+        "neighbours": _neighbours(len(given.y)),
+    }
     planes = []
     for name, points in _spaces(given, space, tau, lambda_).items():
         if bool((points == points[0]).all()):
@@ -193,6 +198,11 @@ def _rows(plane: Plane, given: Examples) -> Iterator[tuple[Any, ...]]:
 def _panels(plane: Plane, given: Examples, names: Sequence[str]) -> Iterator[Panel]:
     for condition, part in plane.points.items():
         yield cloud(
-            part, given.y, given.z[condition].argmax(1) != given.y, plane.every, names,
-            title=f"{_TITLES[plane.name]}, {condition}", corners=plane.corners,
-        )  # fmt: skip
+            part,
+            given.y,
+            given.z[condition].argmax(1) != given.y,
+            plane.every,
+            names,
+            title=f"{_TITLES[plane.name]}, {condition}",
+            corners=plane.corners,
+        )

@@ -83,8 +83,11 @@ def _first(model: Model) -> Logits:
 def _group(model: Model, labels: dict[str, str], measured: Sequence[Measure]) -> dict[str, Any]:
     """Return one robust model's verdicts."""
     found: dict[str, Any] = {
-        **labels, "method": model.info["method"], "seed": model.seed, "arch": model.info["arch"]
-    }  # fmt: skip
+        **labels,
+        "method": model.info["method"],
+        "seed": model.seed,
+        "arch": model.info["arch"],
+    }
     for finding in _FINDINGS:
         of = [each for each in measured if _MEASURES[each.measure][0] == finding]
         answers = [each.holds for each in of]

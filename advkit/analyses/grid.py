@@ -24,9 +24,18 @@ KINDS = ("logits",)
 COMPARES = True
 _WHATS = ("robust", "clean")
 _COLUMNS = (
-    "x", "y", "runs", "robust_accuracy", "robust_sd", "robust_low", "robust_high",
-    "clean_accuracy", "clean_sd", "clean_low", "clean_high",
-)  # fmt: skip
+    "x",
+    "y",
+    "runs",
+    "robust_accuracy",
+    "robust_sd",
+    "robust_low",
+    "robust_high",
+    "clean_accuracy",
+    "clean_sd",
+    "clean_low",
+    "clean_high",
+)
 
 Placed = Sequence[tuple[Entry, Group]]
 
@@ -139,9 +148,15 @@ def _numbers(
     entry = placed[0][0]
     x, y = (*axes, None, None)[:2]
     numbers: dict[str, float | int | str | None] = {
-        "files": len(placed), "cells": len(found), "n": entry.n, "x": x, "y": y, "point": point,
-        "attack": entry.attack["attack"], "settings_recorded": entry.recorded,
-    }  # fmt: skip
+        "files": len(placed),
+        "cells": len(found),
+        "n": entry.n,
+        "x": x,
+        "y": y,
+        "point": point,
+        "attack": entry.attack["attack"],
+        "settings_recorded": entry.recorded,
+    }
     robust = [(cell, each) for cell in found if (each := cell.summary("robust"))]
     if not robust:
         none = dict.fromkeys(("best_x", "best_y", "best_robust_accuracy", "rivals", "decided"))

@@ -162,9 +162,16 @@ def _surface(
         )
     label = int(y)
     return Surface(
-        example, label, probe.images.classes[label], places, losses, norms, float(centre), linear,
+        example,
+        label,
+        probe.images.classes[label],
+        places,
+        losses,
+        norms,
+        float(centre),
+        linear,
         distances,
-    )  # fmt: skip
+    )
 
 
 def _felt(probe: Probe, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,9 +211,14 @@ def _panel(surface: Surface, eps: float) -> Panel:
                 text.set_visible(max(map(abs, text.get_position())) < _EDGE * places[-1])
         if 0 < eps < float(surface.distances.max()):
             ball = axes.contour(
-                places, places, surface.distances.T.tolist(), levels=[eps], colors=ORANGE,
-                linestyles="--", linewidths=1.4,
-            )  # fmt: skip
+                places,
+                places,
+                surface.distances.T.tolist(),
+                levels=[eps],
+                colors=ORANGE,
+                linestyles="--",
+                linewidths=1.4,
+            )
             ball.set_path_effects(halo)
         axes.plot([0], [0], "+", color=ORANGE, path_effects=halo)
         title = f"example {surface.example}, class {surface.name}"

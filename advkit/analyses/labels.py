@@ -78,13 +78,17 @@ def analyze(
             curve(
                 grid,
                 {"entropy": [row[1] for row in rows], "ln C": [math.log(classes)] * len(rows)},
-                xlabel="temperature", ylabel="entropy (nats)", logx=True,
+                xlabel="temperature",
+                ylabel="entropy (nats)",
+                logx=True,
             ),
             curve(
                 grid,
                 {"top mass": [row[2] for row in rows], "true class": [row[3] for row in rows]},
-                xlabel="temperature", ylabel="probability", logx=True,
+                xlabel="temperature",
+                ylabel="probability",
+                logx=True,
             ),
         ),
         text=aligned([_COLUMNS, *rows]),
-    )  # fmt: skip
+    )

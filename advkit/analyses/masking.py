@@ -127,8 +127,18 @@ def _say(probe: Probe, checks: Sequence[Check], wanted: Sequence[str]) -> None:
 
 def _numbers(found: Measured, checks: Sequence[Check]) -> dict[str, float | int | str | None]:
     failed = [check.name for check in checks if check.passed is False]
-    names = ("clean", "fgsm", "pgd", "pgd_more", "margin", "tempered", "random", "square",
-             "transfer", "large_eps")  # fmt: skip
+    names = (
+        "clean",
+        "fgsm",
+        "pgd",
+        "pgd_more",
+        "margin",
+        "tempered",
+        "random",
+        "square",
+        "transfer",
+        "large_eps",
+    )
     masks = {name: found.standing.get(name) for name in names}
     return {
         "masked": bool(failed),

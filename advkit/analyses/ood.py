@@ -22,8 +22,18 @@ from advkit.formulas.losses import log_softmax
 KINDS = ("logits",)
 COMPARES = True
 NEEDS = ("outside",)
-_SHOWN = ("model", "data", "in_entropy", "out_entropy", "auroc", "auroc_low", "auroc_high", "fpr95",
-         "confidence_auroc", "confidence_fpr95")  # fmt: skip
+_SHOWN = (
+    "model",
+    "data",
+    "in_entropy",
+    "out_entropy",
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "fpr95",
+    "confidence_auroc",
+    "confidence_fpr95",
+)
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -76,19 +86,21 @@ def _compared(model: Model, bins: int) -> tuple[list[dict[str, Number]], Histogr
     for name, file in model.outside:
         outside = _scores(file)
         counts[f"out: {name}"] = counted(outside[0], bins, top)
-        groups.append({
-            "model": model.name,
-            "data": name,
-            "own_data": own,
-            "checkpoint": model.checkpoint,
-            "in_n": len(inside[0]),
-            "out_n": len(outside[0]),
-            "max_entropy": top,
-            **averaged("in_entropy", inside[0], top),
-            **averaged("out_entropy", outside[0], top),
-            **_apart("", inside[0], outside[0]),
-            **_apart("confidence_", inside[1], outside[1]),
-        })  # fmt: skip
+        groups.append(
+            {
+                "model": model.name,
+                "data": name,
+                "own_data": own,
+                "checkpoint": model.checkpoint,
+                "in_n": len(inside[0]),
+                "out_n": len(outside[0]),
+                "max_entropy": top,
+                **averaged("in_entropy", inside[0], top),
+                **averaged("out_entropy", outside[0], top),
+                **_apart("", inside[0], outside[0]),
+                **_apart("confidence_", inside[1], outside[1]),
+            }
+        )
     areas = ", ".join(f"{group['auroc']:.3f}" for group in groups)
     return groups, Histogram(f"{model.name}, AUROC {areas}", edges(bins, top), counts)
 

@@ -21,11 +21,27 @@ KINDS = ("logits",)
 COMPARES = True
 FORMATS = (".md", ".tex", ".html")
 _COLUMNS = (
-    "run", "role", "method", "attack", "eps", "n",
-    "clean_accuracy", "clean_low", "clean_high",
-    "robust_accuracy", "robust_low", "robust_high",
-    "seed", "steps", "data", "arch", "norm", "settings", "attack_settings", "group",
-)  # fmt: skip
+    "run",
+    "role",
+    "method",
+    "attack",
+    "eps",
+    "n",
+    "clean_accuracy",
+    "clean_low",
+    "clean_high",
+    "robust_accuracy",
+    "robust_low",
+    "robust_high",
+    "seed",
+    "steps",
+    "data",
+    "arch",
+    "norm",
+    "settings",
+    "attack_settings",
+    "group",
+)
 
 
 def analyze(

@@ -60,9 +60,12 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         "best_autoattack": best[4] if best else None,
     }
     return Result(
-        dict(numbers), _COLUMNS, tuple(rows), (_panel(shares, sizes),),
+        dict(numbers),
+        _COLUMNS,
+        tuple(rows),
+        (_panel(shares, sizes),),
         text=aligned([_COLUMNS, *rows]),
-    )  # fmt: skip
+    )
 
 
 def _panel(
@@ -78,9 +81,13 @@ def _panel(
         for name, shown in _KEPT.items()
     }
     return curve(
-        x, {shown: [_mean(shares[t][name]) for t in x] for name, shown in _KEPT.items()},
-        xlabel="temperature of the teacher", ylabel="accuracy", logx=True, intervals=intervals,
-    )  # fmt: skip
+        x,
+        {shown: [_mean(shares[t][name]) for t in x] for name, shown in _KEPT.items()},
+        xlabel="temperature of the teacher",
+        ylabel="accuracy",
+        logx=True,
+        intervals=intervals,
+    )
 
 
 def _robust(row: tuple[Any, ...]) -> float:

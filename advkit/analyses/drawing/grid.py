@@ -23,10 +23,13 @@ def split(found: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
     columns = Counter(cell.x for cell in found)
     rows = Counter(cell.y for cell in found)
     alone = [
-        cell for cell in found
-        if cell.y is not None and columns[cell.x] == 1 and rows[cell.y] == 1
+        cell
+        for cell in found
+        if cell.y is not None
+        and columns[cell.x] == 1
+        and rows[cell.y] == 1
         and any(each is not None and each.value is None for each in (cell.x, cell.y))
-    ]  # fmt: skip
+    ]
     grid = [cell for cell in found if cell not in alone]
     return (grid, alone) if grid else (list(found), [])
 
@@ -64,10 +67,13 @@ def _line(found: Sequence[Cell], axes: Sequence[str], known: Sequence[str], atta
     x = [cell.x.value for cell in constants if cell.x and cell.x.value is not None]
     of = {names[what]: _summaries(constants, what) for what in known}
     drawn = curve(
-        x, {name: [s.mean if s else None for s in each] for name, each in of.items()},
-        xlabel=axes[0], ylabel="accuracy", logx=min(x) > 0 and max(x) / min(x) >= 10,
+        x,
+        {name: [s.mean if s else None for s in each] for name, each in of.items()},
+        xlabel=axes[0],
+        ylabel="accuracy",
+        logx=min(x) > 0 and max(x) / min(x) >= 10,
         intervals={name: [s.interval if s else None for s in each] for name, each in of.items()},
-    )  # fmt: skip
+    )
     return _with_lines(drawn, [cell for cell in found if cell not in constants], known)
 
 
@@ -154,15 +160,27 @@ def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> 
             Rectangle((box.x, box.y), box.width, 1, facecolor=colour, edgecolor="white")
         )
         panel.text(
-            box.x + box.width / 2, box.y + 0.5, box.written(each, names), ha="center",
-            va="center", fontsize=6.5, color="white" if share < 0.5 else "black",
-        )  # fmt: skip
+            box.x + box.width / 2,
+            box.y + 0.5,
+            box.written(each, names),
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            color="white" if share < 0.5 else "black",
+        )
     best, top = max(found, key=lambda pair: pair[1].mean)
     rivals = any(e.interval[1] >= top.interval[0] for box, e in found if box is not best)
     panel.add_patch(
         Rectangle(
-            (best.x, best.y), best.width, 1, fill=False, edgecolor=ORANGE, linewidth=1.8,
-            linestyle="--" if rivals else "-", zorder=5, clip_on=False,
+            (best.x, best.y),
+            best.width,
+            1,
+            fill=False,
+            edgecolor=ORANGE,
+            linewidth=1.8,
+            linestyle="--" if rivals else "-",
+            zorder=5,
+            clip_on=False,
         )
-    )  # fmt: skip
+    )
     panel.update_datalim([(0, 0), (1, 1)])

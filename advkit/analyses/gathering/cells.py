@@ -194,9 +194,11 @@ def require_one_attack(entries: Sequence[Entry]) -> None:
 
 
 def cells(
-    placed: Sequence[tuple[Entry, Group]], settings: Sequence[Mapping[str, Any]],
-    axes: Sequence[str], over: Sequence[str],
-) -> list[Cell]:  # fmt: skip
+    placed: Sequence[tuple[Entry, Group]],
+    settings: Sequence[Mapping[str, Any]],
+    axes: Sequence[str],
+    over: Sequence[str],
+) -> list[Cell]:
     """Return the cells, in the order of their axes.
 
     Raises:

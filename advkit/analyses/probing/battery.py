@@ -163,9 +163,15 @@ def _part(name: str, threat: Threat, **options: object) -> Run:
 def _margin(threat: Threat, steps: int) -> Run:
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         return pgd(
-            model, x, y, threat, steps=steps, step_size=share(steps) * threat.eps, loss=margin,
+            model,
+            x,
+            y,
+            threat,
+            steps=steps,
+            step_size=share(steps) * threat.eps,
+            loss=margin,
             generator=generator,
-        )  # fmt: skip
+        )
 
     return run
 

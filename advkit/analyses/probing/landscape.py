@@ -83,9 +83,15 @@ def band(axes: Any, x: Sequence[float], runs: Tensor, label: str, place: int) ->
     mean = runs.mean(0)
     style = LINES[place // len(CYCLE) % len(LINES)]
     axes.plot(
-        x, mean.tolist(), style, marker=marker, markersize=3, linewidth=1.3, color=colour,
+        x,
+        mean.tolist(),
+        style,
+        marker=marker,
+        markersize=3,
+        linewidth=1.3,
+        color=colour,
         label=label,
-    )  # fmt: skip
+    )
     if len(runs) > 1:
         deviation = runs.std(0)
         low, high = (mean - deviation).tolist(), (mean + deviation).tolist()

@@ -119,9 +119,12 @@ def _moved(tested: Pair, seed: int) -> Measure:
     after = divergences(tested.second)[tested.second_rows]
     generator = resampling.stream(seed, "divergence", name)
     return _measured(
-        "divergence", name, (before, after),
-        resampling.means((before - after).numpy(), generator), smaller=True,
-    )  # fmt: skip
+        "divergence",
+        name,
+        (before, after),
+        resampling.means((before - after).numpy(), generator),
+        smaller=True,
+    )
 
 
 def divergences(logits: Logits) -> Tensor:
@@ -136,9 +139,14 @@ def divergences(logits: Logits) -> Tensor:
 
 
 def _measured(
-    measure: str, data: str, samples: tuple[Tensor, Tensor], drawn: Values, kind: str = "",
-    *, smaller: bool = False,
-) -> Measure:  # fmt: skip
+    measure: str,
+    data: str,
+    samples: tuple[Tensor, Tensor],
+    drawn: Values,
+    kind: str = "",
+    *,
+    smaller: bool = False,
+) -> Measure:
     """Return the means of both models' samples, with the interval of the drawn differences."""
     natural, robust = (float(each.mean()) for each in samples)
     gap = natural - robust if smaller else robust - natural

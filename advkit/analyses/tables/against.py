@@ -152,12 +152,14 @@ def _in_general(published: Published, lines: Sequence[Ours]) -> list[str]:
         "ε": ({x.plain["eps"] for x in lines}, {x.eps for x in published.lines}),
         "test examples": ({x.plain["n"] for x in lines}, set(published.paper["examples"].values())),
         "runs": (
-            {x.plain["seeds"] for x in lines}, {len(x.clean) for x in published.lines if x.clean}
+            {x.plain["seeds"] for x in lines},
+            {len(x.clean) for x in published.lines if x.clean},
         ),
         "epochs": (
-            {each.get("epochs") for each in trained}, {rule.values.get("epochs") for rule in rules}
+            {each.get("epochs") for each in trained},
+            {rule.values.get("epochs") for rule in rules},
         ),
-    }  # fmt: skip
+    }
     return [
         f"{name}: {_words(here)} here; {_words(there)} there"
         for name, (here, there) in found.items()

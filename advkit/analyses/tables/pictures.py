@@ -184,8 +184,10 @@ def _of_file(name: str, logits: Logits) -> list[Figure]:
             for key, value in result.numbers.items()
             if isinstance(value, float)
         )
-        found += [_figure(panel, f"{what}: {place}", f"{what} of {name}. {told}")
-                  for panel in result.panels]  # fmt: skip
+        found += [
+            _figure(panel, f"{what}: {place}", f"{what} of {name}. {told}")
+            for panel in result.panels
+        ]
     return found
 
 

@@ -12,10 +12,22 @@ from advkit.artifacts.provenance import canonical
 from advkit.evaluation.settings import SUITES
 
 HEAD = (
-    "data", "arch", "method", "settings", "attack", "norm", "eps", "n", "seeds",
-    "robust best %", "robust final %", "difference",
-    "clean best %", "clean final %", "difference",
-)  # fmt: skip
+    "data",
+    "arch",
+    "method",
+    "settings",
+    "attack",
+    "norm",
+    "eps",
+    "n",
+    "seeds",
+    "robust best %",
+    "robust final %",
+    "difference",
+    "clean best %",
+    "clean final %",
+    "difference",
+)
 COLUMNS = [(what, point) for what in ("robust", "clean") for point in (*POINTS, "difference")]
 SPREADS = {
     "sd": "mean ± sample standard deviation over seeds",
