@@ -53,11 +53,11 @@ def names_of(path: Path) -> set[str]:
 
 
 def missing(text: str) -> list[str]:
-    """Name the files of the package that a page names and that are not there.
+    """Name the files of the project that a page names and that are not there.
 
     In a table's row `| what | `file` | `name`, `name` |` the names must be in the file.
     """
-    wrong = [name for name in re.findall(r"`(advkit/[\w/]+\.\w+)`", text)
+    wrong = [name for name in re.findall(r"`((?:advkit|tests|tools|benchmarks)/[\w/]+\.\w+)`", text)
              if not (ROOT / name).exists()]  # fmt: skip
     rows = re.findall(r"^\|[^|]*\| `(advkit/[\w/]+\.py)` \|([^|]*)\|$", text, re.MULTILINE)
     for file, names in rows:

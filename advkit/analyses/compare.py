@@ -123,7 +123,7 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
 
 def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict[str, Any]]:
     """Return a row for robust accuracy, where both files are attacked, and one for clean."""
-    found = []
+    lines = []
     for what in ("robust", "clean"):
         first, second = _right(pair.first, what), _right(pair.second, what)
         if first is None or second is None:
@@ -131,7 +131,7 @@ def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict
         cells = verdicts(first[pair.first_rows], second[pair.second_rows])
         generator = resampling.stream(seed, "compare", what, place)
         kind, low, high = cells.interval(generator)
-        found.append(
+        lines.append(
             {
                 "first": names[0],
                 "second": names[place + 1],
@@ -150,7 +150,7 @@ def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict
                 "same_attack": pair.same_attack,
             }
         )
-    return found
+    return lines
 
 
 def _right(logits: Logits, what: str) -> Tensor | None:
@@ -172,14 +172,14 @@ def _numbers(
 ) -> dict[str, float | int | str | None]:
     """Return plain figures of one pair; of several, how many are decided."""
     if len(pairs) > 1:
-        found: dict[str, float | int | str | None] = {"files": len(pairs) + 1}
+        numbers: dict[str, float | int | str | None] = {"files": len(pairs) + 1}
         for what in dict.fromkeys(line["what"] for line in lines):
             of = [line for line in lines if line["what"] == what]
-            found[f"{what}_compared"] = len(of)
-            found[f"{what}_differ"] = sum(line["decided"] for line in of)
-        return found
+            numbers[f"{what}_compared"] = len(of)
+            numbers[f"{what}_differ"] = sum(line["decided"] for line in of)
+        return numbers
     (pair,) = pairs
-    found = {
+    numbers = {
         "files": 2,
         "n": pair.n,
         "first_n": len(pair.first.labels),
@@ -190,10 +190,10 @@ def _numbers(
     }
     aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted")
     for line in lines:
-        found |= {f"{line['what']}_{name}": line[name] for name in _COLUMNS if name not in aside}
+        numbers |= {f"{line['what']}_{name}": line[name] for name in _COLUMNS if name not in aside}
         for end in ("low", "high", "interval"):
-            found[f"{line['what']}_difference_{end}"] = found.pop(f"{line['what']}_{end}")
-    return found
+            numbers[f"{line['what']}_difference_{end}"] = numbers.pop(f"{line['what']}_{end}")
+    return numbers
 
 
 def _text(lines: Sequence[dict[str, Any]]) -> list[str]:
@@ -232,23 +232,23 @@ def _outcome(line: dict[str, Any]) -> str:
 
 def _notes(pairs: Sequence[Pair]) -> list[str]:
     """Say once what makes a comparison other than of two models under one attack."""
-    found = []
+    notes = []
     for pair in pairs:
         path = pair.second.path
         attacked = [each.broken_by is not None for each in (pair.first, pair.second)]
         if not pair.whole:
-            found.append(
+            notes.append(
                 f"note: {path}: compared on {pair.n} common examples of "
                 f"{len(pair.first.labels)} and {len(pair.second.labels)}"
             )
         if any(attacked) and not all(attacked):
-            found.append(f"note: {path}: one of the two is not attacked: clean accuracy alone")
+            notes.append(f"note: {path}: one of the two is not attacked: clean accuracy alone")
         elif all(attacked) and not pair.same_threat:
-            found.append(f"warning: {path}: other norm or ε than the first file's")
+            notes.append(f"warning: {path}: other norm or ε than the first file's")
         elif all(attacked) and not pair.same_attack:
             what = "the attacks are compared" if pair.same_model else "model and attack both differ"
-            found.append(f"note: {path}: another attack than the first file's: {what}")
-    return found
+            notes.append(f"note: {path}: another attack than the first file's: {what}")
+    return notes
 
 
 def _pictures(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> tuple[Panel, ...]:
@@ -259,13 +259,13 @@ def _pictures(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> tuple[Pa
         title = f"{names[1]} less {names[0]} (n = {lines[0]['n']})"
         points = {"": [_point(each) for each in lines]}
         return (differences(whats, points, xlabel=unit, title=title),)
-    found = []
+    panels = []
     for what in whats:
         of = {line["second"]: line for line in lines if line["what"] == what}
         points = {"": [_point(of.get(name)) for name in names[1:]]}
         title = f"{what} accuracy less that of {names[0]}"
-        found.append(differences(names[1:], points, xlabel=unit, title=title))
-    return tuple(found)
+        panels.append(differences(names[1:], points, xlabel=unit, title=title))
+    return tuple(panels)
 
 
 def _point(line: dict[str, Any] | None) -> Point | None:

@@ -115,13 +115,13 @@ def _seconds(run: Trained) -> tuple[list[float], int]:
     """
     rows = run.rows()
     try:
-        found = [float(row["seconds"]) for row in rows]
+        seconds = [float(row["seconds"]) for row in rows]
         n = int(rows[-1]["n"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{run.metrics}: not the metrics of a run: no seconds and n") from None
-    if n < 1 or not all(0 < each < float("inf") for each in found):
+    if n < 1 or not all(0 < each < float("inf") for each in seconds):
         raise InputError(f"{run.metrics}: holds an epoch of no time or no images")
-    return found, n
+    return seconds, n
 
 
 def _lines(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:
@@ -158,10 +158,10 @@ def _beside(published: Published, rows: Sequence[tuple[Any, ...]]) -> list[dict[
         ours.setdefault(row[1:4], []).append(row[_COLUMNS.index("seconds_per_epoch")])
     middle = {key: statistics.median(seconds) for key, seconds in ours.items()}
     theirs = {(x.data, x.arch, x.method): x.seconds for x in published.lines}
-    found = []
+    lines = []
     for line in published.lines:
         key, base = (line.data, line.arch, line.method), (line.data, line.arch, "at")
-        found.append(
+        lines.append(
             {
                 "data": line.data,
                 "arch": line.arch,
@@ -173,7 +173,7 @@ def _beside(published: Published, rows: Sequence[tuple[Any, ...]]) -> list[dict[
                 "ours_ratio": _ratio(middle.get(key), middle.get(base)),
             }
         )
-    return found
+    return lines
 
 
 def _ratio(seconds: float | None, base: float | None) -> float | None:

@@ -117,14 +117,14 @@ def _reach(probe: Probe, text: str | None) -> float:
 def _picked(text: str, probe: Probe) -> Tensor:
     """Read `12,77` as positions of the test split."""
     try:
-        found = [int(word) for word in text.split(",")]
+        positions = [int(word) for word in text.split(",")]
     except ValueError:
         raise UsageError(f"--pick {text!r}: positions apart by commas, as in 12,77") from None
     count = len(probe.images.labels)
-    for each in found:
+    for each in positions:
         if not 0 <= each < count:
             raise UsageError(f"--pick {each}: the test split has positions 0 to {count - 1}")
-    return torch.tensor(list(dict.fromkeys(found)))
+    return torch.tensor(list(dict.fromkeys(positions)))
 
 
 def _surfaces(probe: Probe, places: tuple[float, ...]) -> Iterator[Surface]:
@@ -146,7 +146,7 @@ def _surface(
     draw = probe.generator("rademacher", example)
     r2 = (2 * torch.randint(2, x.shape, generator=draw) - 1).to(x)
     a, b = (axis.flatten() for axis in torch.meshgrid(*[torch.tensor(places)] * 2, indexing="ij"))
-    found = []
+    rows = []
     for part in torch.split(torch.arange(len(a)), probe.batch_size):
         steps = [axis[part].to(x).view(-1, 1, 1, 1) for axis in (a, b)]
         moved = x + steps[0] * r1 + steps[1] * r2
@@ -154,8 +154,8 @@ def _surface(
         distances = probe.threat.distance(moved, x)
         norms = gradients.flatten(1).norm(dim=1)
         linear = centre + ((moved - x) * gradient).flatten(1).sum(1)
-        found.append(torch.stack([losses, norms, linear, distances]).cpu().double())
-    losses, norms, linear, distances = torch.cat(found, 1).view(4, len(places), len(places))
+        rows.append(torch.stack([losses, norms, linear, distances]).cpu().double())
+    losses, norms, linear, distances = torch.cat(rows, 1).view(4, len(places), len(places))
     if not bool(torch.isfinite(losses + norms).all()):
         raise NumericalError(
             f"{probe.path}: the loss around example {example} is not finite: try a smaller --reach"

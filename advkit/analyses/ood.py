@@ -58,12 +58,12 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     """
     if bins < 1:
         raise UsageError("--bins must be at least 1")
-    found = [_compared(model, bins) for model in models(inputs)]
-    groups = [group for of_model, _ in found for group in of_model]
-    figures = tuple(figure for _, figure in found)
+    compared = [_compared(model, bins) for model in models(inputs)]
+    groups = [group for of_model, _ in compared for group in of_model]
+    figures = tuple(figure for _, figure in compared)
     flat = [_flat(group) for group in groups]
     columns = tuple(flat[0])
-    numbers: dict[str, Number] = {"models": len(found), "pairs": len(groups)}
+    numbers: dict[str, Number] = {"models": len(compared), "pairs": len(groups)}
     if len(groups) == 1:
         numbers |= groups[0]
     return Result(

@@ -90,13 +90,13 @@ def analyze(
 
 def _lines(inputs: Sequence[Logits], placed: Sequence[tuple[Entry, Group]]) -> list[Line]:
     """Return the groups in their order, each with its files by point and seed."""
-    found: dict[int, Line] = {}
+    lines: dict[int, Line] = {}
     for logits, (entry, group) in zip(inputs, placed, strict=True):
-        line = found.get(group.number)
+        line = lines.get(group.number)
         if line is None:
-            line = found[group.number] = Line(group.plain())
+            line = lines[group.number] = Line(group.plain())
         line.files.setdefault(entry.point, {})[entry.seed] = logits
-    return list(found.values())
+    return list(lines.values())
 
 
 def _row(entry: Entry, group: Group) -> tuple[Any, ...]:

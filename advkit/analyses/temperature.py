@@ -34,7 +34,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 
     Source: LTD, Table 4.
     """
-    found: dict[float, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
+    shares_of: dict[float, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
     sizes: dict[float, int] = {}
     for place, logits in enumerate(inputs):
         t = _temperature(logits)
@@ -42,11 +42,11 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         sizes[t] = min(len(y), sizes.get(t, len(y)))
         clean = float((argmax(logits.clean) == y).double().mean())
         # The files of one checkpoint's attacks hold the same clean logits: they count once.
-        found[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
+        shares_of[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
         if logits.broken_by is not None:
             robust = float((logits.broken_by == ROBUST).double().mean())
-            found[t][logits.info["config"]["attack"]][place] = robust
-    shares = {t: {name: list(of[name].values()) for name in _KEPT} for t, of in found.items()}
+            shares_of[t][logits.info["config"]["attack"]][place] = robust
+    shares = {t: {name: list(of[name].values()) for name in _KEPT} for t, of in shares_of.items()}
     rows = []
     for t in sorted(shares):
         clean_, pgd, judged = (_mean(shares[t][name]) for name in _KEPT)

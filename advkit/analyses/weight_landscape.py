@@ -59,22 +59,22 @@ def analyze(
     """
     alphas = grid(reach, points)
     (probe,) = inputs
-    found = _measured(probe, directions, alphas, attack_steps)
-    for k, place in (~torch.isfinite(found).all(2)).nonzero().tolist():
+    measured = _measured(probe, directions, alphas, attack_steps)
+    for k, place in (~torch.isfinite(measured).all(2)).nonzero().tolist():
         raise NumericalError(
             f"{probe.path}: the loss is not finite at alpha {alphas[place]:g} of direction {k}: "
             "try a smaller --reach"
         )
-    losses = {name: found[:, :, _MEASURES.index(f"{name}_loss")] for name in _CONDITIONS}
+    losses = {name: measured[:, :, _MEASURES.index(f"{name}_loss")] for name in _CONDITIONS}
     rises = {name: each - each[:, points // 2, None] for name, each in losses.items()}
     rows = [
-        (k, alpha, *found[k, place].tolist())
+        (k, alpha, *measured[k, place].tolist())
         for k in range(directions)
         for place, alpha in enumerate(alphas)
     ]
     groups = [{"direction": k, **_risen(rises, [k])} for k in range(directions)]
     numbers: dict[str, float | int | str | None] = {"n": len(probe.positions)}
-    numbers |= dict(zip(_MEASURES, found[0, points // 2].tolist(), strict=True))
+    numbers |= dict(zip(_MEASURES, measured[0, points // 2].tolist(), strict=True))
     numbers |= _risen(rises, range(directions))
     for name in _CONDITIONS:
         own = [float(group[f"{name}_mean_rise"]) for group in groups]
@@ -133,16 +133,16 @@ def _summed(probe: Probe, x: Tensor, y: Tensor, number: int, steps: int) -> Tens
 
 def _risen(rises: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, float]:
     """Return mean rises of the chosen directions, by name."""
-    found = {}
+    by_name = {}
     for name in _CONDITIONS:
         rise = rises[name][list(chosen)].mean(0)
         both = (rise + rise.flip(0)) / 2  # of +α and −α
         quarter, rest = divmod(len(rise) - 1, 4)
         half = both[quarter] if rest == 0 else (both[quarter] + both[quarter + 1]) / 2
-        found[f"{name}_mean_rise"] = float(torch.trapezoid(rise) / (len(rise) - 1))
-        found[f"{name}_rise_half"] = float(half)
-        found[f"{name}_rise_full"] = float(both[0])
-    return found
+        by_name[f"{name}_mean_rise"] = float(torch.trapezoid(rise) / (len(rise) - 1))
+        by_name[f"{name}_rise_half"] = float(half)
+        by_name[f"{name}_rise_full"] = float(both[0])
+    return by_name
 
 
 def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Panel:

@@ -63,15 +63,15 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
             f"{top}: holds no class folders, so its images have no labels: sort them into "
             "val/WNID/, or name RobustBench's list with --image-list"
         )
-    found = []
+    pairs = []
     for name in names:
         inside = top / name
         files = sorted(each.name for each in inside.iterdir()) if inside.is_dir() else []
         files = [each for each in files if each.lower().endswith(_SUFFIX)]
         if not files:
             raise InputError(f"{inside}: holds no .JPEG image")
-        found += [(f"{folder}/{name}/{each}", name) for each in files]
-    return found
+        pairs += [(f"{folder}/{name}/{each}", name) for each in files]
+    return pairs
 
 
 def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
@@ -80,14 +80,14 @@ def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from None
-    found = []
+    files = []
     for line in lines:
         wnid, slash, name = line.partition("/")
         if not slash or not name or "/" in name or ".." in line:
             raise InputError(f"{path}: {brief(line)!r} is not WNID/NAME.JPEG")
         sorted_place, flat = f"val/{wnid}/{name}", f"val/{name}"
-        found.append((sorted_place if is_file(root / sorted_place) else flat, wnid))
-    if not found:
+        files.append((sorted_place if is_file(root / sorted_place) else flat, wnid))
+    if not files:
         raise InputError(f"{path}: lists no image")
-    require_files(root, tuple(place for place, _ in found))
-    return found
+    require_files(root, tuple(place for place, _ in files))
+    return files

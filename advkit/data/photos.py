@@ -30,9 +30,9 @@ def load(root: Path, split: str) -> Images:
     from sklearn.datasets import load_sample_image  # seconds to import
 
     start = _SIDE if split == "test" else 0
-    found = [_patches(torch.tensor(load_sample_image(f"{name}.jpg")), start) for name in _NAMES]
-    labels = torch.cat([torch.full((len(each),), place) for place, each in enumerate(found)])
-    return Images("photos", split, torch.cat(found), labels, _NAMES, pad=1, flip=True)
+    patches = [_patches(torch.tensor(load_sample_image(f"{name}.jpg")), start) for name in _NAMES]
+    labels = torch.cat([torch.full((len(each),), place) for place, each in enumerate(patches)])
+    return Images("photos", split, torch.cat(patches), labels, _NAMES, pad=1, flip=True)
 
 
 def _patches(photo: Tensor, start: int) -> Tensor:

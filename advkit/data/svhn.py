@@ -38,8 +38,8 @@ def load(root: Path, split: str) -> Images:
         raise InputError(
             f"{root}: no {path.name} there: give --data-root, or run `advkit data fetch svhn`"
         )
-    found = _mat.read(path, ("X", "y"))
-    images, labels = _images(path, found["X"]), _digits(path, found["y"])
+    arrays = _mat.read(path, ("X", "y"))
+    images, labels = _images(path, arrays["X"]), _digits(path, arrays["y"])
     names = tuple(str(digit) for digit in range(10))
     return Images("svhn", split, images, labels, names, 4, False, _STATISTICS)
 

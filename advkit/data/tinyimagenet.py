@@ -58,13 +58,13 @@ def _ids(top: Path) -> tuple[str, ...]:
     return ids
 
 
-def _same(where: Path, found: Iterable[str], ids: tuple[str, ...]) -> None:
+def _same(where: Path, names: Iterable[str], ids: tuple[str, ...]) -> None:
     """Check that the classes named somewhere are those of the training folders.
 
     Raises:
         InputError: one is missing, or one too many.
     """
-    named = set(found)
+    named = set(names)
     for name in sorted(named.symmetric_difference(ids)):
         how = "is no training class" if name in named else "is missing"
         counts = f"{len(named)} classes, {len(ids)} in train"

@@ -169,10 +169,10 @@ class Images(ImageSet):
         return tuple(round(each, 4) for each in means), deviations
 
     def _counts(self, channel: int) -> Tensor:
-        found = torch.zeros(256, dtype=torch.float64)
+        counts = torch.zeros(256, dtype=torch.float64)
         for part in torch.split(self.images[:, channel], 1 << 14):
-            found += torch.bincount(part.flatten(), minlength=256)
-        return found
+            counts += torch.bincount(part.flatten(), minlength=256)
+        return counts
 
 
 def identity(channels: int) -> Statistics:

@@ -169,9 +169,9 @@ def forest(
         for place, (name, values) in enumerate(series.items()):
             colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
             rows = [row for row, value in enumerate(values) if value is not None]
-            found = [value for value in values if value is not None]
-            centres = [value for value, _ in found]
-            ends = [interval or (value, value) for value, interval in found]
+            known = [value for value in values if value is not None]
+            centres = [value for value, _ in known]
+            ends = [interval or (value, value) for value, interval in known]
             below = [max(c - low, 0) for c, (low, _) in zip(centres, ends, strict=True)]
             above = [max(high - c, 0) for c, (_, high) in zip(centres, ends, strict=True)]
             height = [row + (place - (len(series) - 1) / 2) * shift for row in rows]

@@ -102,8 +102,8 @@ def _rows(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def fingerprint(logits: Logits) -> Any:
     """Return what tells the file's data from other data."""
-    found = (each["digest"] for each in logits.info["parents"] if each["kind"] == "data")
-    return next(found, logits.info["data"])
+    digests = (each["digest"] for each in logits.info["parents"] if each["kind"] == "data")
+    return next(digests, logits.info["data"])
 
 
 def model_of(logits: Logits) -> dict[str, Any]:

@@ -48,14 +48,14 @@ def direction(model: nn.Module, generator: Generator) -> dict[str, Tensor]:
     Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4;
     their code zeroes biases and normalisation too.
     """
-    found = {}
+    scaled = {}
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
             continue
         drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
         drawn *= _lengths(parameter.detach()) / _lengths(drawn)
-        found[name] = drawn
-    return found
+        scaled[name] = drawn
+    return scaled
 
 
 @contextmanager

@@ -157,14 +157,14 @@ def _measured(
     )
 
 
-def _judged(found: Measure, least: int, kind: str = "") -> Measure:
+def _judged(measure: Measure, least: int, kind: str = "") -> Measure:
     """Add the verdict; without enough examples there is none, and no interval."""
-    values = asdict(found)
+    values = asdict(measure)
     if least < LEAST:
         values |= {"low": None, "high": None, "reason": _few(least, kind)}
-    elif found.low is not None and found.high is not None:
-        sure = found.low > 0 or found.high < 0
-        values |= {"holds": found.low > 0} if sure else {"reason": NOISE}
+    elif measure.low is not None and measure.high is not None:
+        sure = measure.low > 0 or measure.high < 0
+        values |= {"holds": measure.low > 0} if sure else {"reason": NOISE}
     return Measure(**values)
 
 

@@ -233,16 +233,16 @@ def reruns(lines: Sequence[Line], spread: str) -> Sheet | None:
 def _reruns_of(line: Line, used: Sequence[tuple[str, str]], spread: str) -> list[tuple[Cell, ...]]:
     plain = line.plain
     place = (plain["data"], plain["arch"], name_of(plain), attack_of(plain))
-    found = []
+    rows = []
     seeds = dict.fromkeys(seed for point in POINTS for seed in line.files.get(point, {}))
     for seed in seeds:
         cells = [_of_seed(line, what, point, seed) for what, point in used]
-        found.append((*place, f"seed {seed}", *cells))
+        rows.append((*place, f"seed {seed}", *cells))
     means = [_percent(plain[f"{what}_{point}_mean"]) for what, point in used]
-    found.append((*place, "mean", *means))
+    rows.append((*place, "mean", *means))
     ends = [_end(plain, f"{what}_{point}", spread) for what, point in used]
-    found.append((*place, spread, *ends))
-    return [tuple(Cell(text) for text in row) for row in found]
+    rows.append((*place, spread, *ends))
+    return [tuple(Cell(text) for text in row) for row in rows]
 
 
 def _of_seed(line: Line, what: str, point: str, seed: int | None) -> str:
