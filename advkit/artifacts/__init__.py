@@ -12,5 +12,6 @@ __all__ = [
     "record",
     "result",
     "rows",
+    "sharing",
     "soft_labels",
 ]

@@ -25,11 +25,11 @@ from advkit.cli import (
     train,
 )
 from advkit.cli.common import options
-from advkit.cli.common.failures import call, guarded, settle_stderr
+from advkit.cli.common.failures import guarded, perform, settle_stderr
 from advkit.cli.common.options import Command
-from advkit.cli.common.progress import say
 from advkit.errors import StorageError, UsageError
-from advkit.runtime import signals
+from advkit.runtime import memory, signals
+from advkit.runtime.progress import say
 
 HELP = """Adversarial training of image classifiers as composable stages.
 
@@ -84,11 +84,11 @@ def build() -> typer.Typer:
         del version  # its callback has done the work
 
     for command in COMMANDS:
-        options.add(app, command, call)
+        options.add(app, command, perform)
     for name, (text, commands) in GROUPS.items():
         group = typer.Typer(help=text)
         for command in commands:
-            options.add(group, command, call)
+            options.add(group, command, perform)
         app.add_typer(group, name=name)
     return app
 
@@ -104,12 +104,14 @@ def run(arguments: list[str]) -> int:
         return StorageError.code
     before = {each: signal.getsignal(each) for each in signals.HANDLED}
     signals.install()
+    memory.take_over()
     try:
         return guarded(stage, "--debug" in arguments, lambda: _invoke(arguments))
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
         signals.release()
+        memory.take_over(False)
         settle_stderr()
 
 

@@ -33,12 +33,12 @@ from advkit.images.image_set import ImageSet, pixels
 from advkit.labels.soft import soften
 from advkit.runtime import modes, seeding
 from advkit.runtime.reporting import Reporter
+from advkit.search.options import CRITERIA
 from advkit.softlabels import source as soft_source
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import split_of
 
-CRITERIA = ("robust", "loss")
 ATTACKS = ("apgd-ce", "apgd-t")
 GOLDEN = (math.sqrt(5) - 1) / 2
 TOLERANCE = 0.05

@@ -1,3 +1,13 @@
 """Training: the run, one step, selection, state and the run folder."""
 
-__all__ = ["learner", "plan", "run", "run_folder", "selection", "trainer"]
+__all__ = [
+    "binding",
+    "learner",
+    "options",
+    "plan",
+    "run",
+    "run_folder",
+    "selection",
+    "stage",
+    "trainer",
+]

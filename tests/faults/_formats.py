@@ -27,6 +27,7 @@ from advkit.analyses.discrepancy import read_oracle
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
 from advkit.artifacts.rows import Stored, loaded
 from advkit.cli.common import stage
+from advkit.cli.common.options import Call
 from advkit.config import resolve
 from advkit.errors import AdvkitError
 from advkit.evaluation import partial
@@ -317,7 +318,7 @@ def read_records(folder: Path) -> Content:
     raw = (folder / "lines").read_bytes()
     before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(raw))
     try:
-        texts = list(stage.sources({"files": []}, "artifact"))
+        texts = list(stage.sources(Call(), "artifact"))
     finally:
         sys.stdin = before
     found = []
