@@ -32,6 +32,7 @@ check: install  ## formatting, lint, types, generated docs
 	ruff check .
 	mypy
 	mypy tools
+	mypy benchmarks
 	python tools/docs/generate.py --check
 	python tools/docs/results.py --check
 
