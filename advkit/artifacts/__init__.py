@@ -5,6 +5,7 @@ __all__ = [
     "artifact",
     "checkpoint",
     "claims",
+    "descriptions",
     "document",
     "files",
     "hdf5",
@@ -12,5 +13,6 @@ __all__ = [
     "record",
     "result",
     "rows",
+    "schema",
     "soft_labels",
 ]
