@@ -5,6 +5,7 @@ __all__ = [
     "artifact",
     "checkpoint",
     "claims",
+    "descriptions",
     "document",
     "files",
     "hdf5",
@@ -13,5 +14,6 @@ __all__ = [
     "result",
     "rows",
     "sharing",
+    "schema",
     "soft_labels",
 ]
