@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from advkit import registry
-from advkit.declarations import DECLARATIONS
 from advkit.errors import UsageError
 from advkit.options import Option
+from advkit.registry.declarations import DECLARATIONS
 
 TARGETS = "def targets(batch, context, *, share: float = 0.5): ...\n"
 PROPER = '''"""One line of help.

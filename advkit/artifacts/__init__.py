@@ -13,7 +13,7 @@ __all__ = [
     "record",
     "result",
     "rows",
-    "sharing",
     "schema",
+    "sharing",
     "soft_labels",
 ]
