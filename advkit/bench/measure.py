@@ -18,7 +18,7 @@ from advkit.bench.images import Answers, Facts, synthetic
 from advkit.config.settings import Settings
 from advkit.formulas import folding, losses
 from advkit.images.batches import Batches
-from advkit.images.split import VAL_SIZE
+from advkit.images.split import validation_size
 from advkit.runtime import memory, modes, seeding
 from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner
@@ -92,7 +92,7 @@ class Bench:
     @property
     def validated(self) -> int:
         """Examples set aside, as training does it."""
-        return self.settings.val_size or min(VAL_SIZE, self._kept // 5)
+        return validation_size(self.settings.val_size, self._kept)
 
     @property
     def _kept(self) -> int:

@@ -10,7 +10,6 @@ from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.cli.common.speaker import speaker
 from advkit.config import settings
-from advkit.config.settings import Settings
 from advkit.errors import UsageError
 from advkit.parallel import ranks
 from advkit.training.options import TrainOptions
@@ -33,9 +32,6 @@ def run(call: Call, name: str = "train", **fixed: Any) -> Iterator[Record | str]
     if wanted.print_config:
         yield resolved.toml()
         return
-    if wanted.plan:
-        yield from _planned(resolved.settings, wanted)
-        return
     from advkit.training.stage import train
 
     trained = train(resolved, wanted, lambda: speaker(name, call))
@@ -54,15 +50,6 @@ def labels_or_teacher(call: Call) -> Record:
     if len(texts) > 1:
         raise UsageError(f"a run takes one labels file or teacher; {len(texts)} came in")
     return stage.record_of(texts[0], ("labels", "checkpoint"))
-
-
-def _planned(chosen: Settings, wanted: TrainOptions) -> Iterator[str]:
-    import json
-
-    from advkit.training.plan import parse_ranks, plan
-
-    for row in plan(chosen, *parse_ranks(str(wanted.plan)), wanted.data_root):
-        yield json.dumps(row) + "\n"
 
 
 COMMAND = Command(

@@ -98,7 +98,7 @@ def torch_device(name: str) -> torch.device:
 def computing(device: torch.device, threads: int) -> Iterator[None]:
     """Work with so many threads, in float32 that is float32, the same seed giving the same result.
 
-    Threads, cuDNN's switches and the global random streams are put back as they were found.
+    Threads, cuDNN's switches and torch's random streams are put back as they were found.
     """
     import torch
     from torch.backends import cuda, cudnn

@@ -20,6 +20,7 @@ from advkit.config.settings import CHOICES, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, step_size
+from advkit.options import Option
 from advkit.registry import split_path
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
@@ -193,13 +194,24 @@ def coerced(key: str, value: Any) -> Any:
     if key not in known:
         raise registry.blaming(unknown("option", key, known))
     option = known[key]
-    try:
-        fitted = _FIT[option.kind](value)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{key} = {brief(repr(value))} is not a valid {option.kind}") from None
+    fitted = fit(option, value)
     if option.choices and fitted not in option.choices:
         raise unknown(key.replace("_", "-"), str(fitted), option.choices)
     return fitted
+
+
+def fit(option: Option, value: Any) -> Any:
+    """Bring a value from TOML, the command line or Python to an option's type.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    try:
+        return _FIT[option.kind](value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(
+            f"{option.name} = {brief(repr(value))} is not a valid {option.kind}"
+        ) from None
 
 
 def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:

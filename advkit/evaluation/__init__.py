@@ -1,6 +1,7 @@
 """Attacking a model: the passes, verdicts, unfinished work, merging of shards."""
 
 __all__ = [
+    "arrays",
     "audit",
     "merge",
     "options",

@@ -182,8 +182,9 @@ def identity(channels: int) -> Statistics:
 
 
 def pixels(images: Tensor, device: torch.device | str) -> Tensor:
-    """Return float32 pixels in [0, 1] from uint8, on a device."""
-    return moved(images, torch.device(device)).float().div_(255)
+    """Return float32 pixels in [0, 1] on a device, from uint8 or as they are."""
+    there = moved(images, torch.device(device))
+    return there if there.is_floating_point() else there.float().div_(255)
 
 
 def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:

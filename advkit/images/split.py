@@ -8,6 +8,9 @@ from torch import Tensor
 from advkit.errors import UsageError
 from advkit.runtime import seeding
 
+DEFAULT_SIZE = 1024
+"""Examples for validation, unless they are more than a fifth."""
+
 
 def quotas(counts: Tensor, total: int) -> Tensor:
     """Share `total` out over classes in proportion to `counts`, by largest remainder.
@@ -20,6 +23,15 @@ def quotas(counts: Tensor, total: int) -> Tensor:
     order = (exact - share).sort(descending=True, stable=True).indices
     share[order[: total - int(share.sum())]] += 1
     return share
+
+
+def validation_size(wanted: int | None, n: int) -> int:
+    """Return how many of n training examples are set aside: what was asked for, or a default.
+
+    >>> validation_size(None, 50_000), validation_size(None, 500), validation_size(40, 500)
+    (1024, 100, 40)
+    """
+    return min(DEFAULT_SIZE, n // 5) if wanted is None else wanted
 
 
 def validation(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -62,6 +74,3 @@ def first(labels: Tensor, n: int | None) -> Tensor:
         (labels == label).nonzero().flatten()[: int(count)] for label, count in enumerate(share)
     ]
     return torch.cat(chosen).sort().values
-
-
-VAL_SIZE = 1024

@@ -4,7 +4,6 @@ __all__ = [
     "binding",
     "learner",
     "options",
-    "plan",
     "run",
     "run_folder",
     "selection",

@@ -25,10 +25,9 @@ def configuration(options: TrainOptions, upstream: Upstream | None = None) -> re
         MismatchError: inputs other than those that the configuration names.
     """
     found = layers(options)
-    dry = options.print_config or options.plan
-    if resolve.labels_of(*(layer for layer, _ in found)) == "soft" and not dry:
+    if resolve.labels_of(*(layer for layer, _ in found)) == "soft" and not options.print_config:
         found = bound(found, upstream)
-    if not dry:
+    if not options.print_config:
         found = bound_extra(found)
     resolved = resolve.resolve(*found, preset=options.preset)
     resolve.refuse_idle(options.settings, resolved.settings)

@@ -1,6 +1,75 @@
-"""The sums of an epoch, and the alarm of masking."""
+"""The sums of an epoch, what its row says of training, and the alarm of masking."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advkit.training.learner import StepOutput
+
+KINDS = {"clean": "train_clean_accuracy", "adversarial": "train_robust_accuracy"}
+"""The logits that an objective may show, and what their accuracy is called in a row."""
+SUMS = ("n", "loss", "entropy", *KINDS, *(f"{kind}_n" for kind in KINDS))
+"""What is summed over the examples of an epoch: for each kind of logits, how many were right and
+how many there were."""
 PERFECT, FLAT_TARGETS = 0.97, 0.9
 """Training robust accuracy, and target entropy as a share of ln C, above which to be alarmed."""
+
+
+def no_sums() -> Tensor:
+    """Return the sums of an epoch that has not begun, (7,) float64."""
+    return torch.zeros(len(SUMS), dtype=torch.float64)
+
+
+def add(sums: Tensor, output: StepOutput, y: Tensor) -> Tensor:
+    """Return the sums with one batch added, on its device and without waiting for it.
+
+    Args:
+        sums: (7,), see `SUMS`; changed in place where it lies on that device already.
+        output: of the step.
+        y: true classes, (B,).
+    """
+    size, loss, logits = len(y), output.loss, output.logits
+    hits = [
+        (logits[kind].argmax(1) == y).sum() if kind in logits else loss.new_zeros(())
+        for kind in KINDS
+    ]
+    entropy = -torch.special.xlogy(output.targets, output.targets).sum()
+    counts = [loss.new_full((), size if kind in logits else 0) for kind in KINDS]
+    row = [loss.new_full((), size), loss.detach() * size, entropy, *hits, *counts]
+    # Apple's GPUs have no float64.
+    wide = torch.float32 if y.device.type == "mps" else torch.float64
+    sums = sums.to(y.device, wide)
+    sums += torch.stack([value.to(wide) for value in row])
+    return sums
+
+
+def averages(sums: Tensor) -> dict[str, Any]:
+    """Return what an epoch's row says of training: n, mean loss and entropy, accuracies."""
+    of = dict(zip(SUMS, sums.tolist(), strict=True))
+    n = max(of["n"], 1)
+    row: dict[str, Any] = {"n": int(of["n"])}
+    row |= {"loss": of["loss"] / n, "target_entropy": of["entropy"] / n}
+    row |= {name: of[kind] / of[f"{kind}_n"] for kind, name in KINDS.items() if of[f"{kind}_n"] > 0}
+    return row
+
+
+def masking(row: Mapping[str, Any], classes: int) -> str | None:
+    """Return a warning where an epoch bears LTD's masking signature.
+
+    It is near-perfect robustness on near-uniform targets.
+
+    Source: LTD, section 5.4: robust training accuracy near 100 % while AutoAttack reaches 0.
+    """
+    most, entropy = math.log(classes), row["target_entropy"]
+    robust = row.get("train_robust_accuracy", 0.0)
+    if not (robust > PERFECT and entropy > FLAT_TARGETS * most):
+        return None
+    return (
+        f"training robust accuracy {robust:.3f} on nearly uniform targets (entropy {entropy:.2f} "
+        f"of {most:.2f}): gradients may be masked; do not trust PGD"
+    )

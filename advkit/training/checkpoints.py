@@ -93,7 +93,7 @@ class RunFiles:
         Raises:
             NumericalError: the run diverged since the loss was last looked at.
         """
-        learner.agree_on_finite()
+        learner.guard.agree()
         whole = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
         if not self.world.leads:
             return

@@ -25,7 +25,6 @@ class TrainOptions(Machine, Output):
     )
     config: str | None = declared(None, RUN, "read options from a TOML file; flags win")
     print_config: bool = declared(False, "Actions", "print the resolved configuration and stop")
-    plan: str | None = declared(None, RUN, "print what each of NODESxRANKS would do, and stop")
     resume: bool = declared(False, "Actions", "go on with the run in its folder, or start it")
     resume_elastic: bool = declared(False, "Actions", "--resume with another number of processes")
     name: str | None = declared(None, RUN, "added to the run folder's name")

@@ -20,7 +20,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class Validation:
     """The validation split and how a model is measured on it.
 
     `threat` is None for natural training, which is selected on clean accuracy.

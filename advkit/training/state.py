@@ -14,14 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SEEN = ("clean", "adversarial")
-SUMS = ("n", "loss", "entropy", *SEEN, *(f"{name}_n" for name in SEEN))
-"""What is summed over the examples of an epoch: for each kind of logits that the objective saw,
-how many were right and how many there were."""
-
-
-def _no_sums() -> Tensor:
-    return torch.zeros(len(SUMS), dtype=torch.float64)
+from advkit.training.books import no_sums
 
 
 @dataclass
@@ -30,23 +23,19 @@ class Progress:
 
     `epoch` and `step` count finished ones; a step equal to the steps of an epoch means that
     only that epoch's validation is missing. `best` maps a role to the metrics of its
-    checkpoint; `sums` (7,) float64 are those of the current epoch, see `SUMS`;
+    checkpoint; `sums` (7,) float64 are those of the current epoch, see `books.SUMS`;
     `alarmed` tells whether the masking alarm has rung.
     """
 
     epoch: int = 0
     step: int = 0
     best: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sums: Tensor = field(default_factory=_no_sums)
+    sums: Tensor = field(default_factory=no_sums)
     alarmed: bool = False
 
     def next_epoch(self) -> None:
         """Close the current epoch."""
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, _no_sums()
-
-    def figures(self) -> dict[str, float]:
-        """Return the epoch's sums by name."""
-        return dict(zip(SUMS, self.sums.tolist(), strict=True))
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, no_sums()
 
 
 def pack(

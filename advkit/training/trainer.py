@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,18 +18,18 @@ from advkit.images.batches import Batch, Batches
 from advkit.images.extra import Extra
 from advkit.images.files import Files
 from advkit.images.image_set import ImageSet
-from advkit.images.split import VAL_SIZE, first, validation
+from advkit.images.split import first, validation, validation_size
 from advkit.parallel import ranks
 from advkit.parallel.world import World
 from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels.source import chosen
-from advkit.training.books import FLAT_TARGETS, PERFECT
+from advkit.training import books
 from advkit.training.checkpoints import RunFiles
-from advkit.training.learner import Learner, Lesson
+from advkit.training.learner import Learner
 from advkit.training.run_folder import RunFolder
-from advkit.training.selection import HeldOut, better
-from advkit.training.state import SEEN, Progress
+from advkit.training.selection import Validation, better
+from advkit.training.state import Progress
 
 
 class Trainer:
@@ -70,7 +69,7 @@ class Trainer:
         )  # fmt: skip
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
         attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.held = HeldOut(images, held, attacked, settings.seed, self.world)
+        self.validation = Validation(images, held, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
         drops = settings.drops
@@ -81,22 +80,9 @@ class Trainer:
             )
 
     def step(self, batch: Batch, epoch: int, step: int) -> None:
-        """Train on one batch and count what was seen."""
-        self._count(batch, self.learner.learn(batch, epoch, step))
-
-    def _count(self, batch: Batch, lesson: Lesson) -> None:
-        """Add one batch to the epoch's sums, without waiting for the device."""
-        size, loss, seen = len(batch.y), lesson.loss, lesson.seen
-        hits = [
-            (seen[name].argmax(1) == batch.y).sum() if name in seen else loss.new_zeros(())
-            for name in SEEN
-        ]
-        entropy = -torch.special.xlogy(lesson.targets, lesson.targets).sum()
-        counts = [loss.new_full((), size if name in seen else 0) for name in SEEN]
-        row = [loss.new_full((), size), loss.detach() * size, entropy, *hits, *counts]
-        wide = torch.float32 if self.device.type == "mps" else torch.float64
-        self.progress.sums = self.progress.sums.to(self.device, wide)
-        self.progress.sums += torch.stack([value.to(wide) for value in row])
+        """Train on one batch and count what it gave."""
+        output = self.learner.learn(batch, epoch, step)
+        self.progress.sums = books.add(self.progress.sums, output, batch.y)
 
     def fit(self, folder: RunFolder) -> None:
         """Train from where `progress` stands to the end, saving on the way.
@@ -121,18 +107,22 @@ class Trainer:
 
     def _finish_epoch(self, folder: RunFolder, started: float) -> None:
         progress = self.progress
-        self.learner.agree_on_finite()
+        self.learner.guard.agree()
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
-        row = self._averages()
+        row = self._row()
         for role, model in self._candidates():
-            figures = self.held.measure(
+            figures = self.validation.measure(
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
             row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
             if better(figures, progress.best.get(role)):
-                figures = {"epoch": progress.epoch + 1, "n": len(self.held.positions), **figures}
+                figures = {
+                    "epoch": progress.epoch + 1,
+                    "n": len(self.validation.positions),
+                    **figures,
+                }
                 if progress.alarmed:
                     figures["masking_alarm"] = True
                 progress.best[role] = figures
@@ -146,37 +136,18 @@ class Trainer:
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
 
-    def _averages(self) -> dict[str, Any]:
-        sums = self.progress.figures()
-        n = max(sums["n"], 1)
-        row = {
-            "n": int(sums["n"]),
-            "lr": self.learner.rate((self.progress.epoch + 1) * len(self.batches) - 1),
-            "loss": sums["loss"] / n,
-            "target_entropy": sums["entropy"] / n,
-        }
-        for name, word in zip(SEEN, ("clean", "robust"), strict=True):
-            if sums[f"{name}_n"] > 0:
-                row[f"train_{word}_accuracy"] = sums[name] / sums[f"{name}_n"]
-        self._alarm(row)
-        return row
-
-    def _alarm(self, row: dict[str, Any]) -> None:
-        """Tell of LTD's masking signature: near-perfect robustness on near-uniform targets.
-
-        Source: LTD, section 5.4: robust training accuracy near 100 % while AutoAttack reaches 0.
-        """
-        flat = row["target_entropy"] > FLAT_TARGETS * math.log(self.classes)
-        robust = row.get("train_robust_accuracy", 0.0)
-        if self.settings.attack_steps > 0 and robust > PERFECT and flat:
+    def _row(self) -> dict[str, Any]:
+        """Return the epoch's row so far, and raise the alarm of masking where it is due."""
+        last = (self.progress.epoch + 1) * len(self.batches) - 1
+        averages = books.averages(self.progress.sums)
+        row = {"n": averages.pop("n"), "lr": self.learner.rate(last), **averages}
+        alarm = books.masking(row, self.classes) if self.settings.attack_steps > 0 else None
+        if alarm is not None:
             row["masking_alarm"] = True
             if not self.progress.alarmed:
-                self.reporter.warn(
-                    f"training robust accuracy {robust:.3f} on nearly uniform targets (entropy "
-                    f"{row['target_entropy']:.2f} of {math.log(self.classes):.2f}): gradients may "
-                    "be masked; do not trust PGD"
-                )
+                self.reporter.warn(alarm)
             self.progress.alarmed = True
+        return row
 
     def _candidates(self) -> list[tuple[str, nn.Module]]:
         found: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
@@ -207,7 +178,7 @@ class Trainer:
         found = {name: row.get(f"val_{name}{suffix}") for name in names}
         kept = {name: value for name, value in found.items() if value is not None}
         alarm = {"masking_alarm": True} if self.progress.alarmed else {}
-        return {"epoch": self.settings.epochs, "n": len(self.held.positions), **kept, **alarm}
+        return {"epoch": self.settings.epochs, "n": len(self.validation.positions), **kept, **alarm}
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:
         """Go back to the saved state.
@@ -222,9 +193,7 @@ class Trainer:
 def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
     """Return the positions of the training and of the held-out examples, each sorted."""
     kept = first(images.labels, settings.limit)
-    size = settings.val_size
-    if size is None:
-        size = min(VAL_SIZE, len(kept) // 5)
+    size = validation_size(settings.val_size, len(kept))
     training, held = validation(images.labels[kept], size, settings.split_seed)
     return kept[training], kept[held]
 

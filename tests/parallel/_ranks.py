@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -55,8 +56,9 @@ def trainer(world, double=True, **flags):
                    reporter=Reporter(), world=world)  # fmt: skip
     learner = made.learner
     if flags["method"] == "ltd":
-        learner.soft, learner.labels = Teacher(), soft
-        learner.label_options = {"temperature": 2.0}
+        learner.soft = Teacher()
+        targets = functools.partial(soft.targets, temperature=2.0)
+        learner.parts = dataclasses.replace(learner.parts, targets=targets)
     if double:
         for net in (learner.model, learner.average):
             if net is not None:

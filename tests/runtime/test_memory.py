@@ -18,7 +18,7 @@ from advkit.training.learner import Learner
 CPU, META = torch.device("cpu"), torch.device("meta")
 FAULTS = """
 import resource, torch
-from advkit import memory
+from advkit.runtime import memory
 def faults(warm):
     for _ in range(warm):
         work()
@@ -85,9 +85,9 @@ def test_a_step_never_waits_for_the_device(method):
     assert batches.resident is not None  # sent once, before the first step
     with copies:
         batch = batches.at(order, 0, 1)
-        lesson = learner.learn(batch, 0, 1)
+        output = learner.learn(batch, 0, 1)
     assert batch.x.shape == (16, 1, 8, 8)
-    assert lesson.loss.shape == ()
+    assert output.loss.shape == ()
     assert copies.waited == []
 
 

@@ -35,7 +35,7 @@ def trainer(digits, **flags):
     return Trainer(settings, digits, device=CPU, threads=1, reporter=Reporter())
 
 
-def lessons(made, count):
+def outputs(made, count):
     order = made.batches.order(0)
     return [made.learner.learn(made.batches.at(order, 0, i), 0, i) for i in range(count)]
 
@@ -81,9 +81,9 @@ def test_perturbation_and_projection_stay_float32():
 
 @pytest.mark.parametrize("method", ["adr-awp-wa", "trades"])
 def test_a_run_in_bfloat16_follows_the_one_in_float32(digits, bf16, method):
-    plain = lessons(trainer(digits, method=method), 4)
+    plain = outputs(trainer(digits, method=method), 4)
     made = trainer(digits, method=method, amp=True)
-    mixed = lessons(made, 4)
+    mixed = outputs(made, 4)
     for a, b in zip(mixed, plain, strict=True):
         assert a.loss.dtype == torch.float32
         assert float(a.loss.detach()) == pytest.approx(float(b.loss.detach()), rel=0.05)
@@ -167,7 +167,7 @@ def test_a_compiled_run_follows_the_plain_one(digits):
     except UsageError:
         pytest.skip("no compiler")
     plain = trainer(digits, **flags)
-    for a, b in zip(lessons(made, 3), lessons(plain, 3), strict=True):
+    for a, b in zip(outputs(made, 3), outputs(plain, 3), strict=True):
         assert float(a.loss.detach()) == pytest.approx(float(b.loss.detach()), rel=1e-4)
     for (name, a), b in zip(
         made.learner.model.named_parameters(), plain.learner.model.parameters(), strict=True

@@ -115,9 +115,9 @@ def compare(made, step, *, margin, rate=drops, iterations=ITERATIONS, counts=Tru
         x = batch.x.double()
         batch = dataclasses.replace(batch, x=0.01 + 0.98 * x if margin else x)
         draw = seeding.generator(settings.seed, "attack", epoch, place)
-        lesson = learner.learn(batch, epoch, place)
+        output = learner.learn(batch, epoch, place)
         targets = step(Side(original, batch.x, batch.y, draw, t, rate(t), batch))
-        torch.testing.assert_close(lesson.targets.double(), targets, rtol=0, atol=1e-12)
+        torch.testing.assert_close(output.targets.double(), targets, rtol=0, atol=1e-12)
         rates = [group["lr"] for group in learner.optimizer.param_groups]
         assert rates == pytest.approx([rate(t)] * len(rates), rel=1e-14)
         same(learner.model, original.net, f"iteration {t}, student", counts, statistics)

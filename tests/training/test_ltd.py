@@ -19,7 +19,6 @@ from advkit.errors import MismatchError, Stopped, UsageError
 from advkit.images.augment import apply_views
 from advkit.images.batches import Batches
 from advkit.labels.soft import soften
-from advkit.objectives import trades
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels import source as soft_source
 from advkit.softlabels.source import Live, Stored
@@ -142,22 +141,21 @@ def doubled(monkeypatch):
     monkeypatch.setattr(Batches, "at", at)
 
 
+def replaced(made, **parts):
+    """Give a trainer other parts: `inner`, `outer`."""
+    made.learner.parts = dataclasses.replace(made.learner.parts, **parts)
+
+
 def losses(made, count):
     """Return the first training losses, with the student in float64."""
     made.learner.model.double()
-    found, count_row = [], made._count
-
-    def counted(batch, lesson):
-        loss = lesson.loss
-        found.append((float(loss.detach()), loss.dtype, lesson.targets.dtype))
-        count_row(batch, lesson)
-
-    made._count = counted
+    outputs = []
     for number in range(count):
         epoch, step = divmod(number, len(made.batches))
-        made.step(batch_at(made, number), epoch, step)
-    assert {(kind, wide) for _, kind, wide in found} == {(torch.float64, torch.float64)}
-    return [value for value, *_ in found]
+        outputs.append(made.learner.learn(batch_at(made, number), epoch, step))
+    dtypes = {dtype for output in outputs for dtype in (output.loss.dtype, output.targets.dtype)}
+    assert dtypes == {torch.float64}
+    return [float(output.loss.detach()) for output in outputs]
 
 
 def in_double(found, model, digits):
@@ -187,29 +185,25 @@ def test_losses_of_stored_and_live_labels_agree_in_float64(doubled, files, teach
 
 
 def test_temperature_reaches_the_targets(files):
-    seen = {}
     for t in (1.0, 8.0):
         made = trainer(soft_labels=files(), temperature=t)
-        count = made._count
-        made._count = lambda b, lesson, t=t, c=count: (
-            seen.update({t: (b, lesson.targets)}), c(b, lesson)
-        )  # fmt: skip
-        made.step(batch_at(made, 0), 0, 0)
-        batch, targets = seen[t]
+        batch = batch_at(made, 0)
+        targets = made.learner.learn(batch, 0, 0).targets
         z = made.soft(batch).double().numpy()
         np.testing.assert_allclose(targets, softmax(z / t, axis=1), atol=1e-6)
 
 
-def test_objective_of_a_step(files, monkeypatch):
+def test_objective_of_a_step(files):
     """Eq. 9: the soft label alone in the clean term, β·KL(clean ‖ adversarial), no τ² factor."""
-    made, seen, original = trainer(soft_labels=files(), temperature=3.0, beta=2.5), {}, trades.outer
+    made, seen = trainer(soft_labels=files(), temperature=3.0, beta=2.5), {}
+    original = made.learner.parts.outer
 
-    def outer(model, x, x_adv, given, **options):
-        loss, stats = original(model, x, x_adv, given, **options)
+    def outer(model, x, x_adv, given):
+        loss, stats = original(model, x, x_adv, given)
         seen.update(stats, loss=float(loss.detach()), targets=given.targets)
         return loss, stats
 
-    monkeypatch.setattr(trades, "outer", outer)
+    replaced(made, outer=outer)
     batch = batch_at(made, 0)
     made.step(batch, 0, 0)
     clean, adversarial = (
@@ -223,17 +217,17 @@ def test_objective_of_a_step(files, monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["ce", "kl", None])
-def test_inner(files, monkeypatch, given):
+def test_inner(files, given):
     """LTD's text attacks the true label, its code base the clean outputs; the text is default."""
     made = trainer(soft_labels=files(), **({"inner": given} if given else {}))
     assert made.settings.options_of("objectives")["inner"] == (given or "ce")
-    seen, original = [], trades.inner
+    seen, original = [], made.learner.parts.inner
 
-    def inner(logits, what, **options):
-        seen.append((logits.detach(), what, original(logits, what, **options)))
+    def inner(logits, what):
+        seen.append((logits.detach(), what, original(logits, what)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(trades, "inner", inner)
+    replaced(made, inner=inner)
     made.step(batch_at(made, 0), 0, 0)
     assert len(seen) == 2
     for logits, what, value in seen:
@@ -303,17 +297,17 @@ def test_flips_that_were_not_labelled_are_never_drawn(files, digits):
 
 
 class TestStudentTemperature:
-    def test_divides_in_training_alone(self, files, monkeypatch):
+    def test_divides_in_training_alone(self, files):
         made, seen = trainer(soft_labels=files(), student_temperature=4.0), {}
-        original = trades.outer
+        original = made.learner.parts.outer
 
-        def outer(model, x, x_adv, given, **options):
-            loss, stats = original(model, x, x_adv, given, **options)
+        def outer(model, x, x_adv, given):
+            loss, stats = original(model, x, x_adv, given)
             with torch.no_grad():
                 seen.update(tempered=model(x), plain=made.learner.model(x))
             return loss, stats
 
-        monkeypatch.setattr(trades, "outer", outer)
+        replaced(made, outer=outer)
         made.step(batch_at(made, 0), 0, 0)
         assert isinstance(made.learner.student, Tempered)
         np.testing.assert_allclose(seen["tempered"] * 4, seen["plain"], atol=1e-5)
@@ -342,7 +336,7 @@ def rows_for(made, robust, share):
         [100.0, 50.0, 100 * share * math.log(10), 90.0, 100 * robust, 100.0, 100.0],
         dtype=torch.float64,
     )
-    return made._averages()
+    return made._row()
 
 
 @pytest.mark.parametrize(
@@ -378,7 +372,7 @@ def test_masking_alarm_needs_an_attack(files):
 
 def test_masking_alarm_in_a_real_run(files, tmp_path, monkeypatch):
     """Targets flattened to nothing, and every example counted as robust."""
-    monkeypatch.setattr("advkit.training.trainer.PERFECT", -1.0)
+    monkeypatch.setattr("advkit.training.books.PERFECT", -1.0)
     heard = Heard()
     go(tmp_path / "run", soft_labels=files(), temperature=1000.0, epochs=1, reporter=heard)
     (row,) = RunFolder(tmp_path / "run").rows()

@@ -1,0 +1,81 @@
+"""What keeps a step from spoiling the weights: finite numbers, and options that go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from advkit.config.settings import Settings
+from advkit.errors import NumericalError, UsageError
+from advkit.parallel.world import World
+from advkit.runtime import precision
+
+CHECK_EVERY = 20
+"""Steps between looks at the loss on a GPU, where each look waits for the device."""
+
+
+class Guard:
+    """Remembers whether every loss and gradient so far was finite.
+
+    The memory is a tensor on the device, so that asking costs a GPU nothing until it is read.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, device: torch.device, world: World
+    ) -> None:
+        self.optimizer, self.device, self.world = optimizer, device, world
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def check(
+        self, value: Tensor, what: str, logits: Mapping[str, Tensor], epoch: int, step: int
+    ) -> None:
+        """Refuse a non-finite value before it reaches the weights (on a GPU: soon after).
+
+        Raises:
+            NumericalError: naming epoch, step, value, what it was made from, and learning rate.
+        """
+        self.finite &= torch.isfinite(value.detach())
+        if self.device.type != "cpu" and step % CHECK_EVERY:
+            return
+        if not bool(self.finite):
+            wrong = [kind for kind, z in logits.items() if not bool(torch.isfinite(z).all())]
+            origin = f"{' and '.join(wrong)} logits are not" if wrong else "all logits are"
+            where = f"at epoch {epoch + 1}, step {step + 1}"
+            self._require_finite(f"the {what} is {value.item()} {where} ({origin} finite)")
+
+    def agree(self) -> None:
+        """Check on all ranks that every value so far was finite on each.
+
+        Raises:
+            NumericalError: one was not.
+        """
+        diverged = self.world.most(int(not bool(self.finite)))
+        self.finite &= not diverged
+        self._require_finite("a loss since the last look is not finite")
+
+    def _require_finite(self, what: str) -> None:
+        if not bool(self.finite):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise NumericalError(
+                f"{what}, learning rate {rate:g}: the run diverged; earlier checkpoints are kept; "
+                "lower --lr"
+            )
+
+
+def require_applicable(settings: Settings, device: torch.device, world: World) -> None:
+    """Check that this machine and these processes can do what the settings ask for.
+
+    Raises:
+        UsageError: `--sync-bn`, `--amp` or `--compile` cannot be applied; the message says why.
+    """
+    if settings.sync_bn:
+        if device.type != "cuda" or world.alone:
+            raise UsageError("--sync-bn needs several processes on GPUs")
+        if settings.attack_bn != "eval" and settings.attack_steps > 0:
+            raise UsageError("--sync-bn goes with --attack-bn eval: the attack waits for nobody")
+    if settings.amp:
+        precision.require_bf16(device)
+    if settings.compile and not world.alone:
+        raise UsageError("--compile is for one process")
