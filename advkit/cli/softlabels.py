@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advkit.artifacts import identity
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import machine, options, shards, stage
@@ -152,15 +153,10 @@ def _place(path: Path, work: Labelling) -> Path:
 
 
 def _require_same(there: dict[str, Any], work: Labelling, out: Path) -> None:
-    before = {
-        **there["config"],
-        "teacher": there["parents"][0]["digest"],
-        "data digest": there["parents"][1]["digest"],
-    }
-    now = {
-        **work.config, "teacher": work.info["digest"], "data digest": work.images.fingerprint
-    }  # fmt: skip
-    stage.require_same(before, now, out)
+    now = identity.of_work(
+        work.config, work.info["digest"], work.images.fingerprint, called="teacher"
+    )
+    identity.require_same(identity.identity(there, "teacher"), now, out)
 
 
 def _record(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from advkit.artifacts import identity
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common import machine, shards, stage
+from advkit.cli.common import machine, shards
 from advkit.cli.common.options import Given
 
 if TYPE_CHECKING:
@@ -28,19 +29,10 @@ def found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) 
 
     there = hdf5.read_logits(out)
     package = passes.implementation(settings, len(info["data"]["classes"]))
-    before = {
-        **there.info["config"],
-        "implementation": there.info.get("implementation"),
-        "checkpoint": there.info["parents"][0]["digest"],
-        "data digest": there.info["parents"][-1]["digest"],
-    }
-    now = {
-        **settings.described(),
-        "implementation": package.get("implementation"),
-        "checkpoint": info["digest"],
-        "data digest": data,
-    }
-    stage.require_same(before, now, out)
+    now = identity.of_work(
+        settings.described(), info["digest"], data, package.get("implementation")
+    )
+    identity.require_same(identity.identity(there.info), now, out)
     return there
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from advkit.artifacts import record as records
 from advkit.artifacts.claims import claims, require_same_work, whole_info
+from advkit.artifacts.identity import identity, require_same
 from advkit.artifacts.record import Record
 from advkit.cli.common import machine, stage
 from advkit.cli.common.options import Given
@@ -102,13 +103,7 @@ def require_whole(there: Mapping[str, Any], paths: Sequence[Path], out: Path) ->
         MismatchError: it was not, or the shards are not all there; the message says what differs.
     """
     now = whole_info(claims(paths, there["kind"]))
-    stage.require_same(_identity(there), _identity(now), out)
-
-
-def _identity(info: Mapping[str, Any]) -> dict[str, Any]:
-    first, last = info["parents"][0]["digest"], info["parents"][-1]["digest"]
-    made = {"implementation": info.get("implementation"), "checkpoint": first, "data digest": last}
-    return {**info["config"], **made}
+    require_same(identity(there), identity(now), out)
 
 
 def named(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from advkit.config import resolve
 from advkit.errors import (
     AdvkitError,
     InputError,
-    MismatchError,
     Stopped,
     StorageError,
     UsageError,
@@ -194,17 +193,3 @@ def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> 
 def data_options(name: str) -> set[str]:
     """Return the options that a data set has."""
     return {option.name for option in registry.part("data", name).options}
-
-
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Check that the file in place was made by the same work.
-
-    Raises:
-        MismatchError: it was not; the message lists what differs.
-    """
-    keys = sorted(before.keys() | now.keys())
-    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
-    if changed:
-        raise MismatchError(
-            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
-        )
