@@ -9,6 +9,7 @@ __all__ = [
     "document",
     "files",
     "hdf5",
+    "identity",
     "provenance",
     "record",
     "result",

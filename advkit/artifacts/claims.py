@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit.artifacts import hdf5
+from advkit.artifacts.identity import differences, identity
 from advkit.errors import InputError, MismatchError
 from advkit.parallel import shards
 from advkit.parallel.shards import Shard
@@ -57,37 +58,17 @@ def require_same_work(
     Raises:
         MismatchError: they are not; the message lists what differs.
     """
-    mine, its = _work(mine), _work(its)
-    differs = [
-        key if isinstance(mine.get(key, its.get(key)), dict | list)
-        else f"{key}: {mine.get(key)} -> {its.get(key)}"
-        for key in sorted(mine.keys() | its.keys())
-        if mine.get(key) != its.get(key)
-    ]  # fmt: skip
+    differs = differences(_work(mine), _work(its), brief=True)
     if differs:
         raise MismatchError(f"{other} is no shard of the work of {first} ({', '.join(differs)})")
 
 
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Check that the file in place was made by the same work.
-
-    Raises:
-        MismatchError: it was not; the message lists what differs.
-    """
-    keys = sorted(before.keys() | now.keys())
-    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
-    if changed:
-        raise MismatchError(
-            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
-        )
-
-
 def _work(info: Mapping[str, Any]) -> dict[str, Any]:
-    config = {key: value for key, value in info["config"].items() if key != "shard"}
-    first, *others, last = (each["digest"] for each in info["parents"])
-    parents = {"checkpoint": first, "surrogate": "".join(others), "data digest": last}
+    own = {key: value for key, value in identity(info).items() if key != "shard"}
+    others = "".join(each["digest"] for each in info["parents"][1:-1])
     rest = {key: value for key, value in info.items() if key not in OWN}
-    return {**rest, **parents, **config, "shards": getattr(shards.said(info), "count", 0)}
+    count = getattr(shards.said(info), "count", 0)
+    return {"surrogate": others, **rest, **own, "shards": count}
 
 
 def require_digest(path: Path, info: Mapping[str, Any], found: str) -> None:

@@ -124,11 +124,21 @@ class Data(TypedDict):
     classes: Annotated[list[Annotated[str, Sized(0, SHORT)]], Sized(1, LONG)]
 
 
+class Build(TypedDict):
+    """Options of an architecture; those of other parts have other names."""
+
+    width: NotRequired[Some | None]
+    activation: NotRequired[Word]
+    form: NotRequired[Word]
+    depth: NotRequired[Some]
+    widen: NotRequired[Some]
+
+
 class Model(TypedDict):
     """What builds the net."""
 
     arch: Word
-    options: dict[str, Any]
+    options: Build
     input_shape: Annotated[list[Side], Sized(3, 3)]
     mean: Annotated[list[Real], Sized(1, SHORT)]
     std: Annotated[list[Real], Sized(1, SHORT)]
@@ -155,7 +165,7 @@ class Split(TypedDict):
 Reserved = TypedDict("Reserved", {"lambda": NotRequired[Span]})
 
 
-class Options(Split, Reserved):
+class Options(Split, Build, Reserved):
     """Options of a run; one that a version or part lacks is not there."""
 
     data: NotRequired[Word]
@@ -199,11 +209,6 @@ class Options(Split, Reserved):
     teacher_noise: NotRequired[Word | None]
     smoothing: NotRequired[Share]
     temperature: NotRequired[Positive]
-    width: NotRequired[Some | None]
-    activation: NotRequired[Word]
-    form: NotRequired[Word]
-    depth: NotRequired[Some]
-    widen: NotRequired[Some]
     image_size: NotRequired[Side | None]
 
 

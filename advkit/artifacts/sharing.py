@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from advkit.artifacts import checkpoint, files, hdf5
 from advkit.artifacts import record as records
-from advkit.artifacts.claims import claims, require_same, require_same_work, whole_info
+from advkit.artifacts.claims import claims, require_same_work, whole_info
+from advkit.artifacts.identity import identity, require_same
 from advkit.artifacts.record import Record
 from advkit.errors import BusyError, MismatchError, Stopped
 from advkit.parallel import ranks
@@ -134,13 +135,7 @@ def require_whole(there: Mapping[str, Any], paths: Sequence[Path], out: Path) ->
         MismatchError: it was not, or the shards are not all there; the message says what differs.
     """
     now = whole_info(claims(paths, there["kind"]))
-    require_same(_identity(there), _identity(now), out)
-
-
-def _identity(info: Mapping[str, Any]) -> dict[str, Any]:
-    first, last = info["parents"][0]["digest"], info["parents"][-1]["digest"]
-    made = {"implementation": info.get("implementation"), "checkpoint": first, "data digest": last}
-    return {**info["config"], **made}
+    require_same(identity(there), identity(now), out)
 
 
 def named(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit import registry
+from advkit.artifacts import identity
 from advkit.config import methods
 from advkit.config.settings import CHOICES, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
@@ -239,10 +240,7 @@ def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
 
 def differences(old: Settings, new: Settings) -> str:
     """Say in one line where two configurations differ; empty where they do not."""
-    before, after = old.described(), new.described()
-    keys = sorted(before.keys() | after.keys())
-    changed = [key for key in keys if before.get(key) != after.get(key)]
-    return ", ".join(f"{key}: {before.get(key)} -> {after.get(key)}" for key in changed)
+    return ", ".join(identity.differences(old.described(), new.described()))
 
 
 def _integer(value: Any) -> int:

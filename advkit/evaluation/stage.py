@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from advkit import data, models, registry
-from advkit.artifacts import checkpoint, files, hdf5, sharing
+from advkit.artifacts import checkpoint, files, hdf5, identity, sharing
 from advkit.artifacts import record as records
-from advkit.artifacts.claims import require_same
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
 from advkit.config.location import location
@@ -237,19 +236,10 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         """
         there = hdf5.read_logits(out)
         package = passes.implementation(self.settings, len(info["data"]["classes"]))
-        before = {
-            **there.info["config"],
-            "implementation": there.info.get("implementation"),
-            "checkpoint": there.info["parents"][0]["digest"],
-            "data digest": there.info["parents"][-1]["digest"],
-        }
-        now = {
-            **self.settings.described(),
-            "implementation": package.get("implementation"),
-            "checkpoint": info["digest"],
-            "data digest": images,
-        }
-        require_same(before, now, out)
+        now = identity.of_work(
+            self.settings.described(), info["digest"], images, package.get("implementation")
+        )
+        identity.require_same(identity.identity(there.info), now, out)
         return there
 
 

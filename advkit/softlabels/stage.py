@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from advkit import data, models
-from advkit.artifacts import files, hdf5, sharing, soft_labels
+from advkit.artifacts import files, hdf5, identity, sharing, soft_labels
 from advkit.artifacts import record as records
-from advkit.artifacts.claims import require_same
 from advkit.artifacts.record import Record
 from advkit.config.location import location
 from advkit.config.machine import computing
@@ -171,17 +170,10 @@ class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
                 return self.labelling.write(out), False
 
     def _require_same(self, there: Mapping[str, Any], out: Path) -> None:
-        before = {
-            **there["config"],
-            "teacher": there["parents"][0]["digest"],
-            "data digest": there["parents"][1]["digest"],
-        }
-        now = {
-            **self.labelling.config,
-            "teacher": self.info["digest"],
-            "data digest": self.images.fingerprint,
-        }
-        require_same(before, now, out)
+        now = identity.of_work(
+            self.labelling.config, self.info["digest"], self.images.fingerprint, called="teacher"
+        )
+        identity.require_same(identity.identity(there, "teacher"), now, out)
 
 
 def _place(path: Path, work: Labelling) -> Path:

@@ -1,0 +1,71 @@
+"""Whether two artifacts were made by the same work, and in what they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advkit.errors import MismatchError
+
+Identity = Mapping[str, Any]
+"""What a piece of work is, by name; equal for equal work."""
+
+
+def identity(info: Mapping[str, Any], called: str = "checkpoint") -> dict[str, Any]:
+    """Return what the work was that made an artifact of a net and data, from its description."""
+    net, *_, data = (parent["digest"] for parent in info["parents"])
+    return of_work(info["config"], net, data, info.get("implementation"), called)
+
+
+def of_work(
+    config: Mapping[str, Any],
+    net: str,
+    data: str,
+    implementation: str | None = None,
+    called: str = "checkpoint",
+) -> dict[str, Any]:
+    """Return what a piece of work is that may not have been done yet.
+
+    Args:
+        config: its configuration.
+        net: digest of the checkpoint.
+        data: digest of the data.
+        implementation: the package behind an attack, if there is one.
+        called: what messages call the net.
+    """
+    made = {called: net, "data digest": data, "implementation": implementation}
+    return {**config, **made}
+
+
+def require_same(before: Identity, now: Identity, out: Path) -> None:
+    """Check that the file in place was made by the same work.
+
+    Raises:
+        MismatchError: it was not; the message lists what differs.
+    """
+    changed = differences(before, now)
+    if changed:
+        raise MismatchError(
+            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
+        )
+
+
+def differences(before: Identity, now: Identity, *, brief: bool = False) -> list[str]:
+    """Return in what two identities differ: `key: before -> now`, in the order of the keys.
+
+    Args:
+        before: of what is there.
+        now: of what is wanted.
+        brief: of objects and lists the key alone.
+
+    >>> differences({"eps": "0.1", "n": 3}, {"eps": "0.2", "n": 3})
+    ['eps: 0.1 -> 0.2']
+    """
+    return [
+        key
+        if brief and isinstance(before.get(key, now.get(key)), dict | list)
+        else f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
