@@ -147,7 +147,7 @@ class Model(TypedDict):
 class Metrics(TypedDict):
     """A checkpoint's figures on its validation split."""
 
-    clean_accuracy: Share
+    clean_accuracy: NotRequired[Share]
     epoch: Count
     n: Some
     robust_accuracy: NotRequired[Share]

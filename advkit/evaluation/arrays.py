@@ -148,8 +148,8 @@ def _classes(model: nn.Module, x: Tensor) -> int:
 def _described(images: Arrays) -> Mapping[str, Any]:
     """Return the description of a net that comes from no file."""
     return {
-        "kind": "checkpoint", "digest": HERE, "method": None, "arch": None, "role": None,
-        "seed": None, "parents": [], "config": {},
+        "kind": "checkpoint", "digest": HERE, "method": "unknown", "arch": "module",
+        "role": "given", "seed": 0, "parents": [], "config": {},
         "model": {"input_shape": list(images.shape)},
         "data": {"name": images.name, "classes": list(images.classes)},
     }  # fmt: skip

@@ -90,6 +90,7 @@ def description(classes: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, A
         "data": {"name": "digits", "classes": list(classes)},
         "model": {"input_shape": list(shape)},
         "kind": "checkpoint", "digest": "sha256:0", "method": "at", "arch": "x", "role": "best",
+        "seed": 0, "parents": [],
     }  # fmt: skip
 
 

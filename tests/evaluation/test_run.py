@@ -30,6 +30,7 @@ INFO = {
     "data": {"name": "digits", "classes": list(NAMES)},
     "model": {"input_shape": [1, 6, 6]},
     "kind": "checkpoint", "digest": "sha256:0", "method": "at", "arch": "x", "role": "best",
+    "seed": 0, "parents": [],
 }  # fmt: skip
 
 

@@ -160,7 +160,8 @@ def described(images, accuracy=0.5):
     """Return a teacher's description for a net made here."""
     return {
         "kind": "checkpoint", "digest": "sha256:0", "method": "natural", "arch": "small-cnn",
-        "parents": [], "metrics": {"clean_accuracy": accuracy}, "config": {},
+        "role": "best", "seed": 0, "parents": [], "metrics": {"clean_accuracy": accuracy},
+        "config": {},
         "data": {"name": images.name, "classes": list(images.classes)},
     }  # fmt: skip
 
