@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advkit.attacks import pgd
+from advkit.formulas.accuracy import correct
 from advkit.formulas.threat import Threat
 from advkit.images.image_set import ImageSet, pixels
 from advkit.parallel.world import World
@@ -91,16 +92,8 @@ def accuracies(
     x = pixels(images.batch(positions), device)
     y = images.labels[positions].to(device)
     with modes.evaluating(model), torch.no_grad():
-        right = _right(model(x), y)
+        right = correct(model(x), y)
         if threat is None:
             return int(right.sum()), 0
         x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
-        return int(right.sum()), int((right & _right(model(x_adv), y)).sum())
-
-
-def _right(logits: Tensor, y: Tensor) -> Tensor:
-    """Return who is classified right, (B,); logits that are not finite never are.
-
-    The largest of a row with NaN is its NaN, so that a broken model would answer class 0.
-    """
-    return torch.isfinite(logits).all(1) & (logits.argmax(1) == y)
+        return int(right.sum()), int((right & correct(model(x_adv), y)).sum())
