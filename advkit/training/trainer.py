@@ -58,7 +58,7 @@ class Trainer:
             {"device": device.type, "threads": threads},
             self.world,
         )
-        training, held = split_of(settings, images)
+        training, held_out = split_of(settings, images)
         self.batches = Batches(
             images, training, settings.batch_size, settings.seed, device,
             table=self.soft.views if self.soft else None,
@@ -69,7 +69,7 @@ class Trainer:
         )  # fmt: skip
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
         attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.validation = Validation(images, held, attacked, settings.seed, self.world)
+        self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
         drops = settings.drops
@@ -150,10 +150,10 @@ class Trainer:
         return row
 
     def _candidates(self) -> list[tuple[str, nn.Module]]:
-        found: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
+        candidates: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
         if self.settings.wa and self.learner.average is not None:
-            found.append(("best-ema", self.learner.average))
-        return found
+            candidates.append(("best-ema", self.learner.average))
+        return candidates
 
     def _stop_if_asked(self, folder: RunFolder) -> None:
         # Torchrun's signal reaches the ranks at different steps: they stop at the same one.
@@ -175,10 +175,15 @@ class Trainer:
     def _last(self, row: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         """Return the metrics of the last epoch for the student or its average."""
         names = ("clean_accuracy", "robust_accuracy")
-        found = {name: row.get(f"val_{name}{suffix}") for name in names}
-        kept = {name: value for name, value in found.items() if value is not None}
+        values = {name: row.get(f"val_{name}{suffix}") for name in names}
+        figures = {name: value for name, value in values.items() if value is not None}
         alarm = {"masking_alarm": True} if self.progress.alarmed else {}
-        return {"epoch": self.settings.epochs, "n": len(self.validation.positions), **kept, **alarm}
+        return {
+            "epoch": self.settings.epochs,
+            "n": len(self.validation.positions),
+            **figures,
+            **alarm,
+        }
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:
         """Go back to the saved state.
@@ -192,10 +197,10 @@ class Trainer:
 
 def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
     """Return the positions of the training and of the held-out examples, each sorted."""
-    kept = first(images.labels, settings.limit)
-    size = validation_size(settings.val_size, len(kept))
-    training, held = validation(images.labels[kept], size, settings.split_seed)
-    return kept[training], kept[held]
+    limited = first(images.labels, settings.limit)
+    size = validation_size(settings.val_size, len(limited))
+    training, held_out = validation(images.labels[limited], size, settings.split_seed)
+    return limited[training], limited[held_out]
 
 
 def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, list[dict[str, Any]]]:
