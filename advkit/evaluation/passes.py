@@ -245,6 +245,7 @@ def _runner(
     same = _like_autoattack(name)
 
     def run(x: Tensor, y: Tensor, batch: int) -> Tensor:
+        # As the upstream package: its attacks begin every batch from one seed.
         if same:
             generator = torch.Generator().manual_seed(settings.seed)
         else:

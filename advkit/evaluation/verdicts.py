@@ -16,6 +16,7 @@ def accuracy_after(logits: Logits) -> dict[str, float]:
         return {}
     left = {}
     for number, name in enumerate(logits.attacks):
+        # Broken by a later attack means standing after this one.
         standing = (logits.broken_by == ROBUST) | (logits.broken_by > number)
         left[name] = float(standing.double().mean())
     return left

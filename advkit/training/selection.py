@@ -44,6 +44,7 @@ class Validation:
                 share the batches, it is called once at the end.
         """
         clean = robust = 0
+        # Ranks take whole batches in turn: noise is named by a batch's start, whoever draws it.
         for start in range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]:
             generator = seeding.generator(self.seed, "validation", start)
             positions = self.positions[start : start + CHUNK]

@@ -68,6 +68,7 @@ class Trainer:
             world=self.world.size,
         )  # fmt: skip
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
+        # Natural training is selected on clean accuracy.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
@@ -92,8 +93,10 @@ class Trainer:
             NumericalError: the run diverged.
         """
         progress, steps = self.progress, len(self.batches)
+        # A run may go on amid an epoch, whose order is a function of seed and epoch.
         done = progress.epoch * steps + progress.step
         self.reporter.begin("training", self.settings.epochs * steps, done)
+        # A signal waits for the end of a step: only there is the state whole.
         with signals.deferred():
             while progress.epoch < self.settings.epochs:
                 started, epoch, begin = time.monotonic(), progress.epoch, progress.step
@@ -107,7 +110,9 @@ class Trainer:
 
     def _finish_epoch(self, folder: RunFolder, started: float) -> None:
         progress = self.progress
+        # On a GPU the last looks at the loss may be some steps old: nothing is selected before.
         self.learner.guard.agree()
+        # From here on the sums are the world's and lie on rank 0: added again they stay the same.
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
@@ -117,6 +122,7 @@ class Trainer:
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
             row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
+            # Written at once: a run that is stopped later has its best checkpoint in place.
             if better(figures, progress.best.get(role)):
                 figures = {
                     "epoch": progress.epoch + 1,
@@ -131,6 +137,7 @@ class Trainer:
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
         if self.world.leads:
             folder.add_row({"epoch": progress.epoch + 1, **row})
+        # The row first, then the state: a kill between them leaves a row that `keep_rows` drops.
         progress.next_epoch()
         self.files.save(folder, self.learner, progress)
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
