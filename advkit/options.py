@@ -1,11 +1,14 @@
-"""What an option is: name, kind, default, choices and limits."""
+"""What an option is: name, kind, default, choices and limits; and options declared by a class."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from advkit.errors import UsageError
 from advkit.formulas.schedules import parse_span
@@ -44,6 +47,74 @@ class Option:
                 raise UsageError(f"{self.flag} {value} is not {self.limits}")
 
 
+def declared(
+    default: Any,
+    panel: str,
+    text: str,
+    choices: tuple[str, ...] = (),
+    *,
+    kind: str = "",
+    limits: str = "",
+) -> Any:
+    """Declare an option as a field of a dataclass; `options_of` reads it back.
+
+    Args:
+        default: of the field.
+        panel: heading in the help.
+        text: what it means.
+        choices: its values, where they are few.
+        kind: of the option, where the field's annotation does not say it.
+        limits: see `within`.
+    """
+    meta = {"panel": panel, "help": text, "choices": choices, "kind": kind, "limits": limits}
+    return field(default=default, metadata=meta)
+
+
+def options_of(declaring: type, *, inherited: bool = False) -> tuple[Option, ...]:
+    """Return the options that a dataclass declares itself; those of its bases too if `inherited`.
+
+    >>> @dataclass
+    ... class Cut:
+    ...     depth: "int | None" = declared(None, "Saw", "in millimetres", limits=">= 1")
+    >>> [(each.flag, each.kind, each.limits) for each in options_of(Cut)]
+    [('--depth', 'int', '>= 1')]
+    """
+    own = inspect.get_annotations(declaring)
+    return tuple(
+        Option(
+            each.name,
+            each.metadata["kind"] or str(each.type).removesuffix(" | None"),
+            each.default,
+            each.metadata["help"],
+            each.metadata["panel"],
+            each.metadata["choices"],
+            each.metadata["limits"],
+        )
+        for each in dataclasses.fields(declaring)
+        if "help" in each.metadata and (inherited or each.name in own)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """Options of a stage: declared once, checked whoever gives them."""
+
+    def __post_init__(self) -> None:
+        """Check every value against its limits.
+
+        Raises:
+            UsageError: one is outside.
+        """
+        for option in options_of(type(self), inherited=True):
+            option.check(getattr(self, option.name))
+
+    @classmethod
+    def build(cls, given: Mapping[str, Any]) -> Self:
+        """Return the options that were given; None and what is no option of these is left out."""
+        names = {each.name for each in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in given.items() if k in names and v is not None})
+
+
 def within(limits: str, value: float) -> bool:
     """Whether a value keeps to limits: `> 0`, `>= 1`, `[0, 1]`, `[0, 1)` or `(0, 1]`.
 
@@ -57,6 +128,16 @@ def within(limits: str, value: float) -> bool:
     low, high = (float(end) for end in limits[1:-1].split(","))
     above = value > low if limits.startswith("(") else value >= low
     return above and (value < high if limits.endswith(")") else value <= high)
+
+
+def readable(limits: str) -> bool:
+    """Whether a text is limits at all.
+
+    >>> readable("[0, 1)"), readable("0 to 1"), readable("[0; 1]")
+    (True, False, False)
+    """
+    number = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+    return re.fullmatch(rf">=? {number}|[\[(]{number}, ?{number}[\])]", limits) is not None
 
 
 def parse_temperatures(text: str) -> list[float]:

@@ -5,4 +5,4 @@ all its inputs at once (otherwise it gets them one by one). `PROBES = True` asks
 model and data, a `probing.probe.Probe` each.
 """
 
-__all__ = ["drawing", "gathering", "probing"]
+__all__ = ["drawing", "gathering", "probing", "running"]

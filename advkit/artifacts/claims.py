@@ -68,6 +68,20 @@ def require_same_work(
         raise MismatchError(f"{other} is no shard of the work of {first} ({', '.join(differs)})")
 
 
+def require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Check that the file in place was made by the same work.
+
+    Raises:
+        MismatchError: it was not; the message lists what differs.
+    """
+    keys = sorted(before.keys() | now.keys())
+    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+    if changed:
+        raise MismatchError(
+            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
+        )
+
+
 def _work(info: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in info["config"].items() if key != "shard"}
     first, *others, last = (each["digest"] for each in info["parents"])

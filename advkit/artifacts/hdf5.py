@@ -18,7 +18,7 @@ from torch import Tensor
 from advkit.artifacts import files, provenance
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
-from advkit.errors import BusyError, InputError, brief, storage
+from advkit.errors import BusyError, InputError, StorageError, UsageError, brief, storage
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
@@ -64,6 +64,19 @@ class Logits:
     def attacks(self) -> list[str]:
         """Names of the attacks in the order in which they were run."""
         return list(self.info.get("attacks", []))
+
+
+def require_name(path: Path) -> None:
+    """Check where an HDF5 output is to go.
+
+    Raises:
+        UsageError: its name does not end in .h5.
+        StorageError: a folder is in its place.
+    """
+    if path.suffix != ".h5":
+        raise UsageError(f"-o {path}: the name must end in .h5")
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: a folder is in its place")
 
 
 def write_logits(path: Path, logits: Logits) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from advkit import __version__
+from advkit import __version__, registry
 from advkit.cli import (
     analyze,
     attack,
@@ -25,11 +27,11 @@ from advkit.cli import (
     train,
 )
 from advkit.cli.common import options
-from advkit.cli.common.failures import call, guarded, settle_stderr
+from advkit.cli.common.failures import guarded, perform, settle_stderr
 from advkit.cli.common.options import Command
-from advkit.cli.common.progress import say
 from advkit.errors import StorageError, UsageError
-from advkit.runtime import signals
+from advkit.runtime import memory, signals
+from advkit.runtime.progress import say
 
 HELP = """Adversarial training of image classifiers as composable stages.
 
@@ -84,11 +86,11 @@ def build() -> typer.Typer:
         del version  # its callback has done the work
 
     for command in COMMANDS:
-        options.add(app, command, call)
+        options.add(app, command, perform)
     for name, (text, commands) in GROUPS.items():
         group = typer.Typer(help=text)
         for command in commands:
-            options.add(group, command, call)
+            options.add(group, command, perform)
         app.add_typer(group, name=name)
     return app
 
@@ -104,13 +106,21 @@ def run(arguments: list[str]) -> int:
         return StorageError.code
     before = {each: signal.getsignal(each) for each in signals.HANDLED}
     signals.install()
+    memory.take_over()
     try:
         return guarded(stage, "--debug" in arguments, lambda: _invoke(arguments))
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
         signals.release()
+        memory.take_over(False)
         settle_stderr()
+
+
+@cache
+def _program() -> Callable[..., object]:
+    """Return the application, ready to be called: made once in a process."""
+    return typer.main.get_command(build())
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -120,12 +130,13 @@ def _invoke(arguments: list[str]) -> int:
         UsageError: the command line is wrong; Typer's own message, in one line.
     """
     try:
-        code = build()(arguments, standalone_mode=False, prog_name="advkit")
+        code = _program()(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).rstrip(".")
         if message == "Missing command":
             raise UsageError(f"name a command: {', '.join(_commands(arguments))}") from None
-        raise UsageError(f"{message} (see --help)") from None
+        wrong = UsageError(f"{message} (see --help)")
+        raise (registry.blaming(wrong) if message.startswith("No such option") else wrong) from None
     except typer.Abort:
         raise UsageError("aborted") from None
     return code if isinstance(code, int) else 0

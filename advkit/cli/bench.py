@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,59 +12,46 @@ from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.bench import projection
-from advkit.cli.common import machine, options, stage
-from advkit.cli.common.options import Command, Given
+from advkit.bench.options import BenchOptions
+from advkit.cli.common import options
+from advkit.cli.common.options import Call, Command
+from advkit.cli.common.speaker import speaker
 from advkit.config import methods, resolve, settings
+from advkit.config.machine import Machine, Output, computing
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
-from advkit.options import Option
+from advkit.options import options_of
 from advkit.parallel import ranks
+from advkit.runtime.reporting import Reporter
 
 if TYPE_CHECKING:
+    import torch
+
     from advkit.artifacts.result import Result
 
-METHODS = "at,adr,at-awp,adr-awp,trades,ltd"
 LEFT_OUT = {
     "method", "objective", "labels", "wa", "awp", "soft_labels", "teacher", "labels_digest",
     "extra_data", "extra_fraction", "extra_digest", "workers", "split_seed", "image_list",
 }  # fmt: skip
 """What the bench chooses by itself, or what changes no time."""
-OWN = (
-    Option("methods", "str", METHODS, "methods to time; ratios are to the first", "Bench"),
-    Option("steps", "int", 5, "timed training steps of each method", "Bench", limits=">= 1"),
-    Option("watts", "float", None, "what the machine draws, for kWh", "Bench", limits="> 0"),
-    Option("budget", "str", None, "say what fits: 4h, 90m or 2d", "Bench"),
-    Option("clean_accuracy", "float", 0.82, "assumed of the nets under AutoAttack", "Bench",
-           limits="[0, 1]"),
-    Option("robust_accuracy", "float", 0.5, "assumed likewise: these cost every pass", "Bench",
-           limits="[0, 1]"),
-    Option("preset", "str", None, "numbers of the paper or of its code", settings.METHOD,
-           methods.PRESETS),
-    Option("config", "str", None, "read options from a TOML file; flags win", settings.RUN),
-)  # fmt: skip
 
 
-def run(given: Given) -> Iterator[Record]:
+def run(call: Call) -> Iterator[Record]:
     """Time every method and yield one record with the table."""
-    own = _own(given)
-    budget = projection.parse_budget(own["budget"]) if own["budget"] else None
-    chosen = {name: resolved(given, name) for name in _methods(own["methods"])}
+    wanted, here = call.build(BenchOptions), call.build(Machine)
+    budget = projection.parse_budget(wanted.budget) if wanted.budget else None
+    flags = call.pick(settings.options())
+    chosen = {name: resolved(flags, wanted, name) for name in _methods(wanted.methods)}
     if ranks.world() > 1:
         raise UsageError("bench is one process's work: start it without torchrun")
-    device = machine.device(given["device"])
-    threads = machine.threads(given, next(iter(chosen.values())).arch)
-    machine.use_threads(threads)
-    result = _measured(chosen, own, given, device, budget)
-    yield _record(result, chosen, own, given, {"device": device.type, "threads": threads})
-
-
-def _own(given: Given) -> dict[str, Any]:
-    found = {}
-    for option in OWN:
-        value = given.get(option.name)
-        option.check(value)
-        found[option.name] = option.default if value is None else value
-    return found
+    device = here.torch_device()
+    threads = here.threads_for(next(iter(chosen.values())).arch)
+    with computing(device, threads):
+        result = _measured(chosen, wanted, here, device, budget, speaker("bench", call))
+    environment = {"device": device.type, "threads": threads}
+    if not call.talk.quiet:
+        print(result.text, file=sys.stderr)
+    yield _record(result, chosen, wanted, call.build(Output), environment)
 
 
 def _methods(text: str) -> list[str]:
@@ -75,16 +63,15 @@ def _methods(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def resolved(given: Given, name: str) -> Settings:
+def resolved(flags: Mapping[str, Any], wanted: BenchOptions, name: str) -> Settings:
     """Return a method's configuration; options that only other methods have are left to them."""
-    flags = stage.chosen(given, [option.name for option in settings.options()])
     layers: list[resolve.Layer] = [(flags, resolve.FLAG)]
-    if given["config"]:
-        path = Path(given["config"])
+    if wanted.config:
+        path = Path(wanted.config)
         layers.insert(0, (resolve.read(path), f"from {path.name}"))
     foreign = _foreign(name) | LEFT_OUT
     kept = [({k: v for k, v in layer.items() if k not in foreign}, w) for layer, w in layers]
-    return resolve.resolve(*kept, ({"method": name}, "bench"), preset=given["preset"]).settings
+    return resolve.resolve(*kept, ({"method": name}, "bench"), preset=wanted.preset).settings
 
 
 def _foreign(name: str) -> set[str]:
@@ -101,38 +88,35 @@ def _foreign(name: str) -> set[str]:
 
 
 def _measured(
-    chosen: dict[str, Settings], own: dict[str, Any], given: Given, device: Any,
-    budget: float | None,
+    chosen: Mapping[str, Settings], wanted: BenchOptions, here: Machine, device: torch.device,
+    budget: float | None, reporter: Reporter,
 ) -> Result:  # fmt: skip
     from advkit.bench import images, measure, table
 
-    facts = images.facts(next(iter(chosen.values())), given["data_root"])
-    speaker = machine.speaker("bench", given)
-    found = measure.compare(chosen, facts, device, own["steps"], speaker)
-    wishes = table.Wishes(own["clean_accuracy"], own["robust_accuracy"], own["watts"], budget)
+    facts = images.facts(next(iter(chosen.values())), here.data_root)
+    found = measure.compare(chosen, facts, device, wanted.steps, reporter)
+    wishes = table.Wishes(wanted.clean_accuracy, wanted.robust_accuracy, wanted.watts, budget)
     return table.report(chosen, found, facts.test, wishes)
 
 
 def _record(
-    result: Result, chosen: dict[str, Settings], own: dict[str, Any], given: Given,
-    environment: dict[str, Any],
+    result: Result, chosen: Mapping[str, Settings], wanted: BenchOptions, output: Output,
+    environment: Mapping[str, Any],
 ) -> Record:  # fmt: skip
     from advkit.artifacts import analysis, provenance
 
     first = next(iter(chosen.values()))
     described = {key: value for key, value in first.described().items() if key not in LEFT_OUT}
     description = provenance.describe(
-        "analysis", config={"analysis": "bench", **described, **own}, seed=first.seed,
+        "analysis", config={"analysis": "bench", **described, **asdict(wanted)}, seed=first.seed,
         parents=[], environment=environment,
     )  # fmt: skip
-    out = Path(given["out"]) if given["out"] else None
+    out = Path(output.out) if output.out else None
     if out is not None:
         analysis.check(out)
-        if out.exists() and not given["overwrite"]:
+        if out.exists() and not output.overwrite:
             analysis.require_same(out, result, description)
         analysis.write(out, result, description)
-    if not given["quiet"]:
-        print(result.text, file=sys.stderr)
     rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
     return records.make(
         "analysis", out, analysis.digest(result, description), analysis="bench",
@@ -145,7 +129,7 @@ COMMAND = Command(
     "bench",
     "Time each method on this machine, on random images, and project hours and AutoAttack's time.",
     (
-        *OWN,
+        *options_of(BenchOptions),
         *(option for option in settings.options() if option.name not in LEFT_OUT),
         options.DATA_ROOT,
         *options.MACHINE,

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from advkit import registry
 from advkit.cli.common import options
-from advkit.cli.common.options import Command, Given
+from advkit.cli.common.options import Call, Command, shown
 from advkit.errors import UsageError
-from advkit.options import Option
-
-IMAGE_SIZE = Option("image_size", "int", None, "side of the images: folder, imagenet", "Data")
+from advkit.options import StageOptions, declared
 
 
-def listed(given: Given) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class Place(StageOptions):
+    """Which images of a data set, and where they lie."""
+
+    data_root: str | None = declared(None, "Data", "where data sets lie (env ADVKIT_DATA)")
+    image_size: int | None = declared(None, "Data", "side of the images: folder, imagenet")
+
+
+def listed(call: Call) -> Iterator[str]:
     """Yield a line for each data set."""
     for part in registry.parts("data").values():
         yield f"{part.name}\t{part.help}\n"
 
 
-def informed(given: Given) -> Iterator[str]:
+def informed(call: Call) -> Iterator[str]:
     """Yield a line for each split of one data set."""
     from advkit import data
 
+    place = call.build(Place)
     for split in ("train", "test"):
-        images = data.load(
-            _name(given), split, root=given["data_root"], image_size=given["image_size"]
-        )
+        images = data.load(_name(call), split, root=place.data_root, image_size=place.image_size)
         channels, height, width = images.shape
         cells = [split, f"{len(images.labels)} images {channels}x{height}x{width}"]
         cells.append(f"{len(images.classes)} classes")
@@ -37,27 +43,28 @@ def informed(given: Given) -> Iterator[str]:
         yield "\t".join([*cells, images.fingerprint]) + "\n"
 
 
-def fetched(given: Given) -> Iterator[str]:
+def fetched(call: Call) -> Iterator[str]:
     """Download one data set into the data root."""
-    name, path = registry.split_path(_name(given))
+    name, path = registry.split_path(_name(call))
     module = registry.load("data", name)
     if not hasattr(module, "fetch"):
         files = registry.part("data", name).constants.get("FILES", True)
         why = "bring its files yourself" if files else "it needs no files"
         raise UsageError(f"{name} cannot be fetched: {why}")
-    root = Path(path or given["data_root"] or "")
-    if not (path or given["data_root"]):
+    where = path or call.build(Place).data_root
+    if not where:
         raise UsageError("say where to put it: --data-root DIR")
+    root = Path(where)
     root.mkdir(parents=True, exist_ok=True)
     module.fetch(root)
     yield f"{root}\n"
 
 
-def _name(given: Given) -> str:
-    if not given["files"]:
+def _name(call: Call) -> str:
+    if not call.files:
         names = ", ".join(registry.parts("data"))
         raise UsageError(f"name a data set: {names}")
-    return str(given["files"])
+    return call.files[0]
 
 
 COMMANDS = (
@@ -65,7 +72,7 @@ COMMANDS = (
     Command(
         "info",
         "Load a data set and say what it holds.",
-        (options.DATA_ROOT, IMAGE_SIZE),
+        shown(Place),
         informed,
         argument="NAME[:PATH]",
         single=True,

@@ -9,12 +9,12 @@ from typing import Any
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import stage
-from advkit.cli.common.options import Command, Given
+from advkit.cli.common.options import Call, Command
 
 
-def run(given: Given) -> Iterator[Record]:
+def run(call: Call) -> Iterator[Record]:
     """Check every file and describe it."""
-    return stage.each(given, "inspect", records.KINDS, _inspected, noun="artifact")
+    return stage.each(call, "inspect", records.KINDS, _inspected, noun="artifact")
 
 
 def _inspected(source: Record) -> Record:

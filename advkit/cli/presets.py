@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advkit.cli.common.options import Command, Given
+from advkit.cli.common.options import Call, Command
 from advkit.config import methods
 from advkit.errors import unknown
 
 
-def run(given: Given) -> Iterator[str]:
+def run(call: Call) -> Iterator[str]:
     """Yield the rules as text, in the order in which they apply.
 
     Raises:
         UsageError: no such preset.
     """
     presets = ("default", *methods.PRESETS)
-    wanted = str(given["files"]) if given["files"] else None
+    wanted = call.files[0] if call.files and call.files[0] else None
     if wanted not in (None, *presets):
         raise unknown("preset", str(wanted), presets)
     for preset in [wanted] if wanted else presets:

@@ -8,7 +8,7 @@ from advkit import registry
 from advkit.artifacts.record import Record
 from advkit.cli import train
 from advkit.cli.common import options
-from advkit.cli.common.options import Command, Given
+from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 
 FIXED = {"method": "natural"}
@@ -21,10 +21,9 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
-def run(given: Given) -> Iterator[Record | str]:
+def run(call: Call) -> Iterator[Record | str]:
     """Train with the method that a teacher has."""
-    nothing = dict.fromkeys(LEFT_OUT)
-    return train.run({**nothing, **given, **FIXED}, "pretrain-teacher")
+    return train.run(call, "pretrain-teacher", **FIXED)
 
 
 COMMAND = Command(

@@ -10,8 +10,9 @@ from pathlib import Path
 from advkit import registry
 from advkit.artifacts import files
 from advkit.cli.common import options
-from advkit.cli.common.machine import speaker
-from advkit.cli.common.options import Command, Given
+from advkit.cli.common.options import Call, Command
+from advkit.cli.common.speaker import speaker
+from advkit.config.machine import Output
 from advkit.errors import MismatchError, StorageError, UsageError, storage, unknown
 
 SOURCED = re.compile(r'^\s*source .*/(_\w+\.sh)"$', re.MULTILINE)
@@ -60,13 +61,13 @@ def needed(recipe: Path) -> list[Path]:
     return found
 
 
-def listed(given: Given) -> Iterator[str]:
+def listed(call: Call) -> Iterator[str]:
     """Yield a line for each recipe."""
     for name, path in recipes().items():
         yield f"{name}\t{about(path)}\n"
 
 
-def copied(given: Given) -> Iterator[str]:
+def copied(call: Call) -> Iterator[str]:
     """Copy one recipe with its helpers and yield where it is.
 
     Raises:
@@ -75,17 +76,17 @@ def copied(given: Given) -> Iterator[str]:
         StorageError: the folder cannot be written, or a folder is in the place of a file.
     """
     known = recipes()
-    name, into = _words(given, known)
+    name, into = _words(call, known)
     if name not in known:
         raise unknown("recipe", name, known)
-    root = folder()
+    root, overwrite = folder(), call.build(Output).overwrite
     places = {path: into / path.relative_to(root) for path in needed(known[name])}
     # All are compared before one is written, so that a refusal leaves nothing half done.
-    missing = [path for path, place in places.items() if not _there(path, place, given)]
+    missing = [path for path, place in places.items() if not _there(path, place, overwrite)]
     for path in missing:
         _write(path, places[path])
     if not missing:
-        speaker("recipes copy", given).note(f"{places[known[name]]}: already done")
+        speaker("recipes copy", call).note(f"{places[known[name]]}: already done")
     yield f"{places[known[name]]}\n"
 
 
@@ -99,9 +100,9 @@ def _write(path: Path, place: Path) -> None:
             temporary.chmod(mode | (mode & 0o444) >> 2)
 
 
-def _words(given: Given, known: dict[str, Path]) -> tuple[str, Path]:
+def _words(call: Call, known: dict[str, Path]) -> tuple[str, Path]:
     """Return the recipe's name and the folder."""
-    words = given["files"] or []
+    words = call.files
     if not words:
         raise UsageError(f"name a recipe: {', '.join(known)}")
     if len(words) > 2:
@@ -111,7 +112,7 @@ def _words(given: Given, known: dict[str, Path]) -> tuple[str, Path]:
     return str(words[0]), Path(words[1] if len(words) > 1 else ".")
 
 
-def _there(path: Path, place: Path, given: Given) -> bool:
+def _there(path: Path, place: Path, overwrite: bool) -> bool:
     """Whether a file is in its place already, and can be run if it is to be.
 
     Raises:
@@ -126,7 +127,7 @@ def _there(path: Path, place: Path, given: Given) -> bool:
         same = place.is_file() and place.read_bytes() == path.read_bytes()
     except OSError as error:
         raise storage(error, place) from error
-    if not same and not given["overwrite"]:
+    if not same and not overwrite:
         raise MismatchError(f"{place} is there and differs: choose another folder, or --overwrite")
     return same and (not _runs(path) or os.access(place, os.X_OK))
 

@@ -9,51 +9,46 @@ from typing import Any
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli import train
-from advkit.cli.common import machine, options
-from advkit.cli.common.options import Command, Given
+from advkit.cli.common import options
+from advkit.cli.common.options import Call, Command
+from advkit.cli.common.speaker import speaker
 from advkit.config import resolve, settings
+from advkit.config.machine import computing
 from advkit.errors import UsageError
-from advkit.options import Option
+from advkit.options import options_of
 from advkit.parallel import ranks
+from advkit.search.options import SearchOptions
+from advkit.training.options import TrainOptions
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
-OWN = (
-    Option("grid", "str", "1,2,3,5,8,10,12,15,20,50", "temperatures of both steps", "Search"),
-    Option("criterion", "str", "robust", "what the second step looks for", "Search",
-           ("robust", "loss")),
-    Option("threshold", "float", None,
-           "clean accuracy that a substitute must keep; the teacher's less 0.05", "Search"),
-    Option("refine", "int", 2, "golden-section steps after the grid", "Search"),
-)  # fmt: skip
 
 
-def run(given: Given) -> Iterator[Record]:
+def run(call: Call) -> Iterator[Record]:
     """Search and yield one record with the choice."""
     from advkit.artifacts import analysis, files
     from advkit.artifacts.document import aligned
     from advkit.artifacts.result import Result
     from advkit.options import parse_temperatures
     from advkit.search.temperature import Machine, Plan, TemperatureSearch
+    from advkit.training import binding
 
     if ranks.world() > 1:
         raise UsageError(
             "search is one process's work: its runs are small; start it without torchrun"
         )
-    grid = parse_temperatures(given["grid"] or "1,2,3,5,8,10,12,15,20,50")
-    refine = 2 if given["refine"] is None else given["refine"]
-    plan = Plan(grid, given["criterion"] or "robust", given["threshold"], refine)
-    filled = {**dict.fromkeys(LEFT_OUT), "resume": None, **given, "method": "ltd"}
-    layers = train.bound(filled, train.layers(filled))
+    wanted = call.build(SearchOptions)
+    plan = Plan(parse_temperatures(wanted.grid), wanted.criterion, wanted.threshold, wanted.refine)
+    runs = call.build(TrainOptions, settings={**call.pick(settings.options()), "method": "ltd"})
+    layers = binding.bound(binding.layers(runs), lambda: train.labels_or_teacher(call))
     chosen = resolve.resolve(*layers).settings
-    out = Path(given["out"]) if given["out"] else Path("runs") / f"{chosen.run_name}-search"
+    out = Path(runs.out) if runs.out else Path("runs") / f"{chosen.run_name}-search"
     here = Machine(
-        machine.device(given["device"]),
-        machine.threads(given, chosen.arch),
-        Path(given["data_root"]) if given["data_root"] else None,
-        machine.speaker("search temperature", given),
+        runs.torch_device(),
+        runs.threads_for(chosen.arch),
+        runs.root,
+        speaker("search temperature", call),
     )
-    machine.use_threads(here.threads)
-    with files.lock(out):
+    with computing(here.device, here.threads), files.lock(out):
         search = TemperatureSearch(layers, plan, out, here)
         choice, trials = search.run()
         columns = tuple(dict.fromkeys(key for trial in trials for key in trial))
@@ -62,7 +57,7 @@ def run(given: Given) -> Iterator[Record]:
         description = search.describe()
         path = out / "search.json"
         analysis.write(path, result, description)
-    if not given["quiet"]:
+    if not call.talk.quiet:
         import sys
 
         shown = [c for c in columns if c != "digest"]
@@ -87,7 +82,7 @@ COMMAND = Command(
     "temperature",
     "Find the teacher's temperature for LTD: substitutes bound it, students choose it.",
     (
-        *OWN,
+        *options_of(SearchOptions),
         *(option for option in settings.options() if option.name not in LEFT_OUT),
         *(option for option in train.OWN if option.name == "config"),
         options.DATA_ROOT,

@@ -20,6 +20,7 @@ from advkit.config.settings import CHOICES, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, step_size
+from advkit.options import Option
 from advkit.registry import split_path
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
@@ -191,15 +192,26 @@ def coerced(key: str, value: Any) -> Any:
     """
     known = {option.name: option for option in options()}
     if key not in known:
-        raise unknown("option", key, known)
+        raise registry.blaming(unknown("option", key, known))
     option = known[key]
-    try:
-        fitted = _FIT[option.kind](value)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{key} = {brief(repr(value))} is not a valid {option.kind}") from None
+    fitted = fit(option, value)
     if option.choices and fitted not in option.choices:
         raise unknown(key.replace("_", "-"), str(fitted), option.choices)
     return fitted
+
+
+def fit(option: Option, value: Any) -> Any:
+    """Bring a value from TOML, the command line or Python to an option's type.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    try:
+        return _FIT[option.kind](value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(
+            f"{option.name} = {brief(repr(value))} is not a valid {option.kind}"
+        ) from None
 
 
 def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
@@ -314,10 +326,11 @@ def _refuse_strays(
 ) -> None:
     for key in sorted(given.keys() - _known(parts)):
         with _blaming(origins.get(key)):
-            raise UsageError(
+            error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
                 f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
             )
+            raise registry.blaming(error)
 
 
 def _refuse_stale_eps(layers: Sequence[Layer]) -> None:

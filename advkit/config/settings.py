@@ -13,7 +13,7 @@ from typing import Any
 from advkit import registry
 from advkit.formulas.schedules import LR_SCHEDULES
 from advkit.formulas.threat import NORMS, STARTS
-from advkit.options import Option
+from advkit.options import Option, declared, options_of
 from advkit.registry import split_path
 from advkit.runtime.modes import ATTACK_BN
 
@@ -26,120 +26,107 @@ CYCLIC_WARMUP = 1 / 40
 """Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
 
 
-def _option(
-    default: Any,
-    panel: str,
-    text: str,
-    choices: tuple[str, ...] = (),
-    *,
-    kind: str = "",
-    limits: str = "",
-) -> Any:
-    meta = {"panel": panel, "help": text, "choices": choices, "kind": kind, "limits": limits}
-    return field(default=default, metadata=meta)
-
-
 @dataclass(frozen=True)
 class Settings:
     """What the training engine itself needs; `parts` holds the options of the chosen parts."""
 
-    method: str = _option("at", METHOD, "named objective, labels and weight space")
-    objective: str = _option("at", METHOD, "what attack and student optimise")
-    labels: str = _option("onehot", METHOD, "what the student is asked to say")
-    wa: bool = _option(False, METHOD, "select and report the weight average as well")
-    awp: float = _option(0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits=">= 0")
-    awp_form: str = _option("original", METHOD, "whose weight perturbation", ("original", "adr"))
-    awp_warmup: int = _option(
+    method: str = declared("at", METHOD, "named objective, labels and weight space")
+    objective: str = declared("at", METHOD, "what attack and student optimise")
+    labels: str = declared("onehot", METHOD, "what the student is asked to say")
+    wa: bool = declared(False, METHOD, "select and report the weight average as well")
+    awp: float = declared(0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits=">= 0")
+    awp_form: str = declared("original", METHOD, "whose weight perturbation", ("original", "adr"))
+    awp_warmup: int = declared(
         0,
         METHOD,
         "first epoch with weight perturbation, counted from 1; 0 is the same as 1",
         limits=">= 0",
     )
-    ema_decay: float = _option(
+    ema_decay: float = declared(
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
     )
-    soft_labels: str | None = _option(None, METHOD, "labels file of `advkit softlabels`")
-    teacher: str | None = _option(None, METHOD, "teacher that gives soft labels on the fly")
-    labels_digest: str | None = _option(
+    soft_labels: str | None = declared(None, METHOD, "labels file of `advkit softlabels`")
+    teacher: str | None = declared(None, METHOD, "teacher that gives soft labels on the fly")
+    labels_digest: str | None = declared(
         None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
     )
-    student_temperature: float = _option(
+    student_temperature: float = declared(
         1.0, METHOD, "other than 1 only to show defensive distillation's masking", limits="> 0"
     )
-    data: str = _option("", DATA, "data set, NAME or NAME:PATH")
-    extra_data: str | None = _option(
+    data: str = declared("", DATA, "data set, NAME or NAME:PATH")
+    extra_data: str | None = declared(
         None, DATA, "npz file of synthetic images (`image`, `label`) mixed into every batch"
     )
-    extra_fraction: float = _option(
+    extra_fraction: float = declared(
         0.75, DATA, "share of each batch that comes from --extra-data", limits="[0, 1)"
     )
-    extra_digest: str | None = _option(
+    extra_digest: str | None = declared(
         None, DATA, "digest that the extra data must have; a run fills it in"
     )
-    workers: int | None = _option(
+    workers: int | None = declared(
         None, DATA, "processes that decode images; one a core if not given", limits=">= 0"
     )
-    limit: int | None = _option(
+    limit: int | None = declared(
         None, DATA, "first N training examples, class balanced", limits=">= 1"
     )
-    val_size: int | None = _option(
+    val_size: int | None = declared(
         None,
         DATA,
         "examples set aside for selection; a fifth of them, at most 1024, if not given",
         limits=">= 1",
     )
-    split_seed: int = _option(0, DATA, "seed of the validation split")
-    arch: str = _option("", METHOD, "architecture")
-    normalise: bool = _option(
+    split_seed: int = declared(0, DATA, "seed of the validation split")
+    arch: str = declared("", METHOD, "architecture")
+    normalise: bool = declared(
         True, METHOD, "the net subtracts the data's mean and divides by its deviation first"
     )
-    bn_momentum: float | None = _option(
+    bn_momentum: float | None = declared(
         None,
         METHOD,
         "of BN's running statistics, after a first iteration with 1; PyTorch's 0.1 if not given",
         limits="(0, 1]",
     )
-    sync_bn: bool = _option(
+    sync_bn: bool = declared(
         False, METHOD, "batch statistics over all processes of a run (GPUs only)"
     )
-    epochs: int = _option(200, OPTIMISER, "passes over the training examples", limits=">= 1")
-    batch_size: int = _option(128, OPTIMISER, "examples in a batch", limits=">= 1")
-    lr: float = _option(0.1, OPTIMISER, "initial learning rate", limits="> 0")
-    lr_schedule: str = _option("multistep", OPTIMISER, "how the rate falls", LR_SCHEDULES)
-    lr_drops: list[int] | None = _option(
+    epochs: int = declared(200, OPTIMISER, "passes over the training examples", limits=">= 1")
+    batch_size: int = declared(128, OPTIMISER, "examples in a batch", limits=">= 1")
+    lr: float = declared(0.1, OPTIMISER, "initial learning rate", limits="> 0")
+    lr_schedule: str = declared("multistep", OPTIMISER, "how the rate falls", LR_SCHEDULES)
+    lr_drops: list[int] | None = declared(
         None,
         OPTIMISER,
         "epochs at whose start the rate is divided by 10; half and three quarters if not given",
         kind="ints",
         limits=">= 0",
     )
-    warmup_epochs: float | None = _option(
+    warmup_epochs: float | None = declared(
         None,
         OPTIMISER,
         "epochs of linear warm-up; a fortieth of all for cyclic, else none, if not given",
         limits=">= 0",
     )
-    momentum: float = _option(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
-    nesterov: bool = _option(True, OPTIMISER, "Nesterov momentum")
-    weight_decay: float = _option(5e-4, OPTIMISER, "on every parameter", limits=">= 0")
-    norm_decay: bool = _option(True, OPTIMISER, "weight decay on batch normalisation too")
-    norm: str = _option("linf", ATTACK, "norm of the perturbation", NORMS)
-    eps: str = _option("8/255", ATTACK, "radius ε in pixel space [0, 1]")
-    attack_steps: int = _option(
+    momentum: float = declared(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
+    nesterov: bool = declared(True, OPTIMISER, "Nesterov momentum")
+    weight_decay: float = declared(5e-4, OPTIMISER, "on every parameter", limits=">= 0")
+    norm_decay: bool = declared(True, OPTIMISER, "weight decay on batch normalisation too")
+    norm: str = declared("linf", ATTACK, "norm of the perturbation", NORMS)
+    eps: str = declared("8/255", ATTACK, "radius ε in pixel space [0, 1]")
+    attack_steps: int = declared(
         10, ATTACK, "gradient steps of the inner attack; 0 for none", limits=">= 0"
     )
-    step_size: str = _option("eps/4", ATTACK, "step α in pixel space, or a share of ε")
-    attack_start: str | None = _option(
+    step_size: str = declared("eps/4", ATTACK, "step α in pixel space, or a share of ε")
+    attack_start: str | None = declared(
         None, ATTACK, "first iterate; the objective's own if not given", STARTS
     )
-    attack_bn: str = _option("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
-    amp: bool = _option(
+    attack_bn: str = declared("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
+    amp: bool = declared(
         False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"
     )
-    compile: bool = _option(
+    compile: bool = declared(
         False, RUN, "torch.compile for attack and training: a minute or two before the first step"
     )
-    seed: int = _option(0, RUN, "seed of weights, order, crops and noise")
+    seed: int = declared(0, RUN, "seed of weights, order, crops and noise")
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def options_of(self, folder: str) -> dict[str, Any]:
@@ -195,21 +182,7 @@ def own_options() -> tuple[str, ...]:
 @cache
 def options() -> tuple[Option, ...]:
     """Every option of a training run: the engine's own, then those of all parts."""
-    found: dict[str, Option] = {}
-    for each in dataclasses.fields(Settings):
-        if each.name == "parts":
-            continue
-        meta = each.metadata
-        kind = meta["kind"] or str(each.type).removesuffix(" | None")
-        found[each.name] = Option(
-            each.name,
-            kind,
-            each.default,
-            meta["help"],
-            meta["panel"],
-            meta["choices"],
-            meta["limits"],
-        )
+    found = {option.name: option for option in options_of(Settings)}
     for folder in PART_FOLDERS:
         found.update({option.name: option for option in registry.shared_options(folder)})
     return tuple(found.values())

@@ -5,6 +5,7 @@ A data set is named `NAME` or `NAME:PATH`; the path wins over `--data-root`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from advkit import registry
 from advkit.errors import InputError, UsageError
 from advkit.images.image_set import ImageSet
 
-__all__ = ["folder", "load"]
+__all__ = ["folder", "load", "load_for"]
 
 
 def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> ImageSet:
@@ -49,3 +50,35 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
     if len(images.classes) < 2:
         raise InputError(f"{text}: all examples are of one class: there is nothing to tell apart")
     return images
+
+
+def load_for(
+    info: Mapping[str, Any],
+    text: str,
+    split: str,
+    *,
+    root: str | Path | None,
+    image_size: int | None = None,
+    image_list: str | None = None,
+) -> ImageSet:
+    """Load a split of the data that a checkpoint is used on, at the size it was trained at.
+
+    Args:
+        info: the checkpoint's description.
+        text: `NAME[:PATH]`.
+        split: train or test.
+        root: where data sets lie.
+        image_size: side of the images; the checkpoint's if None.
+        image_list: file that names the test images; of no meaning for training ones.
+
+    Raises:
+        UsageError, InputError: as `load`.
+    """
+    name = registry.split_path(text)[0]
+    known = {option.name for option in registry.part("data", name).options}
+    if image_size is None and name == info["data"]["name"]:
+        image_size = info["config"].get("image_size")
+    elif image_size is None and "image_size" in known:
+        image_size = info["model"]["input_shape"][1]
+    listed = image_list if split == "test" else None
+    return load(text, split, root=root, image_size=image_size, image_list=listed)

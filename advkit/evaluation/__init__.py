@@ -1,3 +1,15 @@
 """Attacking a model: the passes, verdicts, unfinished work, merging of shards."""
 
-__all__ = ["audit", "merge", "partial", "passes", "remarks", "run", "settings", "verdicts"]
+__all__ = [
+    "arrays",
+    "audit",
+    "merge",
+    "options",
+    "partial",
+    "passes",
+    "remarks",
+    "run",
+    "settings",
+    "stage",
+    "verdicts",
+]

@@ -14,6 +14,8 @@ from advkit.parallel.shards import Shard
 AUTOATTACK, FAST = "autoattack", "fast"
 SUITES = {AUTOATTACK: "AutoAttack", FAST: "APGD-CE with APGD-T"}
 """Attacks made of several, and what a person reads; the fast one is never called AutoAttack."""
+BATCH_SIZE = 250
+"""Examples in a batch of a stage that asks a trained model."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class AttackSettings:
     eps: str
     data: str
     seed: int = 0
-    batch_size: int = 250
+    batch_size: int = BATCH_SIZE
     version: str = "standard"
     limit: int | None = None
     save_images: bool = False

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit.errors import UsageError
+from advkit.parallel import ranks
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,19 @@ def whole(path: Path) -> Path | None:
     """
     stem = re.sub(r"\.shard-[0-9]+-of-[0-9]+$", "", path.stem)
     return None if stem == path.stem else path.with_name(f"{stem}{path.suffix}")
+
+
+def launched(shard: str | None) -> bool:
+    """Whether this is one of several processes that share the work by themselves.
+
+    Args:
+        shard: I/N, where the one to do was named.
+    """
+    return ranks.world() > 1 and not shard
+
+
+def chosen(shard: str | None) -> Shard | None:
+    """Return the shard to do: the one named, else under torchrun this process's."""
+    if shard:
+        return parse(shard)
+    return Shard(ranks.rank() + 1, ranks.world()) if launched(shard) else None

@@ -42,6 +42,21 @@ def keep() -> bool:
     return False
 
 
+class _State:
+    ours: bool = False
+
+
+def take_over(ours: bool = True) -> None:
+    """Say whether this process is advkit's alone, so that its allocator may be told."""
+    _State.ours = ours
+
+
+def keep_if_ours() -> None:
+    """Keep freed memory where nobody else lives in this process."""
+    if _State.ours:
+        keep()
+
+
 def give_back() -> None:
     """Hand all freed memory to the kernel once, where glibc holds it."""
     with contextlib.suppress(OSError, AttributeError):

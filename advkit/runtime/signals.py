@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -53,6 +54,38 @@ def whole() -> Iterator[None]:
         yield
     if _State.pending is not None and not _State.deferred:
         raise _ended(_State.pending)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Work as a guest of somebody's process: Ctrl-C waits for the next step boundary, once.
+
+    Nothing is done where the process has a handler of its own, or outside its main thread.
+
+    Raises:
+        KeyboardInterrupt: the work stopped there, its state saved; a second Ctrl-C ends it at once.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    release()
+    signal.signal(signal.SIGINT, _ask)
+    try:
+        yield
+    except Stopped as stopped:
+        if stopped.code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt(str(stopped)) from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        release()
+
+
+def _ask(signum: int, frame: FrameType | None) -> None:
+    if _State.pending is not None or not _State.deferred:
+        raise KeyboardInterrupt
+    _State.pending = signum
 
 
 def release() -> None:

@@ -25,12 +25,12 @@ from advkit.errors import InputError, UsageError
 from advkit.runtime.reporting import Reporter
 from advkit.search.evaluator import Evaluator
 from advkit.search.ledger import Ledger, Trial
+from advkit.search.options import CRITERIA
 from advkit.softlabels import source as soft_source
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import split_of
 
-CRITERIA = ("robust", "loss")
 GOLDEN = (math.sqrt(5) - 1) / 2
 TOLERANCE = 0.05
 """Clean accuracy below the teacher's that still passes the first step, where none is given."""

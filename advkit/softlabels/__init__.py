@@ -1,3 +1,22 @@
-"""A teacher's logits: written once, merged from shards, read in training."""
+"""A teacher's logits: written once, merged from shards, read in training.
 
-__all__ = ["labelling", "merge", "source"]
+The room is also what `advkit.softlabels` is after its import, where users find the function of
+that name: so it can be called, and is the function then.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+__all__ = ["labelling", "merge", "options", "source", "stage"]
+
+
+class _Callable(ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return import_module("advkit.api").softlabels(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,3 +1,12 @@
 """Training: the run, one step, selection, state and the run folder."""
 
-__all__ = ["learner", "run", "run_folder", "selection", "trainer"]
+__all__ = [
+    "binding",
+    "learner",
+    "options",
+    "run",
+    "run_folder",
+    "selection",
+    "stage",
+    "trainer",
+]

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from advkit.cli.common import failures, progress
+from advkit.cli.common import failures
+from advkit.runtime import progress
 from tests.conftest import TINY
 
 RECORD = {"kind": "analysis", "path": "a b.json", "digest": "sha256:0", "clean_ece": 0.25}

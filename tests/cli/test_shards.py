@@ -17,9 +17,8 @@ import torch
 
 from advkit import data
 from advkit.__main__ import main
-from advkit.artifacts import hdf5
+from advkit.artifacts import hdf5, sharing
 from advkit.attacks.upstream import autoattack
-from advkit.cli.common import shards
 from advkit.images.image_set import pixels
 from tests import planted
 from tests.conftest import SEED, THREADS
@@ -299,7 +298,7 @@ def test_what_another_call_left(cli, ranked, monkeypatch):
 
     monkeypatch.setattr(time, "sleep", nap)
     assert ranked(0, 2, *other, "--overwrite").code == 0
-    assert naps == [shards.EVERY]
+    assert naps == [sharing.EVERY]
     assert hdf5.read_logits(WHOLE).info["config"]["batch_size"] == 9
 
 

@@ -28,6 +28,7 @@ from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
 from advkit.labels import Context
 from advkit.objectives import Given
+from advkit.registry.declarations import DECLARATIONS
 from advkit.runtime import modes
 from tests.attacks.planted import NEAREST, known
 from tests.conftest import SEED
@@ -158,16 +159,15 @@ def test_every_part_imports_and_its_signature_is_as_read():
     assert wrong == []
 
 
-def test_constants_are_readable_without_import():
-    names = ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "FORMATS", "LIKE_AUTOATTACK")
-    found = [
-        (named(part), name, part.constants.get(name), getattr(module, name, None))
+def test_declarations_are_read_as_import_gives_them():
+    wrong = [
+        (named(part), name)
         for part in EVERY
         for module in [registry.load(part.folder, part.name)]
-        for name in names
+        for name in DECLARATIONS[part.folder]
+        if part.constants.get(name) != getattr(module, name, None)
     ]
-    assert len(found) == len(names) * len(EVERY) > 0
-    assert [each for each in found if each[2] != each[3]] == []
+    assert wrong == []
 
 
 # --- data ---

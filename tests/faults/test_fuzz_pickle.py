@@ -19,6 +19,7 @@ from advkit import data, models, registry
 from advkit.analyses.gathering.trained import trained
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
 from advkit.cli.common import stage
+from advkit.cli.common.options import Call
 from advkit.config import resolve
 from advkit.errors import AdvkitError
 from advkit.evaluation import merge, partial
@@ -182,7 +183,7 @@ def test_no_line_on_stdin_is_unpickled(shape, tmp_path, monkeypatch):
 
     mark = tmp_path / "mark"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(shape(mark))))
-    for text in stage.sources({"files": []}, "checkpoint"):
+    for text in stage.sources(Call(), "checkpoint"):
         with pytest.raises(AdvkitError):
             artifact.read_info(Path(stage.record_of(text, record.KINDS)["path"]))
     assert not mark.exists()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from advkit.cli.common import machine
+from advkit.config.machine import Machine, torch_device
 from advkit.errors import UsageError
 from advkit.parallel import ranks
 
@@ -66,22 +66,21 @@ def test_each_process_has_a_device_of_its_own(environment, monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     environment(5, 8, 1, 4)
-    assert str(machine.device(name)) == "cuda:1"
-    assert str(machine.device("cuda:0")) == "cuda:0"
-    assert str(machine.device("cpu")) == "cpu"
+    assert str(torch_device(name)) == "cuda:1"
+    assert str(torch_device("cuda:0")) == "cuda:0"
+    assert str(torch_device("cpu")) == "cpu"
     environment(6, 8, 2, 4)
     with pytest.raises(UsageError, match="cuda:2"):
-        machine.device(name)
+        torch_device(name)
     environment(None, None, None, None)
-    assert str(machine.device(name)) == "cuda"
+    assert str(torch_device(name)) == "cuda"
 
 
 def test_processes_share_the_cores_of_their_machine(environment, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(10)), raising=False)
-    given = {"threads": None}
-    assert machine.threads(given, "resnet18") == 10
+    assert Machine().threads_for("resnet18") == 10
     for local, expected in ((4, 2), (16, 1)):
         environment(0, 32, 0, local)
-        assert machine.threads(given, "resnet18") == expected
-    assert machine.threads(given, "small-cnn") == 1
-    assert machine.threads({"threads": 7}, "resnet18") == 7
+        assert Machine().threads_for("resnet18") == expected
+    assert Machine().threads_for("small-cnn") == 1
+    assert Machine(threads=7).threads_for("resnet18") == 7

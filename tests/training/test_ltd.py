@@ -14,7 +14,6 @@ from scipy.special import log_softmax, softmax
 
 from advkit import data, models
 from advkit.artifacts import checkpoint, soft_labels
-from advkit.cli.train import bound
 from advkit.config.resolve import resolve
 from advkit.errors import MismatchError, Stopped, UsageError
 from advkit.images.augment import apply_views
@@ -23,6 +22,7 @@ from advkit.labels.soft import soften
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels import source as soft_source
 from advkit.softlabels.source import Live, Stored
+from advkit.training.binding import bound
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import Trainer
@@ -428,21 +428,17 @@ def test_labels_replaced_while_a_run_was_stopped(files, teacher, tmp_path, monke
     assert not (tmp_path / "run" / "final.safetensors").exists()
 
 
-def given(**flags):
-    return {"files": [], "data": None, **flags}
-
-
 def test_another_digest_than_the_configurations(files, teacher):
     digest = soft_labels.read(files()).info["digest"]
     named = {"method": "ltd", "soft_labels": str(files()), "labels_digest": digest}
-    *_, (found, _) = bound(given(), [(named, "flag")])
+    *_, (found, _) = bound([(named, "flag")])
     assert found["labels_digest"] == digest
     named["labels_digest"] = soft_labels.read(files("1")).info["digest"]
     with pytest.raises(MismatchError, match="other labels than the run began with"):
-        bound(given(), [(named, "flag")])
+        bound([(named, "flag")])
     live = {"method": "ltd", "teacher": str(teacher), "labels_digest": digest}
     with pytest.raises(MismatchError, match="other labels"):
-        bound(given(), [(live, "flag")])
+        bound([(live, "flag")])
 
 
 def test_the_engine_too_checks_the_digest(files, tmp_path):

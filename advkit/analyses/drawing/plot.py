@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advkit.artifacts import files
 from advkit.artifacts.result import Layer, Panel, Result
 from advkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", GREY)
@@ -70,10 +73,24 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
         UsageError: the analysis has no picture.
         StorageError: the file cannot be written.
     """
-    import matplotlib as mpl  # a second to import
+    from matplotlib import rc_context  # a second to import
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    drawn = figure(results)
+    stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
+    stamp = {"CreationDate": None} if path.suffix.lower() == ".pdf" else stamp
+    with rc_context(STYLE), files.replacing(path) as temporary:
+        drawn.savefig(temporary, format=path.suffix[1:].lower(), dpi=200, metadata=stamp)
+
+
+def figure(results: Sequence[tuple[str, Result]]) -> Figure:
+    """Draw one row of panels for each named result, without a window.
+
+    Raises:
+        UsageError: the analysis has no picture.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     results = _overlaid(results)
     columns = max(len(result.panels) for _, result in results)
@@ -82,23 +99,14 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
     ]
     if columns == 0:
         raise UsageError("this analysis has no picture")
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(results),
-            columns,
-            figsize=(PANEL[0] * columns, sum(heights)),
-            height_ratios=heights,
-            squeeze=False,
-            layout="constrained",
-        )
+    with rc_context(STYLE):
+        drawn = Figure(figsize=(PANEL[0] * columns, sum(heights)), layout="constrained")
+        FigureCanvasAgg(drawn)
+        axes = drawn.subplots(len(results), columns, height_ratios=heights, squeeze=False)
         for row, (name, result) in zip(axes, results, strict=True):
             _fill(row, name, result.panels)
-        _legends(figure, [each for each in axes.flat if each.get_visible()])
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        stamp = {"CreationDate": None} if path.suffix.lower() == ".pdf" else stamp
-        with files.replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=200, metadata=stamp)
-        plt.close(figure)
+        _legends(drawn, [each for each in axes.flat if each.get_visible()])
+    return drawn
 
 
 def _overlaid(results: Sequence[tuple[str, Result]]) -> Sequence[tuple[str, Result]]:

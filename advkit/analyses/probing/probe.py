@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from advkit import models
 from advkit.artifacts import provenance
 from advkit.errors import MismatchError
+from advkit.evaluation.settings import BATCH_SIZE
 from advkit.formulas.threat import Threat, parse_eps
 from advkit.images.image_set import ImageSet, fitted, pixels
 from advkit.images.split import first
@@ -36,7 +37,7 @@ class Probe:
     threat: Threat
     eps: str
     seed: int = 0
-    batch_size: int = 250
+    batch_size: int = BATCH_SIZE
     reporter: Reporter = field(default_factory=Reporter)
 
     @property
@@ -94,7 +95,7 @@ def probe(
     limit: int | None,
     device: torch.device,
     seed: int = 0,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     reporter: Reporter | None = None,
 ) -> Probe:
     """Load a checkpoint's model and choose the examples.

@@ -14,10 +14,10 @@ from typing import Any, TextIO
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
-from advkit.cli.common.options import Command, Given
-from advkit.cli.common.progress import say
+from advkit.cli.common.options import Call, Command
 from advkit.errors import AdvkitError, Elsewhere, Stopped, StorageError, UsageError
 from advkit.parallel import ranks
+from advkit.runtime.progress import say
 
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Packages that are installed under another name than they are imported by."""
@@ -46,18 +46,19 @@ class Reported(AdvkitError):
         self.code = first.code
 
 
-def call(command: Command, given: Given) -> None:
+def perform(command: Command, call: Call) -> None:
     """Run a command and print its records; what libraries print goes to stderr.
 
     Raises:
         AdvkitError: as the work does; `guarded` turns it into an exit code.
     """
     stdout = sys.stdout
-    if not (given.get("verbose") or given.get("debug")):
+    talk = call.talk
+    if not (talk.verbose or talk.debug):
         warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
-        for record in command.run(given) or ():
-            emit(stdout, record, bool(given.get("json")))
+        for record in command.run(call) or ():
+            emit(stdout, record, talk.json)
 
 
 def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:

@@ -3,53 +3,99 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from advkit import registry
 from advkit.config import methods
-from advkit.formulas.threat import NORMS
-from advkit.options import Option
-
-Given = dict[str, Any]
-"""Option name → value; None where it was not given."""
+from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
+from advkit.options import Option, StageOptions, declared, options_of
 
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 """Kinds that Typer parses itself; all others arrive as text."""
 
-DIALOGUE = "Output and diagnosis"
+
+@dataclass(frozen=True, kw_only=True)
+class Talk(StageOptions):
+    """What every command is told about its output."""
+
+    json: bool = declared(False, DIALOGUE, "print records as JSON lines at a terminal too")
+    quiet: bool = declared(False, DIALOGUE, "no progress, only warnings and errors")
+    verbose: bool = declared(False, DIALOGUE, "also what libraries say")
+    debug: bool = declared(False, DIALOGUE, "tracebacks")
 
 
-def _shared(name: str, kind: str, text: str, panel: str, choices: tuple[str, ...] = ()) -> Option:
-    return Option(name, kind, None, text, panel, choices)
+@dataclass(frozen=True, kw_only=True)
+class Merge(StageOptions):
+    """For stages whose work can be sharded."""
+
+    merge: bool = declared(False, "Actions", "join the files of all shards into the whole one")
 
 
-OUT = _shared("out", "str", "where the result goes", DIALOGUE)
-OVERWRITE = _shared("overwrite", "bool", "replace what lies there", DIALOGUE)
-TALK = (
-    _shared("json", "bool", "print records as JSON lines at a terminal too", DIALOGUE),
-    _shared("quiet", "bool", "no progress, only warnings and errors", DIALOGUE),
-    _shared("verbose", "bool", "also what libraries say", DIALOGUE),
-    _shared("debug", "bool", "tracebacks", DIALOGUE),
-)
-MACHINE = (
-    _shared("device", "str", "auto, cpu, cuda, cuda:N or mps (auto)", "Machine"),
-    _shared("threads", "int", "CPU threads; 1 for tiny nets, else one a core", "Machine"),
-)
-SHARD = _shared("shard", "str", "I/N: the I-th of N shards, in a file of its own", "Machine")
-MERGE = _shared("merge", "bool", "join the files of all shards into the whole one", "Actions")
-DATA_ROOT = _shared("data_root", "str", "where data sets lie (env ADVKIT_DATA)", "Data")
-NORM = _shared("norm", "str", "norm of the perturbation; the checkpoint's", "Attack", NORMS)
-EPS = _shared("eps", "str", "radius in pixel space, 8/255 or 0.03; the checkpoint's", "Attack")
+Stage = TypeVar("Stage", bound=StageOptions)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a command: its input files and the options that were typed."""
+
+    files: tuple[str, ...] = ()
+    typed: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, files: str | Sequence[str] | None, given: Mapping[str, Any]) -> Call:
+        """Return a call from the parser's values; None is what was not given."""
+        named = (files,) if isinstance(files, str) else tuple(files or ())
+        return cls(named, {key: value for key, value in given.items() if value is not None})
+
+    @cached_property
+    def talk(self) -> Talk:
+        """How records, progress and errors are to look."""
+        return Talk.build(self.typed)
+
+    def build(self, stage: type[Stage], **more: Any) -> Stage:
+        """Return the options of a stage.
+
+        Raises:
+            UsageError: impossible ones.
+        """
+        return stage.build({**self.typed, **more})
+
+    def pick(self, options: Iterable[Option]) -> dict[str, Any]:
+        """Return those of the options that were typed, by name."""
+        names = [option.name for option in options]
+        return {name: self.typed[name] for name in names if name in self.typed}
+
+
+def shown(declaring: type) -> tuple[Option, ...]:
+    """Return a dataclass' own options as a command has them.
+
+    What was not typed is None there, so that the default stands in the help alone.
+    """
+    return tuple(
+        replace(option, default=None, help=_with_default(option))
+        for option in options_of(declaring)
+    )
+
+
+def _with_default(option: Option) -> str:
+    said = option.default is None or option.default is False or option.default == ""
+    return option.help if said else f"{option.help} ({option.default})"
+
+
+DATA_ROOT, *MACHINE = shown(Machine)
+(SHARD,) = shown(Sharded)
+OUT, OVERWRITE = shown(Output)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command: `run` gets what was given and yields records.
+    """One command: `run` gets the call and yields records.
 
     `argument` names the input files, if there are any; `listing` names registry folders whose
     parts the help lists.
@@ -58,7 +104,7 @@ class Command:
     name: str
     help: str
     options: Sequence[Option]
-    run: Callable[[Given], Any]
+    run: Callable[[Call], Any]
     argument: str = ""
     listing: tuple[str, ...] = ()
     example: str = ""
@@ -67,14 +113,14 @@ class Command:
     @property
     def every(self) -> tuple[Option, ...]:
         """Its own options and those of every command."""
-        return (*self.options, *TALK)
+        return (*self.options, *shown(Talk))
 
 
-def add(app: typer.Typer, command: Command, call: Callable[[Command, Given], None]) -> None:
+def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None]) -> None:
     """Register a command; Typer reads its parameters from a signature made here."""
 
-    def callback(**given: Any) -> None:
-        call(command, {name.rstrip("_"): value for name, value in given.items()})
+    def callback(*, files: Any = None, **given: Any) -> None:
+        call(command, Call.of(files, {name.rstrip("_"): each for name, each in given.items()}))
 
     parameters = [_parameter(option) for option in command.every]
     if command.argument:

@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common.failures import ReaderGone, Reported, failure
-from advkit.cli.common.options import Given
-from advkit.cli.common.progress import say
-from advkit.config import resolve
+from advkit.cli.common.options import Call
 from advkit.errors import (
     AdvkitError,
     InputError,
-    MismatchError,
     Stopped,
-    StorageError,
     UsageError,
 )
+from advkit.runtime.progress import say
 
 if TYPE_CHECKING:
-    from advkit.images.image_set import ImageSet
+    pass
 
 EMPTY = "\0"
 """Marks an empty stdin among the inputs; no path can start with it."""
 
 
-def sources(given: Given, wanted: str) -> Iterator[str]:
+def sources(call: Call, wanted: str) -> Iterator[str]:
     """Yield the inputs one by one, as text: paths named, else lines of stdin; `-` is stdin.
 
     Raises:
         UsageError: nothing was named and stdin is a terminal.
         InputError: stdin is empty.
     """
-    named = given.get("files") or []
+    named = call.files
     for path in named:
         if path == "-":
             yield from _stdin(wanted)
@@ -76,7 +71,7 @@ def record_of(text: str, kinds: tuple[str, ...]) -> Record:
 
 
 def each(
-    given: Given,
+    call: Call,
     stage: str,
     wanted: tuple[str, ...],
     work: Callable[[Record], Record | None],
@@ -86,7 +81,7 @@ def each(
     """Do the work for every input; one that fails is reported and the rest go on.
 
     Args:
-        given: the command line.
+        call: the command line.
         stage: how the command is called in messages.
         wanted: kinds of records that the work can use.
         work: gives the record of one input, None where another process gives it.
@@ -97,7 +92,7 @@ def each(
         Reported: with the exit code of the first failure.
     """
     first: AdvkitError | None = None
-    for text in sources(given, noun or " or ".join(wanted)):
+    for text in sources(call, noun or " or ".join(wanted)):
         try:
             record = work(record_of(text, wanted))
             if record is None:
@@ -108,7 +103,7 @@ def each(
         except (Stopped, ReaderGone):
             raise
         except Exception as error:
-            if given.get("debug"):
+            if call.talk.debug:
                 traceback.print_exc()
             found = error if isinstance(error, AdvkitError) else failure(error)
             say(stage, f"error: {found}")
@@ -117,94 +112,35 @@ def each(
         raise Reported(first)
 
 
-def require_one(given: Given) -> None:
-    """Refuse `-o` for several inputs named on the command line, before any work.
-
-    Raises:
-        UsageError: `-o` was given with more than one file.
-    """
-    if given["out"] and len(given.get("files") or []) > 1:
-        raise UsageError(f"-o {given['out']} holds one result: call it once for each input")
+def data_of(named: str | None, source: Record) -> str | None:
+    """Return the data set to use: the one named, else the one that a record says, if it does."""
+    said = source.get("data")
+    return named or (said if isinstance(said, str) else None)
 
 
-def output(given: Given) -> Path | None:
-    """Return where `-o` puts the one result it is for, None if it was not given.
+class Once:
+    """The path of `-o`, which holds the result of one input of a call."""
 
-    Raises:
-        UsageError: another input of this call has used it.
-    """
-    if not given["out"]:
-        return None
-    if given.get("out used"):
-        raise UsageError(f"-o {given['out']} holds one result: call it once for each input")
-    given["out used"] = True
-    return Path(given["out"])
+    def __init__(self, call: Call, out: str | None) -> None:
+        """Refuse several inputs named on the command line, before any work.
 
+        Raises:
+            UsageError: `-o` was given with more than one file.
+        """
+        self.out, self.used = out, False
+        if len(call.files) > 1:
+            self._refuse()
 
-def require_file_name(out: Path) -> None:
-    """Check where an HDF5 output is to go.
+    def take(self) -> str | None:
+        """Return where the next result goes, None where `-o` was not given.
 
-    Raises:
-        UsageError: its name does not end in .h5.
-        StorageError: a folder is in its place.
-    """
-    if out.suffix != ".h5":
-        raise UsageError(f"-o {out}: the name must end in .h5")
-    if out.is_dir():
-        raise StorageError(f"cannot write {out}: a folder is in its place")
+        Raises:
+            UsageError: an earlier input of this call went there.
+        """
+        if self.used:
+            self._refuse()
+        return self.out
 
-
-def chosen(given: Given, names: Sequence[str]) -> Given:
-    """Return the named options as they were given."""
-    return {name: given.get(name) for name in names}
-
-
-def location(given: Given, source: Record, path: Path, info: Mapping[str, Any]) -> str:
-    """Find a checkpoint's data: given, else the record says, else the run's configuration.
-
-    Checkpoints hold no path, so that equal work gives equal bytes wherever it is done.
-    """
-    name = str(info["data"]["name"])
-    if given.get("data"):
-        return str(given["data"])
-    if isinstance(source.get("data"), str):
-        return str(source["data"])
-    beside = path.parent / "config.toml"
-    if beside.exists():
-        place = str(resolve.read(beside).get("data", name))
-        if registry.split_path(place)[0] == name:
-            return place
-    return name
-
-
-def images(given: Given, data_set: str, info: Mapping[str, Any], split: str) -> ImageSet:
-    """Load a split of the data that a checkpoint is used on, at the size it was trained at."""
-    from advkit import data
-
-    size = given.get("image_size")
-    name = registry.split_path(data_set)[0]
-    if size is None and name == info["data"]["name"]:
-        size = info["config"].get("image_size")
-    elif size is None and "image_size" in data_options(name):
-        size = info["model"]["input_shape"][1]
-    listed = given.get("image_list") if split == "test" else None
-    return data.load(data_set, split, root=given["data_root"], image_size=size, image_list=listed)
-
-
-def data_options(name: str) -> set[str]:
-    """Return the options that a data set has."""
-    return {option.name for option in registry.part("data", name).options}
-
-
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Check that the file in place was made by the same work.
-
-    Raises:
-        MismatchError: it was not; the message lists what differs.
-    """
-    keys = sorted(before.keys() | now.keys())
-    changed = [f"{k}: {before.get(k)} -> {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
-    if changed:
-        raise MismatchError(
-            f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
-        )
+    def _refuse(self) -> None:
+        if self.out:
+            raise UsageError(f"-o {self.out} holds one result: call it once for each input")

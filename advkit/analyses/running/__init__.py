@@ -1,0 +1,1 @@
+"""How an analysis is called: its options, its inputs, its record, its files."""

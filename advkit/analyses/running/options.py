@@ -1,0 +1,52 @@
+"""Options that all analyses have, and those of analyses that ask a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from advkit.config.machine import DIALOGUE, Machine, Output
+from advkit.errors import UsageError, unknown
+from advkit.evaluation.options import ExampleOptions, ThreatOptions
+from advkit.evaluation.settings import BATCH_SIZE
+from advkit.options import declared
+from advkit.registry import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(ThreatOptions, ExampleOptions, Machine):
+    """What is asked of a model."""
+
+    seed: int = declared(0, "Attack", "seed of every draw")
+    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions(Output):
+    """Options of `advkit analyze WHAT`; `parts` are the analysis' own that were given."""
+
+    plot: str | None = declared(None, DIALOGUE, "draw into FILE.png, .svg or .pdf")
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    probe: ProbeOptions = field(default_factory=ProbeOptions)
+
+    def require_fit(self, part: Part) -> None:
+        """Check the analysis' own options.
+
+        Raises:
+            UsageError: it has no such option, or a value is impossible.
+        """
+        known = {option.name: option for option in part.options}
+        for name, value in self.parts.items():
+            if name not in known:
+                raise unknown("option", name, known)
+            option = known[name]
+            option.check(value)
+            if option.choices and value not in option.choices:
+                raise unknown(option.flag, value, option.choices)
+        for name, words in part.constants.get("WORDS", {}).items():
+            for word in str(self.parts.get(name, "")).split(",") if name in self.parts else ():
+                if word.strip() not in words:
+                    raise unknown(f"--{name.replace('_', '-')}", word.strip(), words)
+        if self.plot and not part.constants.get("PICTURE", True):
+            raise UsageError(f"--plot: analyze {part.name} has no picture")

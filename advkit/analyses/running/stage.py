@@ -1,0 +1,204 @@
+"""The stage that analyses: inputs read, the analysis done, its table written, a record given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+from advkit import data, registry
+from advkit.analyses.drawing import plot
+from advkit.analyses.gathering import trained
+from advkit.analyses.gathering.trained import Trained
+from advkit.analyses.probing import probe as probing
+from advkit.analyses.probing.probe import Probe
+from advkit.analyses.running.options import AnalyzeOptions
+from advkit.artifacts import analysis, artifact, checkpoint, provenance
+from advkit.artifacts import record as records
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.record import Record
+from advkit.artifacts.result import Result
+from advkit.artifacts.soft_labels import SoftLabels
+from advkit.config.location import location
+from advkit.config.machine import computing
+from advkit.errors import InputError, UsageError
+from advkit.registry import Part
+from advkit.runtime.reporting import Reporter
+
+Input = Logits | SoftLabels | Trained | Probe
+
+
+@dataclass(frozen=True)
+class Analyzed:
+    """What an analysis found, under the name of what it looked at, and its record."""
+
+    name: str
+    result: Result
+    record: Record
+
+
+class Analysis:
+    """One call of one analysis: reads, analyses and writes, once or once an input."""
+
+    def __init__(
+        self, part: Part, options: AnalyzeOptions, reporter: Reporter | None = None
+    ) -> None:
+        """Refuse impossible options and outputs before any work.
+
+        Raises:
+            UsageError: there are some.
+            StorageError: a folder cannot be written.
+            InputError: a checkpoint that an option names is none.
+        """
+        options.require_fit(part)
+        self.part, self.options, self.reporter = part, options, reporter or Reporter()
+        self.kinds: tuple[str, ...] = part.constants.get("KINDS", ("logits",))
+        self.compares = bool(part.constants.get("COMPARES", False))
+        self.probes = bool(part.constants.get("PROBES"))
+        self.plot = Path(options.plot) if options.plot else None
+        self.out = Path(options.out) if options.out else None
+        self.done: list[Analyzed] = []
+        self.wrote = False
+        if self.plot:
+            plot.check(self.plot)
+        if self.out:
+            analysis.check(self.out, part.constants.get("FORMATS", ()))
+        named = [name for name in part.constants.get("CHECKPOINTS", ()) if options.parts.get(name)]
+        self.checkpoints = {name: checkpoint.read_info(Path(options.parts[name])) for name in named}
+
+    def read(self, path: str, named: str | None = None) -> Input:
+        """Read an input; `named` is the data set of a checkpoint, where a record says it.
+
+        Raises:
+            InputError: missing, corrupt, or of a kind that this analysis cannot use.
+        """
+        if self.probes:
+            return self._probe(Path(path), named)
+        if self.kinds == ("checkpoint",):
+            return trained.trained(path)
+        return artifact.read(path, self.kinds)
+
+    def _probe(self, path: Path, named: str | None) -> Probe:
+        """Load the model of a checkpoint and its test data.
+
+        A part's `LIMIT` is how many examples it asks about where `--limit` does not say.
+        """
+        asked = self.options.probe
+        info = checkpoint.read_info(path)
+        norm, eps = asked.against(info["config"])
+        device = asked.torch_device()
+        images = data.load_for(
+            info, location(path, info, asked.data or named), "test", root=asked.root,
+            image_size=asked.image_size, image_list=asked.image_list,
+        )  # fmt: skip
+        return probing.probe(
+            str(path), images, eps=eps, norm=norm,
+            limit=asked.limit or self.part.constants.get("LIMIT"), device=device,
+            seed=asked.seed, batch_size=asked.batch_size, reporter=self.reporter,
+        )  # fmt: skip
+
+    def analyze(self, inputs: Sequence[Input]) -> Analyzed:
+        """Analyse inputs, write the table where it was asked for, and return what was found.
+
+        Raises:
+            AdvkitError: as the analysis does.
+        """
+        module = registry.load("analyses", self.part.name)
+        extra = {key: value for key, value in self.options.parts.items() if value is not None}
+        words = {f"{key}_" if iskeyword(key) else key: value for key, value in extra.items()}
+        probes = [each for each in inputs if isinstance(each, Probe)]
+        device_and_threads = nullcontext()
+        if probes:
+            threads = self.options.probe.threads_for(probes[0].info["arch"])
+            device_and_threads = computing(probes[0].device, threads)  # type: ignore[assignment]
+        with device_and_threads:
+            result: Result = module.analyze(inputs, **words)
+        description = self._description(inputs, probes, extra)
+        self._write(result, description)
+        record = self._record(result, analysis.digest(result, description), inputs)
+        one = len(inputs) == 1 and not self.compares
+        found = Analyzed(_title(inputs[0]) if one else self.part.name, result, record)
+        self.done.append(found)
+        return found
+
+    def _description(
+        self, inputs: Sequence[Input], probes: Sequence[Probe], extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        digests = {name: info["digest"] for name, info in self.checkpoints.items()}
+        config = {"analysis": self.part.name, **extra, **digests}
+        parents = [provenance.parent(each.info) for each in inputs]
+        environment: dict[str, Any] = {}
+        seed = 0
+        if self.probes:
+            config |= _asked(probes)
+            parents = [parent for each in probes for parent in each.parents]
+            parents += [provenance.parent(info) for info in self.checkpoints.values()]
+            threads = self.options.probe.threads_for(probes[0].info["arch"])
+            environment = {"device": probes[0].device.type, "threads": threads}
+            seed = self.options.probe.seed
+        return provenance.describe(
+            "analysis", config=config, seed=seed, parents=parents, environment=environment
+        )
+
+    def _record(self, result: Result, digest: str, inputs: Sequence[Input]) -> Record:
+        named = {"analysis": self.part.name}
+        if inputs and not self.compares:
+            named["input"] = records.relative(inputs[0].path)
+        rows: dict[str, Any] = {"groups": list(result.groups)} if result.groups else {}
+        if result.text:  # a table small enough to read is small enough for the record
+            rows["rows"] = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+        figures = {**result.numbers, **rows, **result.more}
+        return records.make("analysis", self.out, digest, **named, **figures)
+
+    def _write(self, result: Result, description: dict[str, Any]) -> None:
+        """Write the table where it was asked for, unless this very table lies there.
+
+        Raises:
+            UsageError: the file already holds the table of an earlier input of this call.
+            MismatchError: something else lies there.
+        """
+        if self.out is None:
+            return
+        if self.wrote:
+            raise UsageError(f"-o {self.out} holds one table: call it once for each input")
+        self.wrote = True
+        if self.out.exists() and not self.options.overwrite:
+            analysis.require_same(self.out, result, description)
+            self.reporter.note(f"{self.out}: already done")
+            return
+        analysis.write(self.out, result, description)
+
+    def draw(self) -> None:
+        """Draw the picture of everything that was analysed, where it was asked for.
+
+        Raises:
+            InputError: there is nothing to draw.
+        """
+        drawn = [(each.name, each.result) for each in self.done]
+        if self.plot and drawn:
+            if not any(result.panels for _, result in drawn):
+                raise InputError("--plot: these files hold nothing that could be drawn")
+            plot.save(self.plot, drawn)
+
+
+def _asked(probes: Sequence[Probe]) -> dict[str, Any]:
+    """Return what the models were asked, for the analysis' description."""
+    found: dict[str, list[Any]] = {}
+    for each in probes:
+        for key, value in each.described.items():
+            found.setdefault(key, []).append(value)
+    return {key: each[0] if len(each) == 1 else each for key, each in found.items()}
+
+
+def _title(source: Input) -> str:
+    config = source.info["config"]
+    run = Path(source.path).resolve().parent.name
+    if source.info["kind"] == "checkpoint":
+        return f"{run} ({source.info['role']})"
+    if "views" in config:
+        return f"{run} (views {config['views']})"
+    attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"
+    return f"{run} ({attack})"

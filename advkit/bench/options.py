@@ -1,0 +1,29 @@
+"""Options of the bench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advkit.config.methods import PRESETS
+from advkit.config.settings import METHOD, RUN
+from advkit.options import StageOptions, declared
+
+METHODS = "at,adr,at-awp,adr-awp,trades,ltd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(StageOptions):
+    """What `advkit bench` times, and what its projections assume."""
+
+    methods: str = declared(METHODS, "Bench", "methods to time; ratios are to the first")
+    steps: int = declared(5, "Bench", "timed training steps of each method", limits=">= 1")
+    watts: float | None = declared(None, "Bench", "what the machine draws, for kWh", limits="> 0")
+    budget: str | None = declared(None, "Bench", "say what fits: 4h, 90m or 2d")
+    clean_accuracy: float = declared(
+        0.82, "Bench", "assumed of the nets under AutoAttack", limits="[0, 1]"
+    )
+    robust_accuracy: float = declared(
+        0.5, "Bench", "assumed likewise: these cost every pass", limits="[0, 1]"
+    )
+    preset: str | None = declared(None, METHOD, "numbers of the paper or of its code", PRESETS)
+    config: str | None = declared(None, RUN, "read options from a TOML file; flags win")

@@ -1,0 +1,31 @@
+"""Where the data of a checkpoint lie: descriptions hold no path, records and runs do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advkit import registry
+from advkit.config import resolve
+
+
+def location(path: Path, info: Mapping[str, Any], named: str | None) -> str:
+    """Find a checkpoint's data: what was named, else what the run's configuration says.
+
+    Checkpoints hold no path, so that equal work gives equal bytes wherever it is done.
+
+    Args:
+        path: of the checkpoint or labels file.
+        info: its description.
+        named: NAME or NAME:PATH of an option or of a record, if there is one.
+    """
+    if named:
+        return named
+    name = str(info["data"]["name"])
+    beside = path.parent / "config.toml"
+    if beside.exists():
+        place = str(resolve.read(beside).get("data", name))
+        if registry.split_path(place)[0] == name:
+            return place
+    return name

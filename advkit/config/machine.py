@@ -1,0 +1,125 @@
+"""What every stage is told: the machine that it works on, and where its result goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from advkit.errors import UsageError
+from advkit.options import StageOptions, declared
+from advkit.parallel import ranks
+from advkit.runtime import memory
+
+if TYPE_CHECKING:  # the command line declares these options before torch is there
+    import torch
+
+TINY = ("small-cnn", "resnet8")
+"""Architectures so small that more than one thread only gets in the way."""
+PANEL, DIALOGUE = "Machine", "Output and diagnosis"
+"""Headings in the help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(StageOptions):
+    """The machine as a stage sees it."""
+
+    data_root: str | None = declared(None, "Data", "where data sets lie (env ADVKIT_DATA)")
+    device: str = declared("auto", PANEL, "auto, cpu, cuda, cuda:N or mps")
+    threads: int | None = declared(
+        None, PANEL, "CPU threads; 1 for tiny nets, else one a core", limits=">= 1"
+    )
+
+    @property
+    def root(self) -> Path | None:
+        """Where data sets lie, None where nobody said."""
+        return Path(self.data_root) if self.data_root else None
+
+    def torch_device(self) -> torch.device:
+        """Choose where to compute: under torchrun each process has a CUDA device of its own.
+
+        Raises:
+            UsageError: no such device here; there is no silent fallback to the CPU.
+        """
+        return torch_device(self.device)
+
+    def threads_for(self, arch: str) -> int:
+        """Choose the CPU threads: given, or 1 for tiny nets; ranks of one machine share it."""
+        if self.threads is not None:
+            return self.threads
+        return 1 if arch in TINY else ranks.cores()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharded(StageOptions):
+    """Which share of the work is this process's."""
+
+    shard: str | None = declared(None, PANEL, "I/N: the I-th of N shards, in a file of its own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(StageOptions):
+    """Where a result goes."""
+
+    out: str | None = declared(None, DIALOGUE, "where the result goes")
+    overwrite: bool = declared(False, DIALOGUE, "replace what lies there")
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device of a name; of several processes that torchrun started, each its own.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.world() > 1:
+        name = f"cuda:{ranks.local_rank()}"
+    kind, _, number = name.partition(":")
+    there = {
+        "cpu": 0 if number else 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if kind not in there or (number and not number.isdigit()):
+        raise UsageError(f"unknown device {name!r}: auto, cpu, cuda, cuda:N or mps")
+    if int(number or 0) >= there[kind]:
+        raise UsageError(f"--device {name}: there is no such device here")
+    if kind == "cpu":
+        memory.keep_if_ours()
+    return torch.device(name)
+
+
+@contextmanager
+def computing(device: torch.device, threads: int) -> Iterator[None]:
+    """Work with so many threads, in float32 that is float32, the same seed giving the same result.
+
+    Threads, cuDNN's switches and torch's random streams are put back as they were found.
+    """
+    import torch
+    from torch.backends import cuda, cudnn
+
+    before = torch.get_num_threads()
+    switches = cudnn.allow_tf32, cuda.matmul.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.set_num_threads(threads)
+            if device.type == "cuda":
+                _set(False, False, False, True)
+            yield
+        finally:
+            if device.type == "cuda":
+                _set(*switches)
+            torch.set_num_threads(before)
+
+
+def _set(tf32: bool, matmul_tf32: bool, benchmark: bool, deterministic: bool) -> None:
+    from torch.backends import cuda, cudnn
+
+    cudnn.allow_tf32, cuda.matmul.allow_tf32 = tf32, matmul_tf32
+    cudnn.benchmark, cudnn.deterministic = benchmark, deterministic

@@ -1,0 +1,261 @@
+"""The stage that attacks a checkpoint: logits and verdicts in a file, made or found there."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advkit import data, models, registry
+from advkit.artifacts import checkpoint, files, hdf5, sharing
+from advkit.artifacts import record as records
+from advkit.artifacts.claims import require_same
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.record import Record
+from advkit.config.location import location
+from advkit.config.machine import computing
+from advkit.evaluation import merge, partial, passes, remarks
+from advkit.evaluation.options import AttackOptions
+from advkit.evaluation.passes import Surrogate
+from advkit.evaluation.run import Evaluation
+from advkit.evaluation.settings import AttackSettings
+from advkit.evaluation.verdicts import figures
+from advkit.models import require_finite
+from advkit.parallel import shards
+from advkit.runtime.reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A logits file in place, and the checkpoint that it judges, None where nobody knows it."""
+
+    logits: Logits
+    path: Path
+    checkpoint: Path | None
+    seconds: float
+
+    @property
+    def record(self) -> Record:
+        """What the stage prints of it."""
+        info = self.logits.info
+        return records.make(
+            "logits",
+            self.path,
+            info["digest"],
+            **sharing.origin(self.checkpoint, self.path),
+            data=info["data"]["name"],
+            arch=info["arch"],
+            method=info["method"],
+            role=info["role"],
+            seed=info["parents"][0]["seed"],
+            attack_seed=info["seed"],
+            **figures(self.logits),
+            **sharing.named(info),
+            seconds=self.seconds,
+        )
+
+
+def evaluate(
+    path: Path, options: AttackOptions, reporter: Reporter | None = None
+) -> Evaluated | None:
+    """Attack a checkpoint and write its logits, or find them where they were written before.
+
+    Under torchrun the processes share the work, and rank 0 alone returns it.
+
+    Raises:
+        AdvkitError: see `errors`; finished batches are kept and gone on from.
+    """
+    started = time.monotonic()
+    settings, info = settings_of(path, options)
+    place = Path(options.out) if options.out else _place(path, settings, info, options.image_list)
+    hdf5.require_name(place)
+    work = EvaluationWork(path, settings, options, place, reporter or Reporter())
+    if not shards.launched(options.shard):
+        out = settings.shard.beside(place) if settings.shard else place
+        logits, seconds = work.made(out)
+        return Evaluated(logits, out, path, seconds)
+    shared = sharing.together(work)
+    if shared is None:
+        return None
+    logits, done = shared
+    seconds = 0.0 if done else round(time.monotonic() - started, 3)
+    return Evaluated(logits, place, path, seconds)
+
+
+def join(
+    sources: Sequence[Record], out: Path, *, overwrite: bool = False, reporter: Reporter
+) -> Evaluated:
+    """Join the shards of one evaluation, or find the whole in its place.
+
+    Raises:
+        MismatchError: not all shards of one evaluation, or something else lies there.
+    """
+    hdf5.require_name(out)
+    started = time.monotonic()
+    with files.lock(out):
+        logits = _joined([Path(each["path"]) for each in sources], out, overwrite, reporter)
+    made_from = sharing.parent_file(sources, logits.info)
+    return Evaluated(logits, out, made_from, round(time.monotonic() - started, 3))
+
+
+def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter) -> Logits:
+    if out.exists() and not overwrite:
+        there = hdf5.read_logits(out)
+        sharing.require_whole(there.info, paths, out)
+        reporter.note(f"{out}: already done")
+        return there
+    logits = merge.logits(paths)
+    remarks.of_merged(logits, reporter)
+    digest = hdf5.write_logits(out, logits)
+    return dataclasses.replace(logits, info={**logits.info, "digest": digest}, path=str(out))
+
+
+def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, dict[str, Any]]:
+    """Return what an evaluation of a checkpoint is, and the checkpoint's description.
+
+    Raises:
+        InputError: no checkpoint.
+        UsageError: options that do not go with it.
+    """
+    info = checkpoint.read_info(path)
+    own = options.own()
+    settings = AttackSettings(
+        attack=options.name,
+        norm=options.norm or info["config"]["norm"],
+        eps=options.eps or info["config"]["eps"],
+        data=location(path, info, options.data),
+        seed=options.seed,
+        batch_size=options.batch_size,
+        version=options.version or "standard",
+        limit=options.limit,
+        save_images=options.save_images,
+        options=own,
+        surrogate=_digest(options.surrogate),
+        shard=shards.chosen(options.shard),
+    )
+    options.against(info["config"])
+    settings.threat  # noqa: B018  (refuses an impossible ε before any work)
+    return settings, info
+
+
+def _digest(surrogate: str | None) -> str | None:
+    return str(checkpoint.read_info(Path(surrogate))["digest"]) if surrogate else None
+
+
+def _place(
+    path: Path, settings: AttackSettings, info: Mapping[str, Any], image_list: str | None
+) -> Path:
+    """Return where the logits go: beside the checkpoint, under a name that says what they are."""
+    name, where = registry.split_path(settings.data)
+    other = "" if name == info["data"]["name"] else f"-on-{name}"
+    if other and where:
+        other += f"-{Path(where).resolve().name}"
+    if image_list:
+        other += f"-{Path(image_list).stem}"
+    return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
+
+
+class EvaluationWork(sharing.ShardedWork[Logits]):
+    """One evaluation as a file: found, made whole or in shards, or joined from them."""
+
+    kind = "logits"
+
+    def __init__(
+        self,
+        path: Path,
+        settings: AttackSettings,
+        options: AttackOptions,
+        place: Path,
+        reporter: Reporter,
+    ) -> None:
+        super().__init__(place, options.overwrite, reporter)
+        self.path, self.settings, self.options = path, settings, options
+
+    def find(self) -> Logits:
+        """Return the whole that lies there, checked to be of this evaluation."""
+        whole = dataclasses.replace(self.settings, shard=None)
+        return EvaluationWork(
+            self.path, whole, self.options, self.place, self.reporter
+        ).made(self.place)[0]  # fmt: skip
+
+    def work(self, out: Path) -> None:
+        """Put this process's shard in place, unless it or the whole lies there."""
+        self.made(out, self.place)
+
+    def merge(self, paths: Sequence[Path]) -> Logits:
+        """Join the shards."""
+        return _joined(paths, self.place, self.overwrite, self.reporter)
+
+    def made(self, out: Path, whole: Path | None = None) -> tuple[Logits, float]:
+        """Return the logits in place at `out`, made now or found there, and the seconds it took.
+
+        Where the shard is gone because it is merged already, they are those of the `whole`.
+
+        Raises:
+            MismatchError: something else lies there.
+        """
+        hdf5.require_name(out)
+        unfinished = out.with_name(f"{out.name}.part")
+        with files.lock(out):
+            device = self.options.torch_device()
+            model, info = models.load(self.path, device)
+            images = data.load_for(
+                info, self.settings.data, "test", root=self.options.root,
+                image_size=self.options.image_size, image_list=self.options.image_list,
+            )  # fmt: skip
+            if out.exists() and not self.overwrite:
+                found = self._found(out, info, images.fingerprint)
+                partial.remove(unfinished)  # a kill may have come between the two
+                self.reporter.note(f"{out}: already done")
+                return found, 0.0
+            if whole is not None and whole.exists() and not self.overwrite:
+                return hdf5.read_logits(whole), 0.0
+            require_finite(model.state_dict(), self.path)
+            surrogate = _surrogate(self.options.surrogate, device)
+            started = time.monotonic()
+            threads = self.options.threads_for(info["arch"])
+            environment = {"device": device.type, "threads": threads}
+            with computing(device, threads):
+                result = Evaluation(
+                    model, info, images, self.settings, environment=environment,
+                    reporter=self.reporter, surrogate=surrogate,
+                ).run(unfinished)  # fmt: skip
+            hdf5.write_logits(out, result)
+            partial.remove(unfinished)
+            return hdf5.read_logits(out), round(time.monotonic() - started, 3)
+
+    def _found(self, out: Path, info: Mapping[str, Any], images: str) -> Logits:
+        """Return the file that lies there, if the same work made it.
+
+        Raises:
+            MismatchError: other work did; the message says what differs.
+        """
+        there = hdf5.read_logits(out)
+        package = passes.implementation(self.settings, len(info["data"]["classes"]))
+        before = {
+            **there.info["config"],
+            "implementation": there.info.get("implementation"),
+            "checkpoint": there.info["parents"][0]["digest"],
+            "data digest": there.info["parents"][-1]["digest"],
+        }
+        now = {
+            **self.settings.described(),
+            "implementation": package.get("implementation"),
+            "checkpoint": info["digest"],
+            "data digest": images,
+        }
+        require_same(before, now, out)
+        return there
+
+
+def _surrogate(path: str | None, device: torch.device) -> Surrogate | None:
+    if not path:
+        return None
+    model, info = models.load(path, device)
+    require_finite(model.state_dict(), path)
+    return Surrogate(model, info)

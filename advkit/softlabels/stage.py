@@ -1,0 +1,196 @@
+"""The stage that labels with a teacher: one file, made, found there, or joined from shards."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advkit import data, models
+from advkit.artifacts import files, hdf5, sharing, soft_labels
+from advkit.artifacts import record as records
+from advkit.artifacts.claims import require_same
+from advkit.artifacts.record import Record
+from advkit.config.location import location
+from advkit.config.machine import computing
+from advkit.models import require_finite
+from advkit.parallel import shards
+from advkit.runtime.reporting import Reporter
+from advkit.softlabels import merge
+from advkit.softlabels.labelling import Labelling
+from advkit.softlabels.options import SoftlabelsOptions
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labels file in place: its description, its teacher and where the data lie."""
+
+    info: Mapping[str, Any]
+    path: Path
+    teacher: Path | None
+    data: str
+    seconds: float
+
+    @property
+    def record(self) -> Record:
+        """What the stage prints of it."""
+        info = self.info
+        return records.make(
+            "labels",
+            self.path,
+            info["digest"],
+            **sharing.origin(self.teacher, self.path),
+            data=self.data,
+            arch=info["arch"],
+            method=info["method"],
+            views=info["config"]["views"],
+            teacher_accuracy=info["teacher_accuracy"],
+            **sharing.named(info),
+            seconds=self.seconds,
+        )
+
+
+def label(
+    path: Path, options: SoftlabelsOptions, reporter: Reporter | None = None
+) -> Labelled | None:
+    """Label the training split with the teacher of a checkpoint, or find that done.
+
+    Under torchrun the processes share the work, and rank 0 alone returns it.
+
+    Raises:
+        AdvkitError: see `errors`; finished parts are kept and gone on from.
+    """
+    work = LabelsWork(path, options, reporter or Reporter())
+    hdf5.require_name(work.place)
+    began = time.monotonic()
+    if not shards.launched(options.shard):
+        shard = shards.chosen(options.shard)
+        out = shard.beside(work.place) if shard else work.place
+        info, done = work.written(out)
+    else:
+        shared = sharing.together(work)
+        if shared is None:
+            return None
+        out, (info, done) = work.place, shared
+    return Labelled(info, out, path, work.data, 0.0 if done else round(time.monotonic() - began, 3))
+
+
+def join(
+    sources: Sequence[Record], out: Path, *, overwrite: bool = False, reporter: Reporter
+) -> Labelled:
+    """Join the shards of one labels file, or find the whole in its place.
+
+    Raises:
+        MismatchError: not all shards of one labels file, or something else lies there.
+    """
+    hdf5.require_name(out)
+    began = time.monotonic()
+    with files.lock(out):
+        info = _joined([Path(each["path"]) for each in sources], out, overwrite, reporter)
+    teacher = sharing.parent_file(sources, info)
+    place = next((each["data"] for each in sources if "data" in each), info["data"]["name"])
+    return Labelled(info, out, teacher, place, round(time.monotonic() - began, 3))
+
+
+def _joined(
+    paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter
+) -> Mapping[str, Any]:
+    if out.exists() and not overwrite:
+        there = dict(soft_labels.read(out, stay=True).info)
+        sharing.require_whole(there, paths, out)
+        reporter.note(f"{out}: already done")
+        return there
+    return merge.labels(paths, out)
+
+
+class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
+    """One labels file: found, made whole or in shards, or joined from them."""
+
+    kind = "labels"
+
+    def __init__(self, path: Path, options: SoftlabelsOptions, reporter: Reporter) -> None:
+        self.device = options.torch_device()
+        self.teacher, self.info = models.load(path, self.device)
+        require_finite(self.teacher.state_dict(), path)
+        self.threads = options.threads_for(self.info["arch"])
+        self.data = location(path, self.info, options.data)
+        self.images = data.load_for(
+            self.info, self.data, "train", root=options.root, image_size=options.image_size
+        )
+        self.options, self.reporter = options, reporter
+        self.labelling = self._labelling(options.shard)
+        place = Path(options.out) if options.out else _place(path, self.labelling)
+        super().__init__(place, options.overwrite, reporter)
+
+    def _labelling(self, shard: str | None, *, whole: bool = False) -> Labelling:
+        """Return the labelling of this process's part, or of all examples if `whole`."""
+        options = self.options
+        return Labelling(
+            self.teacher, self.info, self.images,
+            views=options.views, dtype=options.dtype, top_k=options.top_k, seed=options.seed,
+            batch_size=options.batch_size,
+            environment={"device": self.device.type, "threads": self.threads},
+            reporter=self.reporter,
+            shard=None if whole else shards.chosen(shard),
+        )  # fmt: skip
+
+    def find(self) -> Mapping[str, Any]:
+        """Return the description of the whole that lies there, checked to be of this work."""
+        self.labelling = self._labelling(None, whole=True)
+        return self.written(self.place)[0]
+
+    def work(self, out: Path) -> None:
+        """Put this process's shard in place, unless it or the whole lies there."""
+        self.written(out, self.place)
+
+    def merge(self, paths: Sequence[Path]) -> Mapping[str, Any]:
+        """Join the shards."""
+        return _joined(paths, self.place, self.overwrite, self.reporter)
+
+    def written(self, out: Path, whole: Path | None = None) -> tuple[Mapping[str, Any], bool]:
+        """Return the description of the file at `out` and whether it was there already.
+
+        Where the shard is gone because it is merged already, it is that of the `whole`.
+
+        Raises:
+            MismatchError: something else lies there.
+        """
+        with files.lock(out):
+            if out.exists() and not self.overwrite:
+                there = soft_labels.read_parts(out, soft_labels.LARGE)[1]
+                self._require_same(there, out)
+                shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
+                self.reporter.note(f"{out}: already done")
+                return there, True
+            if whole is not None and whole.exists() and not self.overwrite:
+                return soft_labels.read_parts(whole, soft_labels.LARGE)[1], True
+            with computing(self.device, self.threads):
+                return self.labelling.write(out), False
+
+    def _require_same(self, there: Mapping[str, Any], out: Path) -> None:
+        before = {
+            **there["config"],
+            "teacher": there["parents"][0]["digest"],
+            "data digest": there["parents"][1]["digest"],
+        }
+        now = {
+            **self.labelling.config,
+            "teacher": self.info["digest"],
+            "data digest": self.images.fingerprint,
+        }
+        require_same(before, now, out)
+
+
+def _place(path: Path, work: Labelling) -> Path:
+    """Return where the labels go: beside the teacher, under a name that says what they are."""
+    words = [f"views-{work.config['views']}"]
+    if work.config["dtype"] != "float32":
+        words.append(work.config["dtype"])
+    if work.config["top_k"]:
+        words.append(f"top{work.config['top_k']}")
+    if work.seed:
+        words.append(f"s{work.seed}")
+    return path.with_name(f"{path.stem}.labels-{'-'.join(words)}.h5")

@@ -1,0 +1,133 @@
+"""From the options of a run to its configuration: layers, and inputs bound by their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from advkit import registry
+from advkit.artifacts.record import Record
+from advkit.config import resolve
+from advkit.config.location import location
+from advkit.errors import MismatchError, UsageError
+from advkit.training.options import TrainOptions
+
+Upstream = Callable[[], Record]
+"""Gives the record of a labels file or teacher, where the options name neither."""
+
+
+def configuration(options: TrainOptions, upstream: Upstream | None = None) -> resolve.Resolved:
+    """Resolve the configuration of a run.
+
+    Raises:
+        UsageError: an option that the run has no use for, or soft labels that nobody named.
+        MismatchError: inputs other than those that the configuration names.
+    """
+    found = layers(options)
+    if resolve.labels_of(*(layer for layer, _ in found)) == "soft" and not options.print_config:
+        found = bound(found, upstream)
+    if not options.print_config:
+        found = bound_extra(found)
+    resolved = resolve.resolve(*found, preset=options.preset)
+    resolve.refuse_idle(options.settings, resolved.settings)
+    return resolved
+
+
+def layers(options: TrainOptions) -> list[resolve.Layer]:
+    """Return what was given, the strongest last: configuration file, then flags."""
+    flags = options.settings
+    if options.config:
+        path = Path(options.config)
+        return [(resolve.read(path), f"from {path.name}"), (flags, resolve.FLAG)]
+    beside = Path(options.out) / "config.toml" if options.out else None
+    if options.going_on and beside is not None and beside.exists():
+        # A run that goes on needs no option repeated; one that differs is refused by its folder.
+        return [(resolve.read(beside), "the run's own"), (flags, resolve.FLAG)]
+    soft = resolve.labels_of(flags) == "soft"  # the labels know their data set
+    if options.going_on and beside is not None and not flags.get("data") and not soft:
+        raise UsageError(f"{options.out}: no run to go on with; give --data to start one")
+    return [(flags, resolve.FLAG)]
+
+
+def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[resolve.Layer]:
+    """Find the soft labels, named or from the stage before, and bind them by their digest.
+
+    What they know, data set and architecture, becomes the weakest layer.
+
+    Raises:
+        MismatchError: they are not those that the configuration names.
+        UsageError: nobody names any.
+    """
+    from advkit.softlabels import source as soft_source
+
+    named = _named(known)
+    source: Record = {}
+    if not (named.get("soft_labels") or named.get("teacher")):
+        if upstream is None:
+            raise UsageError("no labels or teacher given: name --soft-labels or --teacher")
+        source = upstream()
+        teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
+        named["teacher" if teacher else "soft_labels"] = source["path"]
+    pair = named.get("soft_labels"), named.get("teacher")
+    info = soft_source.info(*pair)
+    require_digest(named, "labels", info["digest"], str(pair[0] or pair[1]))
+    said = source.get("data")
+    inherited = {
+        "data": location(
+            Path(str(pair[0] or pair[1])), info, said if isinstance(said, str) else None
+        ),
+        "arch": info["arch"],
+        # Teacher and student share the validation split.
+        **{key: _split_of(info).get(key) for key in ("split_seed", "val_size", "limit")},
+    }
+    if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
+        inherited["image_size"] = info["config"].get("image_size")
+    found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
+    return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
+
+
+def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
+    """Bind extra data by its digest, so that a run never goes on with another file.
+
+    Raises:
+        InputError: the file cannot be read.
+        MismatchError: it is not the one that the configuration names.
+    """
+    named = _named(known)
+    if "extra_data" not in named:
+        return known
+    from advkit.images import extra
+
+    digest = extra.digest(Path(named["extra_data"]))
+    require_digest(named, "extra", digest, named["extra_data"])
+    return [*known, ({"extra_digest": digest}, "bound at the start of the run")]
+
+
+WORDS = {"labels": "other labels", "extra": "other extra data"}
+
+
+def require_digest(named: Mapping[str, Any], what: str, digest: str, where: str) -> None:
+    """Check that an input is the one that a configuration names, if it names one.
+
+    Raises:
+        MismatchError: it is not.
+    """
+    wanted = named.get(f"{what}_digest")
+    if wanted not in (None, digest):
+        raise MismatchError(
+            f"{where}: its digest is {digest[:19]}, the configuration names {wanted[:19]}: "
+            f"{WORDS[what]} than the run began with"
+        )
+
+
+def _named(known: list[resolve.Layer]) -> dict[str, Any]:
+    """Return what the layers name, the strongest last."""
+    return {key: value for layer, _ in known for key, value in layer.items() if value is not None}
+
+
+def _split_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = (
+        info["config"] if info["kind"] == "checkpoint" else info.get("split", {})
+    )
+    return found

@@ -1,0 +1,135 @@
+"""The stage that trains: options become one configuration, a run folder, and its records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from advkit.artifacts import checkpoint
+from advkit.artifacts import record as records
+from advkit.artifacts.record import Record
+from advkit.config import resolve
+from advkit.config.machine import computing
+from advkit.config.settings import Settings
+from advkit.errors import InputError
+from advkit.parallel import world as distributed
+from advkit.runtime.reporting import Reporter
+from advkit.training import run as training
+from advkit.training.options import TrainOptions
+from advkit.training.run_folder import RunFolder
+
+ROLES = {
+    "best": ("best",),
+    "final": ("final",),
+    "all": ("best", "best-ema", "final", "final-ema"),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that went to its end, and the records of the checkpoints asked for."""
+
+    folder: RunFolder
+    records: Sequence[Record]
+
+
+def train(
+    resolved: resolve.Resolved,
+    options: TrainOptions,
+    speaking: Callable[[], Reporter] = Reporter,
+) -> Trained | None:
+    """Train one resolved configuration, or find its run done.
+
+    Under torchrun the processes train together, and rank 0 alone returns the run.
+
+    Args:
+        resolved: the configuration.
+        options: where it goes and how it is begun.
+        speaking: makes the reporter of the process that leads.
+
+    Raises:
+        AdvkitError: see `errors`; what was trained is kept to go on from.
+    """
+    chosen, device = resolved.settings, options.torch_device()
+    folder = RunFolder(options.folder(chosen))
+    world = distributed.start(device)
+    reporter = speaking() if world.leads else Reporter()
+    threads = options.threads_for(chosen.arch)
+    try:
+        with computing(device, threads):
+            fresh = training.train(
+                resolved,
+                folder,
+                device=device,
+                threads=threads,
+                data_root=options.root,
+                resume=options.going_on,
+                overwrite=options.overwrite,
+                elastic=options.resume_elastic,
+                reporter=reporter,
+                world=world,
+            )
+    finally:
+        distributed.stop()
+    if not world.leads:
+        return None
+    if not fresh:
+        reporter.note(f"{folder.path}: already done")
+    found = list(_records(folder, chosen, options.emit))
+    if not found:
+        raise InputError(
+            f"{folder.path}: the run is done, but its {options.emit} checkpoint is gone"
+        )
+    if fresh:
+        _tell(found[0], reporter)
+    return Trained(folder, found)
+
+
+def _tell(record: Record, reporter: Reporter) -> None:
+    """Say how far the best epoch and the last one lie apart."""
+    gap = record.get("overfitting_gap")
+    if gap is not None:
+        reporter.note(
+            f"robust overfitting: best {record['best_robust_accuracy']:.3f}, "
+            f"final {record['final_robust_accuracy']:.3f}, gap {gap:.3f} (validation, PGD-10)"
+        )
+
+
+def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]:
+    suffix = "-ema" if chosen.wa and emit != "all" else ""
+    rows = folder.rows()
+    seconds = round(sum(row["seconds"] for row in rows), 3)
+    for role in (f"{each}{suffix}" for each in ROLES[emit]):
+        path = folder.checkpoint(role)
+        if path.exists():
+            info = checkpoint.read_info(path)
+            figures = {**info["metrics"], **_gap(rows, role), "seconds": seconds}
+            yield records.make(
+                "checkpoint",
+                path,
+                info["digest"],
+                run=folder.path.resolve().name,
+                data=chosen.data,
+                arch=chosen.arch,
+                method=chosen.method,
+                role=role,
+                seed=chosen.seed,
+                **figures,
+            )
+
+
+def _gap(rows: Sequence[dict[str, Any]], role: str) -> dict[str, float]:
+    """Return best, final and their difference on the validation split."""
+    key = "val_robust_accuracy" + ("-ema" if role.endswith("-ema") else "")
+    values = [row[key] for row in rows if key in row]
+    if not values:
+        return {}
+    best, final = max(values), values[-1]
+    alarm = {"masking_alarm": True} if any("masking_alarm" in row for row in rows) else {}
+    return {
+        "best_robust_accuracy": best,
+        "final_robust_accuracy": final,
+        "overfitting_gap": best - final,
+        **alarm,
+    }
