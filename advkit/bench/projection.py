@@ -35,7 +35,7 @@ def parse_budget(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationCost:
     """What AutoAttack's passes cost, and on what kind of net.
 
     `forward` and `gradient` are seconds per image of a forward pass, and of one with the gradient
@@ -89,7 +89,7 @@ def counts(test: int) -> tuple[int, ...]:
 
 
 def fitting(
-    trainings: Sequence[Training], evaluation: Evaluation, sizes: Sequence[int], budget: float
+    trainings: Sequence[Training], evaluation: EvaluationCost, sizes: Sequence[int], budget: float
 ) -> list[dict[str, object]]:
     """Return for each method and share of its epochs the most images whose AutoAttack still fits.
 

@@ -10,7 +10,7 @@ from typing import Any
 from advkit.artifacts.document import aligned
 from advkit.artifacts.result import Result
 from advkit.bench.measure import Comparison
-from advkit.bench.projection import Evaluation, Training, counts, fitting
+from advkit.bench.projection import EvaluationCost, Training, counts, fitting
 from advkit.config.settings import Settings
 
 LABELS = {"at": "AT", "adr": "AT + ADR", "at-awp": "AT + AWP", "adr-awp": "AT + AWP + ADR"}
@@ -36,43 +36,49 @@ class Wishes:
     budget: float | None = None
 
 
-def report(chosen: Mapping[str, Settings], found: Comparison, test: int, wishes: Wishes) -> Result:
+def report(
+    chosen: Mapping[str, Settings], comparison: Comparison, test: int, wishes: Wishes
+) -> Result:
     """Put everything together: a row a method, then AutoAttack by n, then what fits.
 
     Args:
         chosen: the methods, in the order of the table; ratios are to the first.
-        found: what they cost.
+        comparison: what they cost.
         test: examples of the test set.
         wishes: watts, budget and assumed accuracies.
 
     Source: ADR, Table 6.
     """
-    rows = tuple(_row(name, each, found, wishes.watts) for name, each in chosen.items())
-    evaluation = Evaluation(found.forward, found.gradient, wishes.clean, wishes.robust)
+    rows = tuple(_row(name, each, comparison, wishes.watts) for name, each in chosen.items())
+    evaluation = EvaluationCost(
+        comparison.forward, comparison.gradient, wishes.clean, wishes.robust
+    )
     sizes = counts(test)
     groups = [_evaluated(evaluation, n) for n in sizes]
     if wishes.budget is not None:
-        trainings = [_training(name, each, found) for name, each in chosen.items()]
+        trainings = [_training(name, each, comparison) for name, each in chosen.items()]
         fits = fitting(trainings, evaluation, sizes, wishes.budget)
         groups += [{"what": "fits", **row} for row in fits]
     numbers: dict[str, float | int | str | None] = {
-        "limit_flops": found.limit, "noise": found.noise, "watts": wishes.watts,
+        "limit_flops": comparison.limit, "noise": comparison.noise, "watts": wishes.watts,
         "budget_seconds": wishes.budget, "assumed_clean_accuracy": wishes.clean,
-        "assumed_robust_accuracy": wishes.robust, "forward_seconds_per_image": found.forward,
-        "gradient_seconds_per_image": found.gradient,
+        "assumed_robust_accuracy": wishes.robust, "forward_seconds_per_image": comparison.forward,
+        "gradient_seconds_per_image": comparison.gradient,
     }  # fmt: skip
-    text = "\n\n".join(_texts(rows, found, wishes.watts, groups))
+    text = "\n\n".join(_texts(rows, comparison, wishes.watts, groups))
     return Result(numbers, COLUMNS, rows, text=text, groups=tuple(groups))
 
 
-def _training(name: str, settings: Settings, found: Comparison) -> Training:
-    cost = found.costs[name]
+def _training(name: str, settings: Settings, comparison: Comparison) -> Training:
+    cost = comparison.costs[name]
     return Training(name, cost.seconds_per_epoch + cost.validation_seconds, settings.epochs)
 
 
-def _row(name: str, settings: Settings, found: Comparison, watts: float | None) -> tuple[Any, ...]:
-    cost, first = found.costs[name], next(iter(found.costs.values()))
-    hours = _training(name, settings, found).hours()
+def _row(
+    name: str, settings: Settings, comparison: Comparison, watts: float | None
+) -> tuple[Any, ...]:
+    cost, first = comparison.costs[name], next(iter(comparison.costs.values()))
+    hours = _training(name, settings, comparison).hours()
     rate = cost.flops_per_step / cost.seconds_per_step
     energy = None if watts is None else hours * watts / 1000
     pairs = zip(cost.seconds, first.seconds, strict=True)
@@ -82,11 +88,11 @@ def _row(name: str, settings: Settings, found: Comparison, watts: float | None) 
         name, LABELS.get(name, name.upper()), settings.epochs, cost.seconds_per_step,
         max(cost.seconds), cost.seconds_per_epoch, ratio,
         cost.batch_size / cost.seconds_per_step, cost.validation_seconds, cost.peak_bytes,
-        cost.flops_per_step, rate / found.limit, hours, energy,
+        cost.flops_per_step, rate / comparison.limit, hours, energy,
     )  # fmt: skip
 
 
-def _evaluated(evaluation: Evaluation, n: int) -> dict[str, Any]:
+def _evaluated(evaluation: EvaluationCost, n: int) -> dict[str, Any]:
     low, high = evaluation.interval(n)
     hours = evaluation.seconds(n) / 3600
     return {"what": "autoattack", "n": n, "hours": hours, "ci95": [low, high]}
@@ -109,19 +115,19 @@ def _texts(
             f"{each['share_of_limit']:.0%}", each["epochs"], f"{each['hours']:.3g}",
         ]  # fmt: skip
         lines.append(shown if each["kwh"] is None else [*shown, f"{each['kwh']:.3g}"])
-    found = [aligned(lines)]
-    found[0] += (
+    texts = [aligned(lines)]
+    texts[0] += (
         f"\nlimit {measured.limit / 1e9:.4g} GFLOP/s (matrix product); the first method again: "
         f"{measured.noise:.2f}"
     )
     interval: list[Sequence[object]] = [("AutoAttack n", "hours", "95 % interval", "half width")]
     interval += [_interval(each) for each in groups if each["what"] == "autoattack"]
-    found.append(aligned(interval))
+    texts.append(aligned(interval))
     fits = [each for each in groups if each["what"] == "fits"]
     if fits:
         head_ = ("method", "epochs", "hours", "AutoAttack n that fits")
-        found.append(aligned([head_, *(_fit(each) for each in fits)]))
-    return found
+        texts.append(aligned([head_, *(_fit(each) for each in fits)]))
+    return texts
 
 
 def _interval(each: Mapping[str, Any]) -> tuple[object, ...]:

@@ -19,6 +19,7 @@ def audited(x_adv: Tensor, x: Tensor, threat: Threat, name: str) -> Tensor:
     if not bool(torch.isfinite(x_adv).all()):
         raise NumericalError(f"{name} left the threat model: a pixel is not finite")
     norm = threat.distance(x_adv, x)
+    # An l2 or l1 norm is a sum over pixels, whose rounding grows with the radius.
     slack = SLACK if threat.norm == "linf" else 1e-5 * max(threat.eps, 1)
     low, high = x_adv.amin(), x_adv.amax()
     legal = (norm <= threat.eps + slack).all() & (low >= -SLACK) & (high <= 1 + SLACK)

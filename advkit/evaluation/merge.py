@@ -27,10 +27,10 @@ def logits(paths: Sequence[Path]) -> Logits:
         InputError: a file is missing, corrupt, or no logits.
         MismatchError: they are not all shards of one evaluation.
     """
-    found = claims(paths, "logits")
-    total, count = sum(size for *_, size in found), len(found)
+    shards = claims(paths, "logits")
+    total, count = sum(size for *_, size in shards), len(shards)
     whole: dict[str, Tensor] = {}
-    for place, (path, info, size) in enumerate(found):
+    for place, (path, info, size) in enumerate(shards):
         if size != len(range(place, total, count)):
             raise MismatchError(
                 f"{path} holds {size} of {total} examples: no share of one of {count} shards"
@@ -38,7 +38,7 @@ def logits(paths: Sequence[Path]) -> Logits:
         require_digest(path, info, _spread(whole, path, slice(place, total, count), total))
     if len(set(whole["index"].tolist())) != total:
         raise MismatchError("two shards hold the same example: they are of other evaluations")
-    return Logits(info=_logits_info(found, total), **whole)  # type: ignore[arg-type]
+    return Logits(info=_logits_info(shards, total), **whole)  # type: ignore[arg-type]
 
 
 def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> str:
@@ -54,9 +54,9 @@ def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> st
     return str(shard.info["digest"])
 
 
-def _logits_info(found: Sequence[Claim], total: int) -> dict[str, Any]:
-    info = whole_info(found)
+def _logits_info(shards: Sequence[Claim], total: int) -> dict[str, Any]:
+    info = whole_info(shards)
     if info["zero_gradient"] is not None:
-        flat = sum(round(each["zero_gradient"] * size) for _, each, size in found)
+        flat = sum(round(shard["zero_gradient"] * size) for _, shard, size in shards)
         info["zero_gradient"] = flat / total
     return info

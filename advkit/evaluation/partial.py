@@ -39,6 +39,7 @@ class Partial:
         Raises:
             StorageError: disk full, folder read-only or gone.
         """
+        # Images first: books that name a patch find it in place.
         if patch is not None and len(patch[0]):
             tensors = dict(zip(("rows", "images"), patch, strict=True))
             checkpoint.write(_numbered(self.path, self.patches), tensors, self.identity)

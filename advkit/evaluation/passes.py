@@ -111,16 +111,16 @@ def implementation(settings: AttackSettings, classes: int) -> dict[str, Any]:
         return {}
     from advkit.attacks.upstream import autoattack
 
-    found: dict[str, Any] = {"implementation": autoattack.package()}
+    description: dict[str, Any] = {"implementation": autoattack.package()}
     if settings.attack in SUITES:
         targets = autoattack.target_classes(settings.version, settings.norm, classes)
-        found["implementation"] += f", {autoattack.SCHEME}"
-        found["target_classes"] = targets["apgd-t"]
+        description["implementation"] += f", {autoattack.SCHEME}"
+        description["target_classes"] = targets["apgd-t"]
         if targets["fab-t"] != targets["apgd-t"]:
-            found["fab_target_classes"] = targets["fab-t"]
+            description["fab_target_classes"] = targets["fab-t"]
     elif "targets" in (settings.options or {}):
-        found["target_classes"] = min((settings.options or {})["targets"], classes - 1)
-    return found
+        description["target_classes"] = min((settings.options or {})["targets"], classes - 1)
+    return description
 
 
 def passes(
@@ -245,6 +245,7 @@ def _runner(
     same = _like_autoattack(name)
 
     def run(x: Tensor, y: Tensor, batch: int) -> Tensor:
+        # As the upstream package: its attacks begin every batch from one seed.
         if same:
             generator = torch.Generator().manual_seed(settings.seed)
         else:

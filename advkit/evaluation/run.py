@@ -112,6 +112,7 @@ class Evaluation:
             AdvkitError: an attack left the ball or the box.
         """
         with modes.evaluating(self.model), modes.frozen(self.model):
+            # Clean logits are not stored: asking again costs one pass.
             self._clean_pass()
             if self.settings.attack != "none":
                 self._count_flat()
@@ -189,6 +190,8 @@ class Evaluation:
         return logits.float().cpu()
 
     def _attack_pass(self, number: int, attack: Pass, store: Partial | None) -> None:
+        # The same rows in the same batches as before an interruption: an attack's noise is the
+        # batch's.
         chunks = self._chunks(self.outcomes.visited(number, attack))
         batch = self.done[1] if number == self.done[0] else 0
         total = sum(len(rows) for rows in chunks)

@@ -16,6 +16,7 @@ def accuracy_after(logits: Logits) -> dict[str, float]:
         return {}
     left = {}
     for number, name in enumerate(logits.attacks):
+        # Broken by a later attack means standing after this one.
         standing = (logits.broken_by == ROBUST) | (logits.broken_by > number)
         left[name] = float(standing.double().mean())
     return left
@@ -28,18 +29,18 @@ def figures(logits: Logits) -> dict[str, Any]:
     distribution) accuracies are None; without an attack the robust ones are.
     """
     config, n = logits.info["config"], len(logits.labels)
-    found: dict[str, Any] = {"attack": config["attack"], "n": n}
-    found |= {"clean_accuracy": None, "clean_ci95": None}
-    found |= {"robust_accuracy": None, "ci95": None}
+    row: dict[str, Any] = {"attack": config["attack"], "n": n}
+    row |= {"clean_accuracy": None, "clean_ci95": None}
+    row |= {"robust_accuracy": None, "ci95": None}
     if "eps" in config:
         threat = parse_eps(config["eps"], config["norm"])
-        found |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
+        row |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
     if bool((logits.labels >= 0).all()):
         clean = int((argmax(logits.clean) == logits.labels).sum())
-        found |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}
+        row |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}
     if logits.broken_by is not None:
         robust = int((logits.broken_by == ROBUST).sum())
-        found |= {"robust_accuracy": robust / n, "ci95": list(wilson(robust, n))}
-        found["accuracy_after"] = accuracy_after(logits)
-        found["zero_gradient"] = logits.info.get("zero_gradient")
-    return found
+        row |= {"robust_accuracy": robust / n, "ci95": list(wilson(robust, n))}
+        row["accuracy_after"] = accuracy_after(logits)
+        row["zero_gradient"] = logits.info.get("zero_gradient")
+    return row

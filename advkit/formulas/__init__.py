@@ -1,6 +1,7 @@
 """Formulas alone: losses, schedules, threat models, statistics; no file, no device, no training."""
 
 __all__ = [
+    "accuracy",
     "corruption",
     "folding",
     "information",

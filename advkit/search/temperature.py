@@ -8,43 +8,32 @@ high T. Both are reported; the default criterion is robust accuracy where no mas
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from advkit import data, models
-from advkit.artifacts import files, provenance
-from advkit.attacks import pgd
-from advkit.attacks.upstream import autoattack
+from advkit import data
+from advkit.artifacts import provenance
 from advkit.config import resolve
 from advkit.config.resolve import Layer
-from advkit.config.settings import OUTSIDE, Settings
-from advkit.errors import InputError, MismatchError, NumericalError, UsageError
-from advkit.formulas.losses import cross_entropy, kl_divergence
-from advkit.formulas.threat import Threat, parse_eps
-from advkit.images.batches import Batch
-from advkit.images.image_set import ImageSet, pixels
-from advkit.labels.soft import soften
-from advkit.runtime import modes, seeding
+from advkit.config.settings import OUTSIDE
+from advkit.errors import InputError, UsageError
 from advkit.runtime.reporting import Reporter
+from advkit.search.evaluator import Evaluator
+from advkit.search.ledger import Ledger, Trial
 from advkit.search.options import CRITERIA
 from advkit.softlabels import source as soft_source
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import split_of
 
-ATTACKS = ("apgd-ce", "apgd-t")
 GOLDEN = (math.sqrt(5) - 1) / 2
 TOLERANCE = 0.05
 """Clean accuracy below the teacher's that still passes the first step, where none is given."""
-
-Trial = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,7 @@ class Plan:
 
 
 class TemperatureSearch:
-    """Trials in a folder, a line each in `trials.jsonl`; finished ones are never run again."""
+    """Which temperatures are tried, in two steps, and which one is chosen."""
 
     def __init__(self, layers: Sequence[Layer], plan: Plan, out: Path, machine: Machine) -> None:
         self.layers, self.plan, self.out, self.machine = layers, plan, out, machine
@@ -82,16 +71,13 @@ class TemperatureSearch:
         if base.soft_labels is None:
             raise UsageError("the search needs one labels file: --soft-labels FILE or a pipe")
         self.base = base
-        self.images = data.load(
-            base.data, "train", root=machine.data_root, **base.options_of("data")
+        images = data.load(base.data, "train", root=machine.data_root, **base.options_of("data"))
+        source, self.labels_info = soft_source.load(
+            base.soft_labels, None, images, machine.device, machine.reporter
         )
-        source, info = soft_source.load(
-            base.soft_labels, None, self.images, machine.device, machine.reporter
-        )
-        self.source, self.labels_info = source, info
-        self.held = split_of(base, self.images)[1]
-        self.ledger = out / "trials.jsonl"
-        self.trials: list[Trial] = []
+        held_out = split_of(base, images)[1]
+        self.evaluator = Evaluator(images, held_out, source, machine.device)
+        self.ledger = Ledger(out)
 
     def run(self) -> tuple[dict[str, Any], list[Trial]]:
         """Search, or go on searching; return the choice and all trials.
@@ -99,7 +85,7 @@ class TemperatureSearch:
         Raises:
             MismatchError: the folder holds a search with other options.
         """
-        self._open()
+        self.open()
         threshold = self._threshold()
         tau_max = self._first_step(threshold)
         feasible = [t for t in self.plan.grid if tau_max is None or t < tau_max]
@@ -110,29 +96,16 @@ class TemperatureSearch:
             )
         tried = [self._trial("ltd", t) for t in feasible]
         self._refine(tried, tau_max)
-        return self._choice(tried, threshold, tau_max), self.trials
+        return self._choice(tried, threshold, tau_max), self.ledger.trials
 
-    def _open(self) -> None:
-        """Read the ledger, having checked that it belongs to this search."""
-        files.folder(self.out)
-        mark = self.out / "search.toml"
-        text = self._identity()
-        if mark.exists() and mark.read_text(encoding="utf-8") != text:
-            raise MismatchError(f"{self.out} holds a search with other options: choose another -o")
-        files.write_text(mark, text)
-        if self.ledger.exists():
-            self.trials = self._read_ledger()
+    def open(self) -> None:
+        """Take over the folder's finished trials.
 
-    def _read_ledger(self) -> list[Trial]:
-        """Return the finished trials; a last line that was cut off is dropped and run again."""
-        try:
-            whole, _, torn = self.ledger.read_text(encoding="utf-8").rpartition("\n")
-            trials = [json.loads(line) for line in whole.splitlines()]
-        except (ValueError, RecursionError):
-            raise InputError(f"{self.ledger}: corrupt: not JSON lines") from None
-        if torn:
-            files.write_text(self.ledger, f"{whole}\n" if whole else "")
-        return trials
+        Raises:
+            InputError: its ledger is corrupt.
+            MismatchError: it holds a search with other options.
+        """
+        self.ledger.open(self._identity())
 
     def _identity(self) -> str:
         resolved = resolve.resolve(*self.layers)
@@ -148,15 +121,7 @@ class TemperatureSearch:
     def _threshold(self) -> float:
         if self.plan.threshold is not None:
             return self.plan.threshold
-        return self._teacher_accuracy() - TOLERANCE
-
-    def _teacher_accuracy(self) -> float:
-        """Top-1 of the teacher on the held-out examples, on which substitutes are measured."""
-        hits = 0
-        for rows in torch.split(self.held, 256):
-            batch = _plain(self.images, rows, self.source, self.machine.device)
-            hits += int((self.source(batch).argmax(1) == batch.y).sum())
-        return hits / len(self.held)
+        return self.evaluator.teacher_accuracy() - TOLERANCE
 
     def _first_step(self, threshold: float) -> float | None:
         """Return τ_max: the lowest temperature whose substitute falls below the threshold."""
@@ -198,9 +163,9 @@ class TemperatureSearch:
                 right = low + GOLDEN * (high - low)
 
     def _trial(self, kind: str, temperature: float) -> Trial:
-        for trial in self.trials:
-            if (trial["kind"], trial["temperature"]) == (kind, temperature):
-                return trial
+        finished = self.ledger.find(kind, temperature)
+        if finished is not None:
+            return finished
         chosen: dict[str, Any] = {"temperature": temperature}
         if kind == "substitute":
             chosen |= {"objective": "natural", "attack_steps": 0}
@@ -212,20 +177,10 @@ class TemperatureSearch:
             resolved, folder, device=self.machine.device, threads=self.machine.threads,
             data_root=self.machine.data_root, resume=True, reporter=self.machine.reporter,
         )  # fmt: skip
-        trial = {"kind": kind, "temperature": temperature, **self._measured(folder, resolved)}
-        _require_finite(trial)
-        files.append_line(self.ledger, json.dumps(trial))
-        self.trials.append(trial)
+        figures = self.evaluator.measured(folder, resolved.settings)
+        trial = {"kind": kind, "temperature": temperature, **figures}
+        self.ledger.add(trial)
         return trial
-
-    def _measured(self, folder: RunFolder, resolved: resolve.Resolved) -> Trial:
-        model, info = models.load(folder.checkpoint("best"), self.machine.device)
-        figures = {"clean_accuracy": info["metrics"]["clean_accuracy"], "digest": info["digest"]}
-        if resolved.settings.attack_steps == 0:
-            return figures
-        alarm = any("masking_alarm" in row for row in folder.rows())
-        judged = judge(model, self.images, self.held, self.source, resolved.settings)
-        return {**figures, "masking_alarm": alarm, **judged}
 
     def _score(self, trial: Trial) -> float:
         if self.plan.criterion == "loss":
@@ -258,8 +213,8 @@ class TemperatureSearch:
             "by_loss_kl": least("loss_kl"),
             "tau_max": tau_max,
             "threshold": threshold,
-            "trials": len(self.trials),
-            "n": len(self.held),
+            "trials": len(self.ledger.trials),
+            "n": len(self.evaluator.held_out),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -272,77 +227,6 @@ class TemperatureSearch:
             parents=[provenance.parent(self.labels_info)],
             environment={"device": self.machine.device.type, "threads": self.machine.threads},
         )
-
-
-def _require_finite(trial: Trial) -> None:
-    """Refuse figures that nothing can be chosen by.
-
-    Raises:
-        NumericalError: one is NaN or infinite.
-    """
-    for name, value in trial.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise NumericalError(
-                f"{trial['kind']} at T = {trial['temperature']:g}: {name} is {value}: lower --lr"
-            )
-
-
-def judge(
-    model: nn.Module,
-    images: ImageSet,
-    held: Tensor,
-    source: Callable[[Batch], Tensor],
-    settings: Settings,
-) -> dict[str, float]:
-    """Measure a student on held-out examples.
-
-    Returns `robust_accuracy` under APGD-CE and APGD-T (three classes or fewer: APGD-CE alone),
-    `pgd_accuracy` under PGD-10, and eq. 9 in both readings, `loss_ce` and `loss_kl`, with PGD-10
-    for x′ and the plain images' soft labels.
-    """
-    threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
-    temperature = settings.options_of("labels")["temperature"]
-    beta = settings.options_of("objectives").get("beta", 6.0)
-    device = next(model.parameters()).device
-    suite = autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
-    names = [n for n in autoattack.attacks("standard", len(images.classes)) if n in ATTACKS]
-    sums = dict.fromkeys(("robust_accuracy", "pgd_accuracy", "loss_ce", "loss_kl"), 0.0)
-    for start in range(0, len(held), 256):
-        batch = _plain(images, held[start : start + 256], source, device)
-        x, y = batch.x, batch.y
-        generator = seeding.generator(settings.seed, "judge", start)
-        with modes.evaluating(model), modes.frozen(model), torch.no_grad():
-            x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=10)
-            clean, adversarial = model(x), model(x_adv)
-            target = soften(source(batch), temperature).to(clean.dtype)
-            shift = beta * kl_divergence(clean, adversarial).sum()
-            ce = cross_entropy(clean, target).sum()
-            entropy = -torch.special.xlogy(target, target).sum()
-            standing = clean.argmax(1) == y
-            sums["pgd_accuracy"] += int((adversarial.argmax(1) == y).sum())
-            sums["loss_ce"] += float(ce + shift)
-            sums["loss_kl"] += float(ce - entropy + shift)
-            for name in names:
-                rows = standing.nonzero().flatten()
-                if len(rows):
-                    found = suite.attack(name, x[rows], y[rows])
-                    standing[rows] = model(found).argmax(1) == y[rows]
-            sums["robust_accuracy"] += int(standing.sum())
-    return {name: value / len(held) for name, value in sums.items()}
-
-
-def _plain(
-    images: ImageSet, index: Tensor, source: Callable[[Batch], Tensor], device: torch.device
-) -> Batch:
-    """Return examples without crop or flip, with their place in the source's table of views."""
-    x = pixels(images.batch(index), device)
-    views = torch.tensor([images.pad, images.pad, 0], dtype=torch.uint8).expand(len(index), 3)
-    table = getattr(source, "views", None)
-    view = torch.zeros(len(index), dtype=torch.int64)
-    if table is not None:
-        # The plain view where the table has it; else the example's first view stands for it.
-        view = (table[index] == views[:, None]).all(2).int().argmax(1)
-    return Batch(index, x, images.labels[index].to(device), views, view)
 
 
 def _without_objective(layer: Layer) -> Layer:

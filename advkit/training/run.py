@@ -66,6 +66,7 @@ def train(
             if world.leads:
                 folder.forget_if_empty()
             raise
+        # The folder is touched only now: data and options that do not fit leave it as it was.
         if world.led(begun):
             trainer.restore(folder, elastic)
         trainer.fit(folder)

@@ -72,6 +72,7 @@ class RunFolder:
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
+        # A configuration alone is no run yet: nothing was learned that another could overwrite.
         there = self._own_settings()
         begun = self.state_file.exists() or self.metrics_file.exists() or self.done
         if overwrite or not begun:

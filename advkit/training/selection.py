@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advkit.attacks import pgd
+from advkit.formulas.accuracy import correct
 from advkit.formulas.threat import Threat
 from advkit.images.image_set import ImageSet, pixels
 from advkit.parallel.world import World
@@ -43,6 +44,7 @@ class Validation:
                 share the batches, it is called once at the end.
         """
         clean = robust = 0
+        # Ranks take whole batches in turn: noise is named by a batch's start, whoever draws it.
         for start in range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]:
             generator = seeding.generator(self.seed, "validation", start)
             positions = self.positions[start : start + CHUNK]
@@ -91,16 +93,8 @@ def accuracies(
     x = pixels(images.batch(positions), device)
     y = images.labels[positions].to(device)
     with modes.evaluating(model), torch.no_grad():
-        right = _right(model(x), y)
+        right = correct(model(x), y)
         if threat is None:
             return int(right.sum()), 0
         x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
-        return int(right.sum()), int((right & _right(model(x_adv), y)).sum())
-
-
-def _right(logits: Tensor, y: Tensor) -> Tensor:
-    """Return who is classified right, (B,); logits that are not finite never are.
-
-    The largest of a row with NaN is its NaN, so that a broken model would answer class 0.
-    """
-    return torch.isfinite(logits).all(1) & (logits.argmax(1) == y)
+        return int(right.sum()), int((right & correct(model(x_adv), y)).sum())

@@ -70,6 +70,7 @@ def unpack(
     momentum = _below(tensors, "momentum.")
     for name, parameter in model.named_parameters():
         if name in momentum:
+            # In the parameter's memory format, as the optimizer itself would have made it.
             buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])
             optimizer.state[parameter]["momentum_buffer"] = buffer
     return tensors["sums"]

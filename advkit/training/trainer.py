@@ -58,7 +58,7 @@ class Trainer:
             {"device": device.type, "threads": threads},
             self.world,
         )
-        training, held = split_of(settings, images)
+        training, held_out = split_of(settings, images)
         self.batches = Batches(
             images, training, settings.batch_size, settings.seed, device,
             table=self.soft.views if self.soft else None,
@@ -68,8 +68,9 @@ class Trainer:
             world=self.world.size,
         )  # fmt: skip
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
+        # Natural training is selected on clean accuracy.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.validation = Validation(images, held, attacked, settings.seed, self.world)
+        self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
         drops = settings.drops
@@ -92,8 +93,10 @@ class Trainer:
             NumericalError: the run diverged.
         """
         progress, steps = self.progress, len(self.batches)
+        # A run may go on amid an epoch, whose order is a function of seed and epoch.
         done = progress.epoch * steps + progress.step
         self.reporter.begin("training", self.settings.epochs * steps, done)
+        # A signal waits for the end of a step: only there is the state whole.
         with signals.deferred():
             while progress.epoch < self.settings.epochs:
                 started, epoch, begin = time.monotonic(), progress.epoch, progress.step
@@ -107,7 +110,9 @@ class Trainer:
 
     def _finish_epoch(self, folder: RunFolder, started: float) -> None:
         progress = self.progress
+        # On a GPU the last looks at the loss may be some steps old: nothing is selected before.
         self.learner.guard.agree()
+        # From here on the sums are the world's and lie on rank 0: added again they stay the same.
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
@@ -117,6 +122,7 @@ class Trainer:
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
             row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
+            # Written at once: a run that is stopped later has its best checkpoint in place.
             if better(figures, progress.best.get(role)):
                 figures = {
                     "epoch": progress.epoch + 1,
@@ -131,6 +137,7 @@ class Trainer:
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
         if self.world.leads:
             folder.add_row({"epoch": progress.epoch + 1, **row})
+        # The row first, then the state: a kill between them leaves a row that `keep_rows` drops.
         progress.next_epoch()
         self.files.save(folder, self.learner, progress)
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
@@ -150,10 +157,10 @@ class Trainer:
         return row
 
     def _candidates(self) -> list[tuple[str, nn.Module]]:
-        found: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
+        candidates: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
         if self.settings.wa and self.learner.average is not None:
-            found.append(("best-ema", self.learner.average))
-        return found
+            candidates.append(("best-ema", self.learner.average))
+        return candidates
 
     def _stop_if_asked(self, folder: RunFolder) -> None:
         # Torchrun's signal reaches the ranks at different steps: they stop at the same one.
@@ -175,10 +182,15 @@ class Trainer:
     def _last(self, row: Mapping[str, Any], suffix: str) -> dict[str, Any]:
         """Return the metrics of the last epoch for the student or its average."""
         names = ("clean_accuracy", "robust_accuracy")
-        found = {name: row.get(f"val_{name}{suffix}") for name in names}
-        kept = {name: value for name, value in found.items() if value is not None}
+        values = {name: row.get(f"val_{name}{suffix}") for name in names}
+        figures = {name: value for name, value in values.items() if value is not None}
         alarm = {"masking_alarm": True} if self.progress.alarmed else {}
-        return {"epoch": self.settings.epochs, "n": len(self.validation.positions), **kept, **alarm}
+        return {
+            "epoch": self.settings.epochs,
+            "n": len(self.validation.positions),
+            **figures,
+            **alarm,
+        }
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:
         """Go back to the saved state.
@@ -192,10 +204,10 @@ class Trainer:
 
 def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
     """Return the positions of the training and of the held-out examples, each sorted."""
-    kept = first(images.labels, settings.limit)
-    size = validation_size(settings.val_size, len(kept))
-    training, held = validation(images.labels[kept], size, settings.split_seed)
-    return kept[training], kept[held]
+    limited = first(images.labels, settings.limit)
+    size = validation_size(settings.val_size, len(limited))
+    training, held_out = validation(images.labels[limited], size, settings.split_seed)
+    return limited[training], limited[held_out]
 
 
 def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, list[dict[str, Any]]]:

@@ -3,30 +3,30 @@
 import pytest
 from scipy.stats import binomtest
 
-from advkit.bench.projection import PASSES, Evaluation, Training, counts, fitting, parse_budget
+from advkit.bench.projection import PASSES, EvaluationCost, Training, counts, fitting, parse_budget
 from advkit.errors import UsageError
 
 
 def test_a_robust_image_costs_every_pass():
     """7,855 forward passes and 1,910 of them with a backward pass, as counted upstream."""
     assert [sum(each) for each in zip(*PASSES.values(), strict=True)] == [7855, 1910]
-    robust = Evaluation(forward=1.0, gradient=3.0, clean=1.0, robust=1.0)
+    robust = EvaluationCost(forward=1.0, gradient=3.0, clean=1.0, robust=1.0)
     assert robust.seconds(1) == 1 + (7855 - 1910) + 1910 * 3
 
 
 def test_others_cost_less():
-    wrong = Evaluation(1.0, 3.0, clean=0.0, robust=0.0)
+    wrong = EvaluationCost(1.0, 3.0, clean=0.0, robust=0.0)
     assert wrong.seconds(10) == 10
-    fooled = Evaluation(1.0, 3.0, clean=1.0, robust=0.0)  # one attack breaks them all
+    fooled = EvaluationCost(1.0, 3.0, clean=1.0, robust=0.0)  # one attack breaks them all
     assert fooled.seconds(2) == 2 * (1 + 2 + 101 * 3)
-    half = Evaluation(1.0, 3.0, clean=0.8, robust=0.5)
-    whole = Evaluation(1.0, 3.0, clean=1.0, robust=1.0)
+    half = EvaluationCost(1.0, 3.0, clean=0.8, robust=0.5)
+    whole = EvaluationCost(1.0, 3.0, clean=1.0, robust=1.0)
     expected = 1 + 0.5 * (whole.seconds(1) - 1) + 0.3 * 305
     assert half.seconds(100) == pytest.approx(100 * expected)
 
 
 def test_the_interval_is_wilsons():
-    made = Evaluation(1.0, 2.0, 0.8, 0.5)
+    made = EvaluationCost(1.0, 2.0, 0.8, 0.5)
     expected = binomtest(250, 500).proportion_ci(method="wilson")
     assert made.interval(500) == pytest.approx((expected.low, expected.high))
 
@@ -39,7 +39,7 @@ def test_other_budgets_are_refused(text):
 
 def test_what_fits_a_budget():
     """Two hours are 7,200 s; an image takes one."""
-    seconds = Evaluation(forward=1.0, gradient=0.0, clean=0.0, robust=0.0)  # 1 s an image
+    seconds = EvaluationCost(forward=1.0, gradient=0.0, clean=0.0, robust=0.0)  # 1 s an image
     trainings = [Training("at", 60.0, 100), Training("adr", 600.0, 100)]
     rows = fitting(trainings, seconds, (10, 1000, 5000), budget=2 * 3600)
     found = {(row["method"], row["epochs"]): row["n"] for row in rows}

@@ -17,8 +17,9 @@ from advkit.errors import InputError, MismatchError, UsageError
 from advkit.formulas.threat import Threat
 from advkit.images.batches import Batch
 from advkit.runtime import modes, seeding
-from advkit.search import temperature
-from advkit.search.temperature import Machine, Plan, TemperatureSearch, judge
+from advkit.search import ledger, temperature
+from advkit.search.evaluator import judge, plain
+from advkit.search.temperature import Machine, Plan, TemperatureSearch
 from advkit.softlabels.source import Stored
 from tests.softlabels.test_labelling import Heard, label, teach
 
@@ -61,7 +62,7 @@ def planted(made, robust, clean=lambda t: 0.9, alarm=lambda t: False, ce=lambda 
 
     def trial(kind, t):
         asked.append((kind, t))
-        for found in made.trials:
+        for found in made.ledger.trials:
             if (found["kind"], found["temperature"]) == (kind, t):
                 return found
         found = {"kind": kind, "temperature": t, "clean_accuracy": clean(t)}
@@ -70,7 +71,7 @@ def planted(made, robust, clean=lambda t: 0.9, alarm=lambda t: False, ce=lambda 
                 "robust_accuracy": robust(t), "masking_alarm": alarm(t), "loss_ce": ce(t),
                 "loss_kl": -ce(t),
             }  # fmt: skip
-        made.trials.append(found)
+        made.ledger.trials.append(found)
         return found
 
     made._trial = trial
@@ -141,7 +142,7 @@ def test_the_threshold_where_none_is_given(searching):
     made = searching(threshold=None)
     planted(made, lambda t: -t)
     choice, _ = made.run()
-    stored, held = made.source.labels, made.held
+    stored, held = made.evaluator.source.labels, made.evaluator.held_out
     own = (stored.logits[held, 4].argmax(1) == stored.labels[held]).double().mean()
     known = (float(own), made.labels_info["teacher_accuracy"])
     assert stored.views[0, 4].tolist() == [1, 1, 0]
@@ -231,7 +232,7 @@ def test_a_real_search(whole):
 @pytest.mark.parametrize("after", [0, 3, 5])
 def test_killed_between_training_and_ledger(whole, searching, monkeypatch, after):
     """Same bytes and same choice, whatever was finished; nothing finished runs again."""
-    original, lines = temperature.files.append_line, []
+    original, lines = ledger.files.append_line, []
 
     def append(path, line):
         if path.name != "trials.jsonl":
@@ -242,7 +243,7 @@ def test_killed_between_training_and_ledger(whole, searching, monkeypatch, after
         return original(path, line)
 
     with monkeypatch.context() as patch:
-        patch.setattr(temperature.files, "append_line", append)
+        patch.setattr(ledger.files, "append_line", append)
         with pytest.raises(Cut):
             searching(**REAL).run()
     made = searching(**REAL)
@@ -256,7 +257,7 @@ def test_killed_between_training_and_ledger(whole, searching, monkeypatch, after
     choice, trials = made.run()
     assert len(trained) == 6 - after
     assert trained.count(True) == 5 - after  # the one that was cut had its weights in place
-    assert (made.ledger.read_text(), choice, trials) == whole
+    assert (made.ledger.path.read_text(), choice, trials) == whole
 
 
 @pytest.mark.parametrize("cut", [1, 40])
@@ -265,9 +266,9 @@ def test_a_torn_last_line(whole, searching, cut):
     made = searching(**REAL)
     made.out.mkdir()
     lines = whole[0].splitlines(keepends=True)
-    made.ledger.write_text("".join(lines[:2]) + lines[2][:-cut])
+    made.ledger.path.write_text("".join(lines[:2]) + lines[2][:-cut])
     choice, _ = made.run()
-    assert (made.ledger.read_text(), choice) == whole[:2]
+    assert (made.ledger.path.read_text(), choice) == whole[:2]
 
 
 @pytest.mark.parametrize(
@@ -343,14 +344,14 @@ def test_flat_targets_make_the_kl_reading_vanish_and_bound_the_other(teacher, la
 def test_the_plain_view_is_the_one_judged(labels):
     digits = data.load("digits", "train")
     stored = soft_labels.read(labels)
-    batch = temperature._plain(digits, torch.arange(5, 25), Stored(stored, digits, Heard()), CPU)
+    batch = plain(digits, torch.arange(5, 25), Stored(stored, digits, Heard()), CPU)
     assert isinstance(batch, Batch)
     assert stored.views[batch.index, batch.view].tolist() == [[1, 1, 0]] * 20
     np.testing.assert_array_equal(batch.x, digits.images[5:25].float() / 255)
 
 
 def test_what_changes_no_result_makes_no_other_search(searching):
-    searching()._open()
-    searching(train={"workers": 1})._open()
+    searching().open()
+    searching(train={"workers": 1}).open()
     with pytest.raises(MismatchError, match="other options"):
-        searching(train={"lr": 0.05})._open()
+        searching(train={"lr": 0.05}).open()

@@ -1,0 +1,112 @@
+"""What a search measures on held-out examples: the teacher, the substitutes, the students."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advkit import models
+from advkit.attacks import pgd
+from advkit.attacks.upstream import autoattack
+from advkit.config.settings import Settings
+from advkit.formulas.accuracy import correct
+from advkit.formulas.losses import cross_entropy, kl_divergence
+from advkit.formulas.threat import Threat, parse_eps
+from advkit.images.batches import Batch
+from advkit.images.image_set import ImageSet, pixels
+from advkit.labels.soft import soften
+from advkit.runtime import modes, seeding
+from advkit.search.ledger import Trial
+from advkit.training.run_folder import RunFolder
+
+ATTACKS = ("apgd-ce", "apgd-t")
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The held-out examples by position, and the teacher's logits for them."""
+
+    images: ImageSet
+    held_out: Tensor
+    source: Callable[[Batch], Tensor]
+    device: torch.device
+
+    def teacher_accuracy(self) -> float:
+        """Return the teacher's top-1, on the examples that substitutes are measured on."""
+        hits = 0
+        for rows in torch.split(self.held_out, BATCH):
+            batch = plain(self.images, rows, self.source, self.device)
+            hits += int(correct(self.source(batch), batch.y).sum())
+        return hits / len(self.held_out)
+
+    def measured(self, folder: RunFolder, settings: Settings) -> Trial:
+        """Return the figures of a finished run's best checkpoint."""
+        model, info = models.load(folder.checkpoint("best"), self.device)
+        figures = {"clean_accuracy": info["metrics"]["clean_accuracy"], "digest": info["digest"]}
+        if settings.attack_steps == 0:
+            return figures
+        alarm = any("masking_alarm" in row for row in folder.rows())
+        judged = judge(model, self.images, self.held_out, self.source, settings)
+        return {**figures, "masking_alarm": alarm, **judged}
+
+
+def judge(
+    model: nn.Module,
+    images: ImageSet,
+    held_out: Tensor,
+    source: Callable[[Batch], Tensor],
+    settings: Settings,
+) -> dict[str, float]:
+    """Measure a student on held-out examples.
+
+    Returns `robust_accuracy` under APGD-CE and APGD-T (three classes or fewer: APGD-CE alone),
+    `pgd_accuracy` under PGD-10, and eq. 9 in both readings, `loss_ce` and `loss_kl`, with PGD-10
+    for x′ and the plain images' soft labels.
+    """
+    threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
+    temperature = settings.options_of("labels")["temperature"]
+    beta = settings.options_of("objectives").get("beta", 6.0)
+    device = next(model.parameters()).device
+    suite = autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
+    names = [n for n in autoattack.attacks("standard", len(images.classes)) if n in ATTACKS]
+    sums = dict.fromkeys(("robust_accuracy", "pgd_accuracy", "loss_ce", "loss_kl"), 0.0)
+    for start in range(0, len(held_out), BATCH):
+        batch = plain(images, held_out[start : start + BATCH], source, device)
+        x, y = batch.x, batch.y
+        generator = seeding.generator(settings.seed, "judge", start)
+        with modes.evaluating(model), modes.frozen(model), torch.no_grad():
+            x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=10)
+            clean, adversarial = model(x), model(x_adv)
+            target = soften(source(batch), temperature).to(clean.dtype)
+            shift = beta * kl_divergence(clean, adversarial).sum()
+            ce = cross_entropy(clean, target).sum()
+            entropy = -torch.special.xlogy(target, target).sum()
+            standing = correct(clean, y)
+            sums["pgd_accuracy"] += int(correct(adversarial, y).sum())
+            sums["loss_ce"] += float(ce + shift)
+            sums["loss_kl"] += float(ce - entropy + shift)
+            for name in names:
+                rows = standing.nonzero().flatten()
+                if len(rows):
+                    attacked = suite.attack(name, x[rows], y[rows])
+                    standing[rows] = correct(model(attacked), y[rows])
+            sums["robust_accuracy"] += int(standing.sum())
+    return {name: value / len(held_out) for name, value in sums.items()}
+
+
+def plain(
+    images: ImageSet, index: Tensor, source: Callable[[Batch], Tensor], device: torch.device
+) -> Batch:
+    """Return examples without crop or flip, with their place in the source's table of views."""
+    x = pixels(images.batch(index), device)
+    views = torch.tensor([images.pad, images.pad, 0], dtype=torch.uint8).expand(len(index), 3)
+    table = getattr(source, "views", None)
+    view = torch.zeros(len(index), dtype=torch.int64)
+    if table is not None:
+        # The plain view where the table has it; else the example's first view stands for it.
+        view = (table[index] == views[:, None]).all(2).int().argmax(1)
+    return Batch(index, x, images.labels[index].to(device), views, view)
