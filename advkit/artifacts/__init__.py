@@ -5,6 +5,7 @@ __all__ = [
     "artifact",
     "checkpoint",
     "claims",
+    "descriptions",
     "document",
     "files",
     "hdf5",
@@ -12,6 +13,7 @@ __all__ = [
     "record",
     "result",
     "rows",
+    "schema",
     "sharing",
     "soft_labels",
 ]

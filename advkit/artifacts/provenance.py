@@ -8,17 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advkit import __version__
-from advkit.artifacts.record import KINDS
+from advkit.artifacts import descriptions
 from advkit.errors import InputError, MismatchError, brief
 
 SCHEMA = 1
-
-
-TYPES: Mapping[str, type] = {
-    "config": dict, "environment": dict, "data": dict, "model": dict, "parents": list,
-    "attacks": list, "method": str, "arch": str, "role": str, "digest": str,
-}  # fmt: skip
-"""Key of a description → its type, wherever the key is there."""
 
 
 class Array(NamedTuple):
@@ -71,11 +64,14 @@ def describe(
         parents: what it was made from, see `parent`.
         environment: what rounding depends on: device kind, threads.
         more: the figures of that kind.
+
+    Raises:
+        ValueError: it is not what the definition of that kind asks for.
     """
     import torch  # the version belongs to the description; importing it here keeps reads light
 
     versions = {"advkit": __version__, "torch": torch.__version__}
-    return {
+    description = {
         "schema": SCHEMA,
         "kind": kind,
         "config": dict(config),
@@ -85,6 +81,8 @@ def describe(
         "parents": [dict(each) for each in parents],
         **more,
     }
+    descriptions.require_whole(description)
+    return description
 
 
 def parent(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,10 +116,10 @@ def check(text: str | None, arrays: Iterable[Array], where: object, wanted: str)
 
 
 def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
-    """Parse a description and check kind and schema (not the digest).
+    """Parse a description and check it against the definition of its kind (not the digest).
 
     Raises:
-        InputError: no description or another kind.
+        InputError: no description, another kind, or a key that is missing or impossible.
         MismatchError: another format version.
     """
     info = claimed(text, where)
@@ -132,40 +130,9 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
         )
     if info["kind"] != wanted:
         raise InputError(f"{where}: this is a file of {brief(info['kind'])}; wanted: {wanted}")
-    if wanted in (*KINDS, "state"):
-        _require_types(info, where)
+    if wanted in descriptions.DEFINITIONS:
+        descriptions.require(info, where)
     return info
-
-
-def _require_types(info: Mapping[str, Any], where: object) -> None:
-    """Check that what there is of a description has the types that its readers rest on.
-
-    Raises:
-        InputError: naming the first that has another.
-    """
-    for key, kind in TYPES.items():
-        if key in info and not isinstance(info[key], kind):
-            raise InputError(f"{where}: corrupt: {key} in its description is no {kind.__name__}")
-    parents, data = list(info.get("parents", [])), info.get("data", {})
-    while parents:
-        each = parents.pop()
-        named = isinstance(each, dict) and (each.get("kind"), each.get("digest"))
-        if not named or not all(isinstance(word, str) for word in named):
-            raise InputError(f"{where}: corrupt: a parent in its description has no kind or digest")
-        if not isinstance(each.get("parents", []), list):
-            raise InputError(f"{where}: corrupt: parents in its description are no list")
-        parents += each.get("parents", [])
-    shard = info.get("config", {}).get("shard")
-    if shard is not None and [type(each) for each in _listed(shard)] != [int, int]:
-        raise InputError(f"{where}: corrupt: shard in its description is no pair of numbers")
-    words = [data.get("name", ""), *_listed(data.get("classes", [])), *info.get("attacks", [])]
-    if not all(isinstance(each, str) for each in words):
-        raise InputError(f"{where}: corrupt: a name in its description is no text")
-
-
-def _listed(value: Any) -> list[Any]:
-    """Return a list as it is, and anything else as a list of nothing that could be meant."""
-    return value if isinstance(value, list) else [None]
 
 
 def claimed(text: str | None, where: object) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +117,12 @@ def run(arguments: list[str]) -> int:
         settle_stderr()
 
 
+@cache
+def _program() -> Callable[..., object]:
+    """Return the application, ready to be called: made once in a process."""
+    return typer.main.get_command(build())
+
+
 def _invoke(arguments: list[str]) -> int:
     """Let Typer parse and call.
 
@@ -122,7 +130,7 @@ def _invoke(arguments: list[str]) -> int:
         UsageError: the command line is wrong; Typer's own message, in one line.
     """
     try:
-        code = build()(arguments, standalone_mode=False, prog_name="advkit")
+        code = _program()(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).rstrip(".")
         if message == "Missing command":

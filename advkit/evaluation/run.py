@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from advkit import registry
 from advkit.artifacts import provenance
-from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
+from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.evaluation import partial, passes, remarks
 from advkit.evaluation.audit import audited
+from advkit.evaluation.outcomes import Outcomes
 from advkit.evaluation.partial import Partial
 from advkit.evaluation.passes import ROUNDING, Pass, Surrogate
 from advkit.evaluation.settings import SUITES, AttackSettings
@@ -30,12 +31,10 @@ from advkit.runtime.reporting import Reporter
 
 FEW = 32
 """Images on which a copy of the model must answer as it does."""
-NEVER = -1
-"""In the place of the pass that an example fell in."""
 
 
 class Evaluation:
-    """The books of one evaluation, kept per example and per finished batch."""
+    """One evaluation: the examples, the passes over them, and what comes out for each."""
 
     def __init__(
         self,
@@ -66,13 +65,9 @@ class Evaluation:
         self.labels = labels if self.known else torch.full_like(labels, -1)
         self.classes = len(info["data"]["classes"])
         self.attacks = passes.attack_names(settings, self.classes)
-        self.clean = torch.zeros(len(labels), self.classes)
-        self.adversarial = torch.zeros(len(labels), self.classes)
-        self.norm = torch.zeros(len(labels))
-        self.broken_by = torch.full((len(labels),), ROBUST, dtype=torch.int8)
-        self.fell_in = torch.full((len(labels),), NEVER, dtype=torch.int16)
-        self.saved = self._x(torch.arange(len(labels))) if settings.save_images else None
-        self.done = (0, 0)
+        kept = self._x(torch.arange(len(labels))) if settings.save_images else None
+        self.outcomes = Outcomes.unknown(self.labels, self.classes, kept)
+        self.done = (0, 0)  # passes that are behind us, and batches of the next one
         self.flat = 0
 
     def _in_distribution(self) -> bool:
@@ -120,16 +115,17 @@ class Evaluation:
             self._clean_pass()
             if self.settings.attack != "none":
                 self._count_flat()
-            plan = self._plan()
-            kept = None if path is None else self._restored(path)
-            for number, each in enumerate(plan):
+            attacks = self._passes()
+            store = None if path is None else self._restored(path)
+            for number, attack in enumerate(attacks):
                 if number >= self.done[0]:
-                    self._attack_pass(number, each, kept)
-        found = self._logits()
-        remarks.verdicts(found, self.reporter)
-        return found
+                    self._attack_pass(number, attack, store)
+        logits = self._logits()
+        remarks.verdicts(logits, self.reporter)
+        return logits
 
-    def _plan(self) -> list[Pass]:
+    def _passes(self) -> list[Pass]:
+        # Attacks search on a faster copy, where one answers as the model does.
         few = self._x(torch.arange(min(FEW, len(self.labels))))
         net = passes.searched(self.model, self.settings, few, self.reporter)
         return passes.passes(net, self.settings, self.classes, self.surrogate)
@@ -146,12 +142,10 @@ class Evaluation:
         for rows in self._chunks(torch.arange(len(self.labels))):
             x = self._x(rows)
             logits = self.model(x)
-            self.clean[rows] = self._finite(logits, rows)
+            self.outcomes.clean[rows] = self._finite(logits, rows)
             if int(rows[0]) == 0:
                 self._require_deterministic(x, logits)
-        self.adversarial = self.clean.clone()
-        wrong = self.clean.argmax(1) != self.labels
-        self.broken_by[wrong & (self.labels >= 0)] = WRONG
+        self.outcomes.close_clean_pass()
 
     def _count_flat(self) -> None:
         """Count examples whose cross-entropy has an exactly zero gradient at the clean image.
@@ -194,53 +188,35 @@ class Evaluation:
             )
         return logits.float().cpu()
 
-    def _attack_pass(self, number: int, each: Pass, kept: Partial | None) -> None:
-        chunks = self._chunks(self._visited(number, each))
+    def _attack_pass(self, number: int, attack: Pass, store: Partial | None) -> None:
+        chunks = self._chunks(self.outcomes.visited(number, attack))
         batch = self.done[1] if number == self.done[0] else 0
         total = sum(len(rows) for rows in chunks)
         behind = sum(len(rows) for rows in chunks[:batch])
-        self.reporter.begin(each.name, total, behind)
+        self.reporter.begin(attack.name, total, behind)
         for place in range(batch, len(chunks)):
             rows = chunks[place]
-            changed = self._attack_batch(number, each, rows, place)
+            changed = self._attack_batch(number, attack, rows, place)
             self.done = (number, place + 1)
-            if kept is not None:
-                kept.save(self._books(), self.done, self._patch(changed))
-            robust = int((self.broken_by == ROBUST).sum())
+            if store is not None:
+                store.save(self.outcomes.stored(), self.done, self.outcomes.patch(changed))
+            robust = int(self.outcomes.robust.sum())
             self.reporter.advance(len(rows), robust=f"{robust}/{len(self.labels)}")
         self.reporter.end()
         self.done = (number + 1, 0)
 
-    def _visited(self, number: int, each: Pass) -> Tensor:
-        """Rows that a pass visits, as they were when it began."""
-        if not each.everyone:
-            standing = (self.broken_by == ROBUST) | (self.fell_in == number)
-        elif each.judges:
-            standing = torch.ones_like(self.broken_by, dtype=torch.bool)
-        else:
-            standing = self.broken_by < 0
-        return standing.nonzero().flatten()
-
-    def _attack_batch(self, number: int, each: Pass, rows: Tensor, place: int) -> Tensor:
+    def _attack_batch(self, number: int, attack: Pass, rows: Tensor, place: int) -> Tensor:
         """Attack one batch, judge it, and return the rows that have new logits."""
         x, y = self._x(rows), self.labels[rows].to(self.device)
-        x_adv = each.run(x, y, place)
-        norm = audited(x_adv, x, self.settings.threat, each.name)
+        x_adv = attack.run(x, y, place)
+        # The verdict is ours: the images are audited, and the model itself is asked.
+        norm = audited(x_adv, x, self.settings.threat, attack.name)
         with torch.no_grad():
             logits = self._finite(self.model(x_adv), rows)
-        broken = (logits.argmax(1) != self.labels[rows]) & (self.broken_by[rows] == ROBUST)
-        if each.judges:
-            self.broken_by[rows[broken]] = each.attack
-            self.fell_in[rows[broken]] = number
-        kept = torch.ones_like(broken) if each.everyone else broken
-        self.adversarial[rows[kept]] = logits[kept]
-        self.norm[rows[kept]] = norm.float().cpu()[kept]
-        if self.saved is not None:
-            self.saved[rows[kept]] = x_adv.to(self.saved.device)[kept]
-        return rows[kept]
+        return self.outcomes.judge(number, attack, rows, logits, norm, x_adv)
 
     def _logits(self) -> Logits:
-        settings = self.settings
+        settings, outcomes = self.settings, self.outcomes
         attacked = settings.attack != "none"
         source = provenance.data_parent(
             registry.split_path(settings.data)[0], self.images.split, self.images.fingerprint
@@ -264,24 +240,13 @@ class Evaluation:
         return Logits(
             index=self.positions,
             labels=self.labels,
-            clean=self.clean,
-            adversarial=self.adversarial if attacked else None,
-            norm=self.norm if attacked else None,
-            broken_by=self.broken_by if attacked else None,
-            images=self.saved.cpu() if attacked and self.saved is not None else None,
+            clean=outcomes.clean,
+            adversarial=outcomes.adversarial if attacked else None,
+            norm=outcomes.norm if attacked else None,
+            broken_by=outcomes.broken_by if attacked else None,
+            images=outcomes.images.cpu() if attacked and outcomes.images is not None else None,
             info=info,
         )
-
-    def _books(self) -> dict[str, Tensor]:
-        return {
-            "adversarial": self.adversarial,
-            "norm": self.norm,
-            "broken_by": self.broken_by,
-            "fell_in": self.fell_in,
-        }
-
-    def _patch(self, rows: Tensor) -> partial.Patch | None:
-        return None if self.saved is None else (rows, self.saved[rows])
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -294,19 +259,15 @@ class Evaluation:
 
     def _restored(self, path: Path) -> Partial:
         """Take over the batches that an earlier run of the same evaluation finished."""
-        kept = Partial(path, self._identity())
+        store = Partial(path, self._identity())
         try:
-            found = kept.load()
+            saved = store.load()
         except (InputError, MismatchError) as error:
             self.reporter.note(f"{error}: started anew")
             partial.remove(path)
-            return kept
-        if found is not None:
-            books, self.done, patches = found
-            self.adversarial, self.norm = books["adversarial"], books["norm"]
-            self.broken_by, self.fell_in = books["broken_by"], books["fell_in"]
-            for rows, images in patches:
-                if self.saved is not None:
-                    self.saved[rows] = images.to(self.device)
+            return store
+        if saved is not None:
+            tensors, self.done, patches = saved
+            self.outcomes.restore(tensors, patches)
             self.reporter.note("going on from the batches that an earlier run finished")
-        return kept
+        return store

@@ -24,26 +24,28 @@ LIGHT = {"steps": 10, "more_steps": 30, "queries": 200, "points": 40}
 class Quantised(nn.Module):
     """Pixels rounded to 17 levels: a staircase, whose gradient is zero."""
 
+    steps = 16
+
     def __init__(self, model):
         super().__init__()
         self.model = model
 
     def forward(self, x):
-        return self.model(torch.round(16 * x) / 16)
+        return self.model(torch.round(self.steps * x) / self.steps)
 
 
 class Staircase(Quantised):
     """The same, with the gradient of the identity in its place: one that is wrong everywhere."""
 
     def forward(self, x):
-        return self.model(x + (torch.round(16 * x) / 16 - x).detach())
+        return self.model(x + (torch.round(self.steps * x) / self.steps - x).detach())
 
 
 class Detached(Quantised):
     """The same by way of integers, through which autograd finds no way at all."""
 
     def forward(self, x):
-        return self.model((16 * x).round().to(torch.int32) / 16)
+        return self.model((self.steps * x).round().to(torch.int32) / self.steps)
 
 
 class Noisy(Quantised):

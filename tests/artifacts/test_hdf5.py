@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from advkit.artifacts import artifact, hdf5, provenance
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError
+from tests.described import described
 
-INFO = {"schema": 1, "kind": "logits", "attacks": ["pgd", "fgsm"]}
+INFO = described("logits", attacks=["pgd", "fgsm"])
+CLEAN = {"attack": "none", "data": "digits", "seed": 0, "batch_size": 250, "limit": None}
 FIELDS = ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images")
 
 
@@ -38,7 +40,7 @@ def sample(n: int = 6, classes: int = 3, attacked: bool = True, images: bool = T
         index=torch.randperm(n, generator=draw),
         labels=torch.randint(0, classes, (n,), generator=draw),
         clean=torch.randn(n, classes, generator=draw),
-        info=INFO if attacked else {**INFO, "attacks": []},
+        info=INFO if attacked else described("logits", attacks=[], config=CLEAN),
         **extra,
     )
 
@@ -116,7 +118,7 @@ def test_every_tenth_truncation_is_rejected(path):
 
 def flips(raw: bytes) -> list[tuple[int, int]]:
     """Random (byte, bit) places, and every one just before the description."""
-    draw, text = random.Random(0), raw.index(b'{"attacks"')
+    draw, text = random.Random(0), raw.index(b'{"arch"')
     random_places = [(draw.randrange(len(raw)), draw.randrange(8)) for _ in range(600)]
     return random_places + [(text - back, bit) for back in range(1, 49) for bit in range(8)]
 

@@ -10,6 +10,7 @@ from advkit.artifacts import artifact, hdf5, rows, soft_labels
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import Stored
 from advkit.errors import InputError
+from tests.described import described
 
 N = 53
 
@@ -22,7 +23,7 @@ def z():
 @pytest.fixture
 def path(tmp_path, z):
     found = tmp_path / "it.h5"
-    info = {"schema": 1, "kind": "logits", "attacks": []}
+    info = described("logits", 5)
     hdf5.write_logits(found, Logits(torch.arange(N), torch.arange(N) % 5, z, info))
     return found
 
@@ -71,7 +72,7 @@ def test_pieces_of_wide_rows_are_short(monkeypatch):
 
 def test_a_file_that_changes_between_looks(path, z):
     stored = hdf5.read_logits(path, stay=True).clean
-    info = {"schema": 1, "kind": "logits", "attacks": []}
+    info = described("logits", 5)
     hdf5.write_logits(path, Logits(torch.arange(N), torch.arange(N) % 5, z + 1, info))
     with pytest.raises(InputError, match=f"{path}: it changed while it was read"):
         stored[:4]
@@ -88,7 +89,7 @@ def test_a_file_that_is_gone(path):
 def test_impossible_values_are_found_in_every_piece(tmp_path, z, monkeypatch, value):
     z[41, 2] = value
     path = tmp_path / "bad.h5"
-    info = {"schema": 1, "kind": "logits", "attacks": []}
+    info = described("logits", 5)
     hdf5.write_logits(path, Logits(torch.arange(N), torch.arange(N) % 5, z, info))
     for piece in (1, 8, 1 << 14):
         monkeypatch.setattr(rows, "PIECE", piece)
@@ -123,8 +124,7 @@ def test_labels_by_the_piece_are_those_in_memory(tmp_path, views, short):
     if short:
         arrays["/classes"] = torch.randint(5, (*shape, 3), generator=generator).short().numpy()
         arrays["/rest"] = torch.randn(shape, generator=generator).numpy()
-    config = {"shard": None}
-    info = {"schema": 1, "kind": "labels", "data": {"classes": list("abcde")}, "config": config}
+    info = described("labels", 5)
     path = tmp_path / "labels.h5"
     soft_labels.write(path, [arrays], info)
     whole, held = soft_labels.read(path), artifact.read(path, ("labels", "logits"))

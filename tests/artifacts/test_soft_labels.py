@@ -22,6 +22,7 @@ from advkit.errors import InputError, StorageError
 from advkit.images.image_set import Images
 from advkit.softlabels import labelling
 from advkit.softlabels.labelling import Labelling
+from tests.described import described
 
 NAMES = tuple("abcdefg")
 FIELDS = ("index", "labels", "logits", "views", "classes", "rest")
@@ -49,11 +50,10 @@ def images(seed=0, n=N):
     return Images("made", "train", pixels, labels, NAMES, pad=1, flip=True)
 
 
-INFO = {
-    "kind": "checkpoint", "digest": "sha256:1", "method": "natural", "arch": "small-cnn",
-    "metrics": {"clean_accuracy": 0.1}, "config": {},
-    "data": {"name": "made", "classes": list(NAMES)},
-}  # fmt: skip
+INFO = described(
+    "checkpoint", digest="sha256:1", data={"name": "made", "classes": list(NAMES)},
+    metrics={"clean_accuracy": 0.1, "epoch": 1, "n": 8},
+)  # fmt: skip
 
 
 def work(data=None, teacher=None, **more):
@@ -218,7 +218,7 @@ def craft(path, **changes):
     }
     arrays |= {f"/{name}": array for name, array in changes.items()}
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    info = {"schema": 1, "kind": "labels", "data": {"name": "made", "classes": list(NAMES)}}
+    info = described("labels", data={"name": "made", "classes": list(NAMES)})
     digested = [provenance.Array(n, a.dtype.str, a.shape, a.tobytes()) for n, a in arrays.items()]
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():

@@ -235,13 +235,13 @@ def small_net():
 def test_agrees_with_torchattacks():
     import torchattacks
 
-    model, y = small_net().eval(), torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
-    x = torch.rand(8, 1, 8, 8)
+    model, y = small_net().eval().double(), torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    x = torch.rand(8, 1, 8, 8).double()  # no kink and no sign within rounding
     theirs = torchattacks.PGD(model, eps=0.1, alpha=0.03, steps=5, random_start=False)(x, y)
     ours = pgd.pgd(model, x, y, Threat("linf", 0.1), steps=5, step_size=0.03, random_start=False)
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
     single = fgsm.attack(model, x, y, Threat("linf", 0.1), generator=torch.Generator())
-    np.testing.assert_allclose(single, torchattacks.FGSM(model, eps=0.1)(x, y), atol=1e-6)
+    np.testing.assert_allclose(single, torchattacks.FGSM(model, eps=0.1)(x, y), atol=1e-12)
 
 
 def test_fgsm_in_l2(case):

@@ -12,6 +12,7 @@ from advkit.__main__ import main
 from advkit.artifacts import checkpoint, hdf5
 from advkit.attacks import pgd
 from advkit.attacks.upstream import autoattack
+from tests.conftest import SEED
 
 BEST, FINAL = "run/best.safetensors", "run/final.safetensors"
 FEW = ["--limit", "20", "-q"]
@@ -30,9 +31,15 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A second of natural training: it knows most digits, and attacks break many of them."""
+    """A second of natural training.
+
+    What it reaches differs between machines: tests ask that verdicts, logits and figures agree
+    with each other, that work repeats, and what is refused. That attacks break what can be broken
+    is tested on planted nets.
+    """
     folder = tmp_path_factory.mktemp("trained") / "run"
-    words = ["--data", "digits", "--epochs", "12", "--batch-size", "32", "--width", "8"]
+    words = ["--data", "digits", "--epochs", "5", "--batch-size", "32", "--width", "8"]
+    words += ["--seed", str(SEED)]
     assert main(["train", "--method", "natural-wa", *words, "-o", str(folder), "-q"]) == 0
     return folder
 
@@ -70,7 +77,11 @@ def test_each_by_name(cli, name, norm):
     )
     logits = hdf5.read_logits(record["path"])
     assert logits.attacks == [name]
-    assert {-1, 0} <= set(logits.broken_by.tolist()) or name in ("square", "transfer")
+    wrong, broken = logits.clean.argmax(1) != logits.labels, logits.broken_by == 0
+    assert torch.equal(logits.broken_by == -2, wrong)
+    assert bool((logits.adversarial.argmax(1) != logits.labels)[broken].all())
+    assert record["clean_accuracy"] == pytest.approx(1 - wrong.double().mean())
+    assert record["robust_accuracy"] == pytest.approx((logits.broken_by == -1).double().mean())
     assert float(logits.norm.min()) > 0, "every example has logits under attack"
     again = cli("attack", BEST, "--attack", name, *QUICK[name], *norm, *FEW)
     assert again.record == {**record, "seconds": 0.0}
@@ -174,7 +185,7 @@ def test_fast_is_never_called_autoattack(cli):
 )  # fmt: skip
 def test_interrupted_work_gives_the_same_bytes(cli, monkeypatch, name, owner, function, stop):
     words = ["attack", BEST, "--attack", name, *QUICK[name], "--limit", "40", "-q"]
-    words += ["--eps", "0.05", "--batch-size", "10", "--save-images"]
+    words += ["--eps", "0.05", "--batch-size", "5", "--save-images"]
     original, calls, cut = getattr(owner, function), [], []
 
     def counted(*arguments, **options):
@@ -213,11 +224,13 @@ def test_done_by_another_implementation(cli, monkeypatch):
 def test_images_are_those_of_the_verdicts(cli):
     words = ["attack", BEST, "--attack", "apgd-ce", "--steps", "5", "--limit", "100", "-q"]
     words += ["--eps", "0.05", "--save-images", "--batch-size", "9"]
-    found = hdf5.read_logits(cli(*words).record["path"])
+    record = cli(*words).record
+    found = hdf5.read_logits(record["path"])
     model, _ = models.load(BEST)
     with torch.no_grad():
         logits = model(found.images)
     torch.testing.assert_close(logits, found.adversarial, atol=1e-4, rtol=1e-4)
     fell = found.broken_by == 0
-    assert bool((logits.argmax(1) != found.labels)[fell].all())
-    assert 10 < int(fell.sum()) < 90
+    assert bool((found.adversarial.argmax(1) != found.labels)[fell].all())
+    share = record["clean_accuracy"] - record["robust_accuracy"]
+    assert int(fell.sum()) == round(100 * share)

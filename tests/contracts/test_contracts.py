@@ -20,7 +20,6 @@ from torch import nn
 from advkit import data, models, registry
 from advkit.artifacts.hdf5 import Logits
 from advkit.attacks import pgd
-from advkit.declarations import DECLARATIONS
 from advkit.errors import InputError, UsageError
 from advkit.evaluation import folded
 from advkit.formulas.losses import cross_entropy
@@ -29,6 +28,7 @@ from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
 from advkit.labels import Context
 from advkit.objectives import Given
+from advkit.registry.declarations import DECLARATIONS
 from advkit.runtime import modes
 from tests.attacks.planted import NEAREST, known
 from tests.conftest import SEED

@@ -19,7 +19,6 @@ FLOORS: tuple[set[str], ...] = (
     {"runtime", "parallel", "weights"},
     {"formulas", "artifacts", "images"},
     {"options", "objectives", "labels"},
-    {"declarations"},
     {"registry"},
     {"models", "config", "data"},
     {"attacks", "softlabels"},

@@ -10,14 +10,10 @@ from advkit.artifacts import hdf5
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError
 from advkit.evaluation import merge
+from tests.described import described
 
 N, CLASSES = 7, 3
-INFO = {
-    "schema": 1, "kind": "logits", "seed": 0, "versions": {"advkit": "x"}, "attacks": ["pgd"],
-    "config": {"attack": "pgd", "eps": "0.1", "norm": "linf", "limit": None},
-    "environment": {"device": "cpu", "threads": 1}, "zero_gradient": 2 / 7,
-    "parents": [{"kind": "checkpoint", "digest": "sha256:0"}, {"kind": "data", "digest": "d"}],
-}  # fmt: skip
+INFO = described("logits", CLASSES, zero_gradient=2 / 7)
 FIELDS = ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images")
 FLAT = (1, 4)
 """Rows whose gradient is zero."""

@@ -7,7 +7,8 @@ from advkit.artifacts import checkpoint
 from advkit.errors import InputError, MismatchError
 from advkit.evaluation.partial import Partial, remove
 
-IDENTITY = {"config": {"eps": "8/255"}, "checkpoint": "sha256:0"}
+IDENTITY = {"config": {"eps": "8/255"}, "checkpoint": "sha256:0", "data": "sha256:d",
+            "environment": {}}  # fmt: skip
 SHAPE = (3, 16, 16)
 
 

@@ -10,7 +10,8 @@ from scipy.special import log_softmax
 from torch import nn
 
 from advkit import models
-from advkit.attacks.upstream import autoattack, fgsm, pgd
+from advkit.attacks import fgsm, pgd
+from advkit.attacks.upstream import autoattack
 from advkit.errors import AdvkitError, MismatchError, NumericalError
 from advkit.evaluation import folded
 from advkit.evaluation.audit import audited

@@ -33,6 +33,7 @@ from advkit.errors import AdvkitError
 from advkit.evaluation import partial
 from advkit.training import state
 from advkit.training.run_folder import RunFolder
+from tests.described import described
 from tests.faults import _child
 from tests.faults._mutate import mutated
 
@@ -164,15 +165,12 @@ def plain(value: Any) -> str:
 def _model(variant: int) -> tuple[torch.nn.Module, dict[str, Any]]:
     from advkit import models
 
-    described = {"arch": "small-cnn", "options": {"width": 2}, "input_shape": [1, 8, 8],
-                 "mean": [0.5], "std": [0.25]}  # fmt: skip
+    model = {"arch": "small-cnn", "options": {"width": 2}, "input_shape": [1, 8, 8],
+             "mean": [0.5], "std": [0.25]}  # fmt: skip
     net = models.build(
         "small-cnn", 10, channels=1, statistics=([0.5], [0.25]), seed=variant, width=2
     )
-    classes = [str(place) for place in range(10)]
-    info = {"schema": 1, "kind": "checkpoint", "config": {"lr": 0.1}, "model": described,
-            "data": {"name": "digits", "classes": classes}, "name": "é"}  # fmt: skip
-    return net, info
+    return net, described("checkpoint", 10, model=model, name="é")
 
 
 def make_checkpoint(folder: Path, variant: int) -> None:
@@ -192,7 +190,7 @@ def _optimized(variant: int) -> tuple[torch.nn.Module, torch.optim.SGD, dict[str
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     for parameter in net.parameters():
         optimizer.state[parameter]["momentum_buffer"] = torch.ones_like(parameter)
-    return net, optimizer, {**info, "kind": "state", "epoch": 3, "step": 2}
+    return net, optimizer, described("state", 10, model=info["model"])
 
 
 def make_state(folder: Path, variant: int) -> None:
@@ -209,7 +207,8 @@ def read_state(folder: Path) -> Content:
     return {name: bits(value) for name, value in held.items()}, plain(info)
 
 
-IDENTITY = {"attack": "pgd", "n": 5}
+IDENTITY = {"config": {"attack": "pgd"}, "checkpoint": "sha256:c", "data": "sha256:d",
+            "environment": {}}  # fmt: skip
 
 
 def make_partial(folder: Path, variant: int) -> None:
@@ -240,8 +239,8 @@ def make_labels(folder: Path, variant: int) -> None:
         arrays["rest"] = draw.random((n, views), np.float32)
     else:
         arrays["logits"] = -draw.random((n, classes), np.float32).astype(np.float16)
-    described = {"name": "made", "classes": list("abcdefg")}
-    info = {"schema": 1, "kind": "labels", "config": {"views": "2"}, "data": described}
+    info = described("labels", data={"name": "made", "classes": list("abcdefg")})
+    info["config"]["views"] = "2"
     soft_labels.write(folder / "x.h5", [arrays], info)
 
 
@@ -254,8 +253,8 @@ def read_labels(folder: Path) -> Content:
 def make_logits(folder: Path, variant: int) -> None:
     n, classes = 7, 3
     draw = torch.Generator().manual_seed(variant)
-    info = {"schema": 1, "kind": "logits", "attacks": ["fgsm"], "name": "é", "seed": variant,
-            "config": {"attack": "fgsm"}}  # fmt: skip
+    info = described("logits", classes, attacks=["fgsm"], name="é", seed=variant)
+    info["config"]["attack"] = "fgsm"
     broken = torch.randint(-2, 1, (n,), generator=draw)
     clean = torch.randn(n, classes, generator=draw)
     images = torch.rand(n, 1, 3, 3, generator=draw) if variant == 0 else None
@@ -288,7 +287,7 @@ class Figures:
 
 def _make_analysis(name: str) -> Callable[[Path, int], None]:
     def make(folder: Path, variant: int) -> None:
-        info = {"schema": 1, "kind": "analysis", "config": {"bins": 15}, "seed": variant}
+        info = described("analysis", seed=variant)
         table = Figures({"ece": 0.125 + variant, "n": 40, "p": None})
         analysis.write(folder / name, table, info)
 

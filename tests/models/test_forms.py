@@ -13,6 +13,7 @@ from advkit import models
 from advkit.artifacts import checkpoint
 from advkit.errors import MismatchError, UsageError
 from advkit.models import _deepmind
+from tests.described import described
 
 RGB = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 ACTIVATIONS = {"relu": lambda x: x.clamp(min=0), "silu": lambda x: x / (1 + (-x).exp())}
@@ -199,11 +200,9 @@ def test_a_form_of_nets_without_forms_is_refused():
 
 def test_a_checkpoint_of_one_form_does_not_fit_the_other(tmp_path):
     net = build("wrn-10-1")
-    description = {
-        "schema": 1, "kind": "checkpoint", "data": {"classes": list("0123456789")},
-        "model": {"arch": "wrn-10-1", "options": {"form": "original"}, "input_shape": [3, 8, 8],
-                  "mean": RGB[0], "std": RGB[1]},
-    }  # fmt: skip
+    model = {"arch": "wrn-10-1", "options": {"form": "original"}, "input_shape": [3, 8, 8],
+             "mean": RGB[0], "std": RGB[1]}  # fmt: skip
+    description = described("checkpoint", 10, model=model)
     checkpoint.write(tmp_path / "x", net.state_dict(), description)
     with pytest.raises(MismatchError, match="do not fit"):
         models.load(tmp_path / "x")

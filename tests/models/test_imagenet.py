@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from advkit import models
 from advkit.artifacts import checkpoint
 from advkit.errors import UsageError
+from tests.described import described
 
 RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLASSES = 3
@@ -97,11 +98,9 @@ def test_every_parameter_gets_a_gradient(net):
 
 
 def test_a_net_comes_back_from_its_checkpoint(net, tmp_path):
-    description = {
-        "schema": 1, "kind": "checkpoint", "data": {"classes": list("abc")},
-        "model": {"arch": "resnet50", "options": {}, "input_shape": [3, 64, 64],
-                  "mean": RGB[0], "std": RGB[1]},
-    }  # fmt: skip
+    model = {"arch": "resnet50", "options": {}, "input_shape": [3, 64, 64], "mean": RGB[0],
+             "std": RGB[1]}  # fmt: skip
+    description = described("checkpoint", model=model)
     checkpoint.write(tmp_path / "x", net.state_dict(), description)
     found, _ = models.load(tmp_path / "x")
     assert torch.equal(found(pictures()), net.eval()(pictures()))

@@ -14,6 +14,7 @@ from advkit import models
 from advkit.artifacts import checkpoint
 from advkit.errors import InputError, MismatchError, UsageError
 from advkit.models._blocks import conv1x1
+from tests.described import described
 
 RGB = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 GREY = ((0.3,), (0.4,))
@@ -256,13 +257,9 @@ def test_grey_nets_take_one_channel():
 
 
 def describe(arch: str, **options) -> dict:
-    return {
-        "schema": 1,
-        "kind": "checkpoint",
-        "data": {"classes": ["a", "b", "c"]},
-        "model": {"arch": arch, "options": options, "input_shape": [3, 8, 8], "mean": RGB[0],
-                  "std": RGB[1]},
-    }  # fmt: skip
+    model = {"arch": arch, "options": options, "input_shape": [3, 8, 8], "mean": RGB[0],
+             "std": RGB[1]}  # fmt: skip
+    return described("checkpoint", model=model)
 
 
 @pytest.fixture

@@ -21,9 +21,8 @@ from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
-from torch import Generator, Tensor, fx, nn
+from torch import Generator, Tensor, nn
 
-from advkit.attacks.upstream.following import Following
 from advkit.errors import UsageError, unknown
 from advkit.formulas.threat import Threat
 from advkit.runtime import modes, seeding
@@ -285,15 +284,8 @@ class Judge:
         return torch.where(_wide(self.threat.distance(found, x) <= self.threat.eps), found, x)
 
     def _square(self, x: Tensor, y: Tensor, _: int) -> Tensor:
-        """Run Square; in linf its queries differ in a window, and the rest is not asked again."""
-        attack, net = self.suite.square, self.model
-        attack.seed, attack.predict = self.seed, net
-        if (
-            isinstance(net, fx.GraphModule)
-            and self.threat.norm == "linf"
-            and x.device.type == "cpu"
-        ):
-            attack.predict = Following(net, y)
+        attack = self.suite.square
+        attack.seed, attack.predict = self.seed, self.model
         found: Tensor = attack.perturb(x, y)
         return found
 

@@ -19,11 +19,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from advkit import declarations
 from advkit.errors import UsageError, unknown
 from advkit.options import Option
+from advkit.registry import declarations
 
-ROOT = Path(__file__).parent
+__all__ = [
+    "NOUNS",
+    "ROOT",
+    "Part",
+    "blaming",
+    "load",
+    "part",
+    "parts",
+    "shared_options",
+    "split_numbers",
+    "split_path",
+]
+
+ROOT = Path(__file__).parents[1]
 
 CONTRACTS: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {"load": ("root", "split")},

@@ -1,0 +1,461 @@
+"""What the description of each kind of artifact holds: one definition writes and checks it.
+
+A reader that has a description has every key that is required here, of its type and in its
+range. Other keys may be there: parts and later versions add some. `NotRequired` keys are those
+that no stage needs, and those that earlier versions did not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from advkit.artifacts.schema import Sized, Within, amount, fault
+from advkit.errors import InputError
+
+SHORT, LONG = 1 << 12, 1 << 20
+"""Characters of a text; entries of a list, such as all classes."""
+DEEPEST = 16
+"""Generations from an artifact back to its data; LTD's longest chain has five."""
+LARGEST_EPS = 1e6
+
+Word = Annotated[str, Sized(1, SHORT)]
+Count = Annotated[int, Within(0, 2**53)]
+"""How many there are, none included."""
+Some = Annotated[int, Within(1, 2**53)]
+Integer = Annotated[int, Within(-(2**63), 2**63)]
+Real = Annotated[float, Within(-1e300, 1e300)]
+Positive = Annotated[float, Within(5e-324, 1e300)]
+Share = Annotated[float, Within(0, 1)]
+Side = Annotated[int, Within(1, 1 << 14)]
+"""Pixels of an image's edge, or channels."""
+
+
+def _radius(text: str) -> str:
+    try:
+        return "" if amount(text) <= LARGEST_EPS else f"is above {LARGEST_EPS:g}"
+    except ValueError:
+        return "is no number"
+
+
+def _ball(config: Mapping[str, Any]) -> str:
+    """Check ε, which a norm bounds: linf's is in pixel space."""
+    if config.get("norm") == "linf" and "eps" in config and amount(config["eps"]) > 1:
+        return ".eps is not in 0..1"
+    return ""
+
+
+def _step(text: str) -> str:
+    """Check a step size: a number, or a share of ε."""
+    before, shared, after = text.partition("eps")
+    factors = [before.rstrip(" *"), after.lstrip(" /")] if shared else [text]
+    try:
+        right = all(amount(each) > 0 for each in factors if each or not shared)
+    except ValueError:
+        right = False
+    return "" if right else "is no step size"
+
+
+def _span(text: str) -> str:
+    try:
+        ends = [amount(end) for end in text.split(":")]
+    except ValueError:
+        ends = []
+    return "" if len(ends) in (1, 2) else "is no range START:END"
+
+
+def _shard(pair: list[int]) -> str:
+    return "" if 1 <= pair[0] <= pair[1] else "is no shard I of N"
+
+
+Eps = Annotated[str, Sized(1, SHORT), _radius]
+Step = Annotated[str, Sized(1, SHORT), _step]
+Span = Annotated[str, Sized(1, SHORT), _span]
+Norm = Literal["linf", "l2", "l1"]
+ShardPair = Annotated[list[Count], Sized(2, 2), _shard]
+
+
+class Versions(TypedDict):
+    """What wrote it."""
+
+    advkit: Word
+    torch: Word
+
+
+class Environment(TypedDict):
+    """What rounding depends on; lists where merged shards differ. An analysis may need none."""
+
+    device: NotRequired[Word | list[Word]]
+    threads: NotRequired[Some | list[Some]]
+    world: NotRequired[Some]
+
+
+class Parent(TypedDict):
+    """What an artifact was made from, with its own parents: the chain to the data.
+
+    `kind` says which of the other keys there are, see `PARENTS`.
+    """
+
+    kind: Word
+    digest: Word
+    name: NotRequired[Word]
+    split: NotRequired[Word]
+    method: NotRequired[Word]
+    arch: NotRequired[Word]
+    role: NotRequired[Word]
+    seed: NotRequired[Integer]
+    temperature: NotRequired[Positive]
+    parents: NotRequired[list[Any]]
+
+
+PARENTS: Mapping[str, tuple[str, ...]] = {
+    "data": ("name", "split"),
+    "checkpoint": ("method", "arch", "role", "seed", "parents"),
+    "labels": ("method", "arch", "seed", "parents"),
+    "logits": ("method", "arch", "role", "seed", "parents"),
+}
+"""Kind of a parent → what it always says."""
+
+
+class Data(TypedDict):
+    """The data set and its classes, in the order of the logits."""
+
+    name: Word
+    classes: Annotated[list[Annotated[str, Sized(0, SHORT)]], Sized(1, LONG)]
+
+
+class Model(TypedDict):
+    """What builds the net."""
+
+    arch: Word
+    options: dict[str, Any]
+    input_shape: Annotated[list[Side], Sized(3, 3)]
+    mean: Annotated[list[Real], Sized(1, SHORT)]
+    std: Annotated[list[Real], Sized(1, SHORT)]
+
+
+class Metrics(TypedDict):
+    """A checkpoint's figures on its validation split."""
+
+    clean_accuracy: Share
+    epoch: Count
+    n: Some
+    robust_accuracy: NotRequired[Share]
+    masking_alarm: NotRequired[bool]
+
+
+class Split(TypedDict):
+    """What makes the validation split."""
+
+    split_seed: NotRequired[Integer | None]
+    val_size: NotRequired[Some | None]
+    limit: NotRequired[Some | None]
+
+
+Reserved = TypedDict("Reserved", {"lambda": NotRequired[Span]})
+
+
+class Options(Split, Reserved):
+    """Options of a run; one that a version or part lacks is not there."""
+
+    data: NotRequired[Word]
+    arch: NotRequired[Word]
+    method: NotRequired[Word]
+    objective: NotRequired[Word]
+    labels: NotRequired[Word]
+    wa: NotRequired[bool]
+    awp: NotRequired[Annotated[float, Within(0, 1e300)]]
+    awp_form: NotRequired[Word]
+    awp_warmup: NotRequired[Count]
+    ema_decay: NotRequired[Share]
+    labels_digest: NotRequired[Word | None]
+    student_temperature: NotRequired[Positive]
+    extra_fraction: NotRequired[Share]
+    extra_digest: NotRequired[Word | None]
+    normalise: NotRequired[bool]
+    bn_momentum: NotRequired[Share | None]
+    sync_bn: NotRequired[bool]
+    batch_size: NotRequired[Some]
+    lr: NotRequired[Positive]
+    lr_schedule: NotRequired[Word]
+    lr_drops: NotRequired[Annotated[list[Count], Sized(0, LONG)] | None]
+    warmup_epochs: NotRequired[Annotated[float, Within(0, 1e300)] | None]
+    momentum: NotRequired[Share]
+    nesterov: NotRequired[bool]
+    weight_decay: NotRequired[Annotated[float, Within(0, 1e300)]]
+    norm_decay: NotRequired[bool]
+    attack_steps: NotRequired[Count]
+    step_size: NotRequired[Step]
+    attack_start: NotRequired[Word | None]
+    attack_bn: NotRequired[Word]
+    amp: NotRequired[bool]
+    compile: NotRequired[bool]
+    seed: NotRequired[Integer]
+    beta: NotRequired[Annotated[float, Within(0, 1e300)]]
+    inner: NotRequired[Word]
+    joint_batch: NotRequired[bool]
+    tau: NotRequired[Span]
+    anneal: NotRequired[Word]
+    teacher_noise: NotRequired[Word | None]
+    smoothing: NotRequired[Share]
+    temperature: NotRequired[Positive]
+    width: NotRequired[Some | None]
+    activation: NotRequired[Word]
+    form: NotRequired[Word]
+    depth: NotRequired[Some]
+    widen: NotRequired[Some]
+    image_size: NotRequired[Side | None]
+
+
+class Settings(Options):
+    """The configuration of a run."""
+
+    epochs: Some
+    norm: Norm
+    eps: Eps
+
+
+class Recipe(Options):
+    """The configuration that a logits file's checkpoint was trained with, as far as it is known."""
+
+    epochs: NotRequired[Some]
+    norm: NotRequired[Norm]
+    eps: NotRequired[Eps]
+
+
+class Labelling(TypedDict):
+    """The configuration of a labels file; of a shard also what all shards share."""
+
+    data: Word
+    views: Word
+    dtype: Literal["float32", "float16"]
+    top_k: Some | None
+    seed: Integer
+    image_size: NotRequired[Side]
+    shard: NotRequired[ShardPair]
+    batch_size: NotRequired[Some]
+    examples: NotRequired[Some]
+
+
+class Attack(TypedDict):
+    """The configuration of a logits file; `--attack none` has no threat. Parts add options."""
+
+    attack: Word
+    data: Word
+    seed: Integer
+    batch_size: Some
+    limit: Some | None
+    shard: NotRequired[ShardPair]
+    norm: NotRequired[Norm]
+    eps: NotRequired[Eps]
+    save_images: NotRequired[bool]
+    version: NotRequired[Word]
+    surrogate: NotRequired[Word]
+    steps: NotRequired[Count]
+    restarts: NotRequired[Some]
+    step_size: NotRequired[Step]
+
+
+class Described(TypedDict):
+    """What every description says."""
+
+    schema: int
+    kind: Word
+    seed: Integer
+    versions: NotRequired[Versions]
+    environment: Environment
+    parents: list[Parent]
+    digest: Word
+
+
+class Trained(Described):
+    """What all artifacts of a run say."""
+
+    config: Annotated[Settings, _ball]
+    method: Word
+    arch: Word
+    data: Data
+    model: Model
+    elastic: NotRequired[list[Annotated[list[Count], Sized(4, 4)]]]
+
+
+class Checkpoint(Trained):
+    """A net: what it is, and how good it was on its validation split."""
+
+    role: Word
+    metrics: Metrics
+
+
+class State(Trained):
+    """What an unfinished run goes on from."""
+
+    epoch: Count
+    step: Count
+    best: dict[str, Metrics]
+    alarmed: bool
+
+
+class Labels(Described):
+    """A teacher's logits of a training split."""
+
+    config: Labelling
+    method: Word
+    arch: Word
+    data: Data
+    pad: Annotated[int, Within(0, 127)]
+    flip: bool
+    split: NotRequired[Split]
+    teacher_accuracy: Share
+
+
+class Logits(Described):
+    """What a model says of each example, clean and attacked."""
+
+    config: Annotated[Attack, _ball]
+    attacks: list[Word]
+    method: Word
+    arch: Word
+    role: Word
+    data: Data
+    zero_gradient: Share | None
+    trained: NotRequired[Annotated[Recipe, _ball]]
+    implementation: NotRequired[Word]
+    target_classes: NotRequired[Count]
+    fab_target_classes: NotRequired[Count]
+
+
+class Named(TypedDict):
+    """The configuration of an analysis: its name, and the options it was called with."""
+
+    analysis: Word
+
+
+class Analysis(Described):
+    """A table of numbers."""
+
+    config: Named
+
+
+class Part(TypedDict):
+    """A finished piece of a labels file; `work` is what all its pieces agree on."""
+
+    schema: int
+    kind: Word
+    work: dict[str, Any]
+    rows: Some
+    number: Count
+    hits: NotRequired[Count]
+    digest: Word
+
+
+class Partial(TypedDict):
+    """The books of an unfinished evaluation, or the images of one of its batches."""
+
+    schema: int
+    kind: Word
+    layout: Count
+    config: dict[str, Any]
+    checkpoint: Word
+    data: Word
+    environment: Environment
+    done: NotRequired[Annotated[list[Count], Sized(2, 2)]]
+    patches: NotRequired[Count]
+    digest: Word
+
+
+DEFINITIONS: Mapping[str, Any] = {
+    "checkpoint": Checkpoint,
+    "state": State,
+    "labels": Labels,
+    "logits": Logits,
+    "analysis": Analysis,
+    "part": Part,
+    "partial": Partial,
+}
+"""Kind → what its description holds."""
+
+
+def require(info: Mapping[str, Any], where: object) -> None:
+    """Check a description that was read against the definition of its kind.
+
+    Raises:
+        InputError: a key is missing, of another type or out of range; it names the first.
+    """
+    wrong = _fault(info)
+    if wrong:
+        raise InputError(f"{where}: corrupt: in its description {wrong}")
+
+
+def require_whole(info: Mapping[str, Any]) -> None:
+    """Check a description that is to be written, but for the digest, which it does not have yet.
+
+    Raises:
+        ValueError: the stage that made it forgot a key, or fills it in wrongly.
+    """
+    wrong = _fault({**info, "digest": "later"})
+    if wrong:
+        raise ValueError(f"the description of a {info['kind']} file in which {wrong}")
+
+
+def _fault(info: Mapping[str, Any]) -> str:
+    try:
+        wrong = fault(info, DEFINITIONS[info["kind"]]) or _chain(info.get("parents", []))
+        return wrong or _members(info)
+    except RecursionError:
+        return "something is nested too deep"
+
+
+def _chain(parents: list[Any]) -> str:
+    """Check all ancestors, each against what its kind always says."""
+    waiting = [(f"parents.{place}", each, 1) for place, each in enumerate(parents)]
+    while waiting:
+        key, each, depth = waiting.pop()
+        wrong = fault(each, Parent)
+        if wrong:
+            return f"{key}.{wrong}" if isinstance(each, dict) else f"{key} is no object"
+        missing = [name for name in PARENTS.get(each["kind"], ()) if name not in each]
+        if missing:
+            return f"{key}.{missing[0]} is missing"
+        if depth > DEEPEST:
+            return f"{key} is more than {DEEPEST} generations deep"
+        own = enumerate(each.get("parents", []))
+        waiting += [(f"{key}.parents.{place}", one, depth + 1) for place, one in own]
+    return ""
+
+
+def _members(info: Mapping[str, Any]) -> str:
+    """Check what the keys of one kind owe each other."""
+    rules = {"labels": _of_labels, "logits": _of_logits}
+    return rules[info["kind"]](info) if info["kind"] in rules else ""
+
+
+def _between(parents: list[Any]) -> str:
+    """Check that there is a net, and data last."""
+    kinds = [each["kind"] for each in parents]
+    if len(kinds) < 2 or kinds[0] != "checkpoint" or kinds[-1] != "data":
+        return "parents are not a checkpoint first and data last"
+    return ""
+
+
+def _of_labels(info: Mapping[str, Any]) -> str:
+    config = info["config"]
+    views = config["views"]
+    if views != "all" and not (views.isascii() and views.isdecimal() and 0 < int(views) <= 2**31):
+        return "config.views is no count and not all"
+    if "shard" in config:
+        missing = [key for key in ("batch_size", "examples") if key not in config]
+        if missing:
+            return f"config.{missing[0]} is missing"
+    return _between(info["parents"])
+
+
+def _of_logits(info: Mapping[str, Any]) -> str:
+    config = info["config"]
+    if config["attack"] == "none":
+        return _between(info["parents"])
+    missing = [key for key in ("norm", "eps") if key not in config]
+    if missing:
+        return f"config.{missing[0]} is missing"
+    if not info["attacks"]:
+        return "attacks is empty"
+    return _between(info["parents"])

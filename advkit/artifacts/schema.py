@@ -1,0 +1,152 @@
+"""Checks JSON against a type: TypedDicts, literals, lists, optional values, and limits on them.
+
+Small on purpose: reading a description must not cost the import of a validation library.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+WORDS = {str: "no text", int: "no whole number", float: "no number", bool: "not true or false",
+         NoneType: "not null", list: "no list", dict: "no object"}  # fmt: skip
+Rule = Callable[[Any], str]
+"""Says what is wrong with a value of the right type; empty if nothing is."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A rule: a number in [low, high]."""
+
+    low: float
+    high: float
+
+    def __call__(self, value: float) -> str:
+        """Say that the value is outside."""
+        return "" if self.low <= value <= self.high else f"is not in {self.low:g}..{self.high:g}"
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A rule: text or a list of so many characters or entries."""
+
+    low: int
+    high: int
+
+    def __call__(self, value: str | list[Any]) -> str:
+        """Say that it is empty, or longer than anything a stage writes."""
+        if len(value) < self.low:
+            return "is empty" if not value else f"has {len(value)} entries, not {self.low} or more"
+        return "" if len(value) <= self.high else f"has {len(value)} entries, over {self.high}"
+
+
+def amount(text: str) -> float:
+    """Read a decimal or a fraction without ever building a huge number.
+
+    >>> amount("8/255") == 8 / 255
+    True
+
+    Raises:
+        ValueError: it is none, or longer than anybody writes.
+    """
+    if not re.fullmatch(r"\s*\+?[0-9_]{0,20}\.?[0-9]{0,30}(e[+-]?[0-9]{1,2})?(/[0-9]{1,20})?\s*",
+                        text, re.IGNORECASE):  # fmt: skip
+        raise ValueError
+    try:
+        return float(Fraction(text.strip()))
+    except (ZeroDivisionError, OverflowError):
+        raise ValueError from None
+
+
+def fault(value: object, kind: Any) -> str:
+    """Return the first thing that keeps JSON from being of a type; empty if nothing does.
+
+    >>> fault({"n": "3"}, dict[str, int])
+    'n is no whole number'
+    """
+    return next(_faults(value, kind, ""), "")
+
+
+@cache
+def fields(kind: type) -> Mapping[str, tuple[Any, bool]]:
+    """Return a TypedDict's keys: the type of each, and whether it has to be there."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        name: (get_args(hint)[0], False) if get_origin(hint) is NotRequired else (hint, True)
+        for name, hint in hints.items()
+    }
+
+
+def _faults(value: object, kind: Any, key: str) -> Iterator[str]:
+    origin = get_origin(kind)
+    if kind is Any:
+        return
+    if origin is Annotated:
+        base, *rules = get_args(kind)
+        wrong = next(_faults(value, base, key), "")
+        told = (text for rule in rules if (text := rule(value)))
+        yield from [wrong] if wrong else (_join(key, text) for text in told)
+    elif origin in (Union, UnionType):
+        several = [next(_faults(value, each, key), "") for each in get_args(kind)]
+        if all(several):
+            yield several[0]
+    elif origin is Literal:
+        if not any(value == each and type(value) is type(each) for each in get_args(kind)):
+            yield f"{key} is none of {', '.join(map(str, get_args(kind)))}"
+    elif is_typeddict(kind):
+        yield from _members(value, kind, key)
+    elif (origin or kind) in (list, dict):
+        yield from _entries(value, origin or kind, get_args(kind), key)
+    elif not _plainly(value, kind):
+        yield f"{key} is {WORDS[kind]}"
+
+
+def _members(value: object, kind: type, key: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{key or 'it'} is no object"
+        return
+    for name, (hint, required) in fields(kind).items():
+        place = f"{key}.{name}" if key else name
+        if name in value:
+            yield from _faults(value[name], hint, place)
+        elif required:
+            yield f"{place} is missing"
+
+
+def _entries(value: object, kind: type, inner: tuple[Any, ...], key: str) -> Iterator[str]:
+    if not isinstance(value, kind):
+        yield f"{key} is {WORDS[kind]}"
+        return
+    named = value.items() if isinstance(value, dict) else enumerate(value)  # type: ignore[arg-type]
+    for name, each in named:
+        yield from _faults(each, inner[-1], f"{key}.{name}" if key else str(name))
+
+
+def _plainly(value: object, kind: type) -> bool:
+    """Whether a value is of a plain type; no number is NaN, infinite, or true."""
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, kind)
+
+
+def _join(key: str, text: str) -> str:
+    """Put a rule's words behind the key; a rule over a whole object names its own."""
+    return f"{key}.{text[1:]}".lstrip(".") if text.startswith(".") else f"{key} {text}"
