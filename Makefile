@@ -32,8 +32,9 @@ check: install  ## formatting, lint, types, generated docs
 	ruff check .
 	mypy
 	mypy tools
-	python docs/generate.py --check
-	python docs/results.py --check
+	mypy benchmarks
+	python tools/docs/generate.py --check
+	python tools/docs/results.py --check
 
 test: install  ## the test suite (minutes)
 	pytest -n 2 -m 'not slow and not faults'
@@ -55,8 +56,8 @@ else
 endif
 
 docs: install  ## rewrite the generated pages
-	python docs/generate.py
-	python docs/results.py
+	python tools/docs/generate.py
+	python tools/docs/results.py
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack)
 	python benchmarks/$(or $(BENCH),step).py

@@ -130,6 +130,16 @@ def within(limits: str, value: float) -> bool:
     return above and (value < high if limits.endswith(")") else value <= high)
 
 
+def readable(limits: str) -> bool:
+    """Whether a text is limits at all.
+
+    >>> readable("[0, 1)"), readable("0 to 1"), readable("[0; 1]")
+    (True, False, False)
+    """
+    number = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+    return re.fullmatch(rf">=? {number}|[\[(]{number}, ?{number}[\])]", limits) is not None
+
+
 def parse_temperatures(text: str) -> list[float]:
     """Read `1,2,5` as increasing temperatures.
 

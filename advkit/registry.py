@@ -4,14 +4,14 @@ A part is a file. Its name is the file's stem with `_` as `-`; files that start 
 private. The first docstring line is its help. The keyword-only parameters *with a default* of
 its entry functions are its options (`lambda_` is `--lambda`), and the `Args:` block of their
 docstrings is the options' help; keyword-only parameters without a default are what the engine
-supplies. All of it comes from the syntax tree, so listing parts never loads torch.
+supplies. Upper-case names at the top of the file are its declarations (`declarations`). All of it
+comes from the syntax tree, so listing parts never loads torch.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from advkit.errors import AdvkitError, UsageError, unknown
+from advkit import declarations
+from advkit.errors import UsageError, unknown
 from advkit.options import Option
 
 ROOT = Path(__file__).parent
@@ -63,6 +64,16 @@ class Part:
         """Dotted name of the file."""
         return f"advkit.{self.folder}.{self.name.replace('-', '_')}"
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return ROOT / self.folder / f"{self.name.replace('-', '_')}.py"
+
+    @property
+    def breach(self) -> str:
+        """What is wrong with the file, naming it and the lines; empty where nothing is."""
+        return f"{self.path} is not a proper part: {'; '.join(self.problems)}" * bool(self.problems)
+
 
 @cache
 def parts(folder: str) -> dict[str, Part]:
@@ -76,12 +87,21 @@ def part(folder: str, name: str) -> Part:
     """Look one part up.
 
     Raises:
-        UsageError: no such part; the message names the nearest ones.
+        UsageError: no such part; the message names the nearest ones. Or its file does not keep
+            the folder's contract; the message names file and lines.
     """
     shelf = parts(folder)
     if name not in shelf:
         raise unknown(NOUNS[folder], name, shelf)
+    if shelf[name].problems:
+        raise UsageError(shelf[name].breach)
     return shelf[name]
+
+
+def blaming(error: UsageError) -> UsageError:
+    """Add to the error about an unknown option the parts whose options could not be read."""
+    broken = [part for folder in CONTRACTS for part in parts(folder).values() if part.problems]
+    return UsageError("; ".join([str(error), *(part.breach for part in broken)]))
 
 
 @cache
@@ -110,13 +130,9 @@ def load(folder: str, name: str) -> ModuleType:
     """Import one part.
 
     Raises:
-        UsageError: no such part.
-        AdvkitError: the file does not keep its folder's contract.
+        UsageError: no such part, or its file does not keep the folder's contract.
     """
-    found = part(folder, name)
-    if found.problems:
-        raise AdvkitError(f"{found.module} is not a proper part: {'; '.join(found.problems)}")
-    return importlib.import_module(found.module)
+    return importlib.import_module(part(folder, name).module)
 
 
 def split_path(text: str) -> tuple[str, str | None]:
@@ -159,78 +175,45 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
 
 
 def _read(folder: str, path: Path) -> Part:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except SyntaxError as error:
-        problem = f"it is not Python: {error.msg}, line {error.lineno}"
-        return Part(folder, path.stem.replace("_", "-"), problem, (), {}, (problem,))
+    name = path.stem.replace("_", "-")
+    tree, problem = _parsed(path)
+    if tree is None:
+        return Part(folder, name, problem, (), {}, (problem,))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     options: dict[str, Option] = {}
     problems: list[str] = []
     for entry, expected in CONTRACTS[folder].items():
         node = functions.get(entry)
         if node is None:
-            problems.append(f"it has no function {entry}({', '.join(expected)}, ...)")
+            problems.append(f"line 1: it has no function {entry}({', '.join(expected)}, ...)")
             continue
         given = tuple(arg.arg for arg in node.args.posonlyargs + node.args.args)
         if given != expected:
-            problems.append(f"{entry} takes ({', '.join(given)}), not ({', '.join(expected)})")
-        try:
-            options.update({option.name: option for option in _options(node)})
-        except ValueError:
-            problems.append(f"the defaults of {entry} are not plain literals")
-    constants = _constants(tree)
-    for name, limits in constants.get("LIMITS", {}).items():
-        if name in options:
-            options[name] = replace(options[name], limits=limits)
-        else:
-            problems.append(f"LIMITS names {name}, which is no option")
+            wrong = f"{entry} takes ({', '.join(given)}), not ({', '.join(expected)})"
+            problems.append(f"line {node.lineno}: {wrong}")
+        for option, wrong in declarations.options(node):
+            options[option.name] = option
+            problems += [wrong] if wrong else []
+    constants, misdeclared = declarations.constants(folder, tree, options)
+    for option_name, limits in constants.get("LIMITS", {}).items():
+        options[option_name] = replace(options[option_name], limits=limits)
     doc = ast.get_docstring(tree) or ""
     if not doc:
-        problems.append("it has no docstring")
+        problems.append("line 1: it has no docstring")
+    problems += misdeclared
     help_line = doc.split("\n", 1)[0].strip()
-    name = path.stem.replace("_", "-")
     return Part(folder, name, help_line, tuple(options.values()), constants, tuple(problems))
 
 
-def _options(node: ast.FunctionDef) -> list[Option]:
-    helps = _argument_help(ast.get_docstring(node) or "")
-    found = []
-    for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        if default is None:
-            continue
-        name = arg.arg.rstrip("_")
-        annotation = ast.unparse(arg.annotation) if arg.annotation else "str"
-        kind, choices = _kind(annotation)
-        value = ast.literal_eval(default)
-        found.append(Option(name, kind, value, helps.get(arg.arg, ""), choices=choices))
-    return found
-
-
-def _kind(annotation: str) -> tuple[str, tuple[str, ...]]:
-    literal = re.fullmatch(r"Literal\[(.*)\]", annotation)
-    if literal:
-        return "str", tuple(ast.literal_eval(f"({literal[1]},)"))
-    return annotation.removesuffix(" | None"), ()
-
-
-def _argument_help(doc: str) -> dict[str, str]:
-    block = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", doc, re.MULTILINE)
-    if not block:
-        return {}
-    entries = re.split(r"^    (?=\w+:)", block[1], flags=re.MULTILINE)
-    pairs = (entry.split(":", 1) for entry in entries if ":" in entry)
-    return {name.strip(): " ".join(text.split()).rstrip(".") for name, text in pairs}
-
-
-def _constants(tree: ast.Module) -> dict[str, Any]:
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target = node.targets[0]
-            if isinstance(target, ast.Name) and target.id.isupper():
-                try:
-                    found[target.id] = ast.literal_eval(node.value)
-                except ValueError:
-                    continue  # a computed constant concerns its own file only
-    return found
+def _parsed(path: Path) -> tuple[ast.Module | None, str]:
+    """Return the syntax tree of a file, or what stands against it."""
+    try:
+        source = path.read_bytes()
+        return ast.parse(source, filename=str(path)), ""
+    except SyntaxError as error:
+        return None, f"line {error.lineno or 1}: it is not Python: {error.msg}"
+    except ValueError as error:  # a null byte, in Python 3.11
+        line = source[: source.find(b"\0")].count(b"\n") + 1
+        return None, f"line {line}: it is not Python: {error}"
+    except OSError as error:
+        return None, f"it cannot be read: {error.strerror}"

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+Makers = dict[str, tuple[Callable[..., Callable[[], object]], dict[str, Any]]]
+"""Name → what makes the run of a turn, and its arguments."""
+Turn = tuple[float, float, float]
+"""CPU seconds, wall seconds, peak MiB."""
 
 
-def _serve(pipe, make: Callable, arguments: dict) -> None:
+def _serve(
+    pipe: Connection, make: Callable[..., Callable[[], object]], arguments: dict[str, Any]
+) -> None:
     run = make(**arguments)
     pipe.send("ready")
     while pipe.recv():
@@ -24,7 +33,7 @@ def _serve(pipe, make: Callable, arguments: dict) -> None:
 
 
 @contextmanager
-def contenders(makers: dict[str, tuple[Callable, dict]]):
+def contenders(makers: Makers) -> Iterator[Callable[[str], Turn]]:
     """Start a process for each; the function given lets one take its turn, see `rounds`."""
     context = get_context("spawn")
     pipes, processes = {}, []
@@ -37,9 +46,10 @@ def contenders(makers: dict[str, tuple[Callable, dict]]):
         pipes[name] = mine
         mine.recv()
 
-    def turn(name: str) -> tuple[float, float, float]:
+    def turn(name: str) -> Turn:
         pipes[name].send(True)
-        return pipes[name].recv()
+        seconds: Turn = pipes[name].recv()
+        return seconds
 
     try:
         yield turn
@@ -51,9 +61,9 @@ def contenders(makers: dict[str, tuple[Callable, dict]]):
             process.join()
 
 
-def rounds(makers: dict[str, tuple[Callable, dict]], count: int) -> dict[str, list]:
+def rounds(makers: Makers, count: int) -> dict[str, list[Turn]]:
     """Return (CPU s, wall s, peak MiB) of `count` turns of each; one more warms up, uncounted."""
-    found: dict[str, list] = {name: [] for name in makers}
+    found: dict[str, list[Turn]] = {name: [] for name in makers}
     with contenders(makers) as turn:
         for number in range(count + 1):
             for name in makers:

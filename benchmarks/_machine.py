@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 
 
-def described() -> dict:
+def described() -> dict[str, Any]:
     """Return processor, cores, load, threads and versions."""
     return {
         "processor": _processor(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from advkit.config import resolve
@@ -22,7 +25,7 @@ def images(count: int, size: int = 32, classes: int = 10) -> Images:
     return Images("cifar10", "train", pixels, labels, names, 4, True, (MEAN, STD))
 
 
-def trainer(flags: dict, count: int, threads: int, size: int = 32) -> Trainer:
+def trainer(flags: dict[str, Any], count: int, threads: int, size: int = 32) -> Trainer:
     """Return a trainer; all but `flags` are the method's defaults."""
     torch.set_num_threads(threads)
     memory.keep()
@@ -34,7 +37,7 @@ def trainer(flags: dict, count: int, threads: int, size: int = 32) -> Trainer:
     )  # fmt: skip
 
 
-def step(flags: dict, count: int, threads: int):
+def step(flags: dict[str, Any], count: int, threads: int) -> Callable[[], None]:
     """Return one training step, its batch drawn, augmented and counted, as a function."""
     made = trainer(flags, count, threads)
     order = made.batches.order(0)

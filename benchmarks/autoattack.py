@@ -20,8 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pyautoattack
 import torch
@@ -99,7 +102,9 @@ class Case:
             found = Evaluation(
                 self.model, self.info, self.images, self.settings(seed), environment=environment
             ).run(Path(place) / "it.part")
-        return found.broken_by == ROBUST
+        assert found.broken_by is not None
+        robust: torch.Tensor = found.broken_by == ROBUST
+        return robust
 
     def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
         threat = self.settings(seed).threat
@@ -111,12 +116,13 @@ class Case:
             for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
                 attack.n_iter = round(share * attack.n_iter)
         _, found = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
-        return found == self.y
+        right: torch.Tensor = found == self.y
+        return right
 
     def choose(self, sizes: list[int]) -> dict[int, float]:
         """Find upstream's best batch size in a twentieth of its iterations."""
-        trial = {size: timed(lambda size=size: self.upstream(0, size, 0.05))[0] for size in sizes}
-        self.theirs = min(trial, key=trial.get)
+        trial = {size: timed(partial(self.upstream, 0, size, 0.05))[0] for size in sizes}
+        self.theirs = min(trial, key=trial.__getitem__)
         return {size: round(seconds, 2) for size, seconds in trial.items()}
 
 
@@ -141,7 +147,7 @@ def _choose(sizes: list[int]) -> tuple[int, dict[int, float]]:
     return CASE.theirs, seconds
 
 
-def timed(run) -> tuple[float, float, torch.Tensor]:
+def timed(run: Callable[[], torch.Tensor]) -> tuple[float, float, torch.Tensor]:
     """Return process CPU seconds, wall seconds, and what it gave."""
     cpu, wall = time.process_time(), time.monotonic()
     found = run()
@@ -165,7 +171,8 @@ def processes(case: Case, path: Path, given: argparse.Namespace, place: Path) ->
     words = ["attack", path, "--autoattack", "--data", given.data, "--limit", case.limit]
     words += ["--batch-size", case.batch_size, "--threads", 1, "-o", place / "it.h5"]
     seconds = []
-    for shards in ([[]], [["--shard", "1/2"], ["--shard", "2/2"]]):
+    shared: list[list[list[str]]] = [[[]], [["--shard", "1/2"], ["--shard", "2/2"]]]
+    for shards in shared:
         began = time.monotonic()
         running = [
             subprocess.Popen(advkit(*words, *each), stdout=subprocess.DEVNULL) for each in shards
@@ -177,7 +184,7 @@ def processes(case: Case, path: Path, given: argparse.Namespace, place: Path) ->
 
 def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
     case = Case(given, path)
-    sides = {"upstream": [], "ours": []}
+    sides: dict[str, list[Any]] = {"upstream": [], "ours": []}
     spawn = get_context("spawn")
     with (
         spawn.Pool(1, _begin, (given, path, False)) as upstream,

@@ -15,12 +15,19 @@ import dataclasses
 import json
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import _machine
 import torch
-from _contest import rounds
+from _contest import Makers, rounds
 from _timing import ratio
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from advkit.images.image_set import Images
 
 CLASSES = 10
 HELD = 100
@@ -29,7 +36,7 @@ AT_LEAST = 10_000
 """Images of a turn: small sets take several passes."""
 
 
-def images(count: int, split: str = "train"):
+def images(count: int, split: str = "train") -> Images:
     from advkit.images.image_set import Images
 
     draw = torch.Generator().manual_seed(0)
@@ -38,7 +45,7 @@ def images(count: int, split: str = "train"):
     return Images("digits", split, pixels, torch.arange(count) % CLASSES, names, 1, False)
 
 
-def train(count: int, passes: int):
+def train(count: int, passes: int) -> Callable[[], None]:
     from advkit.config import resolve
     from advkit.runtime import memory
     from advkit.runtime.reporting import Reporter
@@ -61,7 +68,7 @@ def train(count: int, passes: int):
     return run
 
 
-def _net():
+def _net() -> tuple[nn.Module, dict[str, Any]]:
     from advkit import models
     from advkit.runtime import memory
 
@@ -78,7 +85,7 @@ def _net():
     return net.eval(), info
 
 
-def attack(count: int, passes: int):
+def attack(count: int, passes: int) -> Callable[[], None]:
     from advkit.artifacts import hdf5
     from advkit.evaluation.run import Evaluation
     from advkit.evaluation.settings import AttackSettings
@@ -99,7 +106,7 @@ def attack(count: int, passes: int):
     return run
 
 
-def softlabels(count: int, passes: int):
+def softlabels(count: int, passes: int) -> Callable[[], None]:
     from advkit.softlabels import labelling as engine
 
     net, info = _net()
@@ -116,7 +123,7 @@ def softlabels(count: int, passes: int):
     return run
 
 
-def analysis(name: str, path: str):
+def analysis(name: str, path: str) -> Callable[[], None]:
     from advkit import registry
     from advkit.artifacts import artifact
 
@@ -131,7 +138,7 @@ def analysis(name: str, path: str):
     return run
 
 
-def given_to(name: str, one):
+def given_to(name: str, one: Any) -> list[Any]:
     """Return what an analysis looks at together, made of one file: two models, other data."""
     if name not in ("compare", "findings", "ood"):
         return [one]
@@ -171,17 +178,18 @@ def write(path: Path, examples: int, classes: int) -> None:
     )  # fmt: skip
 
 
-def stages(given: argparse.Namespace) -> dict:
+def stages(given: argparse.Namespace) -> dict[str, Any]:
     sizes = [int(word) for word in given.sizes.split(",")]
-    makers, taken = {}, {}
-    for stage in (train, attack, softlabels):
+    makers: Makers = {}
+    taken: dict[str, int] = {}
+    for work in (train, attack, softlabels):
         for size in sizes:
             passes = max(1, AT_LEAST // size)
-            name = f"{stage.__name__} {size}"
-            makers[name] = (stage, {"count": size, "passes": passes})
+            name = f"{work.__name__} {size}"
+            makers[name] = (work, {"count": size, "passes": passes})
             taken[name] = size * passes
     found = rounds(makers, given.rounds)
-    line: dict = {}
+    line: dict[str, Any] = {}
     for stage in ("train", "attack", "softlabels"):
         each = {
             size: [(cpu / taken[f"{stage} {size}"], peak) for cpu, _, peak in
@@ -198,7 +206,7 @@ def stages(given: argparse.Namespace) -> dict:
     return line
 
 
-def analyses(given: argparse.Namespace) -> dict:
+def analyses(given: argparse.Namespace) -> dict[str, Any]:
     from advkit import registry
 
     sizes = (given.examples // 4, given.examples)
@@ -207,7 +215,7 @@ def analyses(given: argparse.Namespace) -> dict:
         if "logits" in part.constants.get("KINDS", ()) and not part.constants.get("PROBES")
         and name not in given.skip.split(",")
     ]  # fmt: skip
-    line: dict = {}
+    line: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=given.scratch) as place:
         paths = {size: Path(place) / f"{size}.h5" for size in sizes}
         for size, path in paths.items():
@@ -229,11 +237,11 @@ def analyses(given: argparse.Namespace) -> dict:
     return line
 
 
-def writer(path: str, size: int, classes: int):
+def writer(path: str, size: int, classes: int) -> Callable[[], None]:
     return lambda: write(Path(path), size, classes)
 
 
-def once(name: str, path: str):
+def once(name: str, path: str) -> Callable[[], None]:
     """Do the work in the turn that counts only; the first does nothing."""
     turns = []
 
@@ -255,7 +263,7 @@ def main() -> None:
     parser.add_argument("--scratch", help="folder for the logits files")
     parser.add_argument("--only", choices=("stages", "analyses"))
     given = parser.parse_args()
-    line: dict = {"benchmark": "linear"}
+    line: dict[str, Any] = {"benchmark": "linear"}
     if given.only != "analyses":
         line |= stages(given)
     if given.only != "stages":

@@ -13,14 +13,15 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import _machine
 import _ours
-from _contest import rounds
+from _contest import Makers, rounds
 from _timing import ratio
 from soft_labels import write
 
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "at": {"method": "at"},
     "again": {"method": "at"},
     "adr": {"method": "adr"},
@@ -43,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         labels = Path(place) / "labels.h5"
         write(_ours.images(count), labels, "all")
-        makers = {}
+        makers: Makers = {}
         for name in dict.fromkeys(["at", "again", *wanted]):
             flags = {**METHODS[name], "width": given.width, "batch_size": given.batch_size}
             if name == "soft":

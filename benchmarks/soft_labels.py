@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from _timing import interleaved, ratio
@@ -19,7 +22,7 @@ from torch import nn
 
 from advkit import data
 from advkit.config import resolve
-from advkit.images.image_set import Images
+from advkit.images.image_set import Images, ImageSet
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import labelling
 from advkit.training.trainer import Trainer
@@ -32,11 +35,12 @@ class Counting(nn.Module):
         super().__init__()
         self.linear = nn.Linear(pixels, classes)
 
-    def forward(self, x):
-        return self.linear(x.flatten(1))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear(x.flatten(1))
+        return logits
 
 
-def described(images: Images) -> dict:
+def described(images: ImageSet) -> dict[str, Any]:
     return {
         "kind": "checkpoint", "digest": "none", "method": "natural", "arch": "linear",
         "config": {}, "data": {"name": images.name, "classes": list(images.classes)},
@@ -44,15 +48,15 @@ def described(images: Images) -> dict:
     }  # fmt: skip
 
 
-def write(images: Images, out: Path, views: str) -> None:
-    teacher = Counting(images.images[0].numel(), len(images.classes))
+def write(images: ImageSet, out: Path, views: str) -> None:
+    teacher = Counting(math.prod(images.shape), len(images.classes))
     labelling.Labelling(
         teacher, described(images), images, views=views, dtype="float32", top_k=None, seed=0,
         batch_size=500, environment={},
     ).write(out)  # fmt: skip
 
 
-def epoch(images: Images, folder: Path, **flags):
+def epoch(images: ImageSet, folder: Path, **flags: str) -> Callable[[], None]:
     resolved = resolve.resolve(({"data": "digits", "objective": "trades", **flags}, "flag"))
     trainer = Trainer(
         resolved.settings, images, device=torch.device("cpu"), threads=1, reporter=Reporter()

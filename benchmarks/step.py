@@ -12,18 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import _machine
 import _plain
 import torch
-from _contest import rounds
+from _contest import Makers, rounds
 from _timing import ratio
+
+if TYPE_CHECKING:
+    from advkit.images.batches import Batch
+    from advkit.training.learner import Learner
 
 CLASSES = 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
 
-def batch(size: int):
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
     x = torch.rand(size, 3, 32, 32, generator=draw)
     y = torch.randint(0, CLASSES, (size,), generator=draw)
@@ -31,7 +37,7 @@ def batch(size: int):
     return x, y, (x + noise).clamp(0, 1)
 
 
-def plain(kind: str, bn: str, size: int, width: int, threads: int):
+def plain(kind: str, bn: str, size: int, width: int, threads: int) -> Callable[[], object]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     x, y, start = batch(size)
@@ -39,7 +45,7 @@ def plain(kind: str, bn: str, size: int, width: int, threads: int):
     return lambda: step(x, y, start)
 
 
-def learner(bn: str, size: int, width: int, threads: int):
+def learner(bn: str, size: int, width: int, threads: int) -> tuple[Learner, Batch]:
     """Return a learner of advkit's as `advkit train --method adr` sets it up, and its batch."""
     from _ours import trainer
 
@@ -53,26 +59,26 @@ def learner(bn: str, size: int, width: int, threads: int):
     return made, Batch(none, x, y, none[:, None], none)
 
 
-def ours(**given):
+def ours(**given: Any) -> Callable[[], object]:
     made, one = learner(**given)
     return lambda: made.learn(one, 0, 0)
 
 
-def our_pgd(**given):
+def our_pgd(**given: Any) -> Callable[[], object]:
     from advkit.attacks.pgd import pgd
     from advkit.runtime import modes
 
     made, one = learner(**given)
 
-    def run():
+    def run() -> None:
         with modes.attack_bn(made.model, "eval"):
             pgd(made.passes, one.x, one.y, made.threat, steps=_plain.STEPS, step_size=_plain.ALPHA)
 
     return run
 
 
-def torchattacks_pgd(bn: str, size: int, width: int, threads: int):
-    import torchattacks
+def torchattacks_pgd(bn: str, size: int, width: int, threads: int) -> Callable[[], object]:
+    import torchattacks  # type: ignore[import-untyped]
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -82,9 +88,9 @@ def torchattacks_pgd(bn: str, size: int, width: int, threads: int):
     return lambda: attack(x, y)
 
 
-def measured(given: argparse.Namespace, threads: int) -> dict:
+def measured(given: argparse.Namespace, threads: int) -> dict[str, Any]:
     shared = {"size": given.batch_size, "width": given.width, "threads": threads}
-    makers: dict = {}
+    makers: Makers = {}
     for bn in ("eval", "train") if given.train_mode else ("eval",):
         mark = "" if bn == "eval" else "_train"
         makers[f"usual{mark}"] = (plain, {"kind": "Usual", "bn": bn, **shared})

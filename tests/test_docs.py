@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from advkit import __version__, registry
+from tests.contracts.test_floors import FLOORS
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(
     r"`advkit/(\w+)/(\w+)\.py`:\n\n```python\n(.*?)```",
     (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"),
@@ -34,12 +38,99 @@ def test_three_examples_are_found():
     assert [folder for folder, _, _ in EXAMPLES] == ["labels", "objectives", "analyses"]
 
 
+def names_of(path: Path) -> set[str]:
+    """Return what a file defines: functions, classes and `Class.method`."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ImportFrom):  # what stays importable from here
+            names |= {alias.asname or alias.name for alias in node.names}
+        if isinstance(node, ast.ClassDef):
+            methods = (each for each in node.body if isinstance(each, ast.FunctionDef))
+            names |= {f"{node.name}.{method.name}" for method in methods}
+    return names
+
+
+def missing(text: str) -> list[str]:
+    """Name the files of the project that a page names and that are not there.
+
+    In a table's row `| what | `file` | `name`, `name` |` the names must be in the file.
+    """
+    wrong = [name for name in re.findall(r"`((?:advkit|tests|tools|benchmarks)/[\w/]+\.\w+)`", text)
+             if not (ROOT / name).exists()]  # fmt: skip
+    rows = re.findall(r"^\|[^|]*\| `(advkit/[\w/]+\.py)` \|([^|]*)\|$", text, re.MULTILINE)
+    for file, names in rows:
+        known = names_of(ROOT / file) if (ROOT / file).exists() else set()
+        wrong += [f"{file} {name}" for name in re.findall(r"`([\w.]+)`", names)
+                  if name not in known]  # fmt: skip
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_functions_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    shown = {f"advkit/{folder}/{name}.py" for folder, name, _ in EXAMPLES}
+    new = shown if page.name == "extending.md" else set()  # files that the reader is to write
+    assert [name for name in missing(text) if name not in new] == []
+
+
+def test_the_readme_maps_every_room_in_six_lines():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"## Map of the source.*?```\n(.*?)```", readme, re.DOTALL)[1].splitlines()
+    words = {word.strip("/").removesuffix(".py") for line in lines for word in line.split()}
+    assert len(lines) == 6
+    assert set().union(*FLOORS) - {"__main__"} - words == set()
+
+
+def test_the_ways_name_enough_stops():
+    rows = re.findall(r"^\|[^|]*\| `advkit/[\w/]+\.py` \|", ARCHITECTURE, re.MULTILINE)
+    assert len(rows) > 30
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("see `advkit/losses.py`", ["advkit/losses.py"]),
+        ("| a | `advkit/weights/ema.py` | `Ema.update`, `Ema.updated` |",
+         ["advkit/weights/ema.py Ema.updated"]),
+        ("| a | `advkit/weights/ema.py` | |", []),
+    ],
+)  # fmt: skip
+def test_the_search_finds_what_is_not_there(text, wrong):
+    assert missing(text) == wrong
+
+
+def test_the_picture_of_the_floors_is_the_rule_that_is_tested():
+    (picture,) = re.findall(r"```\n(12.*?)```", ARCHITECTURE, re.DOTALL)
+    floors: list[set[str]] = []
+    for line in picture.splitlines():
+        if line[:2].strip():
+            floors.insert(0, set())
+            assert int(line[:2]) == 11 + 1 - len(floors)
+        floors[0].add(line[2:].split()[0])
+    assert tuple(floors) == FLOORS
+
+
 def test_the_changelog_begins_with_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## (\S+)", text, re.MULTILINE)[1] == __version__
 
 
 def test_pages_that_are_named_exist():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} names {target}"
+
+
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    """Its blocks are one session in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    session: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), session)
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert {"a.h5", "l.h5", "runs/a/best.safetensors", "runs/b/final.safetensors"} <= made

@@ -66,7 +66,7 @@ def test_the_sdist_checks_and_tests_itself(sdist):
     needed = {
         "Makefile", "pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
         "CITATION.cff", "PKG-INFO", ".ci/run", ".gitignore", "tests/conftest.py",
-        "tests/faults/_runs.py", "docs/generate.py", "docs/cli.md", "recipes/_table.sh",
+        "tests/faults/_runs.py", "tools/docs/generate.py", "docs/cli.md", "recipes/_table.sh",
         "recipes/slurm/node.sbatch", "benchmarks/step.py",
     }  # fmt: skip
     assert needed - sdist == set()
@@ -85,6 +85,7 @@ def test_the_wheel_is_the_package_with_its_recipes(sdist, wheel):
     assert {
         "advkit/py.typed",
         "advkit/config/presets/paper.toml",
+        "advkit/artifacts/page.css",
         "advkit/recipes/adr-table1.sh",
     } < names
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from advkit import registry
-from advkit.errors import AdvkitError, UsageError
+from advkit.declarations import DECLARATIONS
+from advkit.errors import UsageError
 from advkit.options import Option
 
+TARGETS = "def targets(batch, context, *, share: float = 0.5): ...\n"
 PROPER = '''"""One line of help.
 
 More.
 """
 
 NEEDS = ("ema",)
-COMPUTED = len("x")
+_COMPUTED = len("x")
 
 
 def targets(
@@ -57,6 +62,7 @@ def test_a_new_file_is_a_part_the_day_it_appears(shelf):
     assert (part.help, part.problems) == ("One line of help.", ())
     assert part.module == "advkit.labels.my_source"
     assert part.constants == {"NEEDS": ("ema",)}
+    assert part.path.read_text() == PROPER
 
 
 def test_options_are_the_keywords_with_defaults(shelf):
@@ -81,20 +87,114 @@ def test_flags_use_dashes():
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ('"""Help."""\n', "no function targets"),
-        ('"""Help."""\ndef targets(context, batch): ...\n', "not .batch, context"),
-        ("def targets(batch, context): ...\n", "no docstring"),
+        ('"""Help."""\n', "line 1: it has no function targets"),
+        ('"""Help."""\ndef targets(context, batch): ...\n', "line 2: .*not .batch, context"),
+        ("def targets(batch, context): ...\n", "line 1: it has no docstring"),
+        ('"""Help."""\n\ndef targets(\n', r"line 3: it is not Python: '\(' was never closed"),
+        ('"""Help."""\n\0\n', "it is not Python"),
+        ('"""Help."""\nNEED = ("ema",)\n' + TARGETS,
+         r"line 2: unknown declaration 'NEED': did you mean 'NEEDS'\? \(known: LIMITS, NEEDS\)"),
+        ('"""Help."""\n\nneeds = ("ema",)\n' + TARGETS,
+         "line 3: needs declares nothing: write NEEDS"),
+        ('"""Help."""\nTABLE = 3\n' + TARGETS, "line 2: unknown declaration 'TABLE'"),
+        ('"""Help."""\nif True:\n    LIMIT = {}\n' + TARGETS, "line 3: .*mean 'LIMITS'"),
+        ('"""Help."""\nNEEDS, _X = ("ema",), 1\n' + TARGETS, "line 2: NEEDS: this is not a tuple"),
+        ('"""Help."""\nNEEDS = ("emma",)\n' + TARGETS,
+         r"line 2: NEEDS: \('emma',\) is not a tuple of ema, soft"),
+        ('"""Help."""\nNEEDS: str = "ema"\n' + TARGETS, "line 2: NEEDS: 'ema' is not a tuple"),
+        ('"""Help."""\nNEEDS = tuple(["ema"])\n' + TARGETS, "line 2: NEEDS: tuple"),
+        ('"""Help."""\nNEEDS = ([],)\n' + TARGETS, "line 2: NEEDS"),
+        ('"""Help."""\nLIMITS = {"shard": "> 0"}\n' + TARGETS, "line 2: LIMITS"),
+        ('"""Help."""\nLIMITS = {"share": "0 to 1"}\n' + TARGETS, "line 2: LIMITS"),
+        ('"""Help."""\nLIMITS = ("share",)\n' + TARGETS, "line 2: LIMITS"),
+        ('"""Help."""\ndef targets(batch, context, *, eps: float = 8 / 255): ...\n',
+         "line 2: the default of eps, 8 / 255, is not a plain literal"),
+        ('"""Help."""\ndef targets(batch, context, *, eps: list[str] = ()): ...\n',
+         r"line 2: eps is list\[str\], not one of int, float, str, bool"),
+        ('"""Help."""\ndef targets(batch, context, *, eps: int = "a"): ...\n',
+         "line 2: the default of eps, 'a', is not of kind int"),
+        ('"""Help."""\ndef targets(batch, context, *, how: Literal["a", "b"] = "c"): ...\n',
+         "line 2: the default of how, 'c', is not one of a, b"),
+    ],
+)  # fmt: skip
+def test_an_improper_part_is_refused_by_file_and_line(shelf, tmp_path, source, problem):
+    part = shelf(broken=source)["broken"]
+    assert len(part.problems) == 1, part.problems
+    file = re.escape(str(tmp_path / "labels" / "broken.py"))
+    with pytest.raises(UsageError, match=rf"^{file} is not a proper part: .*{problem}"):
+        registry.load("labels", "broken")
+    with pytest.raises(UsageError, match=file):
+        registry.part("labels", "broken")
+
+
+def test_a_file_in_other_bytes_is_an_improper_part(shelf, tmp_path):
+    shelf(broken="")
+    (tmp_path / "labels" / "broken.py").write_bytes(b'"""Help."""\nx = "\xff"\n')
+    registry.parts.cache_clear()
+    with pytest.raises(UsageError, match=r"labels/broken\.py is not a proper part: line \d"):
+        registry.part("labels", "broken")
+
+
+def misdeclared(folder: str, name: str) -> str:
+    """Return the source of a bare part that declares one misspelt name."""
+    entries = "".join(
+        f"def {entry}({', '.join(expected)}): ...\n"
+        for entry, expected in registry.CONTRACTS[folder].items()
+    )
+    return f'"""Help."""\n{name}S_ = True\n{entries}'
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [(folder, name) for folder, rules in DECLARATIONS.items() for name in rules],
+)
+def test_every_declaration_misspelt_names_the_right_one(tmp_path, monkeypatch, folder, name):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "mine.py").write_text(misdeclared(folder, name))
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    registry.parts.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=rf"mine\.py .* line 2: .*did you mean.*'{name}'"):
+            registry.part(folder, "mine")
+    finally:
+        registry.parts.cache_clear()
+
+
+def test_every_declaration_that_the_code_reads_is_known():
+    """`constants["X"]` and `constants.get("X")` name some folder's declarations, and no others."""
+    package = Path(registry.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
+    names = {name for text in texts for name in re.findall(r'constants(?:\.get\(|\[)"(\w+)"', text)}
+    assert names == {name for rules in DECLARATIONS.values() for name in rules}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind", "choices"),
+    [
+        ('Literal["a", "b"]', "str", ("a", "b")),
+        ('Literal["a", "b"] | None', "str", ("a", "b")),
+        ('None | Literal["a", "b"]', "str", ("a", "b")),
+        ('Optional[Literal["a", "b"]]', "str", ("a", "b")),
+        ('Literal["a", "b", None]', "str", ("a", "b")),
+        ("int | None", "int", ()),
+        ("Optional[float]", "float", ()),
     ],
 )
-def test_an_improper_part_is_named_and_never_imported(shelf, source, problem):
-    assert len(shelf(broken=source)["broken"].problems) == 1
-    with pytest.raises(
-        AdvkitError, match=rf"advkit\.labels\.broken is not a proper part.*{problem}"
-    ):
-        registry.load("labels", "broken")
+def test_a_choice_that_may_be_left_out_stays_a_choice(shelf, annotation, kind, choices):
+    source = f'"""Help."""\ndef targets(batch, context, *, how: {annotation} = None): ...\n'
+    part = shelf(mine=source)["mine"]
+    (how,) = part.options
+    assert (part.problems, how.kind, how.choices) == ((), kind, choices)
 
 
-def test_a_computed_default_is_a_problem_of_its_part_alone(shelf):
+def test_an_analysis_refuses_a_word_that_is_no_choice(cli):
+    done = cli("analyze", "discrepancy", "--simulate", "x")
+    assert done.code == 2
+    assert "unknown --simulate 'x': (known: binary, dirichlet)" in done.err
+    assert done.out == ""
+
+
+def test_a_broken_part_spares_the_others(shelf):
     source = '"""Help."""\ndef targets(batch, context, *, eps: float = 8 / 255): ...\n'
     found = shelf(computed=source, proper=PROPER)
     assert found["computed"].problems

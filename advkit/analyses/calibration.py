@@ -155,12 +155,12 @@ def analyze(
     rows: list[tuple[Any, ...]] = []
     panels: list[Panel] = []
     for name, values in conditions(logits).items():
-        found = scores(values, y, torch.arange(len(y)))
-        even = binned(found.confidence, found.correct, bins)
+        measured = scores(values, y, torch.arange(len(y)))
+        even = binned(measured.confidence, measured.correct, bins)
         draws = generator(seed, "calibration resamples")
-        random = resampled(found, even.error, bins, resamples, draws)
+        random = resampled(measured, even.error, bins, resamples, draws)
         figures = {
-            **_figures(found, even, bins),
+            **_figures(measured, even, bins),
             "ece_ci95": random.ece,
             "ece_if_calibrated": random.ece_if_calibrated,
             "brier_ci95": random.brier,
@@ -174,17 +174,17 @@ def analyze(
     return Result(numbers, header, tuple(rows), tuple(panels))
 
 
-def _figures(found: Scores, even: Bins, bins: int) -> dict[str, Number]:
-    correct = int(found.correct.sum())
+def _figures(measured: Scores, even: Bins, bins: int) -> dict[str, Number]:
+    correct = int(measured.correct.sum())
     return {
-        "accuracy": float(found.correct.mean()),
-        "accuracy_ci95": list(wilson(correct, len(found.correct))),
-        "confidence": float(found.confidence.mean()),
+        "accuracy": float(measured.correct.mean()),
+        "accuracy_ci95": list(wilson(correct, len(measured.correct))),
+        "confidence": float(measured.confidence.mean()),
         "ece": even.error,
-        "adaptive_ece": binned(found.confidence, found.correct, bins, equal_mass=True).error,
+        "adaptive_ece": binned(measured.confidence, measured.correct, bins, equal_mass=True).error,
         "mce": float(even.gaps.max()),
-        "nll": float(found.nll.mean()),
-        "brier": float(found.brier.mean()),
+        "nll": float(measured.nll.mean()),
+        "brier": float(measured.brier.mean()),
     }
 
 
@@ -194,10 +194,10 @@ def _after(values: Rows, y: Tensor, bins: int, seed: int) -> dict[str, Number]:
     temperature = fitted_temperature(values, y, fit)
     figures: dict[str, Number] = {"temperature": temperature}
     for word, t in (("held", 1.0), ("fitted", temperature)):
-        found = None if t is None else scores(values, y, held, t)
-        figures[f"nll_{word}"] = float(found.nll.mean()) if found else None
+        cooled = None if t is None else scores(values, y, held, t)
+        figures[f"nll_{word}"] = float(cooled.nll.mean()) if cooled else None
         figures[f"ece_{word}"] = (
-            binned(found.confidence, found.correct, bins).error if found else None
+            binned(cooled.confidence, cooled.correct, bins).error if cooled else None
         )
     return figures
 
@@ -217,16 +217,31 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
         width = (bins.high - bins.low).tolist()
         colour = COLOURS[name]
         axes.bar(
-            bins.low.tolist(), share, width, align="edge", color=colour, alpha=0.2,
+            bins.low.tolist(),
+            share,
+            width,
+            align="edge",
+            color=colour,
+            alpha=0.2,
             label="share of examples",
-        )  # fmt: skip
+        )
         axes.errorbar(
-            bins.confidence.tolist(), accuracy, yerr=[below, above], color=colour, marker="o",
-            markersize=3.5, linewidth=1.2, capsize=2, label="accuracy, 95 % interval",
-        )  # fmt: skip
+            bins.confidence.tolist(),
+            accuracy,
+            yerr=[below, above],
+            color=colour,
+            marker="o",
+            markersize=3.5,
+            linewidth=1.2,
+            capsize=2,
+            label="accuracy, 95 % interval",
+        )
         axes.set(
-            xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy",
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            xlabel="confidence",
+            ylabel="accuracy",
             title=f"{name}, ECE {bins.error:.3f}{interval}",
-        )  # fmt: skip
+        )
 
     return draw

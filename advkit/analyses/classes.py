@@ -18,9 +18,9 @@ from advkit.artifacts.rows import argmax
 from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)
-SPACIOUS = 12
+_SPACIOUS = 12
 """Lines of a panel that have room for text of the usual size."""
-SHOWN = 20
+_SHOWN = 20
 """Classes that a picture and a table at the terminal can show."""
 
 
@@ -74,8 +74,8 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         for k, name in enumerate(names)
     )
     header = ("class", "name", "n", *(f"{what}_{end}" for what in shares for end in _ENDS))
-    order = _worst_first(shares[list(shares)[-1]])[:SHOWN]
-    few = len(names) <= SHOWN
+    order = _worst_first(shares[list(shares)[-1]])[:_SHOWN]
+    few = len(names) <= _SHOWN
     series: dict[str, list[Point]] = {
         what: [(of_class[k].value, of_class[k].ends) for k in order]
         for what, of_class in shares.items()
@@ -90,7 +90,7 @@ def _panel(names: Sequence[str], series: Mapping[str, Sequence[Point]], title: s
     def draw(axes: Any) -> None:
         forest(names, series, xlabel="accuracy, 95 % interval", title=title)(axes)
         axes.set_ylabel("class")
-        if len(names) > SPACIOUS:
+        if len(names) > _SPACIOUS:
             axes.tick_params(axis="y", labelsize=6)
 
     return draw

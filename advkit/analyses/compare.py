@@ -22,14 +22,31 @@ from advkit.formulas.stats import examples_needed, holm, mcnemar, paired_interva
 
 KINDS = ("logits",)
 COMPARES = True
-FEW = 25
+_FEW = 25
 """Discordant examples below which the bootstrap's interval is too narrow."""
-LEVEL = 0.05
-COLUMNS = (
-    "first", "second", "what", "n", "first_accuracy", "second_accuracy", "difference", "low",
-    "high", "interval", "both", "only_first", "only_second", "neither", "p", "p_adjusted",
-    "decided", "examples_needed", "same_model", "same_attack",
-)  # fmt: skip
+_LEVEL = 0.05
+_COLUMNS = (
+    "first",
+    "second",
+    "what",
+    "n",
+    "first_accuracy",
+    "second_accuracy",
+    "difference",
+    "low",
+    "high",
+    "interval",
+    "both",
+    "only_first",
+    "only_second",
+    "neither",
+    "p",
+    "p_adjusted",
+    "decided",
+    "examples_needed",
+    "same_model",
+    "same_attack",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class Verdicts:
 
         The paired bootstrap, or the adjusted Wald interval where few examples are discordant.
         """
-        if self.only_first + self.only_second < FEW:
+        if self.only_first + self.only_second < _FEW:
             ends = paired_interval(self.only_first, self.only_second, self.n)
             return "adjusted wald", *ends
         counts = (self.only_first, self.both + self.neither, self.only_second)
@@ -97,8 +114,8 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         _decide([line for line in lines if line["what"] == what])
     return Result(
         _numbers(pairs, lines),
-        COLUMNS,
-        tuple(tuple(line[name] for name in COLUMNS) for line in lines),
+        _COLUMNS,
+        tuple(tuple(line[name] for name in _COLUMNS) for line in lines),
         _pictures(names, lines),
         text="\n".join([*_text(lines), *_notes(pairs)]),
     )
@@ -106,7 +123,7 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
 
 def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict[str, Any]]:
     """Return a row for robust accuracy, where both files are attacked, and one for clean."""
-    found = []
+    lines = []
     for what in ("robust", "clean"):
         first, second = _right(pair.first, what), _right(pair.second, what)
         if first is None or second is None:
@@ -114,18 +131,26 @@ def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict
         cells = verdicts(first[pair.first_rows], second[pair.second_rows])
         generator = resampling.stream(seed, "compare", what, place)
         kind, low, high = cells.interval(generator)
-        found.append(
+        lines.append(
             {
-                "first": names[0], "second": names[place + 1], "what": what, "n": cells.n,
+                "first": names[0],
+                "second": names[place + 1],
+                "what": what,
+                "n": cells.n,
                 "first_accuracy": (cells.both + cells.only_first) / cells.n,
                 "second_accuracy": (cells.both + cells.only_second) / cells.n,
-                "difference": cells.difference, "low": low, "high": high, "interval": kind,
-                **vars(cells), "p": mcnemar(cells.only_first, cells.only_second),
+                "difference": cells.difference,
+                "low": low,
+                "high": high,
+                "interval": kind,
+                **vars(cells),
+                "p": mcnemar(cells.only_first, cells.only_second),
                 "examples_needed": examples_needed(cells.only_first, cells.only_second, cells.n),
-                "same_model": pair.same_model, "same_attack": pair.same_attack,
+                "same_model": pair.same_model,
+                "same_attack": pair.same_attack,
             }
-        )  # fmt: skip
-    return found
+        )
+    return lines
 
 
 def _right(logits: Logits, what: str) -> Tensor | None:
@@ -139,7 +164,7 @@ def _decide(lines: Sequence[dict[str, Any]]) -> None:
     """Add the adjusted p-value and the decision to rows of one question."""
     for line, adjusted in zip(lines, holm([line["p"] for line in lines]), strict=True):
         line["p_adjusted"] = adjusted
-        line["decided"] = adjusted < LEVEL
+        line["decided"] = adjusted < _LEVEL
 
 
 def _numbers(
@@ -147,25 +172,28 @@ def _numbers(
 ) -> dict[str, float | int | str | None]:
     """Return plain figures of one pair; of several, how many are decided."""
     if len(pairs) > 1:
-        found: dict[str, float | int | str | None] = {"files": len(pairs) + 1}
+        numbers: dict[str, float | int | str | None] = {"files": len(pairs) + 1}
         for what in dict.fromkeys(line["what"] for line in lines):
             of = [line for line in lines if line["what"] == what]
-            found[f"{what}_compared"] = len(of)
-            found[f"{what}_differ"] = sum(line["decided"] for line in of)
-        return found
+            numbers[f"{what}_compared"] = len(of)
+            numbers[f"{what}_differ"] = sum(line["decided"] for line in of)
+        return numbers
     (pair,) = pairs
-    found = {
-        "files": 2, "n": pair.n,
-        "first_n": len(pair.first.labels), "second_n": len(pair.second.labels),
-        "same_model": pair.same_model, "same_attack": pair.same_attack,
+    numbers = {
+        "files": 2,
+        "n": pair.n,
+        "first_n": len(pair.first.labels),
+        "second_n": len(pair.second.labels),
+        "same_model": pair.same_model,
+        "same_attack": pair.same_attack,
         "same_threat": pair.same_threat,
-    }  # fmt: skip
+    }
     aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted")
     for line in lines:
-        found |= {f"{line['what']}_{name}": line[name] for name in COLUMNS if name not in aside}
+        numbers |= {f"{line['what']}_{name}": line[name] for name in _COLUMNS if name not in aside}
         for end in ("low", "high", "interval"):
-            found[f"{line['what']}_difference_{end}"] = found.pop(f"{line['what']}_{end}")
-    return found
+            numbers[f"{line['what']}_difference_{end}"] = numbers.pop(f"{line['what']}_{end}")
+    return numbers
 
 
 def _text(lines: Sequence[dict[str, Any]]) -> list[str]:
@@ -204,23 +232,23 @@ def _outcome(line: dict[str, Any]) -> str:
 
 def _notes(pairs: Sequence[Pair]) -> list[str]:
     """Say once what makes a comparison other than of two models under one attack."""
-    found = []
+    notes = []
     for pair in pairs:
         path = pair.second.path
         attacked = [each.broken_by is not None for each in (pair.first, pair.second)]
         if not pair.whole:
-            found.append(
+            notes.append(
                 f"note: {path}: compared on {pair.n} common examples of "
                 f"{len(pair.first.labels)} and {len(pair.second.labels)}"
             )
         if any(attacked) and not all(attacked):
-            found.append(f"note: {path}: one of the two is not attacked: clean accuracy alone")
+            notes.append(f"note: {path}: one of the two is not attacked: clean accuracy alone")
         elif all(attacked) and not pair.same_threat:
-            found.append(f"warning: {path}: other norm or ε than the first file's")
+            notes.append(f"warning: {path}: other norm or ε than the first file's")
         elif all(attacked) and not pair.same_attack:
             what = "the attacks are compared" if pair.same_model else "model and attack both differ"
-            found.append(f"note: {path}: another attack than the first file's: {what}")
-    return found
+            notes.append(f"note: {path}: another attack than the first file's: {what}")
+    return notes
 
 
 def _pictures(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> tuple[Panel, ...]:
@@ -231,13 +259,13 @@ def _pictures(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> tuple[Pa
         title = f"{names[1]} less {names[0]} (n = {lines[0]['n']})"
         points = {"": [_point(each) for each in lines]}
         return (differences(whats, points, xlabel=unit, title=title),)
-    found = []
+    panels = []
     for what in whats:
         of = {line["second"]: line for line in lines if line["what"] == what}
         points = {"": [_point(of.get(name)) for name in names[1:]]}
         title = f"{what} accuracy less that of {names[0]}"
-        found.append(differences(names[1:], points, xlabel=unit, title=title))
-    return tuple(found)
+        panels.append(differences(names[1:], points, xlabel=unit, title=title))
+    return tuple(panels)
 
 
 def _point(line: dict[str, Any] | None) -> Point | None:

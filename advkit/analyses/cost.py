@@ -18,15 +18,35 @@ KINDS = ("checkpoint",)
 COMPARES = True
 PICTURE = False
 FORMATS = (".md", ".tex", ".html")
-COLUMNS = (
-    "run", "data", "arch", "method", "seed", "device", "threads", "epochs", "planned_epochs", "n",
-    "seconds_per_epoch", "images_per_second", "hours", "ratio",
-)  # fmt: skip
-HEAD = (
-    "data", "arch", "method", "run", "device", "epochs",
-    "seconds/epoch", "images/s", "hours", "ratio",
-)  # fmt: skip
-WARM = 3
+_COLUMNS = (
+    "run",
+    "data",
+    "arch",
+    "method",
+    "seed",
+    "device",
+    "threads",
+    "epochs",
+    "planned_epochs",
+    "n",
+    "seconds_per_epoch",
+    "images_per_second",
+    "hours",
+    "ratio",
+)
+_HEAD = (
+    "data",
+    "arch",
+    "method",
+    "run",
+    "device",
+    "epochs",
+    "seconds/epoch",
+    "images/s",
+    "hours",
+    "ratio",
+)
+_WARM = 3
 """Epochs from which on the first one, which warms caches and compiles, is left out."""
 
 
@@ -36,7 +56,7 @@ def seconds_per_epoch(seconds: Sequence[float]) -> float:
     >>> seconds_per_epoch([60.0, 10.0, 12.0, 11.0])
     11.0
     """
-    return statistics.median(seconds[1:] if len(seconds) >= WARM else seconds)
+    return statistics.median(seconds[1:] if len(seconds) >= _WARM else seconds)
 
 
 def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
@@ -62,12 +82,12 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
     for folder, run in runs.items():
         seconds, n = _seconds(run)
         typical = seconds_per_epoch(seconds)
-        first = rows[0][COLUMNS.index("seconds_per_epoch")] if rows else typical
+        first = rows[0][_COLUMNS.index("seconds_per_epoch")] if rows else typical
         epochs = (len(seconds), run.info["config"].get("epochs"), n)
         figures = (typical, n / typical, sum(seconds) / 3600, typical / first)
         rows.append((folder.name, *_names(run), *epochs, *figures))
     numbers: dict[str, float | int | str | None] = {"runs": len(rows)}
-    lines, text = _lines(rows), aligned([HEAD, *_lines(rows)])
+    lines, text = _lines(rows), aligned([_HEAD, *_lines(rows)])
     sheets, more = [_sheet(lines)], {}
     if published is not None:
         beside = _beside(published, rows)
@@ -77,7 +97,7 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
         numbers |= {"against": against, "matched": sum(x["ours"] is not None for x in beside)}
     sources = tuple(_source(run) for run in runs.values())
     document = Document("What runs cost", tuple(sheets), sources=sources)
-    return Result(numbers, COLUMNS, tuple(rows), text=text, more=more, document=document)
+    return Result(numbers, _COLUMNS, tuple(rows), text=text, more=more, document=document)
 
 
 def _names(run: Trained) -> tuple[Any, ...]:
@@ -95,13 +115,13 @@ def _seconds(run: Trained) -> tuple[list[float], int]:
     """
     rows = run.rows()
     try:
-        found = [float(row["seconds"]) for row in rows]
+        seconds = [float(row["seconds"]) for row in rows]
         n = int(rows[-1]["n"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{run.metrics}: not the metrics of a run: no seconds and n") from None
-    if n < 1 or not all(0 < each < float("inf") for each in found):
+    if n < 1 or not all(0 < each < float("inf") for each in seconds):
         raise InputError(f"{run.metrics}: holds an epoch of no time or no images")
-    return found, n
+    return seconds, n
 
 
 def _lines(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:
@@ -119,8 +139,8 @@ def _lines(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:
 def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
     return Sheet(
         caption="Seconds per epoch",
-        spans=(("", len(HEAD)),),
-        head=tuple(word[0].upper() + word[1:] for word in HEAD),
+        spans=(("", len(_HEAD)),),
+        head=tuple(word[0].upper() + word[1:] for word in _HEAD),
         words=5,
         rows=tuple(tuple(Cell(text) for text in line) for line in lines),
         notes=(
@@ -135,18 +155,25 @@ def _beside(published: Published, rows: Sequence[tuple[Any, ...]]) -> list[dict[
     """Return the published lines with ours: median over runs of one method, and ratios to AT."""
     ours: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
-        ours.setdefault(row[1:4], []).append(row[COLUMNS.index("seconds_per_epoch")])
+        ours.setdefault(row[1:4], []).append(row[_COLUMNS.index("seconds_per_epoch")])
     middle = {key: statistics.median(seconds) for key, seconds in ours.items()}
     theirs = {(x.data, x.arch, x.method): x.seconds for x in published.lines}
-    found = []
+    lines = []
     for line in published.lines:
         key, base = (line.data, line.arch, line.method), (line.data, line.arch, "at")
-        found.append({
-            "data": line.data, "arch": line.arch, "label": line.label, "method": line.method,
-            "published": line.seconds, "published_ratio": _ratio(line.seconds, theirs.get(base)),
-            "ours": middle.get(key), "ours_ratio": _ratio(middle.get(key), middle.get(base)),
-        })  # fmt: skip
-    return found
+        lines.append(
+            {
+                "data": line.data,
+                "arch": line.arch,
+                "label": line.label,
+                "method": line.method,
+                "published": line.seconds,
+                "published_ratio": _ratio(line.seconds, theirs.get(base)),
+                "ours": middle.get(key),
+                "ours_ratio": _ratio(middle.get(key), middle.get(base)),
+            }
+        )
+    return lines
 
 
 def _ratio(seconds: float | None, base: float | None) -> float | None:

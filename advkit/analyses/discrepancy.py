@@ -26,7 +26,7 @@ from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
 ALONE = "simulate"
-COLUMNS = ("temperature", "discrepancy", "previous", "condition_rhs", "least_oracle_mass", "holds")
+_COLUMNS = ("temperature", "discrepancy", "previous", "condition_rhs", "least_oracle_mass", "holds")
 
 
 def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")
     if None in table[0]:
         raise InputError(f"{path}: line 2 is longer than the header")
-    found = [name for name in table[0] if name != "path"]
-    if sorted(found) != sorted(classes):
+    columns = [name for name in table[0] if name != "path"]
+    if sorted(columns) != sorted(classes):
         raise MismatchError(
-            f"{path}: classes {brief(', '.join(found[:4]))}…, not {', '.join(classes[:4])}…"
+            f"{path}: classes {brief(', '.join(columns[:4]))}…, not {', '.join(classes[:4])}…"
         )
     oracle = {}
     for number, row in enumerate(table, start=2):
@@ -179,10 +179,13 @@ def analyze(
         "best_temperature": best[0],
     }
     picture = curve(
-        grid, {"G(Z)": [row[1] for row in rows]},
-        xlabel="temperature", ylabel="discrepancy (nats)", logx=True,
-    )  # fmt: skip
-    return Result(numbers, COLUMNS, rows, (picture,), text=aligned([COLUMNS, *rows]))
+        grid,
+        {"G(Z)": [row[1] for row in rows]},
+        xlabel="temperature",
+        ylabel="discrepancy (nats)",
+        logx=True,
+    )
+    return Result(numbers, _COLUMNS, rows, (picture,), text=aligned([_COLUMNS, *rows]))
 
 
 def _rows(
@@ -205,7 +208,7 @@ def _rows(
             true[t].append(torch.stack([log_p.gather(1, y[:, None]).squeeze(1), rest]))
         count += len(y)
     mass = torch.cat(masses)
-    found = []
+    rows = []
     for number, t in enumerate(grid):
         before = grid[number - 1] if number else None
         steps: tuple[Any, ...] = (None, None, None)
@@ -213,8 +216,8 @@ def _rows(
             steps = _step(
                 torch.cat(true[before], 1), torch.cat(true[t], 1), mass, people is not None
             )
-        found.append((t, total[t] / count, before, *steps))
-    return tuple(found)
+        rows.append((t, total[t] / count, before, *steps))
+    return tuple(rows)
 
 
 def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> tuple[Any, Any, Any]:

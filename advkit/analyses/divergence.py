@@ -14,6 +14,7 @@ from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import Rows, argmax, piecewise
 from advkit.errors import InputError, UsageError
 from advkit.formulas.information import TOP, moved
+from advkit.formulas.information import jensen_shannon as jensen_shannon  # stays importable
 from advkit.formulas.losses import kl_divergence
 from advkit.formulas.stats import wilson
 
@@ -42,26 +43,26 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     (logits,) = inputs
     if logits.adversarial is None:
         raise InputError(f"{logits.path}: divergence needs adversarial logits: attack it first")
-    found = piecewise(moved, logits.clean, logits.adversarial)
-    quantiles = torch.quantile(found, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+    divergences = piecewise(moved, logits.clean, logits.adversarial)
+    quantiles = torch.quantile(divergences, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     numbers: dict[str, Number] = {
-        "n": len(found),
-        **averaged("divergence", found, TOP),
+        "n": len(divergences),
+        **averaged("divergence", divergences, TOP),
         "divergence_median": quantiles[0],
         "divergence_p95": quantiles[1],
         "max_divergence": TOP,
         **_moved(logits.clean, logits.adversarial),
     }
-    series = {"clean to adversarial": found}
+    series = {"clean to adversarial": divergences}
     if logits.broken_by is not None:
         sides = {"robust": logits.broken_by == ROBUST, "broken": logits.broken_by >= 0}
-        series |= {name: found[chosen] for name, chosen in sides.items()}
+        series |= {name: divergences[chosen] for name, chosen in sides.items()}
         for name in sides:
             numbers |= averaged(f"divergence_{name}", series[name], TOP)
     counts = {name: counted(values, bins, TOP) for name, values in series.items()}
     bounds = edges(bins, TOP)
     all_of_them = {name: counts.pop(name) for name in ("clean to adversarial",)}
-    figures = [Histogram(f"mean {float(found.mean()):.3f}", bounds, all_of_them)]
+    figures = [Histogram(f"mean {float(divergences.mean()):.3f}", bounds, all_of_them)]
     figures += [Histogram("", bounds, counts)] if counts else []
     rows = [
         (name, low, high, count)

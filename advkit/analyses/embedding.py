@@ -22,10 +22,10 @@ from advkit.images.split import first
 from advkit.labels.adr import rectify
 
 KINDS = ("logits",)
-LEAST = 5
+_LEAST = 5
 """Examples below which there is nothing to see."""
-NEIGHBOURS = 5
-TITLES = {"outputs": "outputs", "adr": "ADR labels"}
+_NEIGHBOURS = 5
+_TITLES = {"outputs": "outputs", "adr": "ADR labels"}
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,18 @@ def analyze(
     perplexity = _require_possible(len(given.y), tau, lambda_, perplexity)
     names = [str(name) for name in logits.info["data"]["classes"]]
     numbers: dict[str, Number] = {
-        "n": len(given.y), "examples": len(logits.labels), "space": space, "tau": tau,
-        "lambda": lambda_, "perplexity": perplexity, "neighbours": _neighbours(len(given.y)),
-    }  # fmt: skip
+        "n": len(given.y),
+        "examples": len(logits.labels),
+        "space": space,
+        "tau": tau,
+        "lambda": lambda_,
+        "perplexity": perplexity,
+        "neighbours": _neighbours(len(given.y)),
+    }
     planes = []
     for name, points in _spaces(given, space, tau, lambda_).items():
         if bool((points == points[0]).all()):
-            raise InputError(f"{logits.path}: all {TITLES[name]} are equal: nothing to embed")
+            raise InputError(f"{logits.path}: all {_TITLES[name]} are equal: nothing to embed")
         planes.append(_plane(name, points, given, perplexity, seed))
         numbers |= planes[-1].numbers
     numbers |= _shifts(given, tau, lambda_)
@@ -117,8 +122,8 @@ def tsne(points: Tensor, perplexity: float, seed: int) -> tuple[Tensor, float]:
 def _chosen(logits: Logits, limit: int) -> Examples:
     y = require_labels(logits, "embedding")
     rows = first(y, limit)
-    if len(rows) < LEAST:
-        raise InputError(f"{logits.path}: embedding needs {LEAST} examples, not {len(rows)}")
+    if len(rows) < _LEAST:
+        raise InputError(f"{logits.path}: embedding needs {_LEAST} examples, not {len(rows)}")
     z = {name: each[rows].double() for name, each in conditions(logits).items()}
     return Examples(logits.index[rows], y[rows], z)
 
@@ -137,7 +142,7 @@ def _require_possible(n: int, tau: float, lambda_: float, perplexity: float | No
 
 
 def _neighbours(n: int) -> int:
-    return min(NEIGHBOURS, (n - 1) // 2)
+    return min(_NEIGHBOURS, (n - 1) // 2)
 
 
 def _spaces(given: Examples, space: str, tau: float, lambda_: float) -> dict[str, Tensor]:
@@ -193,6 +198,11 @@ def _rows(plane: Plane, given: Examples) -> Iterator[tuple[Any, ...]]:
 def _panels(plane: Plane, given: Examples, names: Sequence[str]) -> Iterator[Panel]:
     for condition, part in plane.points.items():
         yield cloud(
-            part, given.y, given.z[condition].argmax(1) != given.y, plane.every, names,
-            title=f"{TITLES[plane.name]}, {condition}", corners=plane.corners,
-        )  # fmt: skip
+            part,
+            given.y,
+            given.z[condition].argmax(1) != given.y,
+            plane.every,
+            names,
+            title=f"{_TITLES[plane.name]}, {condition}",
+            corners=plane.corners,
+        )

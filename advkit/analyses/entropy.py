@@ -19,6 +19,7 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import argmax
 from advkit.errors import UsageError
+from advkit.formulas.information import entropy as entropy  # stays importable from here
 
 KINDS = ("logits",)
 

@@ -17,12 +17,12 @@ from advkit.errors import InputError
 
 KINDS = ("logits",)
 COMPARES = True
-FINDINGS = {
+_FINDINGS = {
     "ood": "higher entropy and AUROC out of distribution",
     "wrong": "higher entropy when wrong",
     "divergence": "smaller Jensen–Shannon divergence under attack",
 }
-MEASURES = {
+_MEASURES = {
     "ood_entropy": ("ood", "entropy out of distribution", "nats"),
     "ood_auroc": ("ood", "AUROC of entropy, out of distribution", ""),
     "wrong_entropy": ("wrong", "entropy when wrong", "nats"),
@@ -30,7 +30,7 @@ MEASURES = {
     "divergence": ("divergence", "Jensen–Shannon under attack", "nats"),
 }
 """Measure → finding that it decides (none if it only stands beside), title, unit."""
-COLUMNS = ("model", "baseline", *Measure.__annotations__)
+_COLUMNS = ("model", "baseline", *Measure.__annotations__)
 
 
 def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
@@ -59,18 +59,18 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
             f"{inputs[0].path}: findings compares models, and no {lacking} one is given"
         )
     names = dict(zip(map(id, models), names_of([_first(each) for each in models]), strict=True))
-    found = []
+    every = []
     for model in robust:
         other = baseline(model, naturals)
         labels = {"model": names[id(model)], "baseline": names[id(other)]}
-        found.append((model, labels, list(measures(other, model, seed))))
-    groups = tuple(_group(model, labels, measured) for model, labels, measured in found)
-    rows = [{**labels, **asdict(each)} for _, labels, measured in found for each in measured]
+        every.append((model, labels, list(measures(other, model, seed))))
+    groups = tuple(_group(model, labels, measured) for model, labels, measured in every)
+    rows = [{**labels, **asdict(each)} for _, labels, measured in every for each in measured]
     return Result(
         _numbers(groups),
-        COLUMNS,
-        tuple(tuple(row[name] for name in COLUMNS) for row in rows),
-        _pictures([labels["model"] for _, labels, _ in found], rows),
+        _COLUMNS,
+        tuple(tuple(row[name] for name in _COLUMNS) for row in rows),
+        _pictures([labels["model"] for _, labels, _ in every], rows),
         text=_text(groups, rows),
         groups=groups,
     )
@@ -82,18 +82,21 @@ def _first(model: Model) -> Logits:
 
 def _group(model: Model, labels: dict[str, str], measured: Sequence[Measure]) -> dict[str, Any]:
     """Return one robust model's verdicts."""
-    found: dict[str, Any] = {
-        **labels, "method": model.info["method"], "seed": model.seed, "arch": model.info["arch"]
-    }  # fmt: skip
-    for finding in FINDINGS:
-        of = [each for each in measured if MEASURES[each.measure][0] == finding]
+    group: dict[str, Any] = {
+        **labels,
+        "method": model.info["method"],
+        "seed": model.seed,
+        "arch": model.info["arch"],
+    }
+    for finding in _FINDINGS:
+        of = [each for each in measured if _MEASURES[each.measure][0] == finding]
         answers = [each.holds for each in of]
         holds = False if False in answers else None if None in answers or not answers else True
         reasons = [f"{each.measure}: {each.reason}" for each in of if each.reason]
         lacking = "" if of else _lacking(finding)
-        found[f"{finding}_holds"] = holds
-        found[f"{finding}_reason"] = lacking or "; ".join(reasons) if holds is None else ""
-    return found
+        group[f"{finding}_holds"] = holds
+        group[f"{finding}_reason"] = lacking or "; ".join(reasons) if holds is None else ""
+    return group
 
 
 def _lacking(finding: str) -> str:
@@ -107,12 +110,12 @@ def _lacking(finding: str) -> str:
 
 def _numbers(groups: Sequence[dict[str, Any]]) -> dict[str, float | int | str | None]:
     """Return in how many models each finding holds, fails and is open."""
-    found: dict[str, float | int | str | None] = {"models": len(groups)}
-    for finding in FINDINGS:
+    numbers: dict[str, float | int | str | None] = {"models": len(groups)}
+    for finding in _FINDINGS:
         answers = [each[f"{finding}_holds"] for each in groups]
         for word, answer in (("holds", True), ("fails", False), ("open", None)):
-            found[f"{finding}_{word}"] = sum(each is answer for each in answers)
-    return found
+            numbers[f"{finding}_{word}"] = sum(each is answer for each in answers)
+    return numbers
 
 
 def _text(groups: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
@@ -121,17 +124,17 @@ def _text(groups: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> s
     said = [
         f"{group['model']}: {title}: {_said(group, finding)}"
         for group in groups
-        for finding, title in FINDINGS.items()
+        for finding, title in _FINDINGS.items()
     ]
     return "\n".join([aligned(lines), *said])
 
 
 def _line(row: dict[str, Any]) -> tuple[Any, ...]:
-    gap, unit = "-", MEASURES[row["measure"]][2]
+    gap, unit = "-", _MEASURES[row["measure"]][2]
     if row["low"] is not None:
         gap = interval_text((row["difference"], row["low"], row["high"]), 3, unit)
     outside = row["measure"].startswith("ood")
-    title = MEASURES[row["measure"]][1] + (f" ({row['data']})" if outside else "")
+    title = _MEASURES[row["measure"]][1] + (f" ({row['data']})" if outside else "")
     answer = {True: "yes", False: "no", None: row["reason"]}[row["holds"]]
     return row["model"], title, row["natural"], row["robust"], gap, answer
 
@@ -145,8 +148,8 @@ def _said(group: dict[str, Any], finding: str) -> str:
 
 def _pictures(models: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[Panel, ...]:
     """Return a panel a measure, a line a model; right of 0 the finding holds."""
-    found = []
-    for measure, (finding, title, unit) in MEASURES.items():
+    panels = []
+    for measure, (finding, title, unit) in _MEASURES.items():
         data = list(dict.fromkeys(row["data"] for row in rows if row["measure"] == measure))
         if not data or not finding:
             continue
@@ -157,8 +160,8 @@ def _pictures(models: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[Pa
         only = f"\n({data[0]})" if measure.startswith("ood") and len(data) == 1 else ""
         bare = any(point and point[1] is None for points in series.values() for point in points)
         few = f"\n(no interval: under {LEAST} examples)" if bare else ""
-        found.append(differences(models, series, xlabel=xlabel, title=title + only + few))
-    return tuple(found)
+        panels.append(differences(models, series, xlabel=xlabel, title=title + only + few))
+    return tuple(panels)
 
 
 def _point(row: dict[str, Any] | None) -> Point | None:

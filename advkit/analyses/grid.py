@@ -22,11 +22,20 @@ from advkit.errors import InputError, MismatchError, UsageError
 
 KINDS = ("logits",)
 COMPARES = True
-WHATS = ("robust", "clean")
-COLUMNS = (
-    "x", "y", "runs", "robust_accuracy", "robust_sd", "robust_low", "robust_high",
-    "clean_accuracy", "clean_sd", "clean_low", "clean_high",
-)  # fmt: skip
+_WHATS = ("robust", "clean")
+_COLUMNS = (
+    "x",
+    "y",
+    "runs",
+    "robust_accuracy",
+    "robust_sd",
+    "robust_low",
+    "robust_high",
+    "clean_accuracy",
+    "clean_sd",
+    "clean_low",
+    "clean_high",
+)
 
 Placed = Sequence[tuple[Entry, Group]]
 
@@ -64,16 +73,16 @@ def analyze(
     placed = _chosen(inputs, attack, point)
     averaged = [name.strip() for name in over.split(",")] if over else []
     axes, settings = _axes(placed, x, y, averaged)
-    found = cells(placed, settings, axes, averaged)
+    grid = cells(placed, settings, axes, averaged)
     attacked = placed[0][0].attack
     names = tuple(axes)
-    head = _head(attacked, point, found)
+    head = _head(attacked, point, grid)
     return Result(
-        _numbers(found, axes, placed, point),
-        COLUMNS,
-        tuple(_row(cell) for cell in found),
-        panels(found, names, _words(attacked)),
-        text="\n".join([head, *_tables(found, names)]),
+        _numbers(grid, axes, placed, point),
+        _COLUMNS,
+        tuple(_row(cell) for cell in grid),
+        panels(grid, names, _words(attacked)),
+        text="\n".join([head, *_tables(grid, names)]),
     )
 
 
@@ -125,24 +134,30 @@ def _axes(
 
 
 def _row(cell: Cell) -> tuple[Any, ...]:
-    found: list[Any] = [None if each is None else each.plain for each in (cell.x, cell.y)]
-    found.append(len(cell.group.entries))
-    for what in WHATS:
+    row: list[Any] = [None if each is None else each.plain for each in (cell.x, cell.y)]
+    row.append(len(cell.group.entries))
+    for what in _WHATS:
         each = cell.summary(what)
-        found += [each.mean, each.sd, *each.interval] if each else [None] * 4
-    return tuple(found)
+        row += [each.mean, each.sd, *each.interval] if each else [None] * 4
+    return tuple(row)
 
 
 def _numbers(
-    found: Sequence[Cell], axes: Sequence[str], placed: Placed, point: str
+    cells: Sequence[Cell], axes: Sequence[str], placed: Placed, point: str
 ) -> dict[str, float | int | str | None]:
     entry = placed[0][0]
     x, y = (*axes, None, None)[:2]
     numbers: dict[str, float | int | str | None] = {
-        "files": len(placed), "cells": len(found), "n": entry.n, "x": x, "y": y, "point": point,
-        "attack": entry.attack["attack"], "settings_recorded": entry.recorded,
-    }  # fmt: skip
-    robust = [(cell, each) for cell in found if (each := cell.summary("robust"))]
+        "files": len(placed),
+        "cells": len(cells),
+        "n": entry.n,
+        "x": x,
+        "y": y,
+        "point": point,
+        "attack": entry.attack["attack"],
+        "settings_recorded": entry.recorded,
+    }
+    robust = [(cell, each) for cell in cells if (each := cell.summary("robust"))]
     if not robust:
         none = dict.fromkeys(("best_x", "best_y", "best_robust_accuracy", "rivals", "decided"))
         return numbers | none
@@ -157,8 +172,8 @@ def _numbers(
     }
 
 
-def _known(found: Sequence[Cell]) -> list[str]:
-    return [what for what in WHATS if any(cell.shares(what) for cell in found)]
+def _known(cells: Sequence[Cell]) -> list[str]:
+    return [what for what in _WHATS if any(cell.shares(what) for cell in cells)]
 
 
 def _words(attack: Mapping[str, Any]) -> str:
@@ -168,26 +183,26 @@ def _words(attack: Mapping[str, Any]) -> str:
     return f"{attack['attack']}{steps}{ball}"
 
 
-def _head(attack: Mapping[str, Any], point: str, found: Sequence[Cell]) -> str:
-    runs = sorted({len(cell.group.entries) for cell in found})
+def _head(attack: Mapping[str, Any], point: str, cells: Sequence[Cell]) -> str:
+    runs = sorted({len(cell.group.entries) for cell in cells})
     count = "-".join(str(each) for each in sorted({runs[0], runs[-1]}))
     seeds = f"{count} run{'s' * (runs[-1] > 1)}"
     told = "mean ± sd" if runs[-1] > 1 else "with 95 % intervals"
     return f"{_words(attack)}; {point} checkpoints, {seeds} a cell, {told}; in %"
 
 
-def _tables(found: Sequence[Cell], axes: Sequence[str]) -> list[str]:
+def _tables(cells: Sequence[Cell], axes: Sequence[str]) -> list[str]:
     """Return aligned tables: one of both accuracies for one axis, one each for two."""
-    known = _known(found)
+    known = _known(cells)
     if len(axes) == 2:
-        return [_block(found, axes, what) for what in known]
-    lines = [(c.x.text if c.x else "all", *(percent(c, what) for what in known)) for c in found]
+        return [_block(cells, axes, what) for what in known]
+    lines = [(c.x.text if c.x else "all", *(percent(c, what) for what in known)) for c in cells]
     return [aligned([(axes[0] if axes else "", *known), *lines])]
 
 
-def _block(found: Sequence[Cell], axes: Sequence[str], what: str) -> str:
+def _block(cells: Sequence[Cell], axes: Sequence[str], what: str) -> str:
     """Return one accuracy: y down, x along; lone recipes below."""
-    grid, alone = split(found)
+    grid, alone = split(cells)
     columns = sorted({cell.x for cell in grid if cell.x})
     placed = {(cell.x, cell.y): percent(cell, what) for cell in grid}
     table: list[list[object]] = [[f"{axes[1]} \\ {axes[0]}", *(each.text for each in columns)]]

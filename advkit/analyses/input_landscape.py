@@ -23,10 +23,10 @@ PROBES = True
 LIMIT = 3
 LIMITS = {"points": ">= 3"}
 
-COLUMNS = ("example", "a", "b", "loss", "gradient_norm")
-EDGE = 0.86
+_COLUMNS = ("example", "a", "b", "loss", "gradient_norm")
+_EDGE = 0.86
 """Share of the reach within which a contour's label is not cut."""
-AVERAGED = ("loss", "gradient_norm", "loss_range", "nonlinearity")
+_AVERAGED = ("loss", "gradient_norm", "loss_range", "nonlinearity")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def analyze(
     probe.reporter.end()
     groups = [surface.plain for surface in surfaces]
     numbers: dict[str, float | int | str | None] = {"n": len(groups), "reach": places[-1]}
-    for name in AVERAGED:
+    for name in _AVERAGED:
         numbers[name] = statistics.fmean(group[name] for group in groups)
     rows = [row for surface in surfaces for row in _rows(surface)]
     panels = tuple(_panel(surface, probe.threat.eps) for surface in surfaces)
@@ -104,7 +104,7 @@ def analyze(
         f"example {each.example}": tuple(each.losses[:, points // 2].tolist()) for each in surfaces
     }
     sketch = Curve("loss along the sign of the gradient", places, dict(along))
-    return Result(numbers, COLUMNS, tuple(rows), panels, (sketch,), groups=tuple(groups))
+    return Result(numbers, _COLUMNS, tuple(rows), panels, (sketch,), groups=tuple(groups))
 
 
 def _reach(probe: Probe, text: str | None) -> float:
@@ -117,14 +117,14 @@ def _reach(probe: Probe, text: str | None) -> float:
 def _picked(text: str, probe: Probe) -> Tensor:
     """Read `12,77` as positions of the test split."""
     try:
-        found = [int(word) for word in text.split(",")]
+        positions = [int(word) for word in text.split(",")]
     except ValueError:
         raise UsageError(f"--pick {text!r}: positions apart by commas, as in 12,77") from None
     count = len(probe.images.labels)
-    for each in found:
+    for each in positions:
         if not 0 <= each < count:
             raise UsageError(f"--pick {each}: the test split has positions 0 to {count - 1}")
-    return torch.tensor(list(dict.fromkeys(found)))
+    return torch.tensor(list(dict.fromkeys(positions)))
 
 
 def _surfaces(probe: Probe, places: tuple[float, ...]) -> Iterator[Surface]:
@@ -146,7 +146,7 @@ def _surface(
     draw = probe.generator("rademacher", example)
     r2 = (2 * torch.randint(2, x.shape, generator=draw) - 1).to(x)
     a, b = (axis.flatten() for axis in torch.meshgrid(*[torch.tensor(places)] * 2, indexing="ij"))
-    found = []
+    rows = []
     for part in torch.split(torch.arange(len(a)), probe.batch_size):
         steps = [axis[part].to(x).view(-1, 1, 1, 1) for axis in (a, b)]
         moved = x + steps[0] * r1 + steps[1] * r2
@@ -154,17 +154,24 @@ def _surface(
         distances = probe.threat.distance(moved, x)
         norms = gradients.flatten(1).norm(dim=1)
         linear = centre + ((moved - x) * gradient).flatten(1).sum(1)
-        found.append(torch.stack([losses, norms, linear, distances]).cpu().double())
-    losses, norms, linear, distances = torch.cat(found, 1).view(4, len(places), len(places))
+        rows.append(torch.stack([losses, norms, linear, distances]).cpu().double())
+    losses, norms, linear, distances = torch.cat(rows, 1).view(4, len(places), len(places))
     if not bool(torch.isfinite(losses + norms).all()):
         raise NumericalError(
             f"{probe.path}: the loss around example {example} is not finite: try a smaller --reach"
         )
     label = int(y)
     return Surface(
-        example, label, probe.images.classes[label], places, losses, norms, float(centre), linear,
+        example,
+        label,
+        probe.images.classes[label],
+        places,
+        losses,
+        norms,
+        float(centre),
+        linear,
         distances,
-    )  # fmt: skip
+    )
 
 
 def _felt(probe: Probe, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,12 +208,17 @@ def _panel(surface: Surface, eps: float) -> Panel:
             lines.set_path_effects(halo)
             for text in axes.clabel(lines, fontsize=7.5, fmt="%.3g", inline=False):
                 text.set_bbox({"boxstyle": "round,pad=0.12", "facecolor": "white", "linewidth": 0})
-                text.set_visible(max(map(abs, text.get_position())) < EDGE * places[-1])
+                text.set_visible(max(map(abs, text.get_position())) < _EDGE * places[-1])
         if 0 < eps < float(surface.distances.max()):
             ball = axes.contour(
-                places, places, surface.distances.T.tolist(), levels=[eps], colors=ORANGE,
-                linestyles="--", linewidths=1.4,
-            )  # fmt: skip
+                places,
+                places,
+                surface.distances.T.tolist(),
+                levels=[eps],
+                colors=ORANGE,
+                linestyles="--",
+                linewidths=1.4,
+            )
             ball.set_path_effects(halo)
         axes.plot([0], [0], "+", color=ORANGE, path_effects=halo)
         title = f"example {surface.example}, class {surface.name}"

@@ -21,7 +21,7 @@ from advkit.labels.soft import soften
 from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
-COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")
+_COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")
 
 
 @dataclass
@@ -72,19 +72,23 @@ def analyze(
     numbers = {"n": len(artifact.labels), "targets": sums[grid[0]].count, "classes": classes}
     return Result(
         dict(numbers),
-        COLUMNS,
+        _COLUMNS,
         rows,
         (
             curve(
                 grid,
                 {"entropy": [row[1] for row in rows], "ln C": [math.log(classes)] * len(rows)},
-                xlabel="temperature", ylabel="entropy (nats)", logx=True,
+                xlabel="temperature",
+                ylabel="entropy (nats)",
+                logx=True,
             ),
             curve(
                 grid,
                 {"top mass": [row[2] for row in rows], "true class": [row[3] for row in rows]},
-                xlabel="temperature", ylabel="probability", logx=True,
+                xlabel="temperature",
+                ylabel="probability",
+                logx=True,
             ),
         ),
-        text=aligned([COLUMNS, *rows]),
-    )  # fmt: skip
+        text=aligned([_COLUMNS, *rows]),
+    )

@@ -37,8 +37,8 @@ WORDS = {
         "deterministic-forward",
     )
 }
-COLUMNS = ("check", "passed", "figure", "threshold", "reason")
-WORD = {True: "passed", False: "FAILED", None: "not judged"}
+_COLUMNS = ("check", "passed", "figure", "threshold", "reason")
+_WORD = {True: "passed", False: "FAILED", None: "not judged"}
 
 
 def analyze(
@@ -77,17 +77,17 @@ def analyze(
     wanted = wanted_checks(fail_on)
     net = _surrogate(probe, surrogate) if surrogate else None
     plan = Plan(steps, more_steps, queries, points, net)
-    found = measure(probe, plan)
-    checks = judge(found, plan)
+    measured = measure(probe, plan)
+    checks = judge(measured, plan)
     _say(probe, checks, wanted)
     failed = [check.name for check in checks if check.passed is False]
     asked = [name for name in failed if name in wanted]
     rows = [(c.name, c.passed, c.figure, c.threshold, c.reason) for c in checks]
     return Result(
-        _numbers(found, checks),
-        COLUMNS,
+        _numbers(measured, checks),
+        _COLUMNS,
         tuple(rows),
-        (_accuracies(found, plan), _table(checks)),
+        (_accuracies(measured, plan), _table(checks)),
         text=_text(checks),
         verdict=f"{probe.path}: gradients are masked: {', '.join(asked)}" if asked else "",
     )
@@ -125,23 +125,34 @@ def _say(probe: Probe, checks: Sequence[Check], wanted: Sequence[str]) -> None:
             probe.reporter.warn(f"--fail-on {check.name}: not judged: {check.reason}")
 
 
-def _numbers(found: Measured, checks: Sequence[Check]) -> dict[str, float | int | str | None]:
+def _numbers(measured: Measured, checks: Sequence[Check]) -> dict[str, float | int | str | None]:
     failed = [check.name for check in checks if check.passed is False]
-    names = ("clean", "fgsm", "pgd", "pgd_more", "margin", "tempered", "random", "square",
-             "transfer", "large_eps")  # fmt: skip
-    masks = {name: found.standing.get(name) for name in names}
+    names = (
+        "clean",
+        "fgsm",
+        "pgd",
+        "pgd_more",
+        "margin",
+        "tempered",
+        "random",
+        "square",
+        "transfer",
+        "large_eps",
+    )
+    masks = {name: measured.standing.get(name) for name in names}
     return {
         "masked": bool(failed),
         "failed": ",".join(failed),
         "not_judged": ",".join(check.name for check in checks if check.passed is None),
-        "n": found.n,
+        "n": measured.n,
         **{
-            f"{k}_accuracy": None if m is None else int(m.sum()) / found.n for k, m in masks.items()
+            f"{k}_accuracy": None if m is None else int(m.sum()) / measured.n
+            for k, m in masks.items()
         },
-        "zero_gradient": int(found.flat.sum()) / found.n,
-        "saturated_softmax": found.saturated / found.n,
-        "median_logit_gap": found.gap,
-        "forward_change": found.unsteady,
+        "zero_gradient": int(measured.flat.sum()) / measured.n,
+        "saturated_softmax": measured.saturated / measured.n,
+        "median_logit_gap": measured.gap,
+        "forward_change": measured.unsteady,
     }
 
 
@@ -149,7 +160,7 @@ def _text(checks: Sequence[Check]) -> str:
     lines = [
         (
             check.name,
-            WORD[check.passed],
+            _WORD[check.passed],
             _shown(check.figure),
             _shown(check.threshold),
             check.reason,
@@ -163,7 +174,7 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _accuracies(found: Measured, plan: Plan) -> Panel:
+def _accuracies(measured: Measured, plan: Plan) -> Panel:
     """Return the accuracies after each attack, with 95 % Wilson intervals."""
     labels = {
         "clean": "no attack",
@@ -171,21 +182,21 @@ def _accuracies(found: Measured, plan: Plan) -> Panel:
         "pgd": f"PGD-{plan.steps}",
         "pgd_more": f"PGD-{plan.more_steps}",
         "margin": f"PGD-{plan.more_steps}, margin",
-        "tempered": f"PGD-{plan.more_steps}, logits / {found.temperature:.2g}",
+        "tempered": f"PGD-{plan.more_steps}, logits / {measured.temperature:.2g}",
         "random": f"{plan.points} random points",
         "square": f"Square-{plan.queries}",
         "transfer": "transfer",
         "large_eps": "PGD, large \N{GREEK SMALL LETTER EPSILON}",
     }
-    names = [name for name in labels if name in found.standing]
-    hits = [int(found.standing[name].sum()) for name in names]
-    points = [(hit / found.n, wilson(hit, found.n)) for hit in hits]
+    names = [name for name in labels if name in measured.standing]
+    hits = [int(measured.standing[name].sum()) for name in names]
+    points = [(hit / measured.n, wilson(hit, measured.n)) for hit in hits]
     draw = forest([labels[name] for name in names], {"_": points}, xlabel="accuracy, 95 % interval")
 
     def panel(axes: Any) -> None:
         draw(axes)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_title(f"right answers of {found.n}")
+        axes.set_title(f"right answers of {measured.n}")
 
     return panel
 

@@ -22,8 +22,18 @@ from advkit.formulas.losses import log_softmax
 KINDS = ("logits",)
 COMPARES = True
 NEEDS = ("outside",)
-SHOWN = ("model", "data", "in_entropy", "out_entropy", "auroc", "auroc_low", "auroc_high", "fpr95",
-         "confidence_auroc", "confidence_fpr95")  # fmt: skip
+_SHOWN = (
+    "model",
+    "data",
+    "in_entropy",
+    "out_entropy",
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "fpr95",
+    "confidence_auroc",
+    "confidence_fpr95",
+)
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -48,12 +58,12 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     """
     if bins < 1:
         raise UsageError("--bins must be at least 1")
-    found = [_compared(model, bins) for model in models(inputs)]
-    groups = [group for of_model, _ in found for group in of_model]
-    figures = tuple(figure for _, figure in found)
+    compared = [_compared(model, bins) for model in models(inputs)]
+    groups = [group for of_model, _ in compared for group in of_model]
+    figures = tuple(figure for _, figure in compared)
     flat = [_flat(group) for group in groups]
     columns = tuple(flat[0])
-    numbers: dict[str, Number] = {"models": len(found), "pairs": len(groups)}
+    numbers: dict[str, Number] = {"models": len(compared), "pairs": len(groups)}
     if len(groups) == 1:
         numbers |= groups[0]
     return Result(
@@ -62,7 +72,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         tuple(tuple(each.values()) for each in flat),
         tuple(histogram(each, "entropy (nats)") for each in figures),
         figures,
-        aligned([SHOWN, *([each[name] for name in SHOWN] for each in flat)]),
+        aligned([_SHOWN, *([each[name] for name in _SHOWN] for each in flat)]),
         tuple(groups),
     )
 
@@ -76,19 +86,21 @@ def _compared(model: Model, bins: int) -> tuple[list[dict[str, Number]], Histogr
     for name, file in model.outside:
         outside = _scores(file)
         counts[f"out: {name}"] = counted(outside[0], bins, top)
-        groups.append({
-            "model": model.name,
-            "data": name,
-            "own_data": own,
-            "checkpoint": model.checkpoint,
-            "in_n": len(inside[0]),
-            "out_n": len(outside[0]),
-            "max_entropy": top,
-            **averaged("in_entropy", inside[0], top),
-            **averaged("out_entropy", outside[0], top),
-            **_apart("", inside[0], outside[0]),
-            **_apart("confidence_", inside[1], outside[1]),
-        })  # fmt: skip
+        groups.append(
+            {
+                "model": model.name,
+                "data": name,
+                "own_data": own,
+                "checkpoint": model.checkpoint,
+                "in_n": len(inside[0]),
+                "out_n": len(outside[0]),
+                "max_entropy": top,
+                **averaged("in_entropy", inside[0], top),
+                **averaged("out_entropy", outside[0], top),
+                **_apart("", inside[0], outside[0]),
+                **_apart("confidence_", inside[1], outside[1]),
+            }
+        )
     areas = ", ".join(f"{group['auroc']:.3f}" for group in groups)
     return groups, Histogram(f"{model.name}, AUROC {areas}", edges(bins, top), counts)
 

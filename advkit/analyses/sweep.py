@@ -24,9 +24,17 @@ from advkit.formulas.threat import step_size as parse_step
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
-COLUMNS = (
-    "sweep", "eps", "steps", "step_size", "accuracy", "low", "high", "nested_accuracy", "rise_p",
-)  # fmt: skip
+_COLUMNS = (
+    "sweep",
+    "eps",
+    "steps",
+    "step_size",
+    "accuracy",
+    "low",
+    "high",
+    "nested_accuracy",
+    "rise_p",
+)
 
 
 def analyze(
@@ -80,7 +88,7 @@ def analyze(
     rows = _rows(by_eps) + _rows(by_steps)
     return Result(
         _numbers(probe, float(right.double().mean()), by_eps, by_steps),
-        COLUMNS,
+        _COLUMNS,
         rows,
         _panels(probe, by_eps, by_steps, steps),
         _sketches(by_eps, by_steps, steps),
@@ -111,9 +119,15 @@ def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restart
         return torch.ones(len(x), dtype=torch.bool)
     name = ("sweep", point.sweep, repr(point.threat.eps), point.steps, first)
     x_adv = pgd.attack(
-        probe.model, x, y, point.threat, generator=probe.generator(*name), steps=point.steps,
-        step_size=repr(point.size), restarts=restarts,
-    )  # fmt: skip
+        probe.model,
+        x,
+        y,
+        point.threat,
+        generator=probe.generator(*name),
+        steps=point.steps,
+        step_size=repr(point.size),
+        restarts=restarts,
+    )
     audited(x_adv, x, point.threat, "pgd")
     return _right(probe, x_adv, y)
 
@@ -138,9 +152,9 @@ def _rows(swept: Standing) -> tuple[tuple[Any, ...], ...]:
 
 def _text(rows: Sequence[Sequence[Any]]) -> str:
     """Return the rows as text; rises only where accuracy rose."""
-    kept = len(COLUMNS) - all(row[-1] is None for row in rows)
+    kept = len(_COLUMNS) - all(row[-1] is None for row in rows)
     lines = [[*row[:1], f"{row[1]:.4g}", row[2], f"{row[3]:.4g}", *row[4:]] for row in rows]
-    return aligned([each[:kept] for each in (COLUMNS, *lines)])
+    return aligned([each[:kept] for each in (_COLUMNS, *lines)])
 
 
 def _numbers(
@@ -171,13 +185,21 @@ def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> t
     counts = [point.steps for point in by_steps.points]
     name, own = f"PGD-{steps}", f"ε = {eps * scale:.4g}" + ("/255" if scale > 1 else "")
     first = curve(
-        radii, {name: by_eps.accuracy}, xlabel=f"{norm} radius ε ({unit})",
-        ylabel="robust accuracy", intervals={name: by_eps.intervals},
-    )  # fmt: skip
+        radii,
+        {name: by_eps.accuracy},
+        xlabel=f"{norm} radius ε ({unit})",
+        ylabel="robust accuracy",
+        intervals={name: by_eps.intervals},
+    )
     second = curve(
-        counts, {"PGD": by_steps.accuracy}, xlabel="steps of PGD", ylabel="robust accuracy",
-        title=own, logx=True, intervals={"PGD": by_steps.intervals},
-    )  # fmt: skip
+        counts,
+        {"PGD": by_steps.accuracy},
+        xlabel="steps of PGD",
+        ylabel="robust accuracy",
+        title=own,
+        logx=True,
+        intervals={"PGD": by_steps.intervals},
+    )
     mark = (own, eps * scale)
     return (
         _panel(first, (radii, by_eps, "and at every smaller ε"), mark),

@@ -20,12 +20,28 @@ from advkit.formulas.stats import wilson
 KINDS = ("logits",)
 COMPARES = True
 FORMATS = (".md", ".tex", ".html")
-COLUMNS = (
-    "run", "role", "method", "attack", "eps", "n",
-    "clean_accuracy", "clean_low", "clean_high",
-    "robust_accuracy", "robust_low", "robust_high",
-    "seed", "steps", "data", "arch", "norm", "settings", "attack_settings", "group",
-)  # fmt: skip
+_COLUMNS = (
+    "run",
+    "role",
+    "method",
+    "attack",
+    "eps",
+    "n",
+    "clean_accuracy",
+    "clean_low",
+    "clean_high",
+    "robust_accuracy",
+    "robust_low",
+    "robust_high",
+    "seed",
+    "steps",
+    "data",
+    "arch",
+    "norm",
+    "settings",
+    "attack_settings",
+    "group",
+)
 
 
 def analyze(
@@ -62,7 +78,7 @@ def analyze(
         text += f"\n\n{beside.text()}"
     return Result(
         numbers,
-        COLUMNS,
+        _COLUMNS,
         tuple(_row(entry, group) for entry, group in placed),
         panels=pictures.forests(lines),
         text=text,
@@ -74,13 +90,13 @@ def analyze(
 
 def _lines(inputs: Sequence[Logits], placed: Sequence[tuple[Entry, Group]]) -> list[Line]:
     """Return the groups in their order, each with its files by point and seed."""
-    found: dict[int, Line] = {}
+    lines: dict[int, Line] = {}
     for logits, (entry, group) in zip(inputs, placed, strict=True):
-        line = found.get(group.number)
+        line = lines.get(group.number)
         if line is None:
-            line = found[group.number] = Line(group.plain())
+            line = lines[group.number] = Line(group.plain())
         line.files.setdefault(entry.point, {})[entry.seed] = logits
-    return list(found.values())
+    return list(lines.values())
 
 
 def _row(entry: Entry, group: Group) -> tuple[Any, ...]:

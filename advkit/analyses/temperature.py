@@ -18,9 +18,9 @@ from advkit.errors import InputError
 
 KINDS = ("logits",)
 COMPARES = True
-KEPT = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
+_KEPT = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
 """What is averaged, and how the picture calls it."""
-COLUMNS = ("temperature", "seeds", "clean", "pgd", "autoattack", "pgd_overstates", "n")
+_COLUMNS = ("temperature", "seeds", "clean", "pgd", "autoattack", "pgd_overstates", "n")
 
 
 def analyze(inputs: Sequence[Logits]) -> Result:
@@ -34,7 +34,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 
     Source: LTD, Table 4.
     """
-    found: dict[float, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
+    shares_of: dict[float, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
     sizes: dict[float, int] = {}
     for place, logits in enumerate(inputs):
         t = _temperature(logits)
@@ -42,14 +42,14 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         sizes[t] = min(len(y), sizes.get(t, len(y)))
         clean = float((argmax(logits.clean) == y).double().mean())
         # The files of one checkpoint's attacks hold the same clean logits: they count once.
-        found[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
+        shares_of[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
         if logits.broken_by is not None:
             robust = float((logits.broken_by == ROBUST).double().mean())
-            found[t][logits.info["config"]["attack"]][place] = robust
-    shares = {t: {name: list(of[name].values()) for name in KEPT} for t, of in found.items()}
+            shares_of[t][logits.info["config"]["attack"]][place] = robust
+    shares = {t: {name: list(of[name].values()) for name in _KEPT} for t, of in shares_of.items()}
     rows = []
     for t in sorted(shares):
-        clean_, pgd, judged = (_mean(shares[t][name]) for name in KEPT)
+        clean_, pgd, judged = (_mean(shares[t][name]) for name in _KEPT)
         over = None if pgd is None or judged is None else pgd - judged
         seeds = max(len(shares[t][name]) for name in ("pgd", "autoattack"))
         rows.append((t, seeds, clean_, pgd, judged, over, sizes[t]))
@@ -60,9 +60,12 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         "best_autoattack": best[4] if best else None,
     }
     return Result(
-        dict(numbers), COLUMNS, tuple(rows), (_panel(shares, sizes),),
-        text=aligned([COLUMNS, *rows]),
-    )  # fmt: skip
+        dict(numbers),
+        _COLUMNS,
+        tuple(rows),
+        (_panel(shares, sizes),),
+        text=aligned([_COLUMNS, *rows]),
+    )
 
 
 def _panel(
@@ -70,17 +73,21 @@ def _panel(
 ) -> Panel:
     """Return each accuracy's mean by temperature, with the interval that its runs leave."""
     x = sorted(shares)
-    noise = {name: seed_noise(shares[t][name] for t in x) for name in KEPT}
+    noise = {name: seed_noise(shares[t][name] for t in x) for name in _KEPT}
     intervals = {
         shown: [
             spread(shares[t][name], sizes[t], noise[name]) if shares[t][name] else None for t in x
         ]
-        for name, shown in KEPT.items()
+        for name, shown in _KEPT.items()
     }
     return curve(
-        x, {shown: [_mean(shares[t][name]) for t in x] for name, shown in KEPT.items()},
-        xlabel="temperature of the teacher", ylabel="accuracy", logx=True, intervals=intervals,
-    )  # fmt: skip
+        x,
+        {shown: [_mean(shares[t][name]) for t in x] for name, shown in _KEPT.items()},
+        xlabel="temperature of the teacher",
+        ylabel="accuracy",
+        logx=True,
+        intervals=intervals,
+    )
 
 
 def _robust(row: tuple[Any, ...]) -> float:

@@ -21,10 +21,10 @@ PROBES = True
 LIMIT = 1000
 LIMITS = {"directions": ">= 1", "points": ">= 3", "reach": "> 0", "attack_steps": ">= 1"}
 
-MEASURES = ("adversarial_loss", "clean_loss", "adversarial_accuracy", "clean_accuracy")
-COLUMNS = ("direction", "alpha", *MEASURES)
-CONDITIONS = ("clean", "adversarial")
-XLABEL = "step α along a filter-normalised direction"
+_MEASURES = ("adversarial_loss", "clean_loss", "adversarial_accuracy", "clean_accuracy")
+_COLUMNS = ("direction", "alpha", *_MEASURES)
+_CONDITIONS = ("clean", "adversarial")
+_XLABEL = "step α along a filter-normalised direction"
 
 
 def analyze(
@@ -59,31 +59,31 @@ def analyze(
     """
     alphas = grid(reach, points)
     (probe,) = inputs
-    found = _measured(probe, directions, alphas, attack_steps)
-    for k, place in (~torch.isfinite(found).all(2)).nonzero().tolist():
+    measured = _measured(probe, directions, alphas, attack_steps)
+    for k, place in (~torch.isfinite(measured).all(2)).nonzero().tolist():
         raise NumericalError(
             f"{probe.path}: the loss is not finite at alpha {alphas[place]:g} of direction {k}: "
             "try a smaller --reach"
         )
-    losses = {name: found[:, :, MEASURES.index(f"{name}_loss")] for name in CONDITIONS}
+    losses = {name: measured[:, :, _MEASURES.index(f"{name}_loss")] for name in _CONDITIONS}
     rises = {name: each - each[:, points // 2, None] for name, each in losses.items()}
     rows = [
-        (k, alpha, *found[k, place].tolist())
+        (k, alpha, *measured[k, place].tolist())
         for k in range(directions)
         for place, alpha in enumerate(alphas)
     ]
     groups = [{"direction": k, **_risen(rises, [k])} for k in range(directions)]
     numbers: dict[str, float | int | str | None] = {"n": len(probe.positions)}
-    numbers |= dict(zip(MEASURES, found[0, points // 2].tolist(), strict=True))
+    numbers |= dict(zip(_MEASURES, measured[0, points // 2].tolist(), strict=True))
     numbers |= _risen(rises, range(directions))
-    for name in CONDITIONS:
+    for name in _CONDITIONS:
         own = [float(group[f"{name}_mean_rise"]) for group in groups]
         numbers[f"{name}_mean_rise_sd"] = statistics.stdev(own) if directions > 1 else None
     means = {name: tuple(each.mean(0).tolist()) for name, each in losses.items()}
     steps = f"PGD-{attack_steps}"
     return Result(
         numbers,
-        COLUMNS,
+        _COLUMNS,
         tuple(rows),
         (_panel(alphas, losses, steps),),
         (Curve("loss", alphas, dict(means)),),
@@ -102,7 +102,7 @@ def _measured(probe: Probe, directions: int, alphas: Sequence[float], steps: int
     drawn anew for each, so that one is held at a time.
     """
     middle = len(alphas) // 2
-    total = torch.zeros(directions, len(alphas), len(MEASURES), dtype=torch.float64)
+    total = torch.zeros(directions, len(alphas), len(_MEASURES), dtype=torch.float64)
     visits = -(-len(probe.positions) // probe.batch_size) * (directions * (len(alphas) - 1) + 1)
     probe.reporter.begin("weight landscape, points", visits)
     for number, (x, y, _) in enumerate(probe.batches()):
@@ -133,16 +133,16 @@ def _summed(probe: Probe, x: Tensor, y: Tensor, number: int, steps: int) -> Tens
 
 def _risen(rises: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, float]:
     """Return mean rises of the chosen directions, by name."""
-    found = {}
-    for name in CONDITIONS:
+    by_name = {}
+    for name in _CONDITIONS:
         rise = rises[name][list(chosen)].mean(0)
         both = (rise + rise.flip(0)) / 2  # of +α and −α
         quarter, rest = divmod(len(rise) - 1, 4)
         half = both[quarter] if rest == 0 else (both[quarter] + both[quarter + 1]) / 2
-        found[f"{name}_mean_rise"] = float(torch.trapezoid(rise) / (len(rise) - 1))
-        found[f"{name}_rise_half"] = float(half)
-        found[f"{name}_rise_full"] = float(both[0])
-    return found
+        by_name[f"{name}_mean_rise"] = float(torch.trapezoid(rise) / (len(rise) - 1))
+        by_name[f"{name}_rise_half"] = float(half)
+        by_name[f"{name}_rise_full"] = float(both[0])
+    return by_name
 
 
 def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Panel:
@@ -150,7 +150,7 @@ def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Pa
         for place, (name, runs) in enumerate(losses.items()):
             label = f"under {steps}" if name == "adversarial" else name
             band(axes, alphas, runs, label, place)
-        axes.set(xlabel=XLABEL, ylabel="cross-entropy (nats)", title=spread(losses["clean"]))
+        axes.set(xlabel=_XLABEL, ylabel="cross-entropy (nats)", title=spread(losses["clean"]))
 
     return draw
 
@@ -158,6 +158,6 @@ def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Pa
 def _layer(alphas: Sequence[float], runs: Tensor, ylabel: str, steps: str) -> Layer:
     def draw(axes: Any, name: str, place: int) -> None:
         band(axes, alphas, runs, name, place)
-        axes.set(xlabel=XLABEL, ylabel=ylabel, title=f"{steps}, {spread(runs)}")
+        axes.set(xlabel=_XLABEL, ylabel=ylabel, title=f"{steps}, {spread(runs)}")
 
     return draw

@@ -6,41 +6,13 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from advkit.artifacts.document import Cell, Document, Figure, Sheet, Source, one_line
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-STYLE = """
-:root { color-scheme: light dark; --line: #c8c8c8; --soft: #f3f4f6; --ink: #1a1a1a;
-  --paper: #ffffff; --faint: #555555; }
-@media (prefers-color-scheme: dark) { :root { --line: #4a4f57; --soft: #23272e; --ink: #e8e8e8;
-  --paper: #16191d; --faint: #b0b5bd; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 78rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-.scroll:focus-visible { outline: 3px solid #0072B2; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { padding: .35rem .7rem; text-align: left; vertical-align: baseline; white-space: nowrap;
-  overflow-wrap: normal; }
-th { font-weight: 500; } thead th { background: var(--soft); }
-thead th[colspan] { text-align: center; border-bottom: 1px solid var(--line); }
-.figure { text-align: right; font-variant-numeric: tabular-nums; }
-tbody { border-top: 1px solid var(--line); }
-.notes { color: var(--faint); font-size: .85rem; padding-left: 1.1rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: .8rem; }
-figure { margin: 0; width: 24rem; max-width: 100%; background: #ffffff; color: #1a1a1a;
-  border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
-figure img { display: block; width: 100%; height: auto; }
-figcaption { font-size: .85rem; margin-top: .3rem; }
-pre { white-space: pre-wrap; background: var(--soft); border-radius: 6px; padding: .6rem;
-  font-size: .8rem; } summary { cursor: pointer; padding: .25rem 0; }
-@media print { body { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; }
-  table { font-size: .7rem; } figure, tr { break-inside: avoid; } }
-""".strip()
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").strip()
 
 
 def html(document: Document, description: Mapping[str, Any]) -> str:

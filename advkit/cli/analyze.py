@@ -40,6 +40,7 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
     Raises:
         Verdict: one that was asked for is negative; its record was printed before.
     """
+    registry.part(part.folder, part.name)  # an improper one is refused before anything is read
     from advkit.analyses.running.stage import Analysis
 
     name = f"analyze {part.name}"

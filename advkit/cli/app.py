@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from advkit import __version__
+from advkit import __version__, registry
 from advkit.cli import (
     analyze,
     attack,
@@ -127,7 +127,8 @@ def _invoke(arguments: list[str]) -> int:
         message = " ".join(error.format_message().split()).rstrip(".")
         if message == "Missing command":
             raise UsageError(f"name a command: {', '.join(_commands(arguments))}") from None
-        raise UsageError(f"{message} (see --help)") from None
+        wrong = UsageError(f"{message} (see --help)")
+        raise (registry.blaming(wrong) if message.startswith("No such option") else wrong) from None
     except typer.Abort:
         raise UsageError("aborted") from None
     return code if isinstance(code, int) else 0

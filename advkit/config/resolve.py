@@ -192,7 +192,7 @@ def coerced(key: str, value: Any) -> Any:
     """
     known = {option.name: option for option in options()}
     if key not in known:
-        raise unknown("option", key, known)
+        raise registry.blaming(unknown("option", key, known))
     option = known[key]
     fitted = fit(option, value)
     if option.choices and fitted not in option.choices:
@@ -326,10 +326,11 @@ def _refuse_strays(
 ) -> None:
     for key in sorted(given.keys() - _known(parts)):
         with _blaming(origins.get(key)):
-            raise UsageError(
+            error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
                 f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
             )
+            raise registry.blaming(error)
 
 
 def _refuse_stale_eps(layers: Sequence[Layer]) -> None:

@@ -37,9 +37,9 @@ class _Inflated:
 
     def read(self, count: int) -> bytes:
         """Return the next bytes, fewer at the end."""
-        found = self.unpacker.decompress(self.packed, count) if count else b""
+        data = self.unpacker.decompress(self.packed, count) if count else b""
         self.packed = self.unpacker.unconsumed_tail
-        return found
+        return data
 
     def finish(self) -> None:
         """Unpack to the end, where the checksum is.
@@ -59,7 +59,7 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     Raises:
         InputError: one is not there, no array of real numbers, or the file is corrupt.
     """
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     try:
         raw = path.read_bytes()
         for stream in _variables(raw):
@@ -67,13 +67,13 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             if isinstance(stream, _Inflated) and array is not None:
                 stream.finish()
             if array is not None:
-                found.setdefault(name, array)
+                arrays.setdefault(name, array)
     except (OSError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: not a readable MATLAB 5 file: {brief(error)}") from None
     for name in names:
-        if name not in found:
+        if name not in arrays:
             raise InputError(f"{path}: holds no array {name!r}: {' and '.join(names)} are needed")
-    return found
+    return arrays
 
 
 def _variables(raw: bytes) -> Iterator[io.BytesIO | _Inflated]:
@@ -140,7 +140,7 @@ def _element(stream: io.BytesIO | _Inflated, most: int) -> tuple[int, bytes]:
 
 
 def _exactly(stream: io.BytesIO | _Inflated, count: int) -> bytes:
-    found = stream.read(count)
-    if len(found) != count:
-        raise ValueError(f"cut off: {len(found)} of {count} bytes")
-    return found
+    data = stream.read(count)
+    if len(data) != count:
+        raise ValueError(f"cut off: {len(data)} of {count} bytes")
+    return data

@@ -10,7 +10,7 @@ from pathlib import Path
 from advkit.data import _cifar
 from advkit.images.image_set import Images
 
-STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
+_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 
 PUBLISHED = {"train": 50000, "test": 10000, "classes": 10, "channels": 3, "size": 32}
 
@@ -25,7 +25,7 @@ def load(root: Path, split: str) -> Images:
     Raises:
         InputError: the batches are not there, or not the published ones.
     """
-    return _cifar.read("cifar10", root, split, STATISTICS)
+    return _cifar.read("cifar10", root, split, _STATISTICS)
 
 
 def fetch(root: Path) -> None:

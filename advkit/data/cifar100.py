@@ -10,7 +10,7 @@ from pathlib import Path
 from advkit.data import _cifar
 from advkit.images.image_set import Images
 
-STATISTICS = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+_STATISTICS = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 PUBLISHED = {"train": 50000, "test": 10000, "classes": 100, "channels": 3, "size": 32}
 
@@ -25,7 +25,7 @@ def load(root: Path, split: str) -> Images:
     Raises:
         InputError: the files are not there, or not the published ones.
     """
-    return _cifar.read("cifar100", root, split, STATISTICS)
+    return _cifar.read("cifar100", root, split, _STATISTICS)
 
 
 def fetch(root: Path) -> None:

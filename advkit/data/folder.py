@@ -14,7 +14,7 @@ from advkit.images.decode import classes, decode, files, require_resizable, resi
 from advkit.images.image_set import Images
 
 LIMITS = {"image_size": ">= 1"}
-PAD = 4
+_PAD = 4
 
 
 def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
@@ -48,7 +48,7 @@ def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
         )
     labels = torch.tensor([label for _, label in listed])
     images = _stack(decoded)
-    pad = min(PAD, min(images.shape[2:]) // 8)
+    pad = min(_PAD, min(images.shape[2:]) // 8)
     return Images("folder", split, images, labels, names, pad, flip=True)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from advkit.errors import InputError, brief
 from advkit.images.image_set import Images
 
-MOST = 1 << 30
+_MOST = 1 << 30
 """Pixels that a file may declare without holding as many (an empty one does)."""
-PREFIX = {"train": "train", "test": "t10k"}
-FEWEST = 10
+_PREFIX = {"train": "train", "test": "t10k"}
+_FEWEST = 10
 """Classes: MNIST's, and those of the sets in its format whose labels go no higher."""
 
 
@@ -33,8 +33,8 @@ def load(root: Path, split: str) -> Images:
 
     Source: Y. LeCun's description of the format, "The MNIST database of handwritten digits".
     """
-    pixels = _read(root, f"{PREFIX[split]}-images-idx3-ubyte", dimensions=3)
-    targets = _read(root, f"{PREFIX[split]}-labels-idx1-ubyte", dimensions=1)
+    pixels = _read(root, f"{_PREFIX[split]}-images-idx3-ubyte", dimensions=3)
+    targets = _read(root, f"{_PREFIX[split]}-labels-idx1-ubyte", dimensions=1)
     labels = torch.from_numpy(targets.astype(np.int64))
     names = tuple(str(label) for label in range(_class_count(root, labels, split)))
     return Images("idx", split, torch.from_numpy(pixels)[:, None], labels, names, 2, False)
@@ -46,9 +46,9 @@ def _class_count(root: Path, labels: Tensor, split: str) -> int:
     Raises:
         InputError: most of those classes have no example: a label is a mark, such as 255 for -1.
     """
-    count = max(FEWEST, int(labels.max()) + 1) if len(labels) else FEWEST
+    count = max(_FEWEST, int(labels.max()) + 1) if len(labels) else _FEWEST
     there = int((torch.bincount(labels) > 0).sum())
-    if split == "train" and count > FEWEST and 2 * there < count:
+    if split == "train" and count > _FEWEST and 2 * there < count:
         raise InputError(
             f"{root}: label {count - 1} of example {int(labels.argmax())}, but only {there} of "
             f"the classes 0..{count - 1} have an example"
@@ -63,7 +63,7 @@ def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
         raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
     shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
     spanned = math.prod(max(each, 1) for each in shape)  # what no array has, even an empty one
-    if len(raw) - header != math.prod(shape) or spanned > max(MOST, len(raw)):
+    if len(raw) - header != math.prod(shape) or spanned > max(_MOST, len(raw)):
         raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
 

@@ -10,9 +10,9 @@ from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
 
 LIMITS = {"image_size": ">= 1"}
-STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-FOLDER = {"train": "train", "test": "val"}
-SUFFIX = ".jpeg"
+_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_FOLDER = {"train": "train", "test": "val"}
+_SUFFIX = ".jpeg"
 
 PUBLISHED = {"train": 1281167, "test": 50000, "classes": 1000, "channels": 3, "size": 224}
 
@@ -35,14 +35,14 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
     if split == "test" and image_list is not None:
         paths = _listed(root, Path(image_list))
     else:
-        paths = _found(root, FOLDER[split], names)
+        paths = _found(root, _FOLDER[split], names)
     place = {name: number for number, name in enumerate(names)}
     unknown = next((wnid for _, wnid in paths if wnid not in place), None)
     if unknown is not None:
         raise InputError(f"{image_list}: class {brief(unknown)} has no folder in {root / 'train'}")
     labels = torch.tensor([place[wnid] for _, wnid in paths], dtype=torch.int64)
     files = tuple(path for path, _ in paths)
-    return Files("imagenet", split, root, files, labels, names, image_size, STATISTICS)
+    return Files("imagenet", split, root, files, labels, names, image_size, _STATISTICS)
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -63,15 +63,15 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
             f"{top}: holds no class folders, so its images have no labels: sort them into "
             "val/WNID/, or name RobustBench's list with --image-list"
         )
-    found = []
+    pairs = []
     for name in names:
         inside = top / name
         files = sorted(each.name for each in inside.iterdir()) if inside.is_dir() else []
-        files = [each for each in files if each.lower().endswith(SUFFIX)]
+        files = [each for each in files if each.lower().endswith(_SUFFIX)]
         if not files:
             raise InputError(f"{inside}: holds no .JPEG image")
-        found += [(f"{folder}/{name}/{each}", name) for each in files]
-    return found
+        pairs += [(f"{folder}/{name}/{each}", name) for each in files]
+    return pairs
 
 
 def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
@@ -80,14 +80,14 @@ def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from None
-    found = []
+    files = []
     for line in lines:
         wnid, slash, name = line.partition("/")
         if not slash or not name or "/" in name or ".." in line:
             raise InputError(f"{path}: {brief(line)!r} is not WNID/NAME.JPEG")
         sorted_place, flat = f"val/{wnid}/{name}", f"val/{name}"
-        found.append((sorted_place if is_file(root / sorted_place) else flat, wnid))
-    if not found:
+        files.append((sorted_place if is_file(root / sorted_place) else flat, wnid))
+    if not files:
         raise InputError(f"{path}: lists no image")
-    require_files(root, tuple(place for place, _ in found))
-    return found
+    require_files(root, tuple(place for place, _ in files))
+    return files

@@ -16,8 +16,8 @@ from advkit.images.image_set import Images
 
 FILES = False
 
-SIDE = 8
-NAMES = ("china", "flower")
+_SIDE = 8
+_NAMES = ("china", "flower")
 PUBLISHED = {"train": 2160, "test": 2080, "classes": 2, "channels": 3, "size": 8}
 
 
@@ -29,13 +29,13 @@ def load(root: Path, split: str) -> Images:
     """
     from sklearn.datasets import load_sample_image  # seconds to import
 
-    start = SIDE if split == "test" else 0
-    found = [_patches(torch.tensor(load_sample_image(f"{name}.jpg")), start) for name in NAMES]
-    labels = torch.cat([torch.full((len(each),), place) for place, each in enumerate(found)])
-    return Images("photos", split, torch.cat(found), labels, NAMES, pad=1, flip=True)
+    start = _SIDE if split == "test" else 0
+    patches = [_patches(torch.tensor(load_sample_image(f"{name}.jpg")), start) for name in _NAMES]
+    labels = torch.cat([torch.full((len(each),), place) for place, each in enumerate(patches)])
+    return Images("photos", split, torch.cat(patches), labels, _NAMES, pad=1, flip=True)
 
 
 def _patches(photo: Tensor, start: int) -> Tensor:
     """Cut (H, W, 3) into patches (N, 3, 8, 8), row by row, from `start` on, every other one."""
-    cut = photo[start:, start:].unfold(0, SIDE, 2 * SIDE).unfold(1, SIDE, 2 * SIDE)
-    return cut.reshape(-1, 3, SIDE, SIDE).contiguous()
+    cut = photo[start:, start:].unfold(0, _SIDE, 2 * _SIDE).unfold(1, _SIDE, 2 * _SIDE)
+    return cut.reshape(-1, 3, _SIDE, _SIDE).contiguous()

@@ -15,7 +15,7 @@ from advkit.data import _mat
 from advkit.errors import InputError
 from advkit.images.image_set import Images
 
-STATISTICS = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+_STATISTICS = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 
 PUBLISHED = {"train": 73257, "test": 26032, "classes": 10, "channels": 3, "size": 32}
 
@@ -38,10 +38,10 @@ def load(root: Path, split: str) -> Images:
         raise InputError(
             f"{root}: no {path.name} there: give --data-root, or run `advkit data fetch svhn`"
         )
-    found = _mat.read(path, ("X", "y"))
-    images, labels = _images(path, found["X"]), _digits(path, found["y"])
+    arrays = _mat.read(path, ("X", "y"))
+    images, labels = _images(path, arrays["X"]), _digits(path, arrays["y"])
     names = tuple(str(digit) for digit in range(10))
-    return Images("svhn", split, images, labels, names, 4, False, STATISTICS)
+    return Images("svhn", split, images, labels, names, 4, False, _STATISTICS)
 
 
 def fetch(root: Path) -> None:

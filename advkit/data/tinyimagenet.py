@@ -17,8 +17,8 @@ from advkit.errors import InputError, brief
 from advkit.images.decode import SUFFIXES, classes, decode, files
 from advkit.images.image_set import Images
 
-STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
-FOLDER = "tiny-imagenet-200"
+_STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+_FOLDER = "tiny-imagenet-200"
 Listed = list[tuple[Path, int]]
 
 PUBLISHED = {"train": 100000, "test": 10000, "classes": 200, "channels": 3, "size": 64}
@@ -39,17 +39,17 @@ def load(root: Path, split: str) -> Images:
 
     Source: Y. Le and X. Yang, "Tiny ImageNet Visual Recognition Challenge", 2015.
     """
-    top = root / FOLDER if (root / FOLDER).is_dir() else root
+    top = root / _FOLDER if (root / _FOLDER).is_dir() else root
     ids = _ids(top)
     listed = _train(top, ids) if split == "train" else _validation(top / "val", ids)
     labels = torch.tensor([label for _, label in listed])
     pixels = _decoded([path for path, _ in listed])
-    return Images("tinyimagenet", split, pixels, labels, _names(top, ids), 4, True, STATISTICS)
+    return Images("tinyimagenet", split, pixels, labels, _names(top, ids), 4, True, _STATISTICS)
 
 
 def _ids(top: Path) -> tuple[str, ...]:
     """Return the WordNet ids of the training folders, sorted."""
-    ids = classes(top / "train", f"tinyimagenet needs {FOLDER}, or the folder that holds it")
+    ids = classes(top / "train", f"tinyimagenet needs {_FOLDER}, or the folder that holds it")
     if "images" in ids:
         raise InputError(f"{top / 'train'}: 'images' is no class: one folder each is needed")
     known = top / "wnids.txt"
@@ -58,13 +58,13 @@ def _ids(top: Path) -> tuple[str, ...]:
     return ids
 
 
-def _same(where: Path, found: Iterable[str], ids: tuple[str, ...]) -> None:
+def _same(where: Path, names: Iterable[str], ids: tuple[str, ...]) -> None:
     """Check that the classes named somewhere are those of the training folders.
 
     Raises:
         InputError: one is missing, or one too many.
     """
-    named = set(found)
+    named = set(names)
     for name in sorted(named.symmetric_difference(ids)):
         how = "is no training class" if name in named else "is missing"
         counts = f"{len(named)} classes, {len(ids)} in train"

@@ -78,5 +78,5 @@ def answer(
         name: w + sigma * w.square().mean().sqrt() * noise(w.shape, w)
         for name, w in teacher.named_parameters()
     }
-    found: Tensor = torch.func.functional_call(teacher, weights, (x,))
-    return found
+    outputs: Tensor = torch.func.functional_call(teacher, weights, (x,))
+    return outputs

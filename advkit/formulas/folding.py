@@ -67,8 +67,8 @@ def normed(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         or not (isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm))
         or not _rest(conv, norm)
     ):
-        found: Tensor = norm(conv(x))
-        return found
+        normalised: Tensor = norm(conv(x))
+        return normalised
     weight, bias = _folded(conv, norm)
     folded: Tensor = conv._conv_forward(x, weight, bias)
     return folded

@@ -34,11 +34,11 @@ def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     size = delta.abs()
     theta = _threshold(size, room, eps)
     kept = torch.minimum((size - theta).clamp_min(0), room)
-    found = (origin + delta.sign() * kept).to(x.dtype)
+    projected = (origin + delta.sign() * kept).to(x.dtype)
     # Rounding may not add up over many pixels: towards x where it went beyond.
-    beyond = (found.to(wide) - origin).abs() > kept
-    found = torch.where(beyond, torch.nextafter(found, x.flatten(1)), found)
-    return found.clamp(0, 1).view_as(x)
+    beyond = (projected.to(wide) - origin).abs() > kept
+    projected = torch.where(beyond, torch.nextafter(projected, x.flatten(1)), projected)
+    return projected.clamp(0, 1).view_as(x)
 
 
 def _threshold(size: Tensor, room: Tensor, eps: float) -> Tensor:

@@ -46,8 +46,8 @@ def means(values: Any, generator: np.random.Generator, draws: int = DRAWS) -> Va
     centres, counts = _cells(np.asarray(values, dtype=np.float64))
     n = int(counts.sum())
     sizes = [min(PIECE, draws - start) for start in range(0, draws, PIECE)]
-    found = [generator.multinomial(n, counts / n, size) @ centres / n for size in sizes]
-    return np.concatenate(found)
+    drawn = [generator.multinomial(n, counts / n, size) @ centres / n for size in sizes]
+    return np.concatenate(drawn)
 
 
 def ends(resampled: Values) -> tuple[float, float]:

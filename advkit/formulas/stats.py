@@ -131,9 +131,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
-    found, least = [0.0] * len(p_values), 0.0
+    adjusted, least = [0.0] * len(p_values), 0.0
     ranked = sorted(range(len(p_values)), key=lambda place: p_values[place])
     for rank, place in enumerate(ranked):
         least = max(least, min(1.0, p_values[place] * (len(p_values) - rank)))
-        found[place] = least
-    return found
+        adjusted[place] = least
+    return adjusted

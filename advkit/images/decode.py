@@ -33,8 +33,8 @@ def classes(top: Path, wanted: str) -> tuple[str, ...]:
         raise InputError(f"{top}: no such folder; {wanted}")
     names = sorted(path.name for path in top.iterdir() if path.is_dir())
     if len(names) < 2:
-        found = f"only {names[0]!r}" if names else "none"
-        raise InputError(f"{top}: needs a folder for each of two classes or more; found {found}")
+        there = f"only {names[0]!r}" if names else "none"
+        raise InputError(f"{top}: needs a folder for each of two classes or more; found {there}")
     return tuple(names)
 
 
@@ -44,10 +44,10 @@ def files(folder: Path) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise InputError(f"{folder}: holds no image")
-    return found
+    return paths
 
 
 def decode(path: Path) -> Image.Image:

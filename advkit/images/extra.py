@@ -34,11 +34,11 @@ class Extra:
         total = len(self.images.labels)
         places = torch.arange(t * self.count, (t + 1) * self.count)
         passes = places // total
-        found = torch.empty_like(places)
+        chosen = torch.empty_like(places)
         for number in sorted(set(passes.tolist())):
             here = passes == number
-            found[here] = self._order(number)[places[here] % total]
-        return found
+            chosen[here] = self._order(number)[places[here] % total]
+        return chosen
 
     def _order(self, number: int) -> Tensor:
         if self._pass[0] != number:  # a permutation of a million takes longer than a batch

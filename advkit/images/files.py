@@ -87,8 +87,8 @@ class Files(ImageSet):
 
     def _centre(self, index: int) -> Tensor:
         resize, centre, tensor = self._plain
-        found: Tensor = tensor(centre(resize(self._open(index))))
-        return found
+        image: Tensor = tensor(centre(resize(self._open(index))))
+        return image
 
     @cached_property
     def _plain(self) -> tuple[Any, Any, Any]:
@@ -110,8 +110,8 @@ class Files(ImageSet):
             where = transforms.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
             mirrored = bool(torch.rand(()) < 0.5)
         image = tv.resized_crop(image, *where, [self.size, self.size])
-        found: Tensor = tv.pil_to_tensor(tv.hflip(image) if mirrored else image)
-        return found
+        cropped: Tensor = tv.pil_to_tensor(tv.hflip(image) if mirrored else image)
+        return cropped
 
 
 def require_files(root: Path, paths: tuple[str, ...]) -> None:

@@ -156,8 +156,10 @@ class Images(ImageSet):
     def _measured(self) -> Statistics:
         values = torch.arange(256, dtype=torch.float64) / 255
         # From counts of the 256 values, so that nothing is held in float64.
-        shares = [self._counts(channel) / self.images[:, 0].numel() for channel in
-                  range(self.images.shape[1])]  # fmt: skip
+        shares = [
+            self._counts(channel) / self.images[:, 0].numel()
+            for channel in range(self.images.shape[1])
+        ]
         means = [float((share * values).sum()) for share in shares]
         spread = [
             float((share * (values - mean).square()).sum().sqrt())
@@ -167,10 +169,10 @@ class Images(ImageSet):
         return tuple(round(each, 4) for each in means), deviations
 
     def _counts(self, channel: int) -> Tensor:
-        found = torch.zeros(256, dtype=torch.float64)
+        counts = torch.zeros(256, dtype=torch.float64)
         for part in torch.split(self.images[:, channel], 1 << 14):
-            found += torch.bincount(part.flatten(), minlength=256)
-        return found
+            counts += torch.bincount(part.flatten(), minlength=256)
+        return counts
 
 
 def identity(channels: int) -> Statistics:

@@ -87,14 +87,14 @@ def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
         raise InputError(f"{path}: {name} is packed in a way that NumPy never writes ({packing})")
     with archive.open(member) as entry:
         shape, fortran, dtype = _declared(entry)
-        found = Array(member, shape, dtype, fortran, entry.tell())
+        array = Array(member, shape, dtype, fortran, entry.tell())
     if dtype.hasobject:
         raise InputError(f"{path}: {name} holds Python objects, which are never unpickled")
-    length = archive.getinfo(member).file_size - found.start
-    if min(shape, default=0) < 0 or length != found.size:
+    length = archive.getinfo(member).file_size - array.start
+    if min(shape, default=0) < 0 or length != array.size:
         declared = brief(f"{dtype} {shape}")
         raise InputError(f"{path}: {name} declares {declared} but has {length} bytes")
-    return found
+    return array
 
 
 def blocks(archive: zipfile.ZipFile, array: Array) -> Iterator[np.ndarray]:

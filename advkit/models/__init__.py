@@ -122,11 +122,11 @@ def _require_size(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
             raise ValueError(f"{name} is {value}, but it holds {most} weights")
 
 
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: object) -> None:
-    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
-    problems += [f"{name} is not in the architecture" for name in found.keys() - expected.keys()]
-    for name in expected.keys() & found.keys():
-        want, got = expected[name], found[name]
+def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: object) -> None:
+    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    problems += [f"{name} is not in the architecture" for name in tensors.keys() - expected.keys()]
+    for name in expected.keys() & tensors.keys():
+        want, got = expected[name], tensors[name]
         if want.shape != got.shape or want.dtype != got.dtype:
             shapes = f"{got.dtype} {tuple(got.shape)}, not {want.dtype} {tuple(want.shape)}"
             problems.append(f"{name} is {shapes}")

@@ -70,7 +70,7 @@ class PreActResNet18(Net):
 
 
 LIMITS = {"width": ">= 1"}
-FORMS = {"original": PreActResNet18, "deepmind": _deepmind.PreActResNet18}
+_FORMS = {"original": PreActResNet18, "deepmind": _deepmind.PreActResNet18}
 
 
 def build(
@@ -94,6 +94,6 @@ def build(
 
     Source: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016.
     """
-    if form not in FORMS:
-        raise unknown("form", form, FORMS)
-    return FORMS[form](classes, channels, statistics, width, activation)
+    if form not in _FORMS:
+        raise unknown("form", form, _FORMS)
+    return _FORMS[form](classes, channels, statistics, width, activation)

@@ -92,7 +92,7 @@ class WideResNet(Net):
 
 
 LIMITS = {"widen": ">= 1"}
-FORMS = {"original": WideResNet, "deepmind": _deepmind.WideResNet}
+_FORMS = {"original": WideResNet, "deepmind": _deepmind.WideResNet}
 
 
 def build(
@@ -120,6 +120,6 @@ def build(
     """
     if depth < 10 or (depth - 4) % 6:
         raise UsageError(f"wrn-{depth}-{widen}: the depth must be 6n + 4, for example 28 or 34")
-    if form not in FORMS:
-        raise unknown("form", form, FORMS)
-    return FORMS[form](classes, channels, statistics, depth, widen, activation)
+    if form not in _FORMS:
+        raise unknown("form", form, _FORMS)
+    return _FORMS[form](classes, channels, statistics, depth, widen, activation)

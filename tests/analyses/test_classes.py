@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from advkit.analyses.classes import SHOWN, analyze
+from advkit.analyses.classes import _SHOWN, analyze
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError
 
@@ -79,8 +79,8 @@ def test_of_many_classes_the_worst_are_drawn():
     assert result.text == ""
     axes = Figure().subplots()
     result.panels[0](axes)
-    assert axes.get_title(loc="left") + axes.get_title() == f"worst {SHOWN} of 100 classes"
-    worst = sorted(result.rows, key=lambda row: (row[6], row[0]))[:SHOWN]
+    assert axes.get_title(loc="left") + axes.get_title() == f"worst {_SHOWN} of 100 classes"
+    worst = sorted(result.rows, key=lambda row: (row[6], row[0]))[:_SHOWN]
     assert [each.get_text() for each in axes.get_yticklabels()] == [row[1] for row in worst]
 
 

@@ -372,7 +372,7 @@ def test_an_analysis_without_document_writes_none(tmp_path):
 def test_csv_round_trip():
     result = table.analyze(two_lines())
     head, *rows = csv.reader(io.StringIO(analysis.csv_text(result)))
-    assert tuple(head) == table.COLUMNS
+    assert tuple(head) == table._COLUMNS
     kinds = {"n": int, "seed": int, "steps": int, "group": int}
     kinds |= {
         name: float for name in head if "accuracy" in name or name.endswith(("_low", "_high"))

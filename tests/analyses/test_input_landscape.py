@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from advkit.analyses.drawing import plot
-from advkit.analyses.input_landscape import COLUMNS, analyze
+from advkit.analyses.input_landscape import _COLUMNS, analyze
 from advkit.errors import NumericalError, UsageError
 from advkit.runtime.reporting import Reporter
 from tests.analyses.probing import linear, pixels, probe, small
@@ -35,7 +35,7 @@ def seen(asked, **options):
 
 def columns(result, example):
     rows = [row for row in result.rows if row[0] == example]
-    return dict(zip(COLUMNS, np.array(rows, dtype=float).T, strict=True))
+    return dict(zip(_COLUMNS, np.array(rows, dtype=float).T, strict=True))
 
 
 @pytest.mark.parametrize("batch_size", [250, 4])

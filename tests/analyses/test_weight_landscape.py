@@ -13,7 +13,7 @@ from torch import nn
 
 from advkit.analyses.drawing import plot
 from advkit.analyses.probing.landscape import direction, grid, moved
-from advkit.analyses.weight_landscape import COLUMNS, analyze
+from advkit.analyses.weight_landscape import _COLUMNS, analyze
 from advkit.errors import NumericalError, Stopped, UsageError
 from advkit.runtime import seeding
 from tests.analyses.probing import linear, pixels, probe, small
@@ -33,7 +33,7 @@ def same(model, before):
 
 
 def column(result, name, of=0):
-    place = COLUMNS.index(name)
+    place = _COLUMNS.index(name)
     return np.array([row[place] for row in result.rows if row[0] == of])
 
 
@@ -204,7 +204,7 @@ def test_any_net_and_even_one_example(channels, classes, n):
     assert [module.training for module in net.modules()] == flags == [False] * len(flags)
     assert len(result.rows) == 6
     for row in result.rows:
-        cells = dict(zip(COLUMNS, row, strict=True))
+        cells = dict(zip(_COLUMNS, row, strict=True))
         assert cells["adversarial_loss"] >= cells["clean_loss"]
         assert cells["adversarial_accuracy"] <= cells["clean_accuracy"]
     with torch.no_grad():

@@ -20,6 +20,7 @@ from torch import nn
 from advkit import data, models, registry
 from advkit.artifacts.hdf5 import Logits
 from advkit.attacks import pgd
+from advkit.declarations import DECLARATIONS
 from advkit.errors import InputError, UsageError
 from advkit.evaluation import folded
 from advkit.formulas.losses import cross_entropy
@@ -158,16 +159,15 @@ def test_every_part_imports_and_its_signature_is_as_read():
     assert wrong == []
 
 
-def test_constants_are_readable_without_import():
-    names = ("FILES", "NEEDS", "START", "KINDS", "COMPARES", "FORMATS", "LIKE_AUTOATTACK")
-    found = [
-        (named(part), name, part.constants.get(name), getattr(module, name, None))
+def test_declarations_are_read_as_import_gives_them():
+    wrong = [
+        (named(part), name)
         for part in EVERY
         for module in [registry.load(part.folder, part.name)]
-        for name in names
+        for name in DECLARATIONS[part.folder]
+        if part.constants.get(name) != getattr(module, name, None)
     ]
-    assert len(found) == len(names) * len(EVERY) > 0
-    assert [each for each in found if each[2] != each[3]] == []
+    assert wrong == []
 
 
 # --- data ---

@@ -19,6 +19,7 @@ FLOORS: tuple[set[str], ...] = (
     {"runtime", "parallel", "weights"},
     {"formulas", "artifacts", "images"},
     {"options", "objectives", "labels"},
+    {"declarations"},
     {"registry"},
     {"models", "config", "data"},
     {"attacks", "softlabels"},

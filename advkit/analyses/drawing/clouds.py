@@ -45,9 +45,12 @@ def cloud(
             for ring in (False, True):
                 chosen = points[(y == label) & (wrong == ring)].tolist()
                 axes.scatter(
-                    [x for x, _ in chosen], [up for _, up in chosen], s=9, linewidths=0.6,
+                    [x for x, _ in chosen],
+                    [up for _, up in chosen],
+                    s=9,
+                    linewidths=0.6,
                     **_style(label, ring=ring),
-                )  # fmt: skip
+                )
             if len(names) <= NAMED:
                 _name(axes, _middle(points[y == label]), names[label])
         for star in corners.values():
@@ -57,9 +60,14 @@ def cloud(
         (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
         many = f" ({len(names)} classes by colour and mark)" if len(names) > NAMED else ""
         axes.set(
-            xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[], title=title + many,
-            xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)",
-        )  # fmt: skip
+            xlim=(left, right),
+            ylim=(bottom, top),
+            xticks=[],
+            yticks=[],
+            title=title + many,
+            xlabel="t-SNE 1 (no unit)",
+            ylabel="t-SNE 2 (no unit)",
+        )
         _legend(axes)
 
     return draw
@@ -82,9 +90,16 @@ def _name(axes: Any, place: Sequence[float], name: str) -> None:
 
     outline = [patheffects.withStroke(linewidth=2, foreground="white")]
     axes.annotate(
-        name, place, (0, 8), textcoords="offset points", ha="center", va="center", fontsize=9,
-        fontweight="bold", path_effects=outline,
-    )  # fmt: skip
+        name,
+        place,
+        (0, 8),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=9,
+        fontweight="bold",
+        path_effects=outline,
+    )
 
 
 def _legend(axes: Any) -> None:

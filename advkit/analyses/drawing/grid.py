@@ -15,20 +15,23 @@ from advkit.artifacts.result import Panel
 WHATS = ("robust", "clean")
 
 
-def split(found: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+def split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
     """Return the cells of the grid, and those that share neither column nor row with another.
 
     An annealed run beside a grid of constants is such a one. Where all are, they are the grid.
     """
-    columns = Counter(cell.x for cell in found)
-    rows = Counter(cell.y for cell in found)
+    columns = Counter(cell.x for cell in cells)
+    rows = Counter(cell.y for cell in cells)
     alone = [
-        cell for cell in found
-        if cell.y is not None and columns[cell.x] == 1 and rows[cell.y] == 1
+        cell
+        for cell in cells
+        if cell.y is not None
+        and columns[cell.x] == 1
+        and rows[cell.y] == 1
         and any(each is not None and each.value is None for each in (cell.x, cell.y))
-    ]  # fmt: skip
-    grid = [cell for cell in found if cell not in alone]
-    return (grid, alone) if grid else (list(found), [])
+    ]
+    grid = [cell for cell in cells if cell not in alone]
+    return (grid, alone) if grid else (list(cells), [])
 
 
 def percent(cell: Cell, what: str) -> str:
@@ -42,37 +45,40 @@ def percent(cell: Cell, what: str) -> str:
     return f"{each.mean * 100:.2f} [{low:.1f}, {high:.1f}]"
 
 
-def panels(found: Sequence[Cell], axes: Sequence[str], attack: str) -> tuple[Panel, ...]:
+def panels(cells: Sequence[Cell], axes: Sequence[str], attack: str) -> tuple[Panel, ...]:
     """Return a map of each accuracy for two axes, one panel with both for one axis."""
-    known = [what for what in WHATS if any(cell.shares(what) for cell in found)]
+    known = [what for what in WHATS if any(cell.shares(what) for cell in cells)]
     if len(axes) == 2:
-        return tuple(_map(found, axes, what, attack) for what in known)
-    return (_line(found, axes, known, attack),)
+        return tuple(_map(cells, axes, what, attack) for what in known)
+    return (_line(cells, axes, known, attack),)
 
 
-def _line(found: Sequence[Cell], axes: Sequence[str], known: Sequence[str], attack: str) -> Panel:
+def _line(cells: Sequence[Cell], axes: Sequence[str], known: Sequence[str], attack: str) -> Panel:
     """Return constants as curves with intervals, others as lines across; words as intervals."""
-    constants = [cell for cell in found if cell.x is not None and cell.x.value is not None]
+    constants = [cell for cell in cells if cell.x is not None and cell.x.value is not None]
     names = {"robust": attack, "clean": "clean"}
     if len(constants) < 2:
         points = {
-            names[what]: [(s.mean, s.interval) if s else None for s in _summaries(found, what)]
+            names[what]: [(s.mean, s.interval) if s else None for s in _summaries(cells, what)]
             for what in known
         }
-        words = [cell.x.text if cell.x else "all" for cell in found]
+        words = [cell.x.text if cell.x else "all" for cell in cells]
         return forest(words, points, xlabel="accuracy", title=axes[0] if axes else "")
     x = [cell.x.value for cell in constants if cell.x and cell.x.value is not None]
     of = {names[what]: _summaries(constants, what) for what in known}
     drawn = curve(
-        x, {name: [s.mean if s else None for s in each] for name, each in of.items()},
-        xlabel=axes[0], ylabel="accuracy", logx=min(x) > 0 and max(x) / min(x) >= 10,
+        x,
+        {name: [s.mean if s else None for s in each] for name, each in of.items()},
+        xlabel=axes[0],
+        ylabel="accuracy",
+        logx=min(x) > 0 and max(x) / min(x) >= 10,
         intervals={name: [s.interval if s else None for s in each] for name, each in of.items()},
-    )  # fmt: skip
-    return _with_lines(drawn, [cell for cell in found if cell not in constants], known)
+    )
+    return _with_lines(drawn, [cell for cell in cells if cell not in constants], known)
 
 
-def _summaries(found: Sequence[Cell], what: str) -> list[Summary | None]:
-    return [cell.summary(what) for cell in found]
+def _summaries(cells: Sequence[Cell], what: str) -> list[Summary | None]:
+    return [cell.summary(what) for cell in cells]
 
 
 def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> Panel:
@@ -92,12 +98,12 @@ def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> P
     return draw
 
 
-def _map(found: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> Panel:
+def _map(cells: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> Panel:
     """Return a numbered map; lone recipes as bands above it, the best cell framed.
 
     The frame is broken where another cell's interval reaches into the best one's.
     """
-    grid, alone = split(found)
+    grid, alone = split(cells)
     columns = sorted({cell.x for cell in grid if cell.x})
     rows = sorted({cell.y for cell in grid if cell.y})
     boxes = [Box(0, len(rows) + k, len(columns), cell) for k, cell in enumerate(alone)]
@@ -144,25 +150,37 @@ def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> 
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    found = [(box, each) for box in boxes if (each := box.cell.summary(what))]
-    means = [each.mean for _, each in found]
+    summaries = [(box, each) for box in boxes if (each := box.cell.summary(what))]
+    means = [each.mean for _, each in summaries]
     low, span = min(means), (max(means) - min(means)) or 1
-    for box, each in found:
+    for box, each in summaries:
         share = (each.mean - low) / span
         colour = colormaps["cividis"](share)
         panel.add_patch(
             Rectangle((box.x, box.y), box.width, 1, facecolor=colour, edgecolor="white")
         )
         panel.text(
-            box.x + box.width / 2, box.y + 0.5, box.written(each, names), ha="center",
-            va="center", fontsize=6.5, color="white" if share < 0.5 else "black",
-        )  # fmt: skip
-    best, top = max(found, key=lambda pair: pair[1].mean)
-    rivals = any(e.interval[1] >= top.interval[0] for box, e in found if box is not best)
+            box.x + box.width / 2,
+            box.y + 0.5,
+            box.written(each, names),
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            color="white" if share < 0.5 else "black",
+        )
+    best, top = max(summaries, key=lambda pair: pair[1].mean)
+    rivals = any(e.interval[1] >= top.interval[0] for box, e in summaries if box is not best)
     panel.add_patch(
         Rectangle(
-            (best.x, best.y), best.width, 1, fill=False, edgecolor=ORANGE, linewidth=1.8,
-            linestyle="--" if rivals else "-", zorder=5, clip_on=False,
+            (best.x, best.y),
+            best.width,
+            1,
+            fill=False,
+            edgecolor=ORANGE,
+            linewidth=1.8,
+            linestyle="--" if rivals else "-",
+            zorder=5,
+            clip_on=False,
         )
-    )  # fmt: skip
+    )
     panel.update_datalim([(0, 0), (1, 1)])

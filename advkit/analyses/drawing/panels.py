@@ -108,9 +108,14 @@ def heatmap(
                 if value is not None:
                     dark = high > low and (value - low) / (high - low) < 0.6
                     axes.text(
-                        column, row, f"{value:.3g}", ha="center", va="center", fontsize=7,
+                        column,
+                        row,
+                        f"{value:.3g}",
+                        ha="center",
+                        va="center",
+                        fontsize=7,
                         color="white" if dark else "black",
-                    )  # fmt: skip
+                    )
         axes.set_xticks(range(len(x)), x)
         axes.set_yticks(range(len(y)), y)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -135,10 +140,16 @@ def scatter(
             colour = COLOURS.get(name, CYCLE[place % len(CYCLE)])
             face = "none" if name in hollow else colour
             axes.scatter(
-                [point[0] for point in cloud], [point[1] for point in cloud], s=7,
-                marker=MARKERS[place % len(MARKERS)], facecolors=face, edgecolors=colour,
-                linewidths=0.6, alpha=0.8, label=f"{name} (n = {len(cloud)})",
-            )  # fmt: skip
+                [point[0] for point in cloud],
+                [point[1] for point in cloud],
+                s=7,
+                marker=MARKERS[place % len(MARKERS)],
+                facecolors=face,
+                edgecolors=colour,
+                linewidths=0.6,
+                alpha=0.8,
+                label=f"{name} (n = {len(cloud)})",
+            )
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
 
     return draw
@@ -158,16 +169,23 @@ def forest(
         for place, (name, values) in enumerate(series.items()):
             colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
             rows = [row for row, value in enumerate(values) if value is not None]
-            found = [value for value in values if value is not None]
-            centres = [value for value, _ in found]
-            ends = [interval or (value, value) for value, interval in found]
+            known = [value for value in values if value is not None]
+            centres = [value for value, _ in known]
+            ends = [interval or (value, value) for value, interval in known]
             below = [max(c - low, 0) for c, (low, _) in zip(centres, ends, strict=True)]
             above = [max(high - c, 0) for c, (_, high) in zip(centres, ends, strict=True)]
             height = [row + (place - (len(series) - 1) / 2) * shift for row in rows]
             axes.errorbar(
-                centres, height, xerr=[below, above], fmt=marker, color=colour, markersize=4,
-                capsize=2, linewidth=1.2, label=name,
-            )  # fmt: skip
+                centres,
+                height,
+                xerr=[below, above],
+                fmt=marker,
+                color=colour,
+                markersize=4,
+                capsize=2,
+                linewidth=1.2,
+                label=name,
+            )
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set(xlabel=xlabel, title=title)

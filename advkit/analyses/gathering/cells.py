@@ -123,12 +123,12 @@ def mark(value: Any) -> Mark:
         return Mark((ENDLESS, 0.0, 0.0), "∞")
     for read in (parse_span, number):
         try:
-            found = read(str(value))
+            parsed = read(str(value))
         except UsageError:
             continue
-        start, end = found if isinstance(found, tuple) else (found, found)
+        start, end = parsed if isinstance(parsed, tuple) else (parsed, parsed)
         if start == end:
-            text = f"{start:g}" if isinstance(found, tuple) else str(value)
+            text = f"{start:g}" if isinstance(parsed, tuple) else str(value)
             return Mark((CONSTANT, start, start), text)
         return Mark((SPAN, start, end), f"{start:g}→{end:g}")
     return Mark((WORD, 0.0, 0.0), str(value))
@@ -140,23 +140,23 @@ def settings_of(entry: Entry, group: Group, axes: Sequence[str]) -> dict[str, An
     Where τ or λ is an axis, label smoothing ε is ADR with λ = ε in the limit τ → ∞ (the teacher's
     answer is uniform then), and one-hot labels are its ε = 0.
     """
-    found = {**entry.trained, "data": entry.data, "arch": entry.arch, "weights": "student"}
-    found["weights"] = group.labels["weights"]
+    settings = {**entry.trained, "data": entry.data, "arch": entry.arch, "weights": "student"}
+    settings["weights"] = group.labels["weights"]
     if "labels_digest" in group.labels["settings"]:
-        found["labels_digest"] = group.labels["settings"]["labels_digest"]
+        settings["labels_digest"] = group.labels["settings"]["labels_digest"]
     if entry.recorded:
-        found.pop("method", None)  # objective, labels, wa and awp say it
+        settings.pop("method", None)  # objective, labels, wa and awp say it
     else:
-        found["method"] = entry.method
-    if set(axes) & set(ADR) and found.get("labels") in ("smoothing", "onehot"):
-        found |= {"labels": "adr", "lambda": found.pop("smoothing", 0.0), "tau": math.inf}
-        if not found.get("wa"):
-            found.pop("ema_decay", None)
-    if found.get("anneal") == "constant":
-        found |= {name: parse_span(found[name])[0] for name in ADR if name in found}
-    if all(mark(found.get(name)).order[0] != SPAN for name in ADR):
-        found.pop("anneal", None)
-    return found
+        settings["method"] = entry.method
+    if set(axes) & set(ADR) and settings.get("labels") in ("smoothing", "onehot"):
+        settings |= {"labels": "adr", "lambda": settings.pop("smoothing", 0.0), "tau": math.inf}
+        if not settings.get("wa"):
+            settings.pop("ema_decay", None)
+    if settings.get("anneal") == "constant":
+        settings |= {name: parse_span(settings[name])[0] for name in ADR if name in settings}
+    if all(mark(settings.get(name)).order[0] != SPAN for name in ADR):
+        settings.pop("anneal", None)
+    return settings
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -194,15 +194,17 @@ def require_one_attack(entries: Sequence[Entry]) -> None:
 
 
 def cells(
-    placed: Sequence[tuple[Entry, Group]], settings: Sequence[Mapping[str, Any]],
-    axes: Sequence[str], over: Sequence[str],
-) -> list[Cell]:  # fmt: skip
+    placed: Sequence[tuple[Entry, Group]],
+    settings: Sequence[Mapping[str, Any]],
+    axes: Sequence[str],
+    over: Sequence[str],
+) -> list[Cell]:
     """Return the cells, in the order of their axes.
 
     Raises:
         InputError: a run lacks the setting of an axis.
     """
-    found: dict[tuple[Mark, ...], Cell] = {}
+    cell_at: dict[tuple[Mark, ...], Cell] = {}
     runs: dict[str, int] = {}
     for (entry, _), own in zip(placed, settings, strict=True):
         for name in axes:
@@ -210,11 +212,11 @@ def cells(
                 raise InputError(f"{entry.path}: its run has no setting {name}")
         place = tuple(mark(own[name]) for name in axes)
         x, y = (*place, None, None)[:2]
-        cell = found.setdefault(place, Cell(x, y, Group(len(found) + 1, {})))
+        cell = cell_at.setdefault(place, Cell(x, y, Group(len(cell_at) + 1, {})))
         # Runs that are taken together count as seeds do.
         run = canonical([entry.seed, *(_plain(own.get(name)) for name in over)])
         cell.group.add(replace(entry, seed=runs.setdefault(run, len(runs))))
-    ordered = [found[place] for place in sorted(found)]
+    ordered = [cell_at[place] for place in sorted(cell_at)]
     noise = {
         what: known
         for what in ("robust", "clean")

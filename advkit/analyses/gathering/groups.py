@@ -99,22 +99,22 @@ class Group:
         best − final of each seed that has both. In [0, 1]; None where nothing is known.
         """
         seeds = len({entry.seed for entry in self.entries})
-        found = {"group": self.number, **self.labels, "n": self.n, "seeds": seeds}
+        row = {"group": self.number, **self.labels, "n": self.n, "seeds": seeds}
         for what in ("robust", "clean"):
             hits = {point: self._hits(what, point) for point in POINTS}
             for point, of_seed in hits.items():
-                found |= _summary(f"{what}_{point}", list(of_seed.values()), self.n)
+                row |= _summary(f"{what}_{point}", list(of_seed.values()), self.n)
                 one = list(of_seed.values()) if len(of_seed) == 1 else []
-                found[f"{what}_{point}_ci95"] = list(wilson(one[0], self.n)) if one else None
+                row[f"{what}_{point}_ci95"] = list(wilson(one[0], self.n)) if one else None
             best, final = hits.values()
             both = [best[seed] - final[seed] for seed in best if seed in final]
-            found |= _summary(f"{what}_difference", both, self.n)
-        return found
+            row |= _summary(f"{what}_difference", both, self.n)
+        return row
 
     def _hits(self, what: str, point: str) -> dict[int | None, int]:
         """Return seed → right answers."""
-        found = {each.seed: getattr(each, what) for each in self.entries if each.point == point}
-        return {seed: hits for seed, hits in found.items() if hits is not None}
+        by_seed = {each.seed: getattr(each, what) for each in self.entries if each.point == point}
+        return {seed: hits for seed, hits in by_seed.items() if hits is not None}
 
 
 def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
@@ -125,7 +125,7 @@ def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
     """
     entries = [_entry(logits) for logits in inputs]
     groups: dict[str, Group] = {}
-    found = []
+    pairs = []
     for entry, settings, options in zip(
         entries, _settings(entries), _attack_settings(entries), strict=True
     ):
@@ -144,8 +144,8 @@ def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
         key = canonical({**labels, "eps": eps})
         group = groups.setdefault(key, Group(len(groups) + 1, labels))
         group.add(entry)
-        found.append((entry, group))
-    return found
+        pairs.append((entry, group))
+    return pairs
 
 
 def implementation(info: Mapping[str, Any]) -> str:
@@ -238,16 +238,16 @@ def _settings(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     for entry in entries:
         families[entry.family].append(entry)
     names = {key: differing([each.trained for each in of]) for key, of in families.items()}
-    found = [{name: each.trained.get(name) for name in names[each.family]} for each in entries]
+    settings = [{name: each.trained.get(name) for name in names[each.family]} for each in entries]
     pairs: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
-    keys = [canonical([each.family, own]) for each, own in zip(entries, found, strict=True)]
+    keys = [canonical([each.family, own]) for each, own in zip(entries, settings, strict=True)]
     for key, entry in zip(keys, entries, strict=True):
         pairs[key].add((entry.seed, entry.labels_digest))
-    for key, entry, own in zip(keys, entries, found, strict=True):
+    for key, entry, own in zip(keys, entries, settings, strict=True):
         seeds, digests = ({pair[place] for pair in pairs[key]} for place in (0, 1))
         if len(digests) > 1 and not len(pairs[key]) == len(seeds) == len(digests):
             own["labels_digest"] = (entry.labels_digest or "")[:15]
-    return found
+    return settings
 
 
 def _attack_settings(entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -69,12 +69,12 @@ def gathered(inputs: Sequence[Logits]) -> list[Model]:
     Raises:
         InputError: see `Model.add`.
     """
-    found: dict[Any, Model] = {}
+    models: dict[Any, Model] = {}
     for logits in inputs:
         parent = model_of(logits)
         model = Model(logits.info, parent.get("seed"), logits.path)
-        found.setdefault(parent.get("digest"), model).add(logits)
-    return list(found.values())
+        models.setdefault(parent.get("digest"), model).add(logits)
+    return list(models.values())
 
 
 def baseline(model: Model, naturals: Sequence[Model]) -> Model:
@@ -86,22 +86,24 @@ def baseline(model: Model, naturals: Sequence[Model]) -> Model:
         InputError: there is none, or no way to choose.
     """
     arch, role = model.info["arch"], model.info["role"]
-    found = [each for each in naturals if each.info["arch"] == arch and _same_test(each, model)]
-    if not found:
+    candidates = [
+        each for each in naturals if each.info["arch"] == arch and _same_test(each, model)
+    ]
+    if not candidates:
         raise InputError(
             f"{model.path}: no natural model of its architecture ({arch}) on the same data to "
             "compare with"
         )
-    same_seed = [each for each in found if each.seed == model.seed]
-    found = same_seed or found
-    same_role = [each for each in found if each.info["role"] == role]
-    found = same_role if same_seed and same_role else found
-    if len(found) > 1:
+    same_seed = [each for each in candidates if each.seed == model.seed]
+    candidates = same_seed or candidates
+    same_role = [each for each in candidates if each.info["role"] == role]
+    candidates = same_role if same_seed and same_role else candidates
+    if len(candidates) > 1:
         raise InputError(
-            f"{model.path}: {len(found)} natural models and none is the one of seed {model.seed} "
-            f"and role {role}: give one"
+            f"{model.path}: {len(candidates)} natural models and none is the one of seed "
+            f"{model.seed} and role {role}: give one"
         )
-    return found[0]
+    return candidates[0]
 
 
 def _same_test(first: Model, second: Model) -> bool:

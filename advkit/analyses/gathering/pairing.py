@@ -50,10 +50,13 @@ class Pair:
     def same_attack(self) -> bool:
         """Whether attack, norm, ε and the attack's options are the same, its seed aside."""
         first, second = (
-            {name: value for name, value in each.info["config"].items()
-             if name not in (*ASIDE, "eps")}
+            {
+                name: value
+                for name, value in each.info["config"].items()
+                if name not in (*ASIDE, "eps")
+            }
             for each in (self.first, self.second)
-        )  # fmt: skip
+        )
         return self.same_threat and first == second
 
 
@@ -99,8 +102,8 @@ def _rows(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def fingerprint(logits: Logits) -> Any:
     """Return what tells the file's data from other data."""
-    found = (each["digest"] for each in logits.info["parents"] if each["kind"] == "data")
-    return next(found, logits.info["data"])
+    digests = (each["digest"] for each in logits.info["parents"] if each["kind"] == "data")
+    return next(digests, logits.info["data"])
 
 
 def model_of(logits: Logits) -> dict[str, Any]:
@@ -153,5 +156,10 @@ def _details(logits: Logits) -> dict[str, Any]:
     own = {name: config.get(name) for name in OWN}
     own["steps"] = f"{own['steps']} steps" if own["steps"] else None
     run = Path(logits.path).resolve().parent.name
-    return {"role": info["role"], **own, "data": info["data"]["name"], "arch": info["arch"],
-            "run": run}  # fmt: skip
+    return {
+        "role": info["role"],
+        **own,
+        "data": info["data"]["name"],
+        "arch": info["arch"],
+        "run": run,
+    }

@@ -80,12 +80,12 @@ def _distinct(files: Sequence[Logits]) -> list[Logits]:
     Raises:
         MismatchError: another one of it is on other examples.
     """
-    found: dict[str | None, Logits] = {}
+    by_digest: dict[str | None, Logits] = {}
     for each in files:
-        first = found.setdefault(_fingerprint(each), each)
+        first = by_digest.setdefault(_fingerprint(each), each)
         if not torch.equal(first.index, each.index):
             raise _twice([first, each])
-    return list(found.values())
+    return list(by_digest.values())
 
 
 def _twice(files: Sequence[Logits]) -> MismatchError:

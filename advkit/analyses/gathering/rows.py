@@ -35,10 +35,10 @@ def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Ten
 
 def conditions(logits: Logits) -> dict[str, Rows]:
     """Return the logits (N, C) of each condition there is: clean, and adversarial if attacked."""
-    found = {"clean": logits.clean}
+    logits_of = {"clean": logits.clean}
     if logits.adversarial is not None:
-        found["adversarial"] = logits.adversarial
-    return found
+        logits_of["adversarial"] = logits.adversarial
+    return logits_of
 
 
 def require_labels(logits: Logits, what: str) -> Tensor:

@@ -87,26 +87,26 @@ def share(steps: int) -> float:
 def measure(probe: Probe, plan: Plan) -> Measured:
     """Look at the model, then attack it."""
     model = Connected(probe.model)
-    found = Measured(len(probe.positions))
-    _look(model, probe, found)
-    runs = _runs(probe.threat, plan, found.temperature)
+    measured = Measured(len(probe.positions))
+    _look(model, probe, measured)
+    runs = _runs(probe.threat, plan, measured.temperature)
     names = ("clean", *runs)
-    found.standing = {name: torch.zeros(found.n, dtype=torch.bool) for name in names}
-    probe.reporter.begin("masking checks", found.n)
+    measured.standing = {name: torch.zeros(measured.n, dtype=torch.bool) for name in names}
+    probe.reporter.begin("masking checks", measured.n)
     for x, y, rows in probe.batches():
         right = _right(model, x, y)
-        found.standing["clean"][rows] = right.cpu()
+        measured.standing["clean"][rows] = right.cpu()
         if bool(right.any()):
             for name, run in runs.items():
                 generator = probe.generator("masking", name, int(rows[0]))
                 x_adv = run(model, x[right], y[right], generator)
-                found.standing[name][rows[right.cpu()]] = _right(model, x_adv, y[right]).cpu()
+                measured.standing[name][rows[right.cpu()]] = _right(model, x_adv, y[right]).cpu()
         probe.reporter.advance(len(rows))
     probe.reporter.end()
-    return found
+    return measured
 
 
-def _look(model: nn.Module, probe: Probe, found: Measured) -> None:
+def _look(model: nn.Module, probe: Probe, measured: Measured) -> None:
     """Fill in everything that takes no attack."""
     gaps, flat, crooked, compared = [], [], [], []
     answers: set[int] = set()
@@ -115,19 +115,19 @@ def _look(model: nn.Module, probe: Probe, found: Measured) -> None:
             logits = model(x)
         answers.update(logits.argmax(1).unique().tolist())
         gaps.append(gradients.gaps(logits).cpu())
-        found.saturated += int(gradients.saturated(logits).sum())
-        found.unsteady = max(found.unsteady, gradients.unsteady(model, x))
+        measured.saturated += int(gradients.saturated(logits).sum())
+        measured.unsteady = max(measured.unsteady, gradients.unsteady(model, x))
         generator = probe.generator("masking", "gradients", int(rows[0]))
         flat.append(gradients.flat(model, x, y, probe.threat, generator).cpu())
         off, seen = gradients.crooked(model, x, y, probe.threat)
         crooked.append(off.cpu())
         compared.append(seen.cpu())
-    found.flat, found.crooked, found.compared = map(torch.cat, (flat, crooked, compared))
-    found.answers = len(answers)
+    measured.flat, measured.crooked, measured.compared = map(torch.cat, (flat, crooked, compared))
+    measured.answers = len(answers)
     finite = torch.cat(gaps)
     finite = finite[finite.isfinite()]
     if len(finite):
-        found.gap = float(finite.median())
+        measured.gap = float(finite.median())
 
 
 def _runs(threat: Threat, plan: Plan, temperature: float) -> Mapping[str, Run]:
@@ -154,8 +154,8 @@ def _part(name: str, threat: Threat, **options: object) -> Run:
     attack = registry.load("attacks", name).attack
 
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        found: Tensor = attack(model, x, y, threat, generator=generator, **options)
-        return found
+        x_adv: Tensor = attack(model, x, y, threat, generator=generator, **options)
+        return x_adv
 
     return run
 
@@ -163,9 +163,15 @@ def _part(name: str, threat: Threat, **options: object) -> Run:
 def _margin(threat: Threat, steps: int) -> Run:
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         return pgd(
-            model, x, y, threat, steps=steps, step_size=share(steps) * threat.eps, loss=margin,
+            model,
+            x,
+            y,
+            threat,
+            steps=steps,
+            step_size=share(steps) * threat.eps,
+            loss=margin,
             generator=generator,
-        )  # fmt: skip
+        )
 
     return run
 
@@ -185,7 +191,7 @@ def _random(threat: Threat, points: int) -> Run:
     """Return a search over random points, in turn inside the ball and on its surface."""
 
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        found = x.clone()
+        best = x.clone()
         left = torch.arange(len(x), device=x.device)
         for turn in range(points):
             if not len(left):
@@ -193,9 +199,9 @@ def _random(threat: Threat, points: int) -> Run:
             point = threat.start(x[left], "uniform", generator)
             point = _outward(point, x[left], threat) if turn % 2 else point
             broken = ~_right(model, point, y[left])
-            found[left[broken]] = point[broken]
+            best[left[broken]] = point[broken]
             left = left[~broken]
-        return found
+        return best
 
     return run
 

@@ -80,29 +80,29 @@ def exceeds(gained: int, lost: int, n: int, threshold: float) -> bool:
     return tail(gained, gained + lost, 0.5) < ALPHA and beyond(gained - lost, n, threshold)
 
 
-def judge(found: Measured, plan: Plan) -> list[Check]:
+def judge(measured: Measured, plan: Plan) -> list[Check]:
     """Return every check, in the order in which they are shown."""
-    return [_judged(name, check, found, plan) for name, check in _CHECKS.items()]
+    return [_judged(name, check, measured, plan) for name, check in _CHECKS.items()]
 
 
-def _judged(name: str, check: _Judge, found: Measured, plan: Plan) -> Check:
+def _judged(name: str, check: _Judge, measured: Measured, plan: Plan) -> Check:
     threshold = THRESHOLDS[name]
     least = max(threshold, 0.5) if name in _PAIRED else threshold
-    if name != "deterministic-forward" and not beyond(found.n, found.n, least):
-        reason = f"{found.n} examples are too few to tell from chance"
+    if name != "deterministic-forward" and not beyond(measured.n, measured.n, least):
+        reason = f"{measured.n} examples are too few to tell from chance"
         return Check(name, None, None, threshold, reason)
-    if name in _ATTACKING and not bool(found.standing["clean"].any()):
+    if name in _ATTACKING and not bool(measured.standing["clean"].any()):
         reason = "no example is right without an attack: there is nothing to break"
         return Check(name, None, None, threshold, reason)
-    if name in _ATTACKING and found.answers == 1:
+    if name in _ATTACKING and measured.answers == 1:
         reason = "the model gives every image the same class: there is no other to be pushed to"
         return Check(name, None, None, threshold, reason)
-    return check(name, found, plan)
+    return check(name, measured, plan)
 
 
-def _iterative(name: str, found: Measured, plan: Plan) -> Check:
-    one, many = found.standing["fgsm"], found.standing["pgd"]
-    failed = exceeds(*_changes(one, many), found.n, THRESHOLDS[name])
+def _iterative(name: str, measured: Measured, plan: Plan) -> Check:
+    one, many = measured.standing["fgsm"], measured.standing["pgd"]
+    failed = exceeds(*_changes(one, many), measured.n, THRESHOLDS[name])
     reason = (
         f"FGSM breaks more than PGD-{plan.steps}: following the gradient further leads astray"
         if failed
@@ -111,10 +111,10 @@ def _iterative(name: str, found: Measured, plan: Plan) -> Check:
     return Check(name, not failed, _mean(many) - _mean(one), THRESHOLDS[name], reason)
 
 
-def _black_box(name: str, found: Measured, plan: Plan) -> Check:
-    ran = [attack for attack in BLACK_BOX if attack in found.standing]
-    alone = found.together(WHITE_BOX) & ~found.together(tuple(ran))
-    failed = beyond(int(alone.sum()), found.n, THRESHOLDS[name])
+def _black_box(name: str, measured: Measured, plan: Plan) -> Check:
+    ran = [attack for attack in BLACK_BOX if attack in measured.standing]
+    alone = measured.together(WHITE_BOX) & ~measured.together(tuple(ran))
+    failed = beyond(int(alone.sum()), measured.n, THRESHOLDS[name])
     who = " and ".join(ran).replace("square", f"Square ({plan.queries} queries)")
     reason = (
         f"{who} broke examples that every gradient attack left standing"
@@ -124,9 +124,9 @@ def _black_box(name: str, found: Measured, plan: Plan) -> Check:
     return Check(name, not failed, _mean(alone), THRESHOLDS[name], reason)
 
 
-def _large(name: str, found: Measured, plan: Plan) -> Check:
-    standing = found.standing["large_eps"]
-    failed = beyond(int(standing.sum()), found.n, THRESHOLDS[name])
+def _large(name: str, measured: Measured, plan: Plan) -> Check:
+    standing = measured.standing["large_eps"]
+    failed = beyond(int(standing.sum()), measured.n, THRESHOLDS[name])
     reason = (
         "with every image in reach some stay right: the attack cannot move"
         if failed
@@ -135,23 +135,23 @@ def _large(name: str, found: Measured, plan: Plan) -> Check:
     return Check(name, not failed, _mean(standing), THRESHOLDS[name], reason)
 
 
-def _steps(name: str, found: Measured, plan: Plan) -> Check:
-    few, many = found.standing["pgd"], found.standing["pgd_more"]
+def _steps(name: str, measured: Measured, plan: Plan) -> Check:
+    few, many = measured.standing["pgd"], measured.standing["pgd_more"]
     change = _mean(many) - _mean(few)
     gained, lost = _changes(few, many)
     short, long = f"PGD-{plan.steps}", f"PGD-{plan.more_steps}"
-    if exceeds(gained, lost, found.n, THRESHOLDS[name]):
+    if exceeds(gained, lost, measured.n, THRESHOLDS[name]):
         reason = f"{long} breaks less than {short}: more steps help the defender"
         return Check(name, False, change, THRESHOLDS[name], reason)
-    if exceeds(lost, gained, found.n, FALL):
+    if exceeds(lost, gained, measured.n, FALL):
         reason = f"{long} breaks far more: {short} has not converged and overstates robustness"
         return Check(name, False, change, -FALL, reason)
     return Check(name, True, change, THRESHOLDS[name], f"{long} and {short} agree")
 
 
-def _random(name: str, found: Measured, plan: Plan) -> Check:
-    alone = found.together(WHITE_BOX) & ~found.standing["random"]
-    failed = beyond(int(alone.sum()), found.n, THRESHOLDS[name])
+def _random(name: str, measured: Measured, plan: Plan) -> Check:
+    alone = measured.together(WHITE_BOX) & ~measured.standing["random"]
+    failed = beyond(int(alone.sum()), measured.n, THRESHOLDS[name])
     reason = (
         f"{plan.points} random points broke examples that every gradient attack left standing"
         if failed
@@ -160,24 +160,24 @@ def _random(name: str, found: Measured, plan: Plan) -> Check:
     return Check(name, not failed, _mean(alone), THRESHOLDS[name], reason)
 
 
-def _present(name: str, found: Measured, plan: Plan) -> Check:
-    failed = beyond(int(found.flat.sum()), found.n, THRESHOLDS[name])
+def _present(name: str, measured: Measured, plan: Plan) -> Check:
+    failed = beyond(int(measured.flat.sum()), measured.n, THRESHOLDS[name])
     reason = (
         "too many examples have a zero or non-finite gradient: the attack stands still there"
         if failed
         else "next to every example has a gradient to follow"
     )
-    return Check(name, not failed, _mean(found.flat), THRESHOLDS[name], reason)
+    return Check(name, not failed, _mean(measured.flat), THRESHOLDS[name], reason)
 
 
-def _honest(name: str, found: Measured, plan: Plan) -> Check:
-    threshold, compared = THRESHOLDS[name], int(found.compared.sum())
-    if found.unsteady > FORWARD_CHANGE:
+def _honest(name: str, measured: Measured, plan: Plan) -> Check:
+    threshold, compared = THRESHOLDS[name], int(measured.compared.sum())
+    if measured.unsteady > FORWARD_CHANGE:
         return Check(name, None, None, threshold, "the forward pass is random: nothing to compare")
     if not beyond(compared, compared, threshold):
         reason = f"{compared} examples have a gradient: too few to compare"
         return Check(name, None, None, threshold, reason)
-    off = int(found.crooked.sum())
+    off = int(measured.crooked.sum())
     failed = beyond(off, compared, threshold)
     reason = (
         "a small step along the gradient does not change the loss as the gradient says"
@@ -187,37 +187,37 @@ def _honest(name: str, found: Measured, plan: Plan) -> Check:
     return Check(name, not failed, off / compared, threshold, reason)
 
 
-def _scale(name: str, found: Measured, plan: Plan) -> Check:
-    plain, calm = found.standing["pgd_more"], found.standing.get("tempered")
-    gained, lost = _changes(found.standing["margin"], plain)
-    by_margin = (gained - lost) / found.n
+def _scale(name: str, measured: Measured, plan: Plan) -> Check:
+    plain, calm = measured.standing["pgd_more"], measured.standing.get("tempered")
+    gained, lost = _changes(measured.standing["margin"], plain)
+    by_margin = (gained - lost) / measured.n
     if calm is not None:
         more, less = _changes(calm, plain)
-        by_calm = (more - less) / found.n
-        if exceeds(more, less, found.n, THRESHOLDS[name]):
+        by_calm = (more - less) / measured.n
+        if exceeds(more, less, measured.n, THRESHOLDS[name]):
             reason = (
-                f"with logits divided by {found.temperature:.3g}, cross-entropy breaks more: "
+                f"with logits divided by {measured.temperature:.3g}, cross-entropy breaks more: "
                 "the scale of the logits hides the gradient"
             )
             return Check(name, False, by_calm, THRESHOLDS[name], reason)
-    if exceeds(gained, lost, found.n, MARGIN):
+    if exceeds(gained, lost, measured.n, MARGIN):
         reason = "the margin loss, which no scale touches, breaks far more than cross-entropy"
         return Check(name, False, by_margin, MARGIN, reason)
     if calm is None:
         reason = "small logits, and the margin loss breaks little beyond cross-entropy"
         return Check(name, True, by_margin, MARGIN, reason)
-    reason = f"dividing the logits by {found.temperature:.3g} does not help cross-entropy"
+    reason = f"dividing the logits by {measured.temperature:.3g} does not help cross-entropy"
     return Check(name, True, by_calm, THRESHOLDS[name], reason)
 
 
-def _steady(name: str, found: Measured, plan: Plan) -> Check:
-    failed = found.unsteady > FORWARD_CHANGE
+def _steady(name: str, measured: Measured, plan: Plan) -> Check:
+    failed = measured.unsteady > FORWARD_CHANGE
     reason = (
         "the same images give other logits each time: attacks must average over the randomness"
         if failed
         else "the same images give the same logits"
     )
-    return Check(name, not failed, found.unsteady, FORWARD_CHANGE, reason)
+    return Check(name, not failed, measured.unsteady, FORWARD_CHANGE, reason)
 
 
 def _changes(before: Tensor, after: Tensor) -> tuple[int, int]:

@@ -43,8 +43,8 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
     """Return ∇ₓ loss of each example, (B, C, H, W)."""
     x = x.detach().clone().requires_grad_(True)
     with torch.enable_grad():
-        (found,) = torch.autograd.grad(loss(model(x), y).sum(), x)
-    return found
+        (slope,) = torch.autograd.grad(loss(model(x), y).sum(), x)
+    return slope
 
 
 def flat(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: Generator) -> Tensor:
@@ -53,12 +53,12 @@ def flat(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: Gene
     Asked are cross-entropy and margin, at the image and at a random point of the ball; one such
     gradient is enough.
     """
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    vanished = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for point in (x, threat.start(x, "uniform", generator)):
         for loss in (cross_entropy, margin):
             slope = gradient(model, point, y, loss).flatten(1)
-            found |= (slope == 0).all(1) | ~slope.isfinite().all(1)
-    return found
+            vanished |= (slope == 0).all(1) | ~slope.isfinite().all(1)
+    return vanished
 
 
 def crooked(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
@@ -84,8 +84,8 @@ def unsteady(model: nn.Module, x: Tensor) -> float:
     with torch.no_grad():
         first = model(x)
         length = first.norm(dim=1).clamp_min(1e-12)
-        found = [((model(x) - first).norm(dim=1) / length).amax() for _ in range(FORWARDS - 1)]
-    return float(torch.stack(found).amax().nan_to_num())  # NaN twice is no change
+        changes = [((model(x) - first).norm(dim=1) / length).amax() for _ in range(FORWARDS - 1)]
+    return float(torch.stack(changes).amax().nan_to_num())  # NaN twice is no change
 
 
 def gaps(logits: Tensor) -> Tensor:

@@ -48,14 +48,14 @@ def direction(model: nn.Module, generator: Generator) -> dict[str, Tensor]:
     Source: Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018, section 4;
     their code zeroes biases and normalisation too.
     """
-    found = {}
+    scaled = {}
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
             continue
         drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
         drawn *= _lengths(parameter.detach()) / _lengths(drawn)
-        found[name] = drawn
-    return found
+        scaled[name] = drawn
+    return scaled
 
 
 @contextmanager
@@ -83,9 +83,15 @@ def band(axes: Any, x: Sequence[float], runs: Tensor, label: str, place: int) ->
     mean = runs.mean(0)
     style = LINES[place // len(CYCLE) % len(LINES)]
     axes.plot(
-        x, mean.tolist(), style, marker=marker, markersize=3, linewidth=1.3, color=colour,
+        x,
+        mean.tolist(),
+        style,
+        marker=marker,
+        markersize=3,
+        linewidth=1.3,
+        color=colour,
         label=label,
-    )  # fmt: skip
+    )
     if len(runs) > 1:
         deviation = runs.std(0)
         low, high = (mean - deviation).tolist(), (mean + deviation).tolist()

@@ -54,13 +54,13 @@ class Standing:
     @property
     def rises(self) -> list[float | None]:
         """One-sided p of each point's rise over the lowest point before it; None if it is none."""
-        found: list[float | None] = [None]
+        p_values: list[float | None] = [None]
         for place in range(1, len(self.points)):
             now = self.stands[place]
             least = self.stands[int(self.stands[:place].sum(1).argmin())]
             freed, broken = int((now & ~least).sum()), int((least & ~now).sum())
-            found.append(by_chance(freed, broken) if freed > broken else None)
-        return found
+            p_values.append(by_chance(freed, broken) if freed > broken else None)
+        return p_values
 
     @property
     def monotone(self) -> bool:
@@ -112,16 +112,16 @@ def parse_radii(text: str, threat: Threat, pixels: int) -> list[float]:
         UsageError: another word, or an impossible ε.
     """
     corner = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[threat.norm]
-    found = set()
+    radii = set()
     for word in text.split(","):
         if "eps" not in word:
-            found.add(parse_eps(word, threat.norm))
+            radii.add(parse_eps(word, threat.norm))
             continue
         try:
-            found.add(min(parse_step(word, threat.eps), corner))
+            radii.add(min(parse_step(word, threat.eps), corner))
         except UsageError:
             raise UsageError(f"--eps-grid: {word!r} is no share of ε such as eps/4") from None
-    return sorted(found)
+    return sorted(radii)
 
 
 def parse_steps(text: str) -> list[int]:

@@ -93,8 +93,8 @@ def _least(logits: Rows, y: Tensor, rows: Tensor, centre: float) -> float | None
         return math.fsum(float(piece.sum()) for piece in each) / len(rows)
 
     ends = (centre - REACH, centre + REACH)
-    found = float(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
-    return math.exp(found) if min(found - ends[0], ends[1] - found) > 0.01 else None
+    minimum = float(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
+    return math.exp(minimum) if min(minimum - ends[0], ends[1] - minimum) > 0.01 else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Resampled:
 
 
 def resampled(
-    found: Scores, ece: float, bins: int, resamples: int, generator: Generator
+    measured: Scores, ece: float, bins: int, resamples: int, generator: Generator
 ) -> Resampled:
     """Return bootstrap intervals of an ECE and the Brier score; None of fewer than two examples.
 
@@ -120,15 +120,15 @@ def resampled(
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Bröcker and Smith,
     "Increasing the Reliability of Reliability Diagrams", Weather and Forecasting 2007.
     """
-    n, confidence = len(found.correct), found.confidence
+    n, confidence = len(measured.correct), measured.confidence
     place = places(confidence, bins)
-    gap = found.correct - confidence
+    gap = measured.correct - confidence
     drawn = torch.zeros(3, resamples, dtype=torch.float64)
     for k in range(resamples):
         rows = torch.randint(n, (n,), generator=generator)
         chance = torch.rand(n, generator=generator, dtype=torch.float64)
         drawn[0, k] = _ece(gap[rows], place[rows], bins)
-        drawn[1, k] = found.brier[rows].mean()
+        drawn[1, k] = measured.brier[rows].mean()
         drawn[2, k] = _ece((chance < confidence).double() - confidence, place, bins)
     calibrated = float(drawn[2].mean())
     if n < 2:

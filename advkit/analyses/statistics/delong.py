@@ -27,8 +27,8 @@ def _share_below(scores: Values, other: Values) -> Values:
     """Return for each score the share of the other scores below it, ties halves."""
     ranked = np.sort(other)
     ends = [np.searchsorted(ranked, scores, side) for side in ("left", "right")]
-    found: Values = (ends[0] + ends[1]) / (2 * len(other))
-    return found
+    shares: Values = (ends[0] + ends[1]) / (2 * len(other))
+    return shares
 
 
 def difference(

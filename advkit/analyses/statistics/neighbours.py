@@ -57,6 +57,6 @@ def _distances(points: Tensor, rows: Tensor) -> Tensor:
     """Return Euclidean distances of some rows to all, (B, N); to themselves infinity."""
     # Through matrix products, near-equal points would lose the digits that rank them.
     exact = "donot_use_mm_for_euclid_dist"
-    found = torch.cdist(points[rows], points, compute_mode=exact)
-    found[torch.arange(len(rows)), rows] = torch.inf
-    return found
+    distances = torch.cdist(points[rows], points, compute_mode=exact)
+    distances[torch.arange(len(rows)), rows] = torch.inf
+    return distances

@@ -119,9 +119,12 @@ def _moved(tested: Pair, seed: int) -> Measure:
     after = divergences(tested.second)[tested.second_rows]
     generator = resampling.stream(seed, "divergence", name)
     return _measured(
-        "divergence", name, (before, after),
-        resampling.means((before - after).numpy(), generator), smaller=True,
-    )  # fmt: skip
+        "divergence",
+        name,
+        (before, after),
+        resampling.means((before - after).numpy(), generator),
+        smaller=True,
+    )
 
 
 def divergences(logits: Logits) -> Tensor:
@@ -136,9 +139,14 @@ def divergences(logits: Logits) -> Tensor:
 
 
 def _measured(
-    measure: str, data: str, samples: tuple[Tensor, Tensor], drawn: Values, kind: str = "",
-    *, smaller: bool = False,
-) -> Measure:  # fmt: skip
+    measure: str,
+    data: str,
+    samples: tuple[Tensor, Tensor],
+    drawn: Values,
+    kind: str = "",
+    *,
+    smaller: bool = False,
+) -> Measure:
     """Return the means of both models' samples, with the interval of the drawn differences."""
     natural, robust = (float(each.mean()) for each in samples)
     gap = natural - robust if smaller else robust - natural
@@ -149,14 +157,14 @@ def _measured(
     )
 
 
-def _judged(found: Measure, least: int, kind: str = "") -> Measure:
+def _judged(measure: Measure, least: int, kind: str = "") -> Measure:
     """Add the verdict; without enough examples there is none, and no interval."""
-    values = asdict(found)
+    values = asdict(measure)
     if least < LEAST:
         values |= {"low": None, "high": None, "reason": _few(least, kind)}
-    elif found.low is not None and found.high is not None:
-        sure = found.low > 0 or found.high < 0
-        values |= {"holds": found.low > 0} if sure else {"reason": NOISE}
+    elif measure.low is not None and measure.high is not None:
+        sure = measure.low > 0 or measure.high < 0
+        values |= {"holds": measure.low > 0} if sure else {"reason": NOISE}
     return Measure(**values)
 
 

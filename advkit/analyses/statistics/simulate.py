@@ -53,9 +53,12 @@ def binary() -> Result:
     }
     level = {"equal": [1.0] * len(SHARES)}
     picture = curve(
-        SHARES, {**series, **level}, xlabel="s / gamma (rises with temperature)",
-        ylabel="G soft / G one-hot", logx=True,
-    )  # fmt: skip
+        SHARES,
+        {**series, **level},
+        xlabel="s / gamma (rises with temperature)",
+        ylabel="G soft / G one-hot",
+        logx=True,
+    )
     numbers = {"ambiguous": AMBIGUOUS, "wins_at_low_temperature": wins, "cases": len(low)}
     return Result(dict(numbers), columns, tuple(rows), (picture,), text=aligned([columns, *rows]))
 
@@ -101,7 +104,7 @@ def dirichlet() -> Result:
     series = {name: [row[place] for row in rows] for place, name in enumerate(columns) if place}
     picture = curve(
         FACTORS, series, xlabel="c (rises with temperature)", ylabel="discrepancy (nats)", logx=True
-    )  # fmt: skip
+    )
     numbers = {"n": N, "classes": CLASSES, "share_above_0.995": peaked}
     return Result(dict(numbers), columns, tuple(rows), (picture,), text=aligned([columns, *rows]))
 

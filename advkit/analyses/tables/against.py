@@ -52,27 +52,27 @@ class Pair:
         if not theirs or not ours or (what == "robust" and not self.same_attack):
             return None
         centre = statistics.fmean(theirs)
-        found = statistics.fmean(ours) - centre
+        gap = statistics.fmean(ours) - centre
         if len(ours) == 1 and self.ours is not None:
             low, high = wilson(*_hits(self.ours.known(what, self.point)[0], what))
-            return found, (low - centre, high - centre)
-        return found, _interval(ours, theirs)
+            return gap, (low - centre, high - centre)
+        return gap, _interval(ours, theirs)
 
     def plain(self) -> dict[str, Any]:
         """Return the pair as a plain object: shares in [0, 1], null where nothing is known."""
         line = self.line
         facts = {"data": line.data, "arch": line.arch, "label": line.label, "point": line.point}
-        found: dict[str, Any] = {**facts, "method": line.method or None, "attack": line.attack}
-        found |= {"eps": line.eps, "note": line.note}
-        found["group"] = self.ours.plain["group"] if self.ours else None
+        row: dict[str, Any] = {**facts, "method": line.method or None, "attack": line.attack}
+        row |= {"eps": line.eps, "note": line.note}
+        row["group"] = self.ours.plain["group"] if self.ours else None
         for what in ("robust", "clean"):
             theirs, ours = getattr(line, what), self.shares(what)
-            found[f"{what}_published"] = statistics.fmean(theirs) if theirs else None
-            found[f"{what}_ours"] = statistics.fmean(ours) if ours else None
+            row[f"{what}_published"] = statistics.fmean(theirs) if theirs else None
+            row[f"{what}_ours"] = statistics.fmean(ours) if ours else None
             difference, ends = self.difference(what) or (None, None)
-            found[f"{what}_difference"] = difference
-            found[f"{what}_difference_ci95"] = list(ends) if ends else None
-        return found
+            row[f"{what}_difference"] = difference
+            row[f"{what}_difference_ci95"] = list(ends) if ends else None
+        return row
 
 
 def pairs(published: Published, lines: Sequence[Ours]) -> list[Pair]:
@@ -80,12 +80,12 @@ def pairs(published: Published, lines: Sequence[Ours]) -> list[Pair]:
 
     Where some of ours were attacked as the published line was, others are left out.
     """
-    found = []
+    pairings = []
     for line in published.lines:
         fit = [ours for ours in lines if matches(line, ours)]
         alike = [ours for ours in fit if same_attack(line, ours)]
-        found += [Pair(line, ours) for ours in alike or fit] or [Pair(line, None)]
-    return found
+        pairings += [Pair(line, ours) for ours in alike or fit] or [Pair(line, None)]
+    return pairings
 
 
 def matches(line: Line, ours: Ours) -> bool:
@@ -126,17 +126,17 @@ def trained_as(ours: Ours) -> Mapping[str, Any]:
 
 def why_none(published: Published, lines: Sequence[Ours]) -> list[str]:
     """Say why nothing matches: what ours are, and what the published lines are."""
-    found = []
+    reasons = []
     for name, word in (("data", "data"), ("arch", "architecture")):
         here = sorted({str(each.plain[name]) for each in lines})
         there = sorted({getattr(each, name) for each in published.lines})
         if not set(here) & set(there):
-            found.append(f"{word}: {', '.join(here)} here; {', '.join(there)} there")
+            reasons.append(f"{word}: {', '.join(here)} here; {', '.join(there)} there")
     here = sorted({own_method(each.plain) for each in lines})
     there = sorted({each.method for each in published.lines if each.method})
-    if not found or not set(here) & set(there):
-        found.append(f"method: {', '.join(here)} here; {', '.join(there)} there")
-    return found + _in_general(published, lines)
+    if not reasons or not set(here) & set(there):
+        reasons.append(f"method: {', '.join(here)} here; {', '.join(there)} there")
+    return reasons + _in_general(published, lines)
 
 
 def _in_general(published: Published, lines: Sequence[Ours]) -> list[str]:
@@ -148,29 +148,31 @@ def _in_general(published: Published, lines: Sequence[Ours]) -> list[str]:
         and {line.data for line in published.lines} & set(rule.when.get("data", ()))
     ]
     trained = [trained_as(line) for line in lines]
-    found = {
+    compared = {
         "ε": ({x.plain["eps"] for x in lines}, {x.eps for x in published.lines}),
         "test examples": ({x.plain["n"] for x in lines}, set(published.paper["examples"].values())),
         "runs": (
-            {x.plain["seeds"] for x in lines}, {len(x.clean) for x in published.lines if x.clean}
+            {x.plain["seeds"] for x in lines},
+            {len(x.clean) for x in published.lines if x.clean},
         ),
         "epochs": (
-            {each.get("epochs") for each in trained}, {rule.values.get("epochs") for rule in rules}
+            {each.get("epochs") for each in trained},
+            {rule.values.get("epochs") for rule in rules},
         ),
-    }  # fmt: skip
+    }
     return [
         f"{name}: {_words(here)} here; {_words(there)} there"
-        for name, (here, there) in found.items()
+        for name, (here, there) in compared.items()
         if here - {None} and there - {None} and not here - {None} <= there
     ]
 
 
-def protocol(published: Published, found: Sequence[Pair], lines: Sequence[Ours]) -> list[str]:
+def protocol(published: Published, pairs: Sequence[Pair], lines: Sequence[Ours]) -> list[str]:
     """List how our protocol differs from the published one, as far as files and sources tell.
 
     Of the lines that match; of all of ours where none does.
     """
-    matched = [pair for pair in found if pair.ours is not None]
+    matched = [pair for pair in pairs if pair.ours is not None]
     told = [line for pair in matched for line in _of_pair(published, pair)]
     here = [pair.ours for pair in matched if pair.ours is not None] or list(lines)
     told += _evaluation(published, here) + _training(published, here)
@@ -231,14 +233,14 @@ def _evaluation(published: Published, here: Sequence[Ours]) -> list[str]:
     """Return what differs in the implementation of AutoAttack, and in which checkpoint is best."""
     told = []
     infos = [each.info for line in here for each in _files(line)]
-    found = {
+    settings = {
         implementation(info)
         for info in infos
         if info["config"]["attack"] == "autoattack" and "implementation" in info
     }
     attacks = {line.attack for line in published.lines}
-    if found and "autoattack" in attacks:
-        told.append(f"AutoAttack: {_words(found)} here; {published.paper['autoattack']} there")
+    if settings and "autoattack" in attacks:
+        told.append(f"AutoAttack: {_words(settings)} here; {published.paper['autoattack']} there")
     if any(info["role"].startswith("best") for info in infos):
         there = published.paper["selection"]
         told.append(f"best checkpoint: chosen on a validation split here; on {there} there")

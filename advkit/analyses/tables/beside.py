@@ -108,10 +108,10 @@ def _mean(shares: Sequence[float]) -> str:
 
 
 def _difference(pair: Pair, what: str) -> str:
-    found = pair.difference(what)
-    if found is None:
+    difference = pair.difference(what)
+    if difference is None:
         return ""
-    centre, ends = found
+    centre, ends = difference
     told = f"{centre * 100:+.2f}"
     if ends is not None:
         told += " [{:+.2f}, {:+.2f}]".format(*(end * 100 for end in ends))

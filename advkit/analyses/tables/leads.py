@@ -45,8 +45,8 @@ class Line:
 
     def known(self, what: str, point: str) -> list[Logits]:
         """Return the files that have a figure of that column."""
-        found = self.files.get(point, {}).values()
-        return [each for each in found if right(each, what) is not None]
+        logits = self.files.get(point, {}).values()
+        return [each for each in logits if right(each, what) is not None]
 
 
 def right(logits: Logits, what: str) -> Tensor | None:
@@ -64,7 +64,7 @@ def leads(lines: Sequence[Line]) -> list[list[str]]:
     The line of the highest mean leads if it is better than each of its rivals beyond noise, each
     at 5 %: that all of them say so is again a test at 5 %.
     """
-    found: list[list[str]] = [[] for _ in lines]
+    marks: list[list[str]] = [[] for _ in lines]
     blocks: dict[str, list[int]] = {}
     for place, line in enumerate(lines):
         blocks.setdefault(line.rivals, []).append(place)
@@ -77,8 +77,8 @@ def leads(lines: Sequence[Line]) -> list[list[str]]:
             first = max(there, key=lambda place: lines[place].plain[f"{name}_mean"])
             rest = [lines[each] for each in there if each != first]
             if all(beyond_noise(lines[first], other, what, point) for other in rest):
-                found[first].append(name)
-    return found
+                marks[first].append(name)
+    return marks
 
 
 def beyond_noise(first: Line, second: Line, what: str, point: str) -> bool:

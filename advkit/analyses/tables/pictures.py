@@ -61,15 +61,15 @@ def forests(lines: Sequence[Line]) -> tuple[Forest, ...]:
 
     Student's t-interval of the mean over seeds; Wilson's of one run.
     """
-    found = []
+    rows = []
     for what, title in (("robust", "robust accuracy"), ("clean", "standard accuracy")):
         known = [x for x in lines if any(x.plain[f"{what}_{p}_mean"] is not None for p in POINTS)]
         points = {p: [_point(line, what, p) for line in known] for p in POINTS}
         series = {p: of for p, of in points.items() if any(each is not None for each in of)}
         if series:
             names = _names(known)
-            found.append(Forest(names, series, "accuracy (%), 95 % interval", title))
-    return tuple(found)
+            rows.append(Forest(names, series, "accuracy (%), 95 % interval", title))
+    return tuple(rows)
 
 
 def gaps(lines: Sequence[Line]) -> Forest | None:
@@ -86,12 +86,12 @@ def _names(lines: Sequence[Line]) -> tuple[str, ...]:
     labels = [line.plain for line in lines]
     varied = [key for key in ("data", "arch") if len({each[key] for each in labels}) > 1]
     attacks = {attack_of(each) + str(each["eps"]) for each in labels}
-    found = []
+    names = []
     for each in labels:
         words = [name_of(each), *(str(each[key]) for key in varied)]
         words += [f"{attack_of(each)} {each['eps'] or ''}".strip()] if len(attacks) > 1 else []
-        found.append("\n".join(textwrap.wrap(", ".join(words), WIDTH)))
-    return tuple(found)
+        names.append("\n".join(textwrap.wrap(", ".join(words), WIDTH)))
+    return tuple(names)
 
 
 def _point(line: Line, what: str, point: str) -> Point | None:
@@ -125,8 +125,11 @@ def _around(mean: float, deviation: float, count: int) -> tuple[float, float]:
 def galleries(lines: Sequence[Line]) -> list[Gallery]:
     """Return all pictures of a page by heading; none where there is nothing to draw."""
     told, figures = of_files(lines)
-    found = [Gallery("Accuracies", INTERVALS, overview(lines)), Gallery("Outputs", told, figures)]
-    return [each for each in found if each.figures]
+    pictures = [
+        Gallery("Accuracies", INTERVALS, overview(lines)),
+        Gallery("Outputs", told, figures),
+    ]
+    return [each for each in pictures if each.figures]
 
 
 def overview(lines: Sequence[Line]) -> tuple[Figure, ...]:
@@ -173,7 +176,7 @@ def _of_file(name: str, logits: Logits) -> list[Figure]:
     }
     run, config = Path(logits.path).resolve().parent.name, logits.info["config"]
     place = f"{run}, {logits.info['role']}, {config['attack']}"
-    found = []
+    figures = []
     for what, analyze in analyses.items():
         try:
             result = analyze([logits])
@@ -184,9 +187,11 @@ def _of_file(name: str, logits: Logits) -> list[Figure]:
             for key, value in result.numbers.items()
             if isinstance(value, float)
         )
-        found += [_figure(panel, f"{what}: {place}", f"{what} of {name}. {told}")
-                  for panel in result.panels]  # fmt: skip
-    return found
+        figures += [
+            _figure(panel, f"{what}: {place}", f"{what} of {name}. {told}")
+            for panel in result.panels
+        ]
+    return figures
 
 
 def _figure(panel: Panel, title: str, alt: str) -> Figure:

@@ -70,8 +70,8 @@ def read(name: str, *, seconds: bool = False) -> Published:
     known = names(seconds=seconds)
     if name not in known:
         raise unknown("published table", name, known)
-    found = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
-    table, paper = found["table"][name], found["paper"][name.split("-")[0]]
+    sources = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
+    table, paper = sources["table"][name], sources["paper"][name.split("-")[0]]
     notes = (*table.get("notes", ()), *(() if seconds else paper["notes"]))
     return Published(name, table["title"], paper, notes, _lines(name))
 

@@ -12,10 +12,22 @@ from advkit.artifacts.provenance import canonical
 from advkit.evaluation.settings import SUITES
 
 HEAD = (
-    "data", "arch", "method", "settings", "attack", "norm", "eps", "n", "seeds",
-    "robust best %", "robust final %", "difference",
-    "clean best %", "clean final %", "difference",
-)  # fmt: skip
+    "data",
+    "arch",
+    "method",
+    "settings",
+    "attack",
+    "norm",
+    "eps",
+    "n",
+    "seeds",
+    "robust best %",
+    "robust final %",
+    "difference",
+    "clean best %",
+    "clean final %",
+    "difference",
+)
 COLUMNS = [(what, point) for what in ("robust", "clean") for point in (*POINTS, "difference")]
 SPREADS = {
     "sd": "mean ± sample standard deviation over seeds",
@@ -221,16 +233,16 @@ def reruns(lines: Sequence[Line], spread: str) -> Sheet | None:
 def _reruns_of(line: Line, used: Sequence[tuple[str, str]], spread: str) -> list[tuple[Cell, ...]]:
     plain = line.plain
     place = (plain["data"], plain["arch"], name_of(plain), attack_of(plain))
-    found = []
+    rows = []
     seeds = dict.fromkeys(seed for point in POINTS for seed in line.files.get(point, {}))
     for seed in seeds:
         cells = [_of_seed(line, what, point, seed) for what, point in used]
-        found.append((*place, f"seed {seed}", *cells))
+        rows.append((*place, f"seed {seed}", *cells))
     means = [_percent(plain[f"{what}_{point}_mean"]) for what, point in used]
-    found.append((*place, "mean", *means))
+    rows.append((*place, "mean", *means))
     ends = [_end(plain, f"{what}_{point}", spread) for what, point in used]
-    found.append((*place, spread, *ends))
-    return [tuple(Cell(text) for text in row) for row in found]
+    rows.append((*place, spread, *ends))
+    return [tuple(Cell(text) for text in row) for row in rows]
 
 
 def _of_seed(line: Line, what: str, point: str, seed: int | None) -> str:

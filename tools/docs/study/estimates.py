@@ -94,5 +94,5 @@ class Estimate:
             (a, a_low, a_high), (b, b_low, b_high) = self.values[seed], other.values[seed]
             low = a - b - math.hypot(a - a_low, b_high - b)
             values[seed] = (a - b, low, a - b + math.hypot(a_high - a, b - b_low))
-        both = self.spread and other.spread
-        return Estimate(dict(sorted(values.items())), self.spread + other.spread if both else None)
+        spread = self.spread + other.spread if self.spread and other.spread else None
+        return Estimate(dict(sorted(values.items())), spread)

@@ -18,10 +18,10 @@ from study.claims import CLAIMS, FAST, NAMES, Shown, name
 from study.estimates import AGAINST, HELD, OPEN, Estimate
 from study.parts import ATTACKS, Part, hours, lines
 
-HERE = Path(__file__).parent
-PAGE = HERE / "results.md"
-FOLDER = HERE / "results" / "cpu"
-TEXT = HERE / "results" / "page.md.in"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "results.md"
+FOLDER = DOCS / "results" / "cpu"
+TEXT = DOCS / "results" / "page.md.in"
 
 EXPERIMENTS = ("at", "adr", "adr-held", "adr-tau", "adr-both")
 CHECKS = ("at", "adr", "adr-logits-4", "adr-weights", "adr-linear", "adr-step", "adr-constant",

@@ -53,9 +53,8 @@ class Part:
         """Return second less first in robust accuracy on the same images, in points."""
         if found := self.pairs.get((attack, first, second)):
             return Estimate(dict(sorted(found.items())), self._chance(attack, first, second))
-        if (attack, second, first) in self.pairs:
-            return -self.pair(attack, second, first)
-        return None
+        opposite = self.pairs.get((attack, second, first)) and self.pair(attack, second, first)
+        return -opposite if opposite else None
 
     def _chance(self, attack: str, first: str, second: str) -> Spread | None:
         # AutoAttack's rows are few and its figures those of APGD-CE+T to a decimal.

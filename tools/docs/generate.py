@@ -12,7 +12,7 @@ from advkit.cli.common.options import SHORT, Command
 from advkit.config import methods
 from advkit.options import Option
 
-PAGE = Path(__file__).parent / "cli.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 TITLES = {
     "labels": "Label sources (`--labels`)",
     "objectives": "Objectives (`--objective`)",

@@ -1,1 +1,0 @@
-"""What docs/results.py needs to tell claims from figures."""

@@ -1,0 +1,1 @@
+"""What tools/docs/results.py needs to tell claims from figures."""
