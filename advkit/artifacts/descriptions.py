@@ -135,9 +135,12 @@ class Model(TypedDict):
 
 
 class Metrics(TypedDict):
-    """A checkpoint's figures on its validation split."""
+    """A checkpoint's figures on its validation split.
 
-    clean_accuracy: Share
+    Without `--wa` the last weight average is kept and not measured: it has no accuracies.
+    """
+
+    clean_accuracy: NotRequired[Share]
     epoch: Count
     n: Some
     robust_accuracy: NotRequired[Share]
