@@ -121,3 +121,16 @@ def test_pages_that_are_named_exist():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} names {target}"
+
+
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    """Its blocks are one session in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    session: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), session)
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert {"a.h5", "l.h5", "runs/a/best.safetensors", "runs/b/final.safetensors"} <= made

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import advkit
 from advkit import registry
 from advkit.errors import UsageError
 from advkit.options import Option
@@ -162,7 +163,7 @@ def test_every_declaration_misspelt_names_the_right_one(tmp_path, monkeypatch, f
 
 def test_every_declaration_that_the_code_reads_is_known():
     """`constants["X"]` and `constants.get("X")` name some folder's declarations, and no others."""
-    package = Path(registry.__file__).parent
+    package = Path(advkit.__file__).parent
     texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
     names = {name for text in texts for name in re.findall(r'constants(?:\.get\(|\[)"(\w+)"', text)}
     assert names == {name for rules in DECLARATIONS.values() for name in rules}

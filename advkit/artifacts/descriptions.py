@@ -145,7 +145,10 @@ class Model(TypedDict):
 
 
 class Metrics(TypedDict):
-    """A checkpoint's figures on its validation split."""
+    """A checkpoint's figures on its validation split.
+
+    Without `--wa` the last weight average is kept and not measured: it has no accuracies.
+    """
 
     clean_accuracy: NotRequired[Share]
     epoch: Count
