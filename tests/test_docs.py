@@ -107,7 +107,7 @@ def test_the_picture_of_the_floors_is_the_rule_that_is_tested():
     for line in picture.splitlines():
         if line[:2].strip():
             floors.insert(0, set())
-            assert int(line[:2]) == 11 + 1 - len(floors)
+            assert int(line[:2]) == 12 + 1 - len(floors)
         floors[0].add(line[2:].split()[0])
     assert tuple(floors) == FLOORS
 
