@@ -127,7 +127,7 @@ class Data(TypedDict):
 class Build(TypedDict):
     """Options of an architecture; those of other parts have other names."""
 
-    width: NotRequired[Some | None]
+    width: NotRequired[Some]
     activation: NotRequired[Word]
     form: NotRequired[Word]
     depth: NotRequired[Some]
@@ -138,7 +138,7 @@ class Model(TypedDict):
     """What builds the net."""
 
     arch: Word
-    options: Build
+    options: Annotated[Build, Sized(0, 100)]
     input_shape: Annotated[list[Side], Sized(3, 3)]
     mean: Annotated[list[Real], Sized(1, SHORT)]
     std: Annotated[list[Real], Sized(1, SHORT)]

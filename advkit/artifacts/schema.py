@@ -44,12 +44,12 @@ class Within:
 
 @dataclass(frozen=True)
 class Sized:
-    """A rule: text or a list of so many characters or entries."""
+    """A rule: text, a list or an object of so many characters or entries."""
 
     low: int
     high: int
 
-    def __call__(self, value: str | list[Any]) -> str:
+    def __call__(self, value: str | list[Any] | dict[str, Any]) -> str:
         """Say that it is empty, or longer than anything a stage writes."""
         if len(value) < self.low:
             return "is empty" if not value else f"has {len(value)} entries, not {self.low} or more"
