@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,10 +206,11 @@ class Analysis:
 
 
 def _title(artifact: Input) -> str:
-    config = artifact.info["config"]
+    info: Mapping[str, Any] = artifact.info
+    config = info["config"]
     run = Path(artifact.path).resolve().parent.name
-    if artifact.info["kind"] == "checkpoint":
-        return f"{run} ({artifact.info['role']})"
+    if info["kind"] == "checkpoint":
+        return f"{run} ({info['role']})"
     if "views" in config:
         return f"{run} (views {config['views']})"
     attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +145,7 @@ def _judge(given: Given, record: Record) -> None:
         raise Verdict(f"{record['path']}: robust accuracy {robust:.4f} is under {least:g}")
 
 
-def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings, dict[str, Any]]:
+def _settings(given: Given, source: Record, path: Path) -> tuple[AttackSettings, Mapping[str, Any]]:
     from advkit.artifacts import checkpoint
     from advkit.evaluation import settings as attack_settings
 
@@ -192,7 +192,7 @@ def _name(given: Given) -> str:
 
 
 def _place(
-    path: Path, settings: AttackSettings, info: dict[str, Any], image_list: str | None
+    path: Path, settings: AttackSettings, info: Mapping[str, Any], image_list: str | None
 ) -> Path:
     name, where = registry.split_path(settings.data)
     other = "" if name == info["data"]["name"] else f"-on-{name}"

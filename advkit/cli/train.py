@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +187,8 @@ def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
     return [*known, ({"extra_digest": digest}, "bound at the start of the run")]
 
 
-def _split_of(info: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = (
+def _split_of(info: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (
         info["config"] if info["kind"] == "checkpoint" else info.get("split", {})
     )
     return found

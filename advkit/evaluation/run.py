@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
-from advkit.artifacts import provenance
+from advkit.artifacts import descriptions, provenance
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.evaluation import partial, passes, remarks
@@ -269,7 +269,7 @@ class Evaluation:
             norm=self.norm if attacked else None,
             broken_by=self.broken_by if attacked else None,
             images=self.saved.cpu() if attacked and self.saved is not None else None,
-            info=info,
+            info=cast(descriptions.Logits, info),  # checked as one when it was made
         )
 
     def _books(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,12 @@ from advkit.cli.common import machine, shards
 from advkit.cli.common.options import Given
 
 if TYPE_CHECKING:
+    from advkit.artifacts import descriptions
     from advkit.artifacts.hdf5 import Logits
     from advkit.evaluation.settings import AttackSettings
 
 
-def found(out: Path, settings: AttackSettings, info: dict[str, Any], data: str) -> Logits:
+def found(out: Path, settings: AttackSettings, info: Mapping[str, Any], data: str) -> Logits:
     """Return the file that lies there, if the same work made it.
 
     Raises:
@@ -54,7 +55,7 @@ def merged(given: Given, paths: Sequence[Path], out: Path) -> Logits:
     logits = merge.logits(paths)
     remarks.of_merged(logits, reporter)
     digest = hdf5.write_logits(out, logits)
-    info = {**logits.info, "digest": digest}
+    info: descriptions.Logits = {**logits.info, "digest": digest}
     return dataclasses.replace(logits, info=info, path=str(out))
 
 
