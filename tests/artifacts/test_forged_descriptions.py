@@ -168,7 +168,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [LABELS_SHARD, LOGITS, LOGITS_SHARD, ANALYSIS])
 def test_a_few_forgeries_are_refused_everywhere_or_nowhere(cli, folder, name):
-    campaign(cli, folder, name, 4, stages(name)[:1])
+    campaign(cli, folder, name, 3, stages(name)[:1])
 
 
 @pytest.mark.slow
