@@ -213,6 +213,7 @@ def load(checkpoint: Place | Run, *, device: str = "cpu") -> Model:
     with _guest():
         model, info = models.load(_path(checkpoint), device)
     trained = info["config"]
+    channels, height, width = info["model"]["input_shape"]
     net = cast(Model, model)
     net.info = Info(
         digest=info["digest"],
@@ -220,7 +221,7 @@ def load(checkpoint: Place | Run, *, device: str = "cpu") -> Model:
         method=info["method"],
         data=info["data"]["name"],
         classes=tuple(info["data"]["classes"]),
-        input_shape=tuple(info["model"]["input_shape"]),
+        input_shape=(channels, height, width),
         norm=trained.get("norm"),
         eps=trained.get("eps"),
         metrics=info.get("metrics", {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ def _document(
 
 def _source(logits: Logits) -> Source:
     """Return a file's name and what its description says of it."""
-    info = logits.info
+    info: Mapping[str, Any] = logits.info
     name = f"{_run(logits.path)}: {info['role']}, {info['config']['attack']}"
     keep = ("digest", "config", "trained", "implementation", "parents", "environment", "versions")
     return Source(name, {key: info[key] for key in keep if key in info})

@@ -33,7 +33,7 @@ def read_info(path: Path) -> dict[str, Any]:
         return dict(_reader(kind)(path).info)
     if head.lstrip().startswith(b"{") and path.suffix != ".safetensors":
         return analysis.read_info(path)
-    return checkpoint.read_info(path)
+    return dict(checkpoint.read_info(path))
 
 
 def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from advkit.artifacts import files, provenance
+from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, brief, storage
 
@@ -43,7 +43,17 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, A
     return digest
 
 
-def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], dict[str, Any]]:
+@overload
+def read(
+    path: Path | str, kind: Literal["checkpoint"] = "checkpoint"
+) -> tuple[dict[str, Tensor], descriptions.Checkpoint]: ...
+@overload
+def read(
+    path: Path | str, kind: Literal["state"]
+) -> tuple[dict[str, Tensor], descriptions.State]: ...
+@overload
+def read(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Any]: ...
+def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], Any]:
     """Read (tensors, description), checking kind and digest.
 
     Raises:
@@ -86,9 +96,9 @@ def _metadata(raw: bytes) -> dict[str, str]:
     return found
 
 
-def read_info(path: Path | str, kind: str = "checkpoint") -> dict[str, Any]:
-    """Read the description, checked like `read`."""
-    return read(path, kind)[1]
+def read_info(path: Path | str) -> descriptions.Checkpoint:
+    """Read the description of a checkpoint, checked like `read`."""
+    return read(path)[1]
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> list[Array]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advkit.artifacts import hdf5
 from advkit.artifacts.identity import differences, identity
 from advkit.errors import InputError, MismatchError
 from advkit.parallel import shards
@@ -31,6 +30,8 @@ def claims(paths: Sequence[Path], kind: str) -> list[Claim]:
         InputError: a file is missing, corrupt, or of another kind.
         MismatchError: they are not all shards of one work; the message says what is wrong.
     """
+    from advkit.artifacts import hdf5  # heavy; the command line imports this module to start
+
     found = [(path, *hdf5.read_claim(path, kind)) for path in paths]
     there: dict[int, Claim] = {}
     for claim in found:

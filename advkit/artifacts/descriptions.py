@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 from advkit.artifacts.schema import Sized, Within, amount, fault
 from advkit.errors import InputError
 
-SHORT, LONG = 1 << 12, 1 << 20
-"""Characters of a text; entries of a list, such as all classes."""
+MANY, SHORT, LONG = 1 << 8, 1 << 12, 1 << 20
+"""Entries of a list of a few; characters of a text; entries of a list such as all classes."""
 DEEPEST = 16
 """Generations from an artifact back to its data; LTD's longest chain has five."""
 LARGEST_EPS = 1e6
@@ -85,8 +85,8 @@ class Versions(TypedDict):
 class Environment(TypedDict):
     """What rounding depends on; lists where merged shards differ. An analysis may need none."""
 
-    device: NotRequired[Word | list[Word]]
-    threads: NotRequired[Some | list[Some]]
+    device: NotRequired[Word | Annotated[list[Word], Sized(1, MANY)]]
+    threads: NotRequired[Some | Annotated[list[Some], Sized(1, MANY)]]
     world: NotRequired[Some]
 
 
@@ -105,7 +105,7 @@ class Parent(TypedDict):
     role: NotRequired[Word]
     seed: NotRequired[Integer]
     temperature: NotRequired[Positive]
-    parents: NotRequired[list[Any]]
+    parents: NotRequired[Annotated[list[Any], Sized(0, MANY)]]
 
 
 PARENTS: Mapping[str, tuple[str, ...]] = {
@@ -127,7 +127,7 @@ class Data(TypedDict):
 class Build(TypedDict):
     """Options of an architecture; those of other parts have other names."""
 
-    width: NotRequired[Some | None]
+    width: NotRequired[Some]
     activation: NotRequired[Word]
     form: NotRequired[Word]
     depth: NotRequired[Some]
@@ -138,7 +138,7 @@ class Model(TypedDict):
     """What builds the net."""
 
     arch: Word
-    options: Build
+    options: Annotated[Build, Sized(0, MANY)]
     input_shape: Annotated[list[Side], Sized(3, 3)]
     mean: Annotated[list[Real], Sized(1, SHORT)]
     std: Annotated[list[Real], Sized(1, SHORT)]
@@ -272,7 +272,7 @@ class Described(TypedDict):
     seed: Integer
     versions: NotRequired[Versions]
     environment: Environment
-    parents: list[Parent]
+    parents: Annotated[list[Parent], Sized(0, MANY)]
     digest: Word
 
 
@@ -284,7 +284,7 @@ class Trained(Described):
     arch: Word
     data: Data
     model: Model
-    elastic: NotRequired[list[Annotated[list[Count], Sized(4, 4)]]]
+    elastic: NotRequired[Annotated[list[Annotated[list[Count], Sized(4, 4)]], Sized(0, SHORT)]]
 
 
 class Checkpoint(Trained):
@@ -299,7 +299,7 @@ class State(Trained):
 
     epoch: Count
     step: Count
-    best: dict[str, Metrics]
+    best: Annotated[dict[str, Metrics], Sized(0, MANY)]
     alarmed: bool
 
 
@@ -320,7 +320,7 @@ class Logits(Described):
     """What a model says of each example, clean and attacked."""
 
     config: Annotated[Attack, _ball]
-    attacks: list[Word]
+    attacks: Annotated[list[Word], Sized(0, MANY)]
     method: Word
     arch: Word
     role: Word

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.artifacts import files, provenance
+from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
 from advkit.errors import BusyError, InputError, StorageError, UsageError, brief, storage
@@ -53,7 +53,7 @@ class Logits:
     index: Tensor
     labels: Tensor
     clean: Rows
-    info: Mapping[str, Any]
+    info: descriptions.Logits
     adversarial: Rows | None = None
     norm: Tensor | None = None
     broken_by: Tensor | None = None
@@ -124,7 +124,7 @@ def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
         norm=small.get("/adversarial/norm"),
         broken_by=small.get("/adversarial/broken_by"),
         images=arrays.get("/adversarial/images"),
-        info=info,
+        info=cast(descriptions.Logits, info),  # checked as one when it was parsed
         path=str(path),
     )
 

@@ -44,12 +44,12 @@ class Within:
 
 @dataclass(frozen=True)
 class Sized:
-    """A rule: text or a list of so many characters or entries."""
+    """A rule: text, a list or an object of so many characters or entries."""
 
     low: int
     high: int
 
-    def __call__(self, value: str | list[Any]) -> str:
+    def __call__(self, value: Any) -> str:
         """Say that it is empty, or longer than anything a stage writes."""
         if len(value) < self.low:
             return "is empty" if not value else f"has {len(value)} entries, not {self.low} or more"
@@ -99,6 +99,10 @@ def _faults(value: object, kind: Any, key: str) -> Iterator[str]:
         return
     if origin is Annotated:
         base, *rules = get_args(kind)
+        # A size comes first: the entries of a list that is far too long are not looked at.
+        sizes = [rule for rule in rules if isinstance(rule, Sized)]
+        if _plainly(value, get_origin(base) or base if not is_typeddict(base) else dict):
+            yield from (_join(key, text) for rule in sizes if (text := rule(value)))
         wrong = next(_faults(value, base, key), "")
         told = (text for rule in rules if (text := rule(value)))
         yield from [wrong] if wrong else (_join(key, text) for text in told)

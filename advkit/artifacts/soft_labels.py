@@ -9,14 +9,14 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.artifacts import checkpoint, files, provenance
+from advkit.artifacts import checkpoint, descriptions, files, provenance
 from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, pieces
@@ -53,7 +53,7 @@ class SoftLabels:
     labels: Tensor
     logits: Rows
     views: Tensor | None
-    info: Mapping[str, Any]
+    info: descriptions.Labels
     classes: Rows | None = None
     rest: Tensor | None = None
     path: str = ""
@@ -118,7 +118,7 @@ def read(path: Path | str, *, stay: bool = False) -> SoftLabels:
         views=None if views is None else loaded(views),
         classes=_by_view(arrays["/classes"], 3) if "/classes" in arrays else None,
         rest=None if rest is None else loaded(_by_view(rest, 2)),
-        info=info,
+        info=cast(descriptions.Labels, info),  # checked as one when it was parsed
         path=str(path),
     )
 
@@ -223,7 +223,7 @@ class Writer:
         if not path.exists():
             return False
         try:
-            info = checkpoint.read_info(path, "part")
+            info = checkpoint.read(path, "part")[1]
         except (InputError, MismatchError):  # torn, or of another version: made anew
             return False
         hits = info.pop("hits", 0)

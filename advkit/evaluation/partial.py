@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from advkit.artifacts import checkpoint, provenance
-from advkit.errors import MismatchError
+from advkit.errors import InputError, MismatchError
 
 KIND, LAYOUT = "partial", 3
 Patch = tuple[Tensor, Tensor]
@@ -57,6 +57,8 @@ class Partial:
         if not self.path.exists():
             return None
         books, info = self._read(self.path)
+        if "done" not in info or "patches" not in info:
+            raise InputError(f"{self.path}: corrupt: it does not say what is done")
         patches = []
         for number in range(info["patches"]):
             tensors, _ = self._read(_numbered(self.path, number))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
-from advkit.artifacts import provenance
+from advkit.artifacts import descriptions, provenance
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.evaluation import partial, passes, remarks
@@ -248,7 +248,7 @@ class Evaluation:
             norm=outcomes.norm if attacked else None,
             broken_by=outcomes.broken_by if attacked else None,
             images=outcomes.images.cpu() if attacked and outcomes.images is not None else None,
-            info=info,
+            info=cast(descriptions.Logits, info),  # checked as one when it was made
         )
 
     def _identity(self) -> dict[str, Any]:

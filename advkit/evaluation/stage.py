@@ -114,7 +114,7 @@ def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporte
     return dataclasses.replace(logits, info={**logits.info, "digest": digest}, path=str(out))
 
 
-def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, dict[str, Any]]:
+def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Mapping[str, Any]]:
     """Return what an evaluation of a checkpoint is, and the checkpoint's description.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit import registry
-from advkit.artifacts import checkpoint
+from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
 from advkit.models._blocks import SubsampledConv
 from advkit.runtime import seeding
@@ -66,7 +66,9 @@ def build(
     return net.to(memory_format=torch.channels_last)
 
 
-def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def load(
+    path: Path | str, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, descriptions.Checkpoint]:
     """Rebuild the net of a checkpoint, in eval mode: (model, description).
 
     Raises:

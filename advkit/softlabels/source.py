@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,17 @@ class Live:
         return logits - logits.amax(1, keepdim=True)
 
 
-def info(labels: str | None, teacher: str | None) -> dict[str, Any]:
+def info(labels: str | None, teacher: str | None) -> Mapping[str, Any]:
     """Return the description of the labels file or the teacher, having checked the file."""
     if labels is not None:
-        return dict(soft_labels.read(labels, stay=True).info)
+        return soft_labels.read(labels, stay=True).info
     return checkpoint.read_info(str(teacher))
 
 
 def load(
     labels: str | None, teacher: str | None, images: ImageSet, device: torch.device,
     reporter: Reporter,
-) -> tuple[Stored | Live, dict[str, object]]:  # fmt: skip
+) -> tuple[Stored | Live, Mapping[str, Any]]:  # fmt: skip
     """Return the source and the description of what it reads.
 
     Raises:
@@ -73,7 +73,7 @@ def load(
     """
     if labels is not None:
         found = soft_labels.read(Path(labels))
-        return Stored(found, images, reporter), dict(found.info)
+        return Stored(found, images, reporter), found.info
     model, description = models.load(str(teacher), device)
     _require_classes(description["data"]["classes"], images, teacher)
     require_finite(model.state_dict(), teacher)

@@ -148,4 +148,5 @@ class RunFiles:
             folder.keep_rows(info["epoch"])
         else:
             sums = torch.zeros_like(sums)  # they are added up over ranks
-        return Progress(info["epoch"], info["step"], info["best"], sums, info["alarmed"])
+        best = {role: dict(metrics) for role, metrics in info["best"].items()}
+        return Progress(info["epoch"], info["step"], best, sums, info["alarmed"])

@@ -14,6 +14,7 @@ from tests.described import described
 
 N, CLASSES = 7, 3
 INFO = described("logits", CLASSES, zero_gradient=2 / 7)
+INFO["config"]["eps"] = "0.1"
 FIELDS = ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images")
 FLAT = (1, 4)
 """Rows whose gradient is zero."""
@@ -100,8 +101,8 @@ def test_a_shard_of_the_wrong_size(tmp_path):
 
 CHANGES = {
     "eps: 0.1 -> 0.2": lambda info: info["config"].update(eps="0.2"),
-    "checkpoint: sha256:0 -> sha256:1": lambda info: info["parents"][0].update(digest="sha256:1"),
-    "data digest: d -> e": lambda info: info["parents"][1].update(digest="e"),
+    "checkpoint: sha256:net -> sha256:1": lambda info: info["parents"][0].update(digest="sha256:1"),
+    "data digest: sha256:data -> e": lambda info: info["parents"][1].update(digest="e"),
     "versions": lambda info: info["versions"].update(advkit="y"),
     "attacks": lambda info: info.update(attacks=["fgsm"]),
     "shards: 3 -> 4": lambda info: info["config"].update(shard=[2, 4]),

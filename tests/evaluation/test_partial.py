@@ -104,3 +104,12 @@ def test_remove_takes_its_own_files_only(path):
         each.write_text("kept")
     remove(path)
     assert sorted(path.parent.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("key", ["done", "patches"])
+def test_books_that_do_not_say_what_is_done_are_refused(path, key):
+    filled(path, 1)
+    books, info = checkpoint.read(path, "partial")
+    checkpoint.write(path, books, {name: value for name, value in info.items() if name != key})
+    with pytest.raises(InputError, match="does not say what is done"):
+        Partial(path, IDENTITY).load()

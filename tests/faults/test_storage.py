@@ -170,7 +170,7 @@ def test_row_28_a_reader_sees_whole_files(server, tmp_path, reads):
     while not state.exists():
         assert time.monotonic() < until
     while count < reads or len(seen) < 2:  # it is to change meanwhile
-        seen.add(checkpoint.read_info(state, "state")["digest"])
+        seen.add(checkpoint.read(state, "state")[1]["digest"])
         count += 1
         assert time.monotonic() < until
     run.send(signal.SIGTERM)

@@ -192,8 +192,9 @@ def _short(value: Any) -> str:
 def _entry(logits: Logits) -> Entry:
     info, n = logits.info, len(logits.labels)
     parents = info["parents"]
-    checkpoint = parents[0] if parents else {}
-    trained = dict(info.get("trained") or {"temperature": checkpoint.get("temperature")})
+    checkpoint = parents[0]
+    recipe = info.get("trained") or {"temperature": checkpoint.get("temperature")}
+    trained: dict[str, Any] = {**recipe}
     trained["trained_on"] = trained.pop("data", None)
     trained["teacher"] = _teacher(checkpoint.get("parents", []))
     digest = trained.pop("labels_digest", None)

@@ -194,10 +194,11 @@ def _asked(probes: Sequence[Probe]) -> dict[str, Any]:
 
 
 def _title(source: Input) -> str:
-    config = source.info["config"]
+    info: Mapping[str, Any] = source.info
+    config = info["config"]
     run = Path(source.path).resolve().parent.name
-    if source.info["kind"] == "checkpoint":
-        return f"{run} ({source.info['role']})"
+    if info["kind"] == "checkpoint":
+        return f"{run} ({info['role']})"
     if "views" in config:
         return f"{run} (views {config['views']})"
     attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"
