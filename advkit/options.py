@@ -75,7 +75,7 @@ def options_of(declaring: type, *, inherited: bool = False) -> tuple[Option, ...
 
     >>> @dataclass
     ... class Cut:
-    ...     depth: "int | None" = declared(None, "Saw", "in millimetres", limits=">= 1")
+    ...     depth: int | None = declared(None, "Saw", "in millimetres", limits=">= 1")
     >>> [(each.flag, each.kind, each.limits) for each in options_of(Cut)]
     [('--depth', 'int', '>= 1')]
     """

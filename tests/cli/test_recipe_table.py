@@ -197,7 +197,8 @@ def test_the_picture_of_a_table(cli, attacked):
     assert cli("analyze", "table", "--plot", "it.png", "-q", stdin=attacked).code == 0
     assert Path("it.png").read_bytes().startswith(b"\x89PNG")
     source = hdf5.read_logits(json.loads(attacked.splitlines()[0])["path"])
-    info = {**source.info, "config": {"attack": "none"}, "attacks": []}
+    config = {**source.info["config"], "attack": "none"}
+    info = {**source.info, "config": config, "attacks": []}
     outside = Logits(source.index, torch.full_like(source.labels, -1), source.clean, info)
     hdf5.write_logits(Path("outside.h5"), outside)
     found = cli("analyze", "table", "outside.h5", "--plot", "none.png", "-o", "out.html", "-q")

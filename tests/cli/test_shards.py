@@ -391,7 +391,7 @@ def test_labels_merged_are_whole(cli, monkeypatch, words):
     from advkit.softlabels import labelling
 
     monkeypatch.setattr(labelling, "part_rows", lambda classes, views: 200)
-    monkeypatch.setattr("advkit.evaluation.merge.part_rows", lambda classes, views: 200)
+    monkeypatch.setattr("advkit.softlabels.merge.part_rows", lambda classes, views: 200)
     whole = cli("softlabels", BEST, *words, "-o", "whole.h5", "-q").record
     parts = [
         cli("softlabels", BEST, *words, "--shard", f"{number}/3", "-q").record

@@ -21,7 +21,7 @@ def resolve(flags, preset=None):
 
 
 def rows(name):
-    path = registry.ROOT / "presets" / f"{name}.toml"
+    path = registry.ROOT / "config" / "presets" / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))["rule"]
 
 

@@ -123,6 +123,7 @@ IMAGES = image_set.Images(
 INFO = {
     "data": {"name": "odd", "classes": ["a", "b", "c"]}, "model": {"input_shape": [1, 2, 2]},
     "digest": "sha256:0", "method": "at", "arch": "odd", "role": "best", "kind": "checkpoint",
+    "seed": 0, "parents": [],
 }  # fmt: skip
 
 
