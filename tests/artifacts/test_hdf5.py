@@ -117,10 +117,10 @@ def test_every_tenth_truncation_is_rejected(path):
 
 
 def flips(raw: bytes) -> list[tuple[int, int]]:
-    """Random (byte, bit) places, and every one just before the description."""
+    """Random (byte, bit) places, and some of those just before the description."""
     draw, text = random.Random(0), raw.index(b'{"arch"')
-    random_places = [(draw.randrange(len(raw)), draw.randrange(8)) for _ in range(600)]
-    return random_places + [(text - back, bit) for back in range(1, 49) for bit in range(8)]
+    random_places = [(draw.randrange(len(raw)), draw.randrange(8)) for _ in range(200)]
+    return random_places + [(text - back, bit) for back in range(1, 49, 3) for bit in range(8)]
 
 
 def flip_and_read(path: Path) -> None:

@@ -53,6 +53,7 @@ def test_the_page_shows_three_files_each_with_its_commands():
     assert len(COMMANDS) == len(EXAMPLES)
 
 
+@pytest.mark.slow
 def test_the_page_is_right_to_the_letter(place):
     """Its commands, in its order; the runs are the digits' own, so that they take seconds."""
     done = shell(place, "\n".join(COMMANDS))
