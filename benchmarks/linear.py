@@ -17,7 +17,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import _machine
 import torch
@@ -157,7 +157,7 @@ def given_to(name: str, one: Any) -> list[Any]:
 
 def write(path: Path, examples: int, classes: int) -> None:
     """Write a logits file as `advkit attack` would, of random logits."""
-    from advkit.artifacts import hdf5, provenance
+    from advkit.artifacts import descriptions, hdf5, provenance
 
     draw = torch.Generator().manual_seed(0)
     clean = torch.randn(examples, classes, generator=draw)
@@ -165,14 +165,17 @@ def write(path: Path, examples: int, classes: int) -> None:
     info = provenance.describe(
         "logits", config={"attack": "pgd", "norm": "linf", "eps": "8/255", "data": "random",
                           "seed": 0, "batch_size": 250, "limit": None},
-        seed=0, parents=[{"kind": "checkpoint", "digest": "none", "temperature": 5.0}],
+        seed=0,
+        parents=[{"kind": "checkpoint", "digest": "none", "method": "at", "arch": "none",
+                  "role": "best", "seed": 0, "temperature": 5.0, "parents": []}],
         environment={}, attacks=["pgd"], method="at", arch="none",
         role="best", data={"name": "random", "split": "test", "classes": names},
     )  # fmt: skip
     hdf5.write_logits(
         path,
         hdf5.Logits(
-            torch.arange(examples), torch.arange(examples) % classes, clean, info,
+            torch.arange(examples), torch.arange(examples) % classes, clean,
+            cast(descriptions.Logits, info),
             clean.roll(1, 0), torch.zeros(examples), torch.zeros(examples, dtype=torch.int8),
         ),
     )  # fmt: skip

@@ -125,7 +125,8 @@ def test_state_resumes_with_two_parameter_groups(digits, tmp_path):
 def test_unnormalised_nets_see_pixels_as_they_are(digits):
     made = trainer(digits, normalise=False)
     assert (float(made.learner.model.mean), float(made.learner.model.std)) == (0, 1)
-    described = made.files.describe("checkpoint", role="best", metrics={"epoch": 1, "n": 1})["model"]
+    info = made.files.describe("checkpoint", role="best", metrics={"epoch": 1, "n": 1})
+    described = info["model"]
     assert (described["mean"], described["std"]) == ([0.0], [1.0])
     x = torch.rand(3, 1, 8, 8)
     assert torch.equal(made.learner.model.normalise(x), x)
