@@ -170,7 +170,8 @@ def write(path: Path, examples: int, classes: int) -> None:
                   "role": "best", "seed": 0, "temperature": 5.0, "parents": []},
                  provenance.data_parent("random", "test", "none")],
         environment={}, attacks=["pgd"], method="at", arch="none",
-        role="best", zero_gradient=0.0, trained={}, data={"name": "random", "split": "test", "classes": names},
+        role="best", zero_gradient=0.0, trained={},
+        data={"name": "random", "split": "test", "classes": names},
     )  # fmt: skip
     hdf5.write_logits(
         path,
