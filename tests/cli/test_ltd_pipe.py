@@ -217,13 +217,24 @@ def test_other_options_on_the_same_output(cli, more, word):
 
 
 def test_another_teacher_on_the_same_output(cli):
-    cli(*TEACH, "--seed", "1", "-o", "other")
+    cli(*TEACH, "--seed", SEED + 1, "-o", "other")
     line = ["softlabels", "other/best.safetensors", "--views", "all", "-o", LABELS]
     refused(cli(*line), 4, "teacher", "--overwrite")
 
 
 def test_names_beside_the_teacher(cli):
-    line = ["softlabels", BEST, "--views", "2", "--dtype", "float16", "--top-k", "3", "--seed", "4"]
+    line = [
+        "softlabels",
+        BEST,
+        "--views",
+        "2",
+        "--dtype",
+        "float16",
+        "--top-k",
+        "3",
+        "--seed",
+        str(SEED + 4),
+    ]
     assert cli(*line, "-q").record["path"] == "teacher/best.labels-views-2-float16-top3-s4.h5"
 
 

@@ -151,7 +151,7 @@ def test_same_seed_same_bytes(whole, tmp_path, method):
 
 
 def test_other_seed_other_weights(whole, tmp_path):
-    go(tmp_path / "run", seed=1)
+    go(tmp_path / "run", seed=SEED + 1)
     assert contents(tmp_path / "run")["final.safetensors"] != whole("at")["final.safetensors"]
 
 
