@@ -223,18 +223,7 @@ def test_another_teacher_on_the_same_output(cli):
 
 
 def test_names_beside_the_teacher(cli):
-    line = [
-        "softlabels",
-        BEST,
-        "--views",
-        "2",
-        "--dtype",
-        "float16",
-        "--top-k",
-        "3",
-        "--seed",
-        str(SEED + 4),
-    ]
+    line = ["softlabels", BEST, "--views", "2", "--dtype", "float16", "--top-k", "3", "--seed", "4"]
     assert cli(*line, "-q").record["path"] == "teacher/best.labels-views-2-float16-top3-s4.h5"
 
 
