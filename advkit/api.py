@@ -51,9 +51,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "Attacked", "Info", "Model", "Result", "Run",
-    "analyze", "attack", "evaluate", "load", "softlabels", "train",
-]  # fmt: skip
+    "Attacked",
+    "Info",
+    "Model",
+    "Result",
+    "Run",
+    "analyze",
+    "attack",
+    "evaluate",
+    "load",
+    "softlabels",
+    "train",
+]
 
 
 @runtime_checkable

@@ -71,8 +71,14 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
         tensors = load(raw)
         arrays = _arrays(tensors)
     except (
-        SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError,
-    ) as error:  # fmt: skip
+        SafetensorError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AssertionError,
+    ) as error:
         raise InputError(
             f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
         ) from None

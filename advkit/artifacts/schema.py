@@ -24,8 +24,15 @@ from typing import (
     is_typeddict,
 )
 
-WORDS = {str: "no text", int: "no whole number", float: "no number", bool: "not true or false",
-         NoneType: "not null", list: "no list", dict: "no object"}  # fmt: skip
+WORDS = {
+    str: "no text",
+    int: "no whole number",
+    float: "no number",
+    bool: "not true or false",
+    NoneType: "not null",
+    list: "no list",
+    dict: "no object",
+}
 Rule = Callable[[Any], str]
 """Says what is wrong with a value of the right type; empty if nothing is."""
 
@@ -65,8 +72,11 @@ def amount(text: str) -> float:
     Raises:
         ValueError: it is none, or longer than anybody writes.
     """
-    if not re.fullmatch(r"\s*\+?[0-9_]{0,20}\.?[0-9]{0,30}(e[+-]?[0-9]{1,2})?(/[0-9]{1,20})?\s*",
-                        text, re.IGNORECASE):  # fmt: skip
+    if not re.fullmatch(
+        r"\s*\+?[0-9_]{0,20}\.?[0-9]{0,30}(e[+-]?[0-9]{1,2})?(/[0-9]{1,20})?\s*",
+        text,
+        re.IGNORECASE,
+    ):
         raise ValueError
     try:
         return float(Fraction(text.strip()))

@@ -38,6 +38,12 @@ def attack(
     """
     with modes.evaluating(surrogate):
         return pgd.attack(
-            surrogate, x, y, threat,
-            generator=generator, steps=steps, step_size=step_size, restarts=restarts,
-        )  # fmt: skip
+            surrogate,
+            x,
+            y,
+            threat,
+            generator=generator,
+            steps=steps,
+            step_size=step_size,
+            restarts=restarts,
+        )

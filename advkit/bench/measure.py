@@ -193,10 +193,11 @@ def compare(
         reporter.advance(int(number >= WARM))
     reporter.end()
     costs = {
-        name: Cost(tuple(seconds[name][WARM:]), rivals[name].steps_per_epoch,
-                   each.batch_size, *alone[name])
+        name: Cost(
+            tuple(seconds[name][WARM:]), rivals[name].steps_per_epoch, each.batch_size, *alone[name]
+        )
         for name, each in chosen.items()
-    }  # fmt: skip
+    }
     pairs = zip(seconds[_AGAIN][WARM:], seconds[first][WARM:], strict=True)
     noise = statistics.median(a / b for a, b in pairs)
     limit = arithmetic_limit(device, chosen[first].amp)

@@ -102,7 +102,11 @@ def fitting(
             left = budget - each.hours(epochs) * 3600
             kept = [n for n in sizes if evaluation.seconds(n) <= left]
             rows.append(
-                {"method": each.method, "epochs": epochs, "hours": each.hours(epochs),
-                 "n": max(kept, default=None)}
-            )  # fmt: skip
+                {
+                    "method": each.method,
+                    "epochs": epochs,
+                    "hours": each.hours(epochs),
+                    "n": max(kept, default=None),
+                }
+            )
     return rows

@@ -16,10 +16,21 @@ from advkit.config.settings import Settings
 LABELS = {"at": "AT", "adr": "AT + ADR", "at-awp": "AT + AWP", "adr-awp": "AT + AWP + ADR"}
 """Method → what ADR's Table 6 calls it."""
 COLUMNS = (
-    "method", "label", "epochs", "seconds_per_step", "slowest_step", "seconds_per_epoch", "ratio",
-    "images_per_second", "validation_seconds", "peak_bytes", "flops_per_step", "share_of_limit",
-    "hours", "kwh",
-)  # fmt: skip
+    "method",
+    "label",
+    "epochs",
+    "seconds_per_step",
+    "slowest_step",
+    "seconds_per_epoch",
+    "ratio",
+    "images_per_second",
+    "validation_seconds",
+    "peak_bytes",
+    "flops_per_step",
+    "share_of_limit",
+    "hours",
+    "kwh",
+)
 HEAD = ("method", "s/step", "s/epoch", "ratio", "peak GiB", "of limit", "epochs", "hours")
 
 
@@ -60,11 +71,15 @@ def report(
         fits = fitting(trainings, evaluation, sizes, wishes.budget)
         groups += [{"what": "fits", **row} for row in fits]
     numbers: dict[str, float | int | str | None] = {
-        "limit_flops": comparison.limit, "noise": comparison.noise, "watts": wishes.watts,
-        "budget_seconds": wishes.budget, "assumed_clean_accuracy": wishes.clean,
-        "assumed_robust_accuracy": wishes.robust, "forward_seconds_per_image": comparison.forward,
+        "limit_flops": comparison.limit,
+        "noise": comparison.noise,
+        "watts": wishes.watts,
+        "budget_seconds": wishes.budget,
+        "assumed_clean_accuracy": wishes.clean,
+        "assumed_robust_accuracy": wishes.robust,
+        "forward_seconds_per_image": comparison.forward,
         "gradient_seconds_per_image": comparison.gradient,
-    }  # fmt: skip
+    }
     text = "\n\n".join(_texts(rows, comparison, wishes.watts, groups))
     return Result(numbers, COLUMNS, rows, text=text, groups=tuple(groups))
 
@@ -85,11 +100,21 @@ def _row(
     by_round = statistics.median(a / b for a, b in pairs)
     ratio = by_round * cost.steps_per_epoch / first.steps_per_epoch
     return (
-        name, LABELS.get(name, name.upper()), settings.epochs, cost.seconds_per_step,
-        max(cost.seconds), cost.seconds_per_epoch, ratio,
-        cost.batch_size / cost.seconds_per_step, cost.validation_seconds, cost.peak_bytes,
-        cost.flops_per_step, rate / comparison.limit, hours, energy,
-    )  # fmt: skip
+        name,
+        LABELS.get(name, name.upper()),
+        settings.epochs,
+        cost.seconds_per_step,
+        max(cost.seconds),
+        cost.seconds_per_epoch,
+        ratio,
+        cost.batch_size / cost.seconds_per_step,
+        cost.validation_seconds,
+        cost.peak_bytes,
+        cost.flops_per_step,
+        rate / comparison.limit,
+        hours,
+        energy,
+    )
 
 
 def _evaluated(evaluation: EvaluationCost, n: int) -> dict[str, Any]:
@@ -110,10 +135,15 @@ def _texts(
         each = dict(zip(COLUMNS, row, strict=True))
         peak = each["peak_bytes"]
         shown = [
-            each["label"], f"{each['seconds_per_step']:.4g}", f"{each['seconds_per_epoch']:.4g}",
-            f"{each['ratio']:.2f}", "-" if peak is None else f"{peak / 2**30:.2f}",
-            f"{each['share_of_limit']:.0%}", each["epochs"], f"{each['hours']:.3g}",
-        ]  # fmt: skip
+            each["label"],
+            f"{each['seconds_per_step']:.4g}",
+            f"{each['seconds_per_epoch']:.4g}",
+            f"{each['ratio']:.2f}",
+            "-" if peak is None else f"{peak / 2**30:.2f}",
+            f"{each['share_of_limit']:.0%}",
+            each["epochs"],
+            f"{each['hours']:.3g}",
+        ]
         lines.append(shown if each["kwh"] is None else [*shown, f"{each['kwh']:.3g}"])
     texts = [aligned(lines)]
     texts[0] += (

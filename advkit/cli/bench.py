@@ -30,9 +30,21 @@ if TYPE_CHECKING:
     from advkit.artifacts.result import Result
 
 LEFT_OUT = {
-    "method", "objective", "labels", "wa", "awp", "soft_labels", "teacher", "labels_digest",
-    "extra_data", "extra_fraction", "extra_digest", "workers", "split_seed", "image_list",
-}  # fmt: skip
+    "method",
+    "objective",
+    "labels",
+    "wa",
+    "awp",
+    "soft_labels",
+    "teacher",
+    "labels_digest",
+    "extra_data",
+    "extra_fraction",
+    "extra_digest",
+    "workers",
+    "split_seed",
+    "image_list",
+}
 """What the bench chooses by itself, or what changes no time."""
 
 
@@ -88,9 +100,13 @@ def _foreign(name: str) -> set[str]:
 
 
 def _measured(
-    chosen: Mapping[str, Settings], wanted: BenchOptions, here: Machine, device: torch.device,
-    budget: float | None, reporter: Reporter,
-) -> Result:  # fmt: skip
+    chosen: Mapping[str, Settings],
+    wanted: BenchOptions,
+    here: Machine,
+    device: torch.device,
+    budget: float | None,
+    reporter: Reporter,
+) -> Result:
     from advkit.bench import images, measure, table
 
     facts = images.facts(next(iter(chosen.values())), here.data_root)
@@ -100,17 +116,23 @@ def _measured(
 
 
 def _record(
-    result: Result, chosen: Mapping[str, Settings], wanted: BenchOptions, output: Output,
+    result: Result,
+    chosen: Mapping[str, Settings],
+    wanted: BenchOptions,
+    output: Output,
     environment: Mapping[str, Any],
-) -> Record:  # fmt: skip
+) -> Record:
     from advkit.artifacts import analysis, provenance
 
     first = next(iter(chosen.values()))
     described = {key: value for key, value in first.described().items() if key not in LEFT_OUT}
     description = provenance.describe(
-        "analysis", config={"analysis": "bench", **described, **asdict(wanted)}, seed=first.seed,
-        parents=[], environment=environment,
-    )  # fmt: skip
+        "analysis",
+        config={"analysis": "bench", **described, **asdict(wanted)},
+        seed=first.seed,
+        parents=[],
+        environment=environment,
+    )
     out = Path(output.out) if output.out else None
     if out is not None:
         analysis.check(out)
@@ -119,10 +141,18 @@ def _record(
         analysis.write(out, result, description)
     rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
     return records.make(
-        "analysis", out, analysis.digest(result, description), analysis="bench",
-        data=first.data, arch=first.arch, batch_size=first.batch_size, **environment,
-        **result.numbers, rows=rows, groups=list(result.groups),
-    )  # fmt: skip
+        "analysis",
+        out,
+        analysis.digest(result, description),
+        analysis="bench",
+        data=first.data,
+        arch=first.arch,
+        batch_size=first.batch_size,
+        **environment,
+        **result.numbers,
+        rows=rows,
+        groups=list(result.groups),
+    )
 
 
 COMMAND = Command(

@@ -13,12 +13,30 @@ from advkit.config import settings
 
 FIXED = {"method": "natural"}
 LEFT_OUT = {
-    "method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum",
-    "sync_bn", "ema_decay", "attack_steps", "step_size",
-    "attack_start", "attack_bn", "soft_labels", "teacher", "labels_digest", "student_temperature",
-    *(option.name for folder in ("labels", "objectives")
-      for option in registry.shared_options(folder)),
-}  # fmt: skip
+    "method",
+    "objective",
+    "labels",
+    "wa",
+    "awp",
+    "awp_form",
+    "awp_warmup",
+    "bn_momentum",
+    "sync_bn",
+    "ema_decay",
+    "attack_steps",
+    "step_size",
+    "attack_start",
+    "attack_bn",
+    "soft_labels",
+    "teacher",
+    "labels_digest",
+    "student_temperature",
+    *(
+        option.name
+        for folder in ("labels", "objectives")
+        for option in registry.shared_options(folder)
+    ),
+}
 
 
 def run(call: Call) -> Iterator[Record | str]:

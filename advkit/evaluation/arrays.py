@@ -114,10 +114,14 @@ def attack(
         info = _described(images)
         stand_in = None if surrogate is None else Surrogate(surrogate, info)
         evaluation = Evaluation(
-            net, info, images, settings,
+            net,
+            info,
+            images,
+            settings,
             environment={"device": device.type, "threads": torch.get_num_threads()},
-            reporter=reporter, surrogate=stand_in,
-        )  # fmt: skip
+            reporter=reporter,
+            surrogate=stand_in,
+        )
         return evaluation.run()
 
 
@@ -148,8 +152,14 @@ def _classes(model: nn.Module, x: Tensor) -> int:
 def _described(images: Arrays) -> Mapping[str, Any]:
     """Return the description of a net that comes from no file."""
     return {
-        "kind": "checkpoint", "digest": HERE, "method": "unknown", "arch": "module",
-        "role": "given", "seed": 0, "parents": [], "config": {},
+        "kind": "checkpoint",
+        "digest": HERE,
+        "method": "unknown",
+        "arch": "module",
+        "role": "given",
+        "seed": 0,
+        "parents": [],
+        "config": {},
         "model": {"input_shape": list(images.shape)},
         "data": {"name": images.name, "classes": list(images.classes)},
-    }  # fmt: skip
+    }

@@ -163,12 +163,17 @@ def _suite(
         return lambda x, y, _: judge.attack(name, x, y, target)
 
     return [
-        Pass(f"{name} {target}/{targets[-1]}" if target else name, runner(name, target), True,
-             False, place)
+        Pass(
+            f"{name} {target}/{targets[-1]}" if target else name,
+            runner(name, target),
+            True,
+            False,
+            place,
+        )
         for place, name in enumerate(names)
         for targets in [judge.targets(name)]
         for target in targets
-    ]  # fmt: skip
+    ]
 
 
 def searched(

@@ -178,9 +178,9 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
     def find(self) -> Logits:
         """Return the whole that lies there, checked to be of this evaluation."""
         whole = dataclasses.replace(self.settings, shard=None)
-        return EvaluationWork(
-            self.path, whole, self.options, self.place, self.reporter
-        ).made(self.place)[0]  # fmt: skip
+        return EvaluationWork(self.path, whole, self.options, self.place, self.reporter).made(
+            self.place
+        )[0]
 
     def work(self, out: Path) -> None:
         """Put this process's shard in place, unless it or the whole lies there."""
@@ -204,9 +204,13 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             device = self.options.torch_device()
             model, info = models.load(self.path, device)
             images = data.load_for(
-                info, self.settings.data, "test", root=self.options.root,
-                image_size=self.options.image_size, image_list=self.options.image_list,
-            )  # fmt: skip
+                info,
+                self.settings.data,
+                "test",
+                root=self.options.root,
+                image_size=self.options.image_size,
+                image_list=self.options.image_list,
+            )
             if out.exists() and not self.overwrite:
                 found = self._found(out, info, images.fingerprint)
                 partial.remove(unfinished)  # a kill may have come between the two
@@ -221,9 +225,14 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             environment = {"device": device.type, "threads": threads}
             with computing(device, threads):
                 result = Evaluation(
-                    model, info, images, self.settings, environment=environment,
-                    reporter=self.reporter, surrogate=surrogate,
-                ).run(unfinished)  # fmt: skip
+                    model,
+                    info,
+                    images,
+                    self.settings,
+                    environment=environment,
+                    reporter=self.reporter,
+                    surrogate=surrogate,
+                ).run(unfinished)
             hdf5.write_logits(out, result)
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)

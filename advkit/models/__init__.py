@@ -91,9 +91,14 @@ def restore(tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: objec
         arch, options = described["arch"], described["options"]
         _require_size({**options, **registry.split_numbers(arch)[1]}, tensors)
         build_it = partial(
-            build, arch, classes, channels=described["input_shape"][0],
-            statistics=(described["mean"], described["std"]), seed=0, **options,
-        )  # fmt: skip
+            build,
+            arch,
+            classes,
+            channels=described["input_shape"][0],
+            statistics=(described["mean"], described["std"]),
+            seed=0,
+            **options,
+        )
         with suppress(RuntimeError), torch.device("meta"):  # shapes before memory
             _compare(build_it().state_dict(), tensors, where)
         model = build_it()

@@ -174,9 +174,14 @@ class TemperatureSearch:
         folder = RunFolder(self.out / f"{kind}-T{temperature:g}")
         self.machine.reporter.note(f"{kind} at T = {temperature:g}")
         train(
-            resolved, folder, device=self.machine.device, threads=self.machine.threads,
-            data_root=self.machine.data_root, resume=True, reporter=self.machine.reporter,
-        )  # fmt: skip
+            resolved,
+            folder,
+            device=self.machine.device,
+            threads=self.machine.threads,
+            data_root=self.machine.data_root,
+            resume=True,
+            reporter=self.machine.reporter,
+        )
         figures = self.evaluator.measured(folder, resolved.settings)
         trial = {"kind": kind, "temperature": temperature, **figures}
         self.ledger.add(trial)

@@ -115,8 +115,12 @@ class Labelling:
         self.environment = dict(environment)
         self.seed = seed
         self.config: dict[str, Any] = {
-            "data": images.name, "views": views, "dtype": dtype, "top_k": top_k, "seed": seed,
-        }  # fmt: skip
+            "data": images.name,
+            "views": views,
+            "dtype": dtype,
+            "top_k": top_k,
+            "seed": seed,
+        }
         if size is not None:
             self.config["image_size"] = size
         if shard is not None:

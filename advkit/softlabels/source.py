@@ -61,9 +61,12 @@ def info(labels: str | None, teacher: str | None) -> Mapping[str, Any]:
 
 
 def load(
-    labels: str | None, teacher: str | None, images: ImageSet, device: torch.device,
+    labels: str | None,
+    teacher: str | None,
+    images: ImageSet,
+    device: torch.device,
     reporter: Reporter,
-) -> tuple[Stored | Live, Mapping[str, Any]]:  # fmt: skip
+) -> tuple[Stored | Live, Mapping[str, Any]]:
     """Return the source and the description of what it reads.
 
     Raises:

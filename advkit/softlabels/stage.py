@@ -128,13 +128,18 @@ class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
         """Return the labelling of this process's part, or of all examples if `whole`."""
         options = self.options
         return Labelling(
-            self.teacher, self.info, self.images,
-            views=options.views, dtype=options.dtype, top_k=options.top_k, seed=options.seed,
+            self.teacher,
+            self.info,
+            self.images,
+            views=options.views,
+            dtype=options.dtype,
+            top_k=options.top_k,
+            seed=options.seed,
             batch_size=options.batch_size,
             environment={"device": self.device.type, "threads": self.threads},
             reporter=self.reporter,
             shard=None if whole else shards.chosen(shard),
-        )  # fmt: skip
+        )
 
     def find(self) -> Mapping[str, Any]:
         """Return the description of the whole that lies there, checked to be of this work."""

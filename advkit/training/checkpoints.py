@@ -99,9 +99,12 @@ class RunFiles:
             return
         tensors = pack(learner.model, learner.average, learner.optimizer, whole)
         description = self.describe(
-            "state", epoch=progress.epoch, step=progress.step, best=progress.best,
+            "state",
+            epoch=progress.epoch,
+            step=progress.step,
+            best=progress.best,
             alarmed=progress.alarmed,
-        )  # fmt: skip
+        )
         checkpoint.write(folder.state_file, tensors, description)
 
     def restore(

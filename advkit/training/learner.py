@@ -233,9 +233,11 @@ class Learner:
             return
         norms = modes.batch_norms(self.model)
         self.world.mean(
-            statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)
+            statistic
+            for norm in norms
+            for statistic in (norm.running_mean, norm.running_var)
             if statistic is not None
-        )  # fmt: skip
+        )
 
 
 def statistics_of(

@@ -60,13 +60,17 @@ class Trainer:
         )
         training, held_out = split_of(settings, images)
         self.batches = Batches(
-            images, training, settings.batch_size, settings.seed, device,
+            images,
+            training,
+            settings.batch_size,
+            settings.seed,
+            device,
             table=self.soft.views if self.soft else None,
             extra=self.extra,
             workers=_workers(settings, images),
             rank=self.world.rank,
             world=self.world.size,
-        )  # fmt: skip
+        )
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
         # Natural training is selected on clean accuracy.
         attacked = self.learner.threat if settings.attack_steps > 0 else None

@@ -127,6 +127,14 @@ def probe(
         parameter.requires_grad_(False)
     threat = Threat(norm, parse_eps(eps, norm))
     return Probe(
-        path, info, model, images, first(images.labels, limit), threat, eps, seed, batch_size,
+        path,
+        info,
+        model,
+        images,
+        first(images.labels, limit),
+        threat,
+        eps,
+        seed,
+        batch_size,
         reporter or Reporter(),
-    )  # fmt: skip
+    )

@@ -91,14 +91,24 @@ class Analysis:
         norm, eps = asked.against(info["config"])
         device = asked.torch_device()
         images = data.load_for(
-            info, location(path, info, asked.data or named), "test", root=asked.root,
-            image_size=asked.image_size, image_list=asked.image_list,
-        )  # fmt: skip
+            info,
+            location(path, info, asked.data or named),
+            "test",
+            root=asked.root,
+            image_size=asked.image_size,
+            image_list=asked.image_list,
+        )
         return probing.probe(
-            str(path), images, eps=eps, norm=norm,
-            limit=asked.limit or self.part.constants.get("LIMIT"), device=device,
-            seed=asked.seed, batch_size=asked.batch_size, reporter=self.reporter,
-        )  # fmt: skip
+            str(path),
+            images,
+            eps=eps,
+            norm=norm,
+            limit=asked.limit or self.part.constants.get("LIMIT"),
+            device=device,
+            seed=asked.seed,
+            batch_size=asked.batch_size,
+            reporter=self.reporter,
+        )
 
     def analyze(self, inputs: Sequence[Input]) -> Analyzed:
         """Analyse inputs, write the table where it was asked for, and return what was found.

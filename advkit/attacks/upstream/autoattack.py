@@ -178,9 +178,12 @@ def fab_targeted(
     """Run targeted FAB; see `apgd`."""
     count = min(targets, _classes(model, x, y) - 1)
     attack = FABAttack_PT(
-        model, n_iter=steps, targeted=True, n_target_classes=count,
+        model,
+        n_iter=steps,
+        targeted=True,
+        n_target_classes=count,
         **_settings(x, threat, generator, restarts),
-    )  # fmt: skip
+    )
     return safely(model, attack.perturb, x, y)
 
 
@@ -196,9 +199,12 @@ def square(
 ) -> Tensor:
     """Run Square with AutoAttack's schedule, which is not rescaled to the queries; see `apgd`."""
     attack = SquareAttack(
-        model, p_init=0.8, n_queries=queries, resc_schedule=False,
+        model,
+        p_init=0.8,
+        n_queries=queries,
+        resc_schedule=False,
         **_settings(x, threat, generator, restarts),
-    )  # fmt: skip
+    )
     return safely(model, attack.perturb, x, y)
 
 

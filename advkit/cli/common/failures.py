@@ -23,8 +23,14 @@ PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Packages that are installed under another name than they are imported by."""
 
 
-NO_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "Unable to allocate",
-             "could not create a primitive", "could not create a memory")  # fmt: skip
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "Unable to allocate",
+    "could not create a primitive",
+    "could not create a memory",
+)
 """How torch's, numpy's and oneDNN's own errors tell of it on a CPU."""
 
 
