@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from advkit.errors import UsageError, unknown
 
@@ -40,6 +40,23 @@ class Line:
     seconds: float | None
     note: str
 
+    def shares(self, what: str) -> tuple[float, ...]:
+        """Return `robust` or `clean` accuracy, one a run."""
+        return self.robust if what == "robust" else self.clean
+
+
+class Paper(TypedDict):
+    """How a source made its figures, where that is known; see `figures/sources.toml`."""
+
+    source: str
+    training: str
+    examples: dict[str, int]
+    selection: str
+    attack_bn: str
+    awp_form: str
+    autoattack: str
+    notes: list[str]
+
 
 @dataclass(frozen=True)
 class Published:
@@ -47,7 +64,7 @@ class Published:
 
     name: str
     title: str
-    paper: Mapping[str, Any]
+    paper: Paper
     notes: tuple[str, ...]
     lines: tuple[Line, ...]
 
@@ -87,17 +104,22 @@ def _lines(name: str) -> tuple[Line, ...]:
 
 def _line(rows: list[dict[str, str]]) -> Line:
     first = rows[0]
+    # 53.17 / 100 is not the nearest float to 0.5317; the sources print two decimals.
     robust, clean = (
         tuple(round(float(row[what]) / 100, 6) for row in rows if row[what])
         for what in ("robust", "clean")
     )
     pairs = (word.split("=") for word in first["settings"].split() if word)
     return Line(
-        **{
-            key: first[key] for key in ("data", "arch", "label", "method", "point", "attack", "eps")
-        },
+        data=first["data"],
+        arch=first["arch"],
+        label=first["label"],
+        method=first["method"],
         settings={key: float(value) for key, value in pairs},
         extra=bool(first["extra"]),
+        point=first["point"],
+        attack=first["attack"],
+        eps=first["eps"],
         robust=robust,
         clean=clean,
         seconds=float(first["seconds"]) if first["seconds"] else None,
