@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
-from advkit.analyses.gathering.groups import WHATS
+from advkit.analyses.gathering.entries import WHATS
 from advkit.analyses.gathering.pairing import Pair, names_of, paired
 from advkit.analyses.gathering.rows import require_labels, right
 from advkit.artifacts.document import aligned

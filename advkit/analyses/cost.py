@@ -10,7 +10,7 @@ from typing import NamedTuple
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.tables import published as _published
-from advkit.analyses.tables.published import Line, Published
+from advkit.analyses.tables.published import Published
 from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, Source, aligned
 from advkit.artifacts.result import Number, Result
 from advkit.errors import InputError
@@ -19,18 +19,8 @@ KINDS = ("checkpoint",)
 COMPARES = True
 PICTURE = False
 FORMATS = (".md", ".tex", ".html")
-_HEAD = (
-    "data",
-    "arch",
-    "method",
-    "run",
-    "device",
-    "epochs",
-    "seconds/epoch",
-    "images/s",
-    "hours",
-    "ratio",
-)
+_NAMES = ("data", "arch", "method", "run", "device")
+_HEAD = (*_NAMES, "epochs", "seconds/epoch", "images/s", "hours", "ratio")
 _WARM = 3
 """Epochs from which on the first one, which warms caches and compiles, is left out."""
 
@@ -66,24 +56,14 @@ class _Row(NamedTuple):
 class _Pair(NamedTuple):
     """A published line beside ours: seconds per epoch, and their ratios to AT's."""
 
-    line: Line
+    data: str
+    arch: str
+    label: str
+    method: str
+    published: float | None
     published_ratio: float | None
     ours: float | None
     ours_ratio: float | None
-
-    def plain(self) -> dict[str, object]:
-        """Return the pair as a plain object for the record and JSON."""
-        line = self.line
-        return {
-            "data": line.data,
-            "arch": line.arch,
-            "label": line.label,
-            "method": line.method,
-            "published": line.seconds,
-            "published_ratio": self.published_ratio,
-            "ours": self.ours,
-            "ours_ratio": self.ours_ratio,
-        }
 
 
 def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
@@ -115,7 +95,7 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
         beside = _beside(published, rows)
         sheets.append(_beside_sheet(published, beside))
         text += f"\n\n{_beside_text(published, beside)}"
-        more = {"published": [pair.plain() for pair in beside]}
+        more = {"published": [pair._asdict() for pair in beside]}
         matched = sum(pair.ours is not None for pair in beside)
         numbers |= {"against": against, "matched": matched}
     sources = tuple(_source(run) for run in runs.values())
@@ -176,7 +156,7 @@ def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
         caption="Seconds per epoch",
         spans=(("", len(_HEAD)),),
         head=tuple(word[0].upper() + word[1:] for word in _HEAD),
-        words=5,
+        words=len(_NAMES),
         rows=tuple(tuple(Cell(text) for text in line) for line in lines),
         notes=(
             "seconds per epoch: the median over epochs, without the first where there are three "
@@ -195,9 +175,10 @@ def _beside(published: Published, rows: Sequence[_Row]) -> list[_Pair]:
     theirs = {(line.data, line.arch, line.method): line.seconds for line in published.lines}
     pairs = []
     for line in published.lines:
-        mine, at = ours.get((line.data, line.arch, line.method)), (line.data, line.arch, "at")
-        ratios = (_ratio(line.seconds, theirs.get(at)), _ratio(mine, ours.get(at)))
-        pairs.append(_Pair(line, ratios[0], mine, ratios[1]))
+        names, at = (line.data, line.arch, line.label, line.method), (line.data, line.arch, "at")
+        mine = ours.get((line.data, line.arch, line.method))
+        ratio = _ratio(line.seconds, theirs.get(at))
+        pairs.append(_Pair(*names, line.seconds, ratio, mine, _ratio(mine, ours.get(at))))
     return pairs
 
 
@@ -206,11 +187,9 @@ def _ratio(seconds: float | None, base: float | None) -> float | None:
 
 
 def _cells(pair: _Pair) -> list[str]:
-    line = pair.line
-    figures = (line.seconds, pair.published_ratio, pair.ours, pair.ours_ratio)
-    forms = ("{:.4g}", "{:.2f}") * 2
+    figures, forms = pair[4:], ("{:.4g}", "{:.2f}") * 2
     texts = ["" if x is None else form.format(x) for x, form in zip(figures, forms, strict=True)]
-    return [line.data, line.arch, line.label, *texts]
+    return [pair.data, pair.arch, pair.label, *texts]
 
 
 def _notes(published: Published, beside: Sequence[_Pair]) -> list[str]:
@@ -222,7 +201,7 @@ def _notes(published: Published, beside: Sequence[_Pair]) -> list[str]:
 
 def _beside_sheet(published: Published, beside: Sequence[_Pair]) -> Sheet:
     rows = [tuple(Cell(text or NOTHING) for text in _cells(pair)) for pair in beside]
-    places = [(pair.line.data, pair.line.arch) for pair in beside]
+    places = [(pair.data, pair.arch) for pair in beside]
     return Sheet(
         caption=f"{published.title}: published and ours",
         spans=(("", 3), ("Published", 2), ("Ours", 2)),

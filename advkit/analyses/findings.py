@@ -27,7 +27,7 @@ _LACKING = {
     "wrong": "no file of labelled data for both models",
     "divergence": "no file of the same attack on both models",
 }
-"""What files a finding without any measure would need."""
+"""What a finding without any measure would need."""
 
 
 class _About(NamedTuple):

@@ -15,7 +15,8 @@ from advkit.analyses.gathering.cells import (
     require_one_attack,
     settings_of,
 )
-from advkit.analyses.gathering.groups import WHATS, Entry, Group, grouped
+from advkit.analyses.gathering.entries import WHATS, Entry
+from advkit.analyses.gathering.groups import Group, grouped
 from advkit.artifacts import descriptions
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
@@ -24,19 +25,8 @@ from advkit.errors import InputError, MismatchError, UsageError
 
 KINDS = ("logits",)
 COMPARES = True
-_COLUMNS = (
-    "x",
-    "y",
-    "runs",
-    "robust_accuracy",
-    "robust_sd",
-    "robust_low",
-    "robust_high",
-    "clean_accuracy",
-    "clean_sd",
-    "clean_low",
-    "clean_high",
-)
+_FIGURES = ("accuracy", "sd", "low", "high")
+_COLUMNS = ("x", "y", "runs", *(f"{what}_{name}" for what in WHATS for name in _FIGURES))
 
 Placed = Sequence[tuple[Entry, Group]]
 
@@ -140,7 +130,7 @@ def _row(cell: Cell) -> tuple[float | str | None, ...]:
     row = [_plain(cell.x), _plain(cell.y), len(cell.group.entries)]
     for what in WHATS:
         summary = cell.summary(what)
-        row += [summary.mean, summary.sd, *summary.interval] if summary else [None] * 4
+        row += [summary.mean, summary.sd, *summary.interval] if summary else [None] * len(_FIGURES)
     return tuple(row)
 
 

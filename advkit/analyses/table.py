@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from advkit.analyses.gathering.groups import Entry, Group, grouped, shown
+from advkit.analyses.gathering.entries import Entry, shown
+from advkit.analyses.gathering.groups import Group, grouped
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.tables import pictures
 from advkit.analyses.tables import published as _published
@@ -21,26 +22,9 @@ KINDS = ("logits",)
 COMPARES = True
 FORMATS = (".md", ".tex", ".html")
 _COLUMNS = (
-    "run",
-    "role",
-    "method",
-    "attack",
-    "eps",
-    "n",
-    "clean_accuracy",
-    "clean_low",
-    "clean_high",
-    "robust_accuracy",
-    "robust_low",
-    "robust_high",
-    "seed",
-    "steps",
-    "data",
-    "arch",
-    "norm",
-    "settings",
-    "attack_settings",
-    "group",
+    *("run", "role", "method", "attack", "eps", "n"),
+    *(f"{what}_{end}" for what in ("clean", "robust") for end in ("accuracy", "low", "high")),
+    *("seed", "steps", "data", "arch", "norm", "settings", "attack_settings", "group"),
 )
 
 

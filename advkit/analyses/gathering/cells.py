@@ -7,14 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from advkit.analyses.gathering.groups import (
-    WHATS,
-    Entry,
-    Group,
-    Settings,
-    attack_options,
-    differing,
-)
+from advkit.analyses.gathering.entries import WHATS, Entry, Settings, attack_options, differing
+from advkit.analyses.gathering.groups import Group
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError, MismatchError, UsageError, unknown
 from advkit.formulas.schedules import parse_span

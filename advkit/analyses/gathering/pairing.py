@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.analyses.gathering.groups import attack_options, radius
+from advkit.analyses.gathering.entries import attack_options, radius
 from advkit.analyses.gathering.rows import data_digest, run_name
 from advkit.artifacts import descriptions
 from advkit.artifacts.hdf5 import Logits

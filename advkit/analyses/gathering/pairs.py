@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from advkit.analyses.gathering.groups import Settings, differing, shown
+from advkit.analyses.gathering.entries import Settings, differing, shown
 from advkit.analyses.gathering.rows import data_digest, is_outside
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError

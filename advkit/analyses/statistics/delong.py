@@ -17,7 +17,7 @@ def placements(inside: Tensor, outside: Tensor) -> tuple[Values, Values]:
     Of each inside score (n,) the share of outside scores above it, of each outside score (m,)
     the share of inside scores below it. The mean of either is the AUROC.
     """
-    low, high = (each.double().numpy() for each in (inside, outside))
+    low, high = inside.double().numpy(), outside.double().numpy()
     if not len(low) or not len(high):
         raise ValueError("AUROC needs a score inside and a score outside")
     return 1 - _share_below(low, high), _share_below(high, low)

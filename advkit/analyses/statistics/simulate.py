@@ -39,22 +39,21 @@ def binary() -> Result:
 
     Source: LTD, appendix C, "Simulation Analysis".
     """
-    rows = []
-    for gamma in GAMMAS:
-        for share in SHARES:
-            s = gamma * share
-            rows.append((gamma, share, s, _mixed(gamma, EPSILON), _mixed(gamma, s)))
+    rows = [
+        (gamma, share, gamma * share, _mixed(gamma, EPSILON), _mixed(gamma, gamma * share))
+        for gamma in GAMMAS
+        for share in SHARES
+    ]
     columns = ("gamma", "s_over_gamma", "s", "one_hot_discrepancy", "soft_discrepancy")
     low = [row for row in rows if row[1] == 0.1]
     wins = sum(row[4] < row[3] for row in low)
-    shown = (0.05, 0.1, 0.3)
     series = {
-        f"soft / one-hot, gamma {g:g}": [r[4] / r[3] for r in rows if r[0] == g] for g in shown
+        f"soft / one-hot, gamma {g:g}": [r[4] / r[3] for r in rows if r[0] == g]
+        for g in (0.05, 0.1, 0.3)
     }
-    level = {"equal": [1.0] * len(SHARES)}
     picture = curve(
         SHARES,
-        {**series, **level},
+        {**series, "equal": [1.0] * len(SHARES)},
         xlabel="s / gamma (rises with temperature)",
         ylabel="G soft / G one-hot",
         logx=True,
@@ -84,6 +83,7 @@ def dirichlet() -> Result:
     and `unrelated` shows that the claim rests on it.
     """
     generator = seeding.generator(0, "dirichlet simulation")
+    # Rows from the most certain to the least, so that the k-th of one answers the k-th of another.
     oracle = _by_certainty(_clipped(_draw(ALPHA, generator)))
     order = oracle.argsort(1, descending=True)
     one_hot = _clipped(torch.nn.functional.one_hot(order[:, 0], CLASSES).double())

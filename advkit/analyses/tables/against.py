@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from advkit.analyses.gathering.groups import POINTS, WHATS, Group, Labels, implementation
+from advkit.analyses.gathering.entries import POINTS, WHATS, implementation
+from advkit.analyses.gathering.groups import Group, Labels
 from advkit.analyses.tables.published import Line, Published
 from advkit.artifacts import descriptions
 from advkit.config import methods
@@ -57,17 +58,9 @@ class Pair:
     def plain(self) -> dict[str, object]:
         """Return the pair as a plain object: shares in [0, 1], null where nothing is known."""
         line = self.line
-        row: dict[str, object] = {
-            "data": line.data,
-            "arch": line.arch,
-            "label": line.label,
-            "point": line.point,
-            "method": line.method or None,
-            "attack": line.attack,
-            "eps": line.eps,
-            "note": line.note,
-            "group": self.ours.number if self.ours else None,
-        }
+        names = ("data", "arch", "label", "point", "method", "attack", "eps", "note")
+        row: dict[str, object] = {name: getattr(line, name) for name in names}
+        row |= {"method": line.method or None, "group": self.ours.number if self.ours else None}
         for what in WHATS:
             theirs, ours = line.shares(what), self.shares(what)
             row[f"{what}_published"] = statistics.fmean(theirs) if theirs else None

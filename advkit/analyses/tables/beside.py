@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from advkit.analyses.gathering.groups import WHATS, Group
+from advkit.analyses.gathering.entries import WHATS
+from advkit.analyses.gathering.groups import Group
 from advkit.analyses.tables.against import Pair, pairs, protocol, why_none
 from advkit.analyses.tables.published import Published
 from advkit.analyses.tables.sheets import attack_of, minus, name_of

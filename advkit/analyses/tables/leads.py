@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from advkit.analyses.gathering.groups import POINTS, WHATS, Group, radius
+from advkit.analyses.gathering.entries import POINTS, WHATS, radius
+from advkit.analyses.gathering.groups import Group
 from advkit.analyses.gathering.rows import data_digest, right
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical

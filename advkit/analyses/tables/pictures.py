@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from advkit.analyses import calibration, divergence, entropy
 from advkit.analyses.drawing import panels as _panels
 from advkit.analyses.drawing import plot
 from advkit.analyses.drawing.differences import Point
-from advkit.analyses.gathering.groups import POINTS, Column, Group
+from advkit.analyses.gathering.entries import POINTS
+from advkit.analyses.gathering.groups import Column, Group
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.tables.sheets import attack_of, name_of
 from advkit.artifacts.document import Figure, Gallery
@@ -79,7 +81,8 @@ def forests(groups: Sequence[Group]) -> tuple[Forest, ...]:
 
 def gaps(groups: Sequence[Group]) -> Forest | None:
     """Return best − final robust accuracy of each line that has both; None if none has."""
-    points = [_gap(group.column("robust", "difference")) for group in groups]
+    unbounded = (-math.inf, math.inf)
+    points = [_point(group.column("robust", "difference"), unbounded) for group in groups]
     known = [(group, point) for group, point in zip(groups, points, strict=True) if point]
     if not known:
         return None
@@ -98,29 +101,18 @@ def _names(groups: Sequence[Group]) -> tuple[str, ...]:
     return tuple("\n".join(textwrap.wrap(", ".join(words), WIDTH)) for words in lines)
 
 
-def _point(column: Column) -> Point | None:
-    if column.mean is None:
+def _point(column: Column, bounds: tuple[float, float] = (0.0, 1.0)) -> Point | None:
+    """Return a mean and its interval, within bounds that Student's knows not, in percent."""
+    mean, ends = column.mean, column.ci95
+    if mean is None:
         return None
-    ends = column.ci95
     if column.sd is not None:
-        low, high = _around(column.mean, column.sd, len(column.shares))
-        ends = max(low, 0.0), min(high, 1.0)  # Student's knows no bounds, an accuracy does
-    return 100 * column.mean, (100 * ends[0], 100 * ends[1]) if ends else None
+        from scipy.stats import t  # a second to import
 
-
-def _gap(column: Column) -> Point | None:
-    if column.mean is None or column.sd is None:
-        return None if column.mean is None else (100 * column.mean, None)
-    low, high = _around(column.mean, column.sd, len(column.shares))
-    return 100 * column.mean, (100 * low, 100 * high)
-
-
-def _around(mean: float, deviation: float, count: int) -> tuple[float, float]:
-    """Return Student's 95 % interval of a mean."""
-    from scipy.stats import t  # a second to import
-
-    half = float(t.ppf(0.975, count - 1)) * deviation / count**0.5
-    return mean - half, mean + half
+        count = len(column.shares)
+        half = float(t.ppf(0.975, count - 1)) * column.sd / count**0.5
+        ends = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return 100 * mean, (100 * ends[0], 100 * ends[1]) if ends else None
 
 
 def galleries(groups: Sequence[Group]) -> list[Gallery]:
@@ -136,8 +128,8 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
 def overview(groups: Sequence[Group]) -> tuple[Figure, ...]:
     """Return the forests as figures of a page."""
     panels = [(panel, panel.title) for panel in forests(groups)]
-    gap = gaps(groups)
-    panels += [(gap, "best minus final robust accuracy")] if gap else []
+    if gap := gaps(groups):
+        panels.append((gap, "best minus final robust accuracy"))
     return tuple(_figure(panel, f"{title} of each line", _alt(panel)) for panel, title in panels)
 
 

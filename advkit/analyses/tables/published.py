@@ -82,8 +82,8 @@ def read(name: str, *, seconds: bool = False) -> Published:
         UsageError: there is none of that name, or it holds what the other analysis compares.
     """
     if name in names(seconds=not seconds):
-        held, other = ("accuracies", "table") if seconds else ("seconds per epoch", "cost")
-        raise UsageError(f"{name} holds {held}: advkit analyze {other} --against {name}")
+        figures, other = ("accuracies", "table") if seconds else ("seconds per epoch", "cost")
+        raise UsageError(f"{name} holds {figures}: advkit analyze {other} --against {name}")
     known = names(seconds=seconds)
     if name not in known:
         raise unknown("published table", name, known)
@@ -104,26 +104,20 @@ def _lines(name: str) -> tuple[Line, ...]:
 
 def _line(rows: list[dict[str, str]]) -> Line:
     first = rows[0]
-    # 53.17 / 100 is not the nearest float to 0.5317; the sources print two decimals.
+    # Percent by 100 may miss the float nearest to the printed figure; rounding restores it.
     robust, clean = (
         tuple(round(float(row[what]) / 100, 6) for row in rows if row[what])
         for what in ("robust", "clean")
     )
     pairs = (word.split("=") for word in first["settings"].split() if word)
+    names = ("data", "arch", "label", "method", "point", "attack", "eps", "note")
     return Line(
-        data=first["data"],
-        arch=first["arch"],
-        label=first["label"],
-        method=first["method"],
+        **{name: first[name] for name in names},
         settings={key: float(value) for key, value in pairs},
         extra=bool(first["extra"]),
-        point=first["point"],
-        attack=first["attack"],
-        eps=first["eps"],
         robust=robust,
         clean=clean,
         seconds=float(first["seconds"]) if first["seconds"] else None,
-        note=first["note"],
     )
 
 

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advkit.analyses.gathering.groups import (
-    POINTS,
-    WHATS,
-    Column,
-    Group,
-    Labels,
-    implementation,
-    shown,
-)
+from advkit.analyses.gathering.entries import POINTS, WHATS, implementation, shown
+from advkit.analyses.gathering.groups import Column, Group, Labels
 from advkit.analyses.tables.leads import COLUMNS as ACCURACIES
 from advkit.analyses.tables.leads import RULE
 from advkit.artifacts.document import NOTHING, Cell, Sheet, aligned
 from advkit.artifacts.provenance import canonical
 from advkit.evaluation.settings import SUITES
 
-HEAD = (
-    "data",
-    "arch",
-    "method",
-    "settings",
-    "attack",
-    "norm",
-    "eps",
-    "n",
-    "seeds",
-    "robust best %",
-    "robust final %",
-    "difference",
-    "clean best %",
-    "clean final %",
-    "difference",
-)
 COLUMNS = [(what, point) for what in WHATS for point in (*POINTS, "difference")]
+NAMES = ("data", "arch", "method", "settings", "attack", "norm", "eps", "n", "seeds")
+HEAD = (*NAMES, *(p if p == "difference" else f"{what} {p} %" for what, p in COLUMNS))
 SPREADS = {
     "sd": "mean ± sample standard deviation over seeds",
     "variance": "mean (sample variance over seeds, in squared points)",
