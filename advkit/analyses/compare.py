@@ -114,7 +114,11 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
     rows = [row for place, pair in enumerate(pairs) for row in _rows(pair, names, place, seed)]
     # Holm's family is one question, robust or clean, asked of every file.
     adjusted = {what: iter(holm([row.p for row in rows if row.what == what])) for what in WHATS}
-    rows = [_decided(row, next(adjusted[row.what])) for row in rows]
+    p_values = [next(adjusted[row.what]) for row in rows]
+    rows = [
+        row._replace(p_adjusted=p, decided=p < _LEVEL)
+        for row, p in zip(rows, p_values, strict=True)
+    ]
     return Result(
         _numbers(pairs, rows),
         _Row._fields,
@@ -159,10 +163,6 @@ def _rows(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[_Row]
     return rows
 
 
-def _decided(row: _Row, p_adjusted: float) -> _Row:
-    return row._replace(p_adjusted=p_adjusted, decided=p_adjusted < _LEVEL)
-
-
 def _numbers(pairs: Sequence[Pair], rows: Sequence[_Row]) -> dict[str, Number]:
     """Return plain figures of one pair; of several, how many are decided."""
     numbers: dict[str, Number]
@@ -186,6 +186,7 @@ def _numbers(pairs: Sequence[Pair], rows: Sequence[_Row]) -> dict[str, Number]:
     for row in rows:
         figures = row._asdict()
         numbers |= {f"{row.what}_{name}": figures[name] for name in figures if name not in aside}
+        # The interval is the difference's: beside two accuracies the record has to say so.
         for end in ("low", "high", "interval"):
             numbers[f"{row.what}_difference_{end}"] = numbers.pop(f"{row.what}_{end}")
     return numbers

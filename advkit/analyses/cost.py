@@ -11,7 +11,8 @@ from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables.published import Published
-from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, Source, aligned
+from advkit.analyses.tables.sheets import source_of
+from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, aligned
 from advkit.artifacts.result import Number, Result
 from advkit.errors import InputError
 
@@ -98,7 +99,7 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
         more = {"published": [pair._asdict() for pair in beside]}
         matched = sum(pair.ours is not None for pair in beside)
         numbers |= {"against": against, "matched": matched}
-    sources = tuple(_source(run) for run in runs.values())
+    sources = tuple(source_of(run.path, run.info["role"], run.info) for run in runs.values())
     document = Document("What runs cost", tuple(sheets), sources=sources)
     return Result(numbers, _Row._fields, tuple(rows), text=text, more=more, document=document)
 
@@ -133,6 +134,7 @@ def _seconds(run: Trained) -> tuple[list[float], int]:
         InputError: there are none, or they are not what a run writes.
     """
     rows = run.rows()
+    # Metrics are text beside the checkpoint, under no digest: anything may be in them.
     try:
         seconds = [float(row["seconds"]) for row in rows]
         n = int(rows[-1]["n"])
@@ -218,9 +220,3 @@ def _beside_text(published: Published, beside: Sequence[_Pair]) -> str:
     lines = [[cell or "-" for cell in _cells(pair)] for pair in beside]
     notes = [f"- {note}" for note in _notes(published, beside)]
     return "\n".join([published.title, aligned([head, *lines]), *notes])
-
-
-def _source(run: Trained) -> Source:
-    names = ("digest", "config", "parents", "environment", "versions")
-    facts = {name: run.info.get(name) for name in names if name in run.info}
-    return Source(f"{run_name(run.path)}: {run.info['role']}", facts)

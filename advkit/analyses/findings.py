@@ -101,6 +101,7 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         raise InputError(
             f"{inputs[0].path}: findings compares models, and no {lacking} one is given"
         )
+    # By identity: a model that holds tensors has no hash.
     names = dict(zip(map(id, models), names_of([_first(model) for model in models]), strict=True))
     groups = []
     for model in robust:
@@ -181,6 +182,7 @@ def _pictures(groups: Sequence[_Compared]) -> tuple[Panel, ...]:
             continue
         names = [group.name for group in groups]
         series = {str(own): [places.get((name, own)) for name in names] for own in data}
+        # Turned so that ADR's finding lies on the right in every panel.
         sign = "natural less robust" if measure == "divergence" else "robust less natural"
         xlabel = ", ".join(word for word in (sign, unit, "95 % interval") if word)
         only = f"\n({data[0]})" if finding == "ood" and len(data) == 1 else ""

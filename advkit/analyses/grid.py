@@ -158,6 +158,7 @@ def _numbers(
         none = dict.fromkeys(("best_x", "best_y", "best_robust_accuracy", "rivals", "decided"))
         return numbers | none
     best, top = max(robust, key=lambda pair: pair[1].mean)
+    # Conservative: intervals may overlap where a test of the difference would decide.
     others = [summary for cell, summary in robust if cell is not best]
     rivals = sum(summary.interval[1] >= top.interval[0] for summary in others)
     return numbers | {

@@ -13,7 +13,7 @@ from advkit.analyses.tables import published as _published
 from advkit.analyses.tables import sheets as _sheets
 from advkit.analyses.tables.beside import Beside
 from advkit.analyses.tables.leads import leads
-from advkit.artifacts.document import Document, Source
+from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Number, Result
 from advkit.formulas.stats import wilson
@@ -97,13 +97,10 @@ def _document(
         title="Robust and standard accuracy",
         sheets=tuple(sheets),
         figures=lambda: pictures.galleries(groups),
-        sources=tuple(_source(entry) for group in groups for entry in group.by_point),
+        sources=tuple(
+            _sheets.source_of(x.path, f"{x.role}, {x.attack['attack']}", x.logits.info)
+            for group in groups
+            for point in dict.fromkeys(entry.point for entry in group.entries)
+            for x in group.of_point(point).values()
+        ),
     )
-
-
-def _source(entry: Entry) -> Source:
-    """Return a file's name and what its description says of it."""
-    info = entry.logits.info
-    name = f"{run_name(entry.path)}: {entry.role}, {entry.attack['attack']}"
-    names = ("digest", "config", "trained", "implementation", "parents", "environment", "versions")
-    return Source(name, {key: info.get(key) for key in names if key in info})

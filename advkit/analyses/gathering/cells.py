@@ -103,6 +103,7 @@ def spread(shares: Sequence[float], n: int, noise: Noise | None) -> Interval:
     True
     """
     mean = statistics.fmean(shares)
+    # All runs judge the same n examples: more runs do not make more of them.
     low, high = wilson(round(mean * n), n)
     if noise is not None:
         from scipy.special import stdtrit  # slow to import
@@ -146,6 +147,7 @@ def settings_of(entry: Entry, group: Group, axes: Sequence[str]) -> dict[str, ob
     settings: dict[str, object] = {**entry.trained, **own}
     if "labels_digest" in labels.settings:
         settings["labels_digest"] = labels.settings["labels_digest"]
+    # Unrecorded settings leave the method's name as all that is known.
     if entry.recorded:
         settings.pop("method", None)  # objective, labels, wa and awp say it
     else:

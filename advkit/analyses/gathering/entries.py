@@ -47,11 +47,6 @@ class Entry:
         """`final`, or `best` for whatever was selected."""
         return "final" if self.role.startswith("final") else "best"
 
-    @property
-    def family(self) -> tuple[str, str, str, bool]:
-        """Files that are compared by the settings in which they differ."""
-        return self.data, self.arch, self.method, self.recorded
-
 
 def entry_of(logits: Logits) -> Entry:
     """Return what grouping needs to know of a file."""

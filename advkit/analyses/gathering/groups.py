@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from advkit.analyses.gathering.entries import (
@@ -123,12 +123,6 @@ class Group:
         """How many seeds there are."""
         return len({entry.seed for entry in self.entries})
 
-    @property
-    def by_point(self) -> list[Entry]:
-        """Files in the order given, but those of the first one's point before the others."""
-        first = self.entries[0].point
-        return sorted(self.entries, key=lambda entry: entry.point != first)
-
     def of_point(self, point: str) -> dict[int | None, Entry]:
         """Return seed → file of the best or the final checkpoint."""
         return {entry.seed: entry for entry in self.entries if entry.point == point}
@@ -139,7 +133,7 @@ class Group:
         The difference is best − final of each seed that has both.
         """
         if point == "difference":
-            best, final = (self._hits(what, each) for each in POINTS)
+            best, final = (self._hits(what, name) for name in POINTS)
             gaps = [best[seed] - final[seed] for seed in best if seed in final]
             return Column([gap / self.n for gap in gaps])
         counts = list(self._hits(what, point).values())
@@ -211,33 +205,39 @@ def _settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     A file of soft labels is such a setting, unless each seed has its own: then its teacher was
     trained seed by seed, and the files are runs of one recipe.
     """
-    families: dict[tuple[str, str, str, bool], list[Settings]] = defaultdict(list)
-    for entry in entries:
-        families[entry.family].append(entry.trained)
-    names = {family: differing(settings) for family, settings in families.items()}
-    settings = [{name: e.trained.get(name) for name in names[e.family]} for e in entries]
-    keys = [canonical([e.family, own]) for e, own in zip(entries, settings, strict=True)]
+    families = [(e.data, e.arch, e.method, e.recorded) for e in entries]
+    settings = _differences(families, [e.trained for e in entries])
+    # Runs that differ in nothing else: their pairs of seed and labels file decide.
+    keys = [canonical(pair) for pair in zip(families, settings, strict=True)]
     pairs: dict[str, set[tuple[int | None, str | None]]] = defaultdict(set)
     for key, entry in zip(keys, entries, strict=True):
         pairs[key].add((entry.seed, entry.labels_digest))
     for key, entry, own in zip(keys, entries, settings, strict=True):
         seeds, digests = (set(column) for column in zip(*pairs[key], strict=True))
         if len(digests) > 1 and not len(pairs[key]) == len(seeds) == len(digests):
+            # `sha256:` and eight digits tell a handful of files apart.
             own["labels_digest"] = (entry.labels_digest or "")[:15]
     return settings
 
 
 def _attack_settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Return for each file the options in which files of the same attack differ."""
-    families: dict[str, list[Settings]] = defaultdict(list)
     options = [
         {name: value for name, value in entry.attack.items() if name not in (*OWN, *ASIDE)}
         for entry in entries
     ]
-    for entry, own in zip(entries, options, strict=True):
-        families[entry.attack["attack"]].append(own)
-    names = {attack: differing(configs) for attack, configs in families.items()}
+    return _differences([entry.attack["attack"] for entry in entries], options)
+
+
+def _differences(
+    families: Sequence[Hashable], configs: Sequence[Settings]
+) -> list[dict[str, object]]:
+    """Return of each configuration the options in which those of its family differ."""
+    members: dict[Hashable, list[Settings]] = defaultdict(list)
+    for family, config in zip(families, configs, strict=True):
+        members[family].append(config)
+    names = {family: differing(own) for family, own in members.items()}
     return [
-        {name: own.get(name) for name in names[entry.attack["attack"]]}
-        for entry, own in zip(entries, options, strict=True)
+        {name: config.get(name) for name in names[family]}
+        for family, config in zip(families, configs, strict=True)
     ]

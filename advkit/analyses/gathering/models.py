@@ -50,6 +50,7 @@ class Model:
             InputError: there is one of the same data already.
         """
         bare = is_outside(logits)
+        # By digest, not by name: two folders of photos may both be called `photos`.
         data = canonical(fingerprint(logits))
         there = self.outside.get(data) if bare else self.test
         if there is not None:

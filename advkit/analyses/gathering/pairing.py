@@ -43,7 +43,8 @@ class Pair:
     @property
     def same_threat(self) -> bool:
         """Whether norm and ε are the same."""
-        return threat_of(self.first) == threat_of(self.second)
+        first, second = (x.info["config"] for x in (self.first, self.second))
+        return (first.get("norm"), radius(first)) == (second.get("norm"), radius(second))
 
     @property
     def same_attack(self) -> bool:
@@ -85,6 +86,7 @@ def _rows(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if torch.equal(first, second):
         same = torch.arange(len(first))
         return same, same
+    # Sorted by place in the data set, so that both files give their rows in one order.
     _, *places = np.intersect1d(
         first.numpy(), second.numpy(), assume_unique=True, return_indices=True
     )
@@ -106,12 +108,6 @@ def model_of(logits: Logits) -> descriptions.Parent:
         if parent["kind"] == "checkpoint":
             return parent
     raise InputError(f"{logits.path}: names no checkpoint")
-
-
-def threat_of(logits: Logits) -> tuple[str | None, float | None]:
-    """Return norm and ε; None for both without an attack."""
-    config = logits.info["config"]
-    return config.get("norm"), radius(config)
 
 
 def names_of(inputs: Sequence[Logits]) -> list[str]:

@@ -63,6 +63,7 @@ def _model(digest: str, name: str, files: Sequence[Logits]) -> Model:
         )
     if len(inside) > 1:
         raise _twice(inside)
+    # Six digits of the digest tell data sets of one name apart.
     labels = [file.info["data"]["name"] for file in outside]
     if len(set(labels)) < len(labels):
         labels = [

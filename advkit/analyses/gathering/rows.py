@@ -29,6 +29,7 @@ def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Ten
         if isinstance(artifact, Logits):
             yield artifact.clean[here], y, rows
             continue
+        # Soft labels hold several views of an example: one after the other, each a batch of rows.
         piece = artifact.piece(here)
         for view in range(piece.logits.shape[1]):
             yield piece.at(rows - start, torch.full_like(rows, view)), y, rows

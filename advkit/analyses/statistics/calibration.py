@@ -70,6 +70,7 @@ def fitted_temperature(logits: Rows, y: Tensor, rows: Tensor) -> float | None:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
+    # Both conditions, and the mean spread z_max − z_min, which has the scale of a sensible T.
     gain = short = spread = 0.0
     for piece in torch.split(rows, height(logits)) if len(rows) else ():
         z = logits[piece].double()

@@ -44,6 +44,7 @@ def difference(
     """
     before, after = placements(*first), placements(*second)
     gaps = [new - old for old, new in zip(before, after, strict=True)]
+    # AUROC is the mean over both samples, so its variance is the sum of one term from each.
     variance = sum(float(gap.var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0 for gap in gaps)
     centre, spread = float(gaps[1].mean()), Z95 * math.sqrt(variance)
     return centre, (centre - spread, centre + spread)

@@ -105,6 +105,7 @@ def _wrong(natural: Model, robust: Model, tested: Pair, seed: int) -> Iterator[M
     generator = resampling.stream(seed, "wrong", name)
     drawn = [resampling.means(values.numpy(), generator) for values in wrong]
     yield _measured("wrong_entropy", name, (wrong[0], wrong[1]), drawn[1] - drawn[0], "wrong ")
+    # A net that is unsure of everything is so when wrong, too: the excess over right answers.
     if all(map(len, right)):
         rest = [resampling.means(values.numpy(), generator) for values in right]
         before, after = (float(w.mean() - r.mean()) for w, r in zip(wrong, right, strict=True))

@@ -88,6 +88,7 @@ def dirichlet() -> Result:
     order = oracle.argsort(1, descending=True)
     one_hot = _clipped(torch.nn.functional.one_hot(order[:, 0], CLASSES).double())
     hard = float(kl(oracle, one_hot).mean())
+    # Rows lie in the order of certainty: the last ones are the least certain.
     least_certain = slice(int(N * (1 - MISTAKES)), N)
     rows = []
     for factor in FACTORS:
@@ -122,6 +123,7 @@ def _draw(alpha: float, generator: torch.Generator) -> Tensor:
     concentration = torch.full((N, CLASSES), alpha + 1, dtype=torch.float64)
     log_gamma = torch._standard_gamma(concentration, generator=generator).log()
     uniform = torch.rand(N, CLASSES, generator=generator, dtype=torch.float64)
+    # Gamma draws over their sum are a Dirichlet draw; softmax takes the sum in log space.
     return torch.softmax(log_gamma + uniform.log() / alpha, dim=1)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from advkit.analyses.gathering.entries import POINTS, WHATS, implementation
-from advkit.analyses.gathering.groups import Group, Labels
+from advkit.analyses.gathering.groups import Column, Group, Labels
 from advkit.analyses.tables.published import Line, Published
 from advkit.artifacts import descriptions
 from advkit.config import methods
@@ -29,14 +29,22 @@ class Pair:
         """Which of our checkpoints is compared; the best one where the source does not say."""
         return self.line.point or POINTS[0]
 
-    def shares(self, what: str) -> Sequence[float]:
-        """Return our accuracies of that point, one a seed."""
-        return self.ours.column(what, self.point).shares if self.ours else ()
+    def column(self, what: str) -> Column:
+        """Return our accuracies of that point."""
+        return self.ours.column(what, self.point) if self.ours else Column(())
 
     @property
     def same_attack(self) -> bool:
-        """Whether robust accuracy was measured by the same attack within the same ball."""
-        return self.ours is not None and same_attack(self.line, self.ours)
+        """Whether attack, steps, norm (all published ones are linf) and ε are the same."""
+        name, _, steps = self.line.attack.partition("-")
+        labels = self.ours.labels if self.ours else None
+        if labels is None or labels.eps is None:
+            return False
+        if (labels.attack, labels.norm) != (name, "linf"):
+            return False
+        if steps and labels.steps != int(steps):
+            return False
+        return parse_eps(labels.eps) == parse_eps(self.line.eps)
 
     def difference(self, what: str) -> tuple[float, Interval | None] | None:
         """Return ours − published and its 95 % interval; None where they cannot be compared.
@@ -45,15 +53,14 @@ class Pair:
         have Student's t-interval of their mean; against published reruns Welch's. The published
         figure of one run is taken as it stands: its own noise is not in the interval.
         """
-        theirs, ours = self.line.shares(what), self.shares(what)
-        if not theirs or not ours or (what == "robust" and not self.same_attack):
+        theirs, ours = self.line.column(what), self.column(what)
+        if theirs.mean is None or ours.mean is None or (what == "robust" and not self.same_attack):
             return None
-        centre = statistics.fmean(theirs)
-        gap = statistics.fmean(ours) - centre
-        wilson = self.ours.column(what, self.point).ci95 if self.ours else None
-        if wilson is not None:
-            return gap, (wilson[0] - centre, wilson[1] - centre)
-        return gap, _interval(ours, theirs)
+        gap = ours.mean - theirs.mean
+        # A single run has no spread between seeds: its examples give the interval.
+        if ours.ci95 is not None:
+            return gap, (ours.ci95[0] - theirs.mean, ours.ci95[1] - theirs.mean)
+        return gap, _interval(ours.shares, theirs.shares)
 
     def plain(self) -> dict[str, object]:
         """Return the pair as a plain object: shares in [0, 1], null where nothing is known."""
@@ -62,9 +69,8 @@ class Pair:
         row: dict[str, object] = {name: getattr(line, name) for name in names}
         row |= {"method": line.method or None, "group": self.ours.number if self.ours else None}
         for what in WHATS:
-            theirs, ours = line.shares(what), self.shares(what)
-            row[f"{what}_published"] = statistics.fmean(theirs) if theirs else None
-            row[f"{what}_ours"] = statistics.fmean(ours) if ours else None
+            row[f"{what}_published"] = line.column(what).mean
+            row[f"{what}_ours"] = self.column(what).mean
             difference, ends = self.difference(what) or (None, None)
             row[f"{what}_difference"] = difference
             row[f"{what}_difference_ci95"] = list(ends) if ends else None
@@ -78,9 +84,9 @@ def pairs(published: Published, groups: Sequence[Group]) -> list[Pair]:
     """
     pairings = []
     for line in published.lines:
-        fit = [group for group in groups if matches(line, group)]
-        alike = [group for group in fit if same_attack(line, group)]
-        pairings += [Pair(line, group) for group in alike or fit] or [Pair(line, None)]
+        fit = [Pair(line, group) for group in groups if matches(line, group)]
+        alike = [pair for pair in fit if pair.same_attack]
+        pairings += alike or fit or [Pair(line, None)]
     return pairings
 
 
@@ -101,17 +107,6 @@ def own_method(labels: Labels) -> str:
     return labels.method.removesuffix("-wa") + ("-wa" if labels.weights == "average" else "")
 
 
-def same_attack(line: Line, ours: Group) -> bool:
-    """Whether attack, steps, norm (all published ones are linf) and ε are the same."""
-    labels = ours.labels
-    name, _, steps = line.attack.partition("-")
-    if labels.attack != name or labels.norm != "linf" or labels.eps is None:
-        return False
-    if steps and labels.steps != int(steps):
-        return False
-    return parse_eps(labels.eps) == parse_eps(line.eps)
-
-
 def trained_as(ours: Group) -> descriptions.Recipe:
     """Return the training configuration of the first file; empty if it was not recorded."""
     return ours.entries[0].logits.info.get("trained") or {}
@@ -120,18 +115,17 @@ def trained_as(ours: Group) -> descriptions.Recipe:
 def why_none(published: Published, groups: Sequence[Group]) -> list[str]:
     """Say why nothing matches: what ours are, and what the published lines are."""
     labels, lines = [group.labels for group in groups], published.lines
-    data, arch, method = (
-        ({own.data for own in labels}, {line.data for line in lines}),
-        ({own.arch for own in labels}, {line.arch for line in lines}),
-        ({own_method(own) for own in labels}, {line.method for line in lines if line.method}),
-    )
-    named = {"data": data, "architecture": arch}
-    foreign = {name: sides for name, sides in named.items() if sides[0].isdisjoint(sides[1])}
-    if not foreign or method[0].isdisjoint(method[1]):
-        foreign["method"] = method
+    sides = {
+        "data": ({own.data for own in labels}, {line.data for line in lines}),
+        "architecture": ({own.arch for own in labels}, {line.arch for line in lines}),
+        "method": (set(map(own_method, labels)), {line.method for line in lines if line.method}),
+    }
+    foreign = [name for name, (here, there) in sides.items() if here.isdisjoint(there)]
+    # Where each is among the published ones, they are not so together: the methods tell most.
     reasons = [
         f"{name}: {', '.join(sorted(here))} here; {', '.join(sorted(there))} there"
-        for name, (here, there) in foreign.items()
+        for name, (here, there) in sides.items()
+        if name in (foreign or ["method"])
     ]
     return reasons + _in_general(published, groups)
 
@@ -206,7 +200,7 @@ def _settings(published: Published, ours: Group) -> list[str]:
     facts = methods.facts({"awp": 0.0, **trained, "extra_data": trained.get("extra_digest")})
     wanted: dict[str, tuple[object, str]] = {}
     for rule in _rules(published):
-        if rule.fits(facts):
+        if rule.fits(facts):  # a later rule of the preset overrides an earlier one
             wanted |= {name: (value, rule.source) for name, value in rule.values.items()}
     return [
         f"{name}: {_shown(trained.get(name))} here; {_shown(value)} there, {source}"
@@ -247,7 +241,7 @@ def _training(published: Published, groups: Sequence[Group]) -> list[str]:
     """Return the habits of the original code that ours does not share."""
     recipes = [trained_as(group) for group in groups]
     modes = {recipe.get("attack_bn") for recipe in recipes} - {None}
-    # Every recipe names a form; it is used by runs with AWP alone.
+    # The form says something of runs with AWP alone.
     forms = {recipe.get("awp_form") for recipe in recipes if recipe.get("awp")} - {None}
     paper = published.paper
     habits = [

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from advkit.analyses.gathering.entries import WHATS
-from advkit.analyses.gathering.groups import Group
+from advkit.analyses.gathering.groups import Column, Group
 from advkit.analyses.tables.against import Pair, pairs, protocol, why_none
 from advkit.analyses.tables.published import Published
 from advkit.analyses.tables.sheets import attack_of, minus, name_of
@@ -94,16 +93,14 @@ def _row(pair: Pair) -> list[str]:
     label = line.label + (" (extra data)" if line.extra else "")
     cells = [line.data, line.arch, label, line.point, ours]
     for what in WHATS:
-        cells += [_mean(line.shares(what)), _mean(pair.shares(what)), _difference(pair, what)]
+        cells += [_mean(line.column(what)), _mean(pair.column(what)), _difference(pair, what)]
     return cells
 
 
-def _mean(shares: Sequence[float]) -> str:
+def _mean(column: Column) -> str:
     """Return a mean in percent, with the sample standard deviation where there are several."""
-    if not shares:
-        return ""
-    text = f"{statistics.fmean(shares) * 100:.2f}"
-    return text + (f" ± {statistics.stdev(shares) * 100:.2f}" if len(shares) > 1 else "")
+    spread = "" if column.sd is None else f" ± {column.sd * 100:.2f}"
+    return "" if column.mean is None else f"{column.mean * 100:.2f}{spread}"
 
 
 def _difference(pair: Pair, what: str) -> str:

@@ -66,6 +66,8 @@ def beyond_noise(first: Group, second: Group, what: str, point: str) -> bool:
     ours, theirs = judged(first, what, point), judged(second, what, point)
     if not same_examples([*ours, *theirs]):
         return False
+    # One run each: McNemar pairs their examples. Several: the runs are the sample. One against
+    # several has neither pairs nor a spread on both sides.
     if len(ours) == len(theirs) == 1:
         return paired_p(right(ours[0], what), right(theirs[0], what)) < LEVEL
     if min(len(ours), len(theirs)) > 1:

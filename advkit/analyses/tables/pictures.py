@@ -154,6 +154,7 @@ def of_files(groups: Sequence[Group]) -> tuple[str, tuple[Figure, ...]]:
         for group in groups
         for place, entry in enumerate(x for p in POINTS for x in group.of_point(p).values())
     ]
+    # Stable: files of equal place stay in the order of their lines.
     ranked.sort(key=lambda file: file[0])
     figures = [figure for _, name, logits in ranked[:SHOWN] for figure in _of_file(name, logits)]
     few = f"Of {SHOWN} of {len(ranked)} files, each line's first ones first."
@@ -194,7 +195,7 @@ def svg(panel: Panel) -> bytes:
     """Draw one panel as SVG, the same bytes each time."""
     import matplotlib as mpl  # a second to import
 
-    mpl.use("Agg")
+    mpl.use("Agg")  # needs no display
     from matplotlib import pyplot as plt
 
     with mpl.rc_context(plot.STYLE):
@@ -206,6 +207,7 @@ def svg(panel: Panel) -> bytes:
             columns = 2 if max(map(len, names)) <= LEGEND else 1
             figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8)
         out = io.BytesIO()
+        # The date, and element names drawn at random without STYLE's salt, would differ each time.
         figure.savefig(out, format="svg", metadata={"Date": None})
         plt.close(figure)
     return out.getvalue()

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
+from advkit.analyses.gathering.groups import Column
 from advkit.errors import UsageError, unknown
 
 FOLDER = Path(__file__).parent / "figures"
@@ -40,9 +41,9 @@ class Line:
     seconds: float | None
     note: str
 
-    def shares(self, what: str) -> tuple[float, ...]:
-        """Return `robust` or `clean` accuracy, one a run."""
-        return self.robust if what == "robust" else self.clean
+    def column(self, what: str) -> Column:
+        """Return `robust` or `clean` accuracy."""
+        return Column(self.robust if what == "robust" else self.clean)
 
 
 class Paper(TypedDict):
@@ -62,7 +63,6 @@ class Paper(TypedDict):
 class Published:
     """One published table: its lines, and how its figures were made."""
 
-    name: str
     title: str
     paper: Paper
     notes: tuple[str, ...]
@@ -88,9 +88,10 @@ def read(name: str, *, seconds: bool = False) -> Published:
     if name not in known:
         raise unknown("published table", name, known)
     sources = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
+    # `adr-table1` is a table of the paper `adr`.
     table, paper = sources["table"][name], sources["paper"][name.split("-")[0]]
     notes = (*table.get("notes", ()), *(() if seconds else paper["notes"]))
-    return Published(name, table["title"], paper, notes, _lines(name))
+    return Published(table["title"], paper, notes, _lines(name))
 
 
 def _lines(name: str) -> tuple[Line, ...]:

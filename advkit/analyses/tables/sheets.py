@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from advkit.analyses.gathering.entries import POINTS, WHATS, implementation, shown
 from advkit.analyses.gathering.groups import Column, Group, Labels
+from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.tables.leads import COLUMNS as ACCURACIES
 from advkit.analyses.tables.leads import RULE
-from advkit.artifacts.document import NOTHING, Cell, Sheet, aligned
+from advkit.artifacts.document import NOTHING, Cell, Sheet, Source, aligned
 from advkit.artifacts.provenance import canonical
 from advkit.evaluation.settings import SUITES
 
@@ -86,7 +87,7 @@ def figure(group: Group, what: str, point: str, spread: str) -> str:
 
 
 def _spread(column: Column, spread: str) -> str:
-    # Variances of shares are of 1e-4 and less: squared points are legible.
+    # Squared points are 1e4 times the variance of shares.
     if spread == "variance":
         return f" (var {(column.variance or 0) * 1e4:.4g})"
     return f" ({_range(column)})" if spread == "range" else f" ± {(column.sd or 0) * 100:.2f}"
@@ -122,6 +123,7 @@ def _sheet(groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str)
     alone = {name: texts[0] for name, texts in words.items() if len(set(texts)) == 1}
     common = [alone[name] for name in ("Data", "Architecture") if name in alone]
     names = [name for name in words if name not in alone or name in ("Method", "Seeds")]
+    # Columns without a figure, such as the robust ones of clean evaluations, are left out.
     used = [pair for pair in COLUMNS if any(group.column(*pair).shares for group in groups)]
     rows = []
     for row, (group, led) in enumerate(zip(groups, leads, strict=True)):
@@ -150,6 +152,12 @@ def _attack(labels: Labels) -> str:
     ball = f"{attack_of(labels)}, {labels.norm}, ε = {labels.eps}"
     attack = "clean" if labels.attack == "none" else ball
     return attack + (f", {shown(labels.attack_settings)}" if labels.attack_settings else "")
+
+
+def source_of(path: str, what: str, info: Mapping[str, object]) -> Source:
+    """Return a file's run, what it is, and what its description says of it."""
+    names = ("digest", "config", "trained", "implementation", "parents", "environment", "versions")
+    return Source(f"{run_name(path)}: {what}", {key: info[key] for key in names if key in info})
 
 
 def minus(text: str) -> str:
