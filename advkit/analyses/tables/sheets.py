@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from advkit.analyses.gathering.entries import POINTS, WHATS, implementation, shown
 from advkit.analyses.gathering.groups import Column, Group, Labels
@@ -105,12 +106,15 @@ def sheets(groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str)
         ball = (labels.attack, labels.norm, labels.eps, labels.steps)
         blocks.setdefault(canonical([ball, labels.attack_settings]), []).append(place)
     return [
-        _sheet([groups[k] for k in places], [leads[k] for k in places], spread)
+        _sheet([groups[k] for k in places], [leads[k] for k in places], spread, bold=any(leads))
         for places in blocks.values()
     ]
 
 
-def _sheet(groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str) -> Sheet:
+def _sheet(
+    groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str, *, bold: bool
+) -> Sheet:
+    """Return the table of one attack; `bold`: some line of the document leads."""
     labels = [group.labels for group in groups]
     words = {
         "Data": [own.data for own in labels],
@@ -144,7 +148,7 @@ def _sheet(groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str)
         words=len(names),
         rows=tuple(rows),
         breaks=frozenset(k for k in range(1, len(pairs)) if pairs[k] != pairs[k - 1]),
-        notes=_notes(groups, used, leads),
+        notes=(*_notes(groups, used), *([RULE] if bold else [])),
     )
 
 
@@ -165,9 +169,7 @@ def minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def _notes(
-    groups: Sequence[Group], used: Sequence[tuple[str, str]], leads: Sequence[Sequence[str]]
-) -> tuple[str, ...]:
+def _notes(groups: Sequence[Group], used: Sequence[tuple[str, str]]) -> list[str]:
     """Say over what the figures are: examples, implementation, training ball, seeds."""
     sizes = {f"{group.labels.data} {group.n}" for group in groups}
     notes = [f"test examples: {', '.join(sorted(sizes))}"]
@@ -192,8 +194,7 @@ def _notes(
     if any(point == "difference" for _, point in used):
         notes.append(DIFFERENCE)
     notes += [SELECTION] if any(entry.point == "best" for entry in entries) else []
-    notes += [RULE] if any(leads) else []
-    return tuple(notes)
+    return notes
 
 
 def reruns(groups: Sequence[Group], spread: str) -> Sheet | None:
@@ -205,19 +206,15 @@ def reruns(groups: Sequence[Group], spread: str) -> Sheet | None:
     used = [pair for pair in ACCURACIES if any(group.column(*pair).mean for group in several)]
     if not several or not used:
         return None
-    rows: list[tuple[Cell, ...]] = []
-    breaks = []
-    for group in several:
-        breaks.append(len(rows))
-        rows += _reruns_of(group, used, spread)
+    blocks = [_reruns_of(group, used, spread) for group in several]
     head = [f"{'Robust' if what == 'robust' else 'Standard'} {point}" for what, point in used]
     return Sheet(
         caption="Reruns: accuracy in % of each seed, their mean and spread",
         spans=(("", 5), ("Accuracy (%)", len(used))),
         head=("Data", "Architecture", "Method", "Attack", "Run", *head),
         words=5,
-        rows=tuple(rows),
-        breaks=frozenset(breaks[1:]),
+        rows=tuple(row for block in blocks for row in block),
+        breaks=frozenset(accumulate(len(block) for block in blocks[:-1])),
         notes=("variance: of the sample, in squared points, divided by seeds − 1",)
         if spread == "variance"
         else (),
