@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from advkit.analyses.drawing.panels import lengths
 from advkit.analyses.drawing.plot import COLOURS, GREY
 from advkit.analyses.gathering.rows import conditions, require_labels
 from advkit.analyses.statistics.calibration import (
@@ -25,6 +26,9 @@ from advkit.artifacts.rows import Rows
 from advkit.errors import UsageError
 from advkit.formulas.stats import wilson
 from advkit.runtime.seeding import generator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("logits",)
 
@@ -206,13 +210,11 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
     """Return a reliability diagram: accuracy per bin with its 95 % Wilson interval."""
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
         hits = (bins.accuracy * bins.count).round().int().tolist()
         ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
         accuracy = bins.accuracy.tolist()
-        below = [max(a - low, 0) for a, (low, _) in zip(accuracy, ends, strict=True)]
-        above = [max(high - a, 0) for a, (_, high) in zip(accuracy, ends, strict=True)]
         share = (bins.count / bins.count.sum()).tolist()
         width = (bins.high - bins.low).tolist()
         colour = COLOURS[name]
@@ -228,7 +230,7 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
         axes.errorbar(
             bins.confidence.tolist(),
             accuracy,
-            yerr=[below, above],
+            yerr=lengths(accuracy, ends),
             color=colour,
             marker="o",
             markersize=3.5,

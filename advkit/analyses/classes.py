@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.result import Number, Panel, Result
 from advkit.artifacts.rows import argmax
 from advkit.formulas.stats import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("logits",)
 _SPACIOUS = 12
@@ -87,7 +90,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 
 
 def _panel(names: Sequence[str], series: Mapping[str, Sequence[Point]], title: str) -> Panel:
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         forest(names, series, xlabel="accuracy, 95 % interval", title=title)(axes)
         axes.set_ylabel("class")
         if len(names) > _SPACIOUS:

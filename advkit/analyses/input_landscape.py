@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from advkit.artifacts.result import Curve, Panel, Result
 from advkit.errors import NumericalError, UsageError
 from advkit.formulas.losses import cross_entropy
 from advkit.formulas.threat import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -193,10 +196,10 @@ def _rows(surface: Surface) -> Iterator[tuple[Any, ...]]:
 def _panel(surface: Surface, eps: float) -> Panel:
     """Draw the loss as contour lines over the gradient's norm, cut at 1, and the ball of ε."""
 
-    def draw(axes: Any) -> None:
-        from matplotlib.patheffects import withStroke
+    def draw(axes: Axes) -> None:
+        from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-        halo = [withStroke(linewidth=2.2, foreground="white")]
+        halo: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
         places, norms = surface.places, surface.norms.T.clamp(max=1).tolist()
         colours = axes.pcolormesh(
             places, places, norms, cmap="cividis", vmin=0, vmax=1, shading="gouraud"

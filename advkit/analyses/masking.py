@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -17,6 +17,9 @@ from advkit.artifacts.document import aligned
 from advkit.artifacts.result import Panel, Result
 from advkit.errors import MismatchError, UsageError
 from advkit.formulas.stats import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -193,7 +196,7 @@ def _accuracies(measured: Measured, plan: Plan) -> Panel:
     points = [(hit / measured.n, wilson(hit, measured.n)) for hit in hits]
     draw = forest([labels[name] for name in names], {"_": points}, xlabel="accuracy, 95 % interval")
 
-    def panel(axes: Any) -> None:
+    def panel(axes: Axes) -> None:
         draw(axes)
         axes.set_xlim(-0.03, 1.03)
         axes.set_title(f"right answers of {measured.n}")
@@ -205,7 +208,7 @@ def _table(checks: Sequence[Check]) -> Panel:
     """Return the checks as a list: a mark, the name, the figure and its threshold."""
     marks = {True: ("o", BLUE), False: ("X", ORANGE), None: ("_", GREY)}
 
-    def panel(axes: Any) -> None:
+    def panel(axes: Axes) -> None:
         for row, check in enumerate(checks):
             marker, colour = marks[check.passed]
             axes.scatter([0], [row], marker=marker, color=colour, s=30, clip_on=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited
 from advkit.formulas.threat import Threat
 from advkit.formulas.threat import step_size as parse_step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -222,7 +225,7 @@ def _panel(
     """Return the curve over an accuracy's whole range, with nested verdicts where they differ."""
     x, swept, name = nested
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         draw_curve(axes)
         axes.set_ylim(-0.03, 1.03)
         if swept.nested != swept.accuracy:

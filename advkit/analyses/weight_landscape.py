@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from advkit.artifacts.result import Curve, Layer, Panel, Result
 from advkit.attacks.pgd import pgd
 from advkit.errors import NumericalError
 from advkit.formulas.losses import cross_entropy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -146,7 +149,7 @@ def _risen(rises: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, float]:
 
 
 def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Panel:
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for place, (name, runs) in enumerate(losses.items()):
             label = f"under {steps}" if name == "adversarial" else name
             band(axes, alphas, runs, label, place)
@@ -156,7 +159,7 @@ def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Pa
 
 
 def _layer(alphas: Sequence[float], runs: Tensor, ylabel: str, steps: str) -> Layer:
-    def draw(axes: Any, name: str, place: int) -> None:
+    def draw(axes: Axes, name: str, place: int) -> None:
         band(axes, alphas, runs, name, place)
         axes.set(xlabel=_XLABEL, ylabel=ylabel, title=f"{steps}, {spread(runs)}")
 
