@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -85,11 +85,13 @@ def binned(confidence: Tensor, correct: Tensor, bins: int, *, equal_mass: bool =
             place[group] = number
     count = torch.bincount(place, minlength=bins).double()
     filled = count > 0
-    sums = [torch.bincount(place, weights=each, minlength=bins) for each in (confidence, correct)]
-    mean_confidence, accuracy = (each[filled] / count[filled] for each in sums)
+    mean_confidence, accuracy = (
+        torch.bincount(place, weights=values, minlength=bins)[filled] / count[filled]
+        for values in (confidence, correct)
+    )
     edges = torch.arange(bins + 1).double() / bins
     low, high = edges[:-1][filled], edges[1:][filled]
-    if equal_mass:
+    if equal_mass:  # such bins have no edges but those of the confidences they hold
         low = torch.stack([confidence[group].min() for group in groups])
         high = torch.stack([confidence[group].max() for group in groups])
     return Bins(low, high, count[filled], mean_confidence, accuracy)
@@ -156,11 +158,12 @@ def analyze(
     (logits,) = inputs
     y = require_labels(logits, "calibration")
     numbers: dict[str, Number] = {"n": len(y), "bins": bins}
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[str, *tuple[float, ...]]] = []
     panels: list[Panel] = []
     for name, values in conditions(logits).items():
         measured = scores(values, y, torch.arange(len(y)))
         even = binned(measured.confidence, measured.correct, bins)
+        # A stream of its own a condition, from its start: both resample the same examples.
         draws = generator(seed, "calibration resamples")
         random = resampled(measured, even.error, bins, resamples, draws)
         figures = {
@@ -194,15 +197,16 @@ def _figures(measured: Scores, even: Bins, bins: int) -> dict[str, Number]:
 
 def _after(values: Rows, y: Tensor, bins: int, seed: int) -> dict[str, Number]:
     """Fit a temperature on one half; return it with NLL and ECE of the other, before and after."""
+    # Measured on the examples that it was fitted to, a temperature would look too good.
     fit, held = halves(len(y), seed)
     temperature = fitted_temperature(values, y, fit)
     figures: dict[str, Number] = {"temperature": temperature}
     for word, t in (("held", 1.0), ("fitted", temperature)):
-        cooled = None if t is None else scores(values, y, held, t)
-        figures[f"nll_{word}"] = float(cooled.nll.mean()) if cooled else None
-        figures[f"ece_{word}"] = (
-            binned(cooled.confidence, cooled.correct, bins).error if cooled else None
-        )
+        figures |= {f"nll_{word}": None, f"ece_{word}": None}
+        if t is not None:
+            cooled = scores(values, y, held, t)
+            figures[f"nll_{word}"] = float(cooled.nll.mean())
+            figures[f"ece_{word}"] = binned(cooled.confidence, cooled.correct, bins).error
     return figures
 
 
@@ -212,6 +216,7 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
+        # Accuracies are quotients in floating point; the interval wants the count they came from.
         hits = (bins.accuracy * bins.count).round().int().tolist()
         ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
         accuracy = bins.accuracy.tolist()

@@ -20,6 +20,8 @@ HEADROOM = 1.35
 APART = 1.3
 """Least ratio of two labelled points on a logarithmic axis."""
 MARKERS = "os^Dv"
+BINS = ("series", "low", "high", "count")
+"""Columns of `bin_rows`."""
 
 Interval = tuple[float, float]
 
@@ -154,6 +156,17 @@ def counted(values: Tensor, bins: int, top: float) -> tuple[int, ...]:
     """Count values over equal bins of [0, top]; rounding beyond the ends counts inside."""
     counts = torch.histc(values.double().clamp(0, top), bins, 0, top)
     return tuple(int(count) for count in counts)
+
+
+def bin_rows(
+    edges: Sequence[float], counts: Mapping[str, Sequence[int]]
+) -> tuple[tuple[str, float, float, int], ...]:
+    """Return a table of histograms over the same bins, a row a bin of a series."""
+    return tuple(
+        (series, low, high, count)
+        for series, of_bins in counts.items()
+        for low, high, count in zip(edges, edges[1:], of_bins, strict=False)
+    )
 
 
 def edges(bins: int, top: float) -> tuple[float, ...]:
