@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from advkit.analyses.drawing.plot import GREY, ORANGE
 from advkit.analyses.probing.probe import Probe
 from advkit.analyses.probing.sweep import Point, Standing, half, parse_radii, parse_steps
 from advkit.artifacts.document import aligned
-from advkit.artifacts.result import Curve, Panel, Result
+from advkit.artifacts.result import Curve, Number, Panel, Result
 from advkit.attacks import pgd
 from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
-_COLUMNS = (
-    "sweep",
-    "eps",
-    "steps",
-    "step_size",
-    "accuracy",
-    "low",
-    "high",
-    "nested_accuracy",
-    "rise_p",
-)
+
+
+class Row(NamedTuple):
+    """One point: its attack, who stands with the 95 % interval, and how likely its rise is."""
+
+    sweep: str
+    eps: float
+    steps: int
+    step_size: float
+    accuracy: float
+    low: float
+    high: float
+    nested_accuracy: float
+    rise_p: float | None
 
 
 def analyze(
@@ -91,7 +94,7 @@ def analyze(
     rows = _rows(by_eps) + _rows(by_steps)
     return Result(
         _numbers(probe, float(right.double().mean()), by_eps, by_steps),
-        _COLUMNS,
+        Row._fields,
         rows,
         _panels(probe, by_eps, by_steps, steps),
         _sketches(by_eps, by_steps, steps),
@@ -120,6 +123,7 @@ def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Ten
 def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restarts: int) -> Tensor:
     if point.threat.eps == 0:
         return torch.ones(len(x), dtype=torch.bool)
+    # The stream's name holds all that tells a point apart: a finer grid leaves the others as is.
     name = ("sweep", point.sweep, repr(point.threat.eps), point.steps, first)
     x_adv = pgd.attack(
         probe.model,
@@ -144,25 +148,25 @@ def _right(probe: Probe, x: Tensor, y: Tensor) -> Tensor:
     return right
 
 
-def _rows(swept: Standing) -> tuple[tuple[Any, ...], ...]:
+def _rows(swept: Standing) -> tuple[Row, ...]:
     return tuple(
-        (point.sweep, point.threat.eps, point.steps, point.size, accuracy, *interval, nested, p)
+        Row(point.sweep, point.threat.eps, point.steps, point.size, accuracy, *interval, nested, p)
         for point, accuracy, interval, nested, p in zip(
             swept.points, swept.accuracy, swept.intervals, swept.nested, swept.rises, strict=True
         )
     )
 
 
-def _text(rows: Sequence[Sequence[Any]]) -> str:
+def _text(rows: Sequence[Row]) -> str:
     """Return the rows as text; rises only where accuracy rose."""
-    kept = len(_COLUMNS) - all(row[-1] is None for row in rows)
-    lines = [[*row[:1], f"{row[1]:.4g}", row[2], f"{row[3]:.4g}", *row[4:]] for row in rows]
-    return aligned([each[:kept] for each in (_COLUMNS, *lines)])
+    width = len(Row._fields) - all(row.rise_p is None for row in rows)
+    lines = [
+        (row.sweep, f"{row.eps:.4g}", row.steps, f"{row.step_size:.4g}", *row[4:]) for row in rows
+    ]
+    return aligned([line[:width] for line in (Row._fields, *lines)])
 
 
-def _numbers(
-    probe: Probe, clean: float, by_eps: Standing, by_steps: Standing
-) -> dict[str, float | int | str | None]:
+def _numbers(probe: Probe, clean: float, by_eps: Standing, by_steps: Standing) -> dict[str, Number]:
     radii = [point.threat.eps for point in by_eps.points]
     own = radii.index(probe.threat.eps) if probe.threat.eps in radii else None
     return {
@@ -238,7 +242,7 @@ def _panel(
 
 def _sketches(by_eps: Standing, by_steps: Standing, steps: int) -> tuple[Curve, Curve]:
     def figure(swept: Standing, name: str, x: Callable[[Point], float]) -> Curve:
-        return Curve(name, tuple(x(each) for each in swept.points), {name: tuple(swept.accuracy)})
+        return Curve(name, tuple(map(x, swept.points)), {name: tuple(swept.accuracy)})
 
     return (
         figure(by_eps, f"PGD-{steps} by ε", lambda point: point.threat.eps),
