@@ -97,6 +97,7 @@ def measure(probe: Probe, plan: Plan) -> Measured:
         right = _right(model, x, y)
         measured.standing["clean"][rows] = right.cpu()
         if bool(right.any()):
+            # A stream for each attack and batch: one attack more changes no other's draws.
             for name, run in runs.items():
                 generator = probe.generator("masking", name, int(rows[0]))
                 x_adv = run(model, x[right], y[right], generator)
@@ -124,6 +125,7 @@ def _look(model: nn.Module, probe: Probe, measured: Measured) -> None:
         compared.append(seen.cpu())
     measured.flat, measured.crooked, measured.compared = map(torch.cat, (flat, crooked, compared))
     measured.answers = len(answers)
+    # A logit of infinity has no gap; the median of the others still says how large logits are.
     finite = torch.cat(gaps)
     finite = finite[finite.isfinite()]
     if len(finite):
@@ -141,7 +143,7 @@ def _runs(threat: Threat, plan: Plan, temperature: float) -> Mapping[str, Run]:
     }
     if temperature > 1:
         calm = _part("pgd", threat, **more)
-        runs["tempered"] = lambda model, *given: calm(Tempered(model, temperature), *given)
+        runs["tempered"] = lambda model, *batch: calm(Tempered(model, temperature), *batch)
     runs["random"] = _random(threat, plan.points)
     runs["square"] = _part("square", threat, queries=plan.queries)
     if plan.surrogate is not None:
@@ -211,6 +213,7 @@ def _outward(point: Tensor, x: Tensor, threat: Threat) -> Tensor:
     delta = point - x
     if threat.norm == "linf":
         return threat.project(x + threat.eps * delta.sign(), x)
+    # A point that is the image itself has no way outward, and stays.
     length = threat.distance(point, x).clamp_min(1e-12).view(-1, *[1] * (x.dim() - 1))
     return threat.project(x + delta * (threat.eps / length), x)
 

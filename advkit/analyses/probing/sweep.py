@@ -38,18 +38,20 @@ class Standing:
     @property
     def accuracy(self) -> list[float]:
         """Share that stands at each point, attacked afresh."""
-        return [float(each) for each in self.stands.double().mean(1)]
+        shares: list[float] = self.stands.double().mean(1).tolist()
+        return shares
 
     @property
     def nested(self) -> list[float]:
         """Share that stands at each point and all before it."""
         before = self.stands.to(torch.uint8).cummin(0).values
-        return [float(each) for each in before.double().mean(1)]
+        shares: list[float] = before.double().mean(1).tolist()
+        return shares
 
     @property
     def intervals(self) -> list[tuple[float, float]]:
         """95 % Wilson interval of each accuracy."""
-        return [wilson(int(each.sum()), len(each)) for each in self.stands]
+        return [wilson(int(mask.sum()), len(mask)) for mask in self.stands]
 
     @property
     def rises(self) -> list[float | None]:
