@@ -29,26 +29,15 @@ KINDS = ("labels", "logits")
 ALONE = "simulate"
 
 
-class Condition(NamedTuple):
-    """Theorem 1 from one temperature to the next: medians, and the share where it holds."""
-
-    rhs: float | None
-    least_mass: float | None
-    holds: float | None
-
-
-_NOWHERE = Condition(None, None, None)
-
-
 class Row(NamedTuple):
     """G(Z) at one temperature, and Theorem 1's condition from the one before."""
 
     temperature: float
     discrepancy: float
-    previous: float | None
-    condition_rhs: float | None
-    least_oracle_mass: float | None
-    holds: float | None
+    previous: float | None = None
+    condition_rhs: float | None = None
+    least_oracle_mass: float | None = None
+    holds: float | None = None
 
 
 def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
@@ -231,27 +220,24 @@ def _rows(
             sides[t].append(torch.stack([log_p.gather(1, y[:, None]).squeeze(1), rest]))
         count += len(y)
     mass = torch.cat(masses)
-    rows = [Row(grid[0], total[grid[0]] / count, None, *_NOWHERE)]
+    rows = [Row(grid[0], total[grid[0]] / count)]
     for before, t in pairwise(grid):
         low, high = torch.cat(sides[before], 1), torch.cat(sides[t], 1)
         rows.append(Row(t, total[t] / count, before, *_step(low, high, mass, people is not None)))
     return tuple(rows)
 
 
-def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> Condition:
-    """Return median right-hand side, median least mass, and where it holds with an oracle.
+def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> list[float | None]:
+    """Return median right-hand side, median least mass, and where it holds with an oracle, if any.
 
     `low` and `high` are (2, N): log p of the true class and log of all others together.
     """
     half = math.log(0.5)
     assumed = (low[0] > half) & (high[0] > half) & (high[0] < low[0])
     if not bool(assumed.any()):
-        return _NOWHERE
+        return []
     rhs = condition_of_logs(*low[:, assumed], *high[:, assumed])
     least = 1 / (1 + rhs)
     holds = float((1 - mass[assumed] >= least).double().mean()) if people else None
-    return Condition(_finite(rhs.median()), _finite(least.median()), holds)
-
-
-def _finite(value: Tensor) -> float | None:
-    return float(value) if bool(value.isfinite()) else None
+    medians = [float(values.median()) for values in (rhs, least)]
+    return [*(value if math.isfinite(value) else None for value in medians), holds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -57,12 +57,16 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
             splits[name] = "" if area is None else f"wrong from right: AUROC {area:.3f}"
     bounds = edges(bins, top)
     means = ", ".join(f"{name} {numbers[f'{name}_entropy']:.3f}" for name in conditions(logits))
-    both = _figure(f"mean {means}", bounds, counts, list(conditions(logits)))
-    split = [
-        _figure(title, bounds, counts, [f"{name}, right", f"{name}, wrong"])
-        for name, title in splits.items()
-    ]
-    figures = (both, *split)
+    both = {name: counts[name] for name in conditions(logits)}
+    figures = (
+        Histogram(f"mean {means}", bounds, both),
+        *(
+            Histogram(
+                title, bounds, {key: counts[key] for key in counts if key.startswith(f"{name},")}
+            )
+            for name, title in splits.items()
+        ),
+    )
     panels = tuple(histogram(figure, "entropy (nats)") for figure in figures)
     return Result(numbers, BINS, bin_rows(bounds, counts), panels, figures)
 
@@ -71,12 +75,3 @@ def _median(values: Tensor) -> float:
     """Return the median; of an even count the mean of the middle two, unlike torch's."""
     ranked = values.sort().values
     return float((ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2)
-
-
-def _figure(
-    title: str,
-    bounds: tuple[float, ...],
-    counts: Mapping[str, tuple[int, ...]],
-    names: Sequence[str],
-) -> Histogram:
-    return Histogram(title, bounds, {name: counts[name] for name in names})

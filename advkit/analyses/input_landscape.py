@@ -166,18 +166,9 @@ def _surface(
         raise NumericalError(
             f"{probe.path}: the loss around example {example} is not finite: try a smaller --reach"
         )
-    label = int(y)
-    return Surface(
-        example,
-        label,
-        probe.images.classes[label],
-        places,
-        losses,
-        norms,
-        float(centre),
-        linear,
-        distances,
-    )
+    label, height = int(y), float(centre)
+    name = probe.images.classes[label]
+    return Surface(example, label, name, places, losses, norms, height, linear, distances)
 
 
 def _loss_and_gradient(probe: Probe, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

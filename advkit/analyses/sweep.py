@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -222,9 +222,7 @@ def _unit(threat: Threat) -> tuple[float, str]:
 
 
 def _panel(
-    draw_curve: Panel,
-    nested: tuple[Sequence[float], Standing, str],
-    mark: tuple[str, float] | None,
+    draw_curve: Panel, nested: tuple[Sequence[float], Standing, str], mark: tuple[str, float] | None
 ) -> Panel:
     """Return the curve over an accuracy's whole range, with nested verdicts where they differ."""
     x, swept, name = nested
@@ -241,10 +239,9 @@ def _panel(
 
 
 def _sketches(by_eps: Standing, by_steps: Standing, steps: int) -> tuple[Curve, Curve]:
-    def figure(swept: Standing, name: str, x: Callable[[Point], float]) -> Curve:
-        return Curve(name, tuple(map(x, swept.points)), {name: tuple(swept.accuracy)})
-
+    name, radii = f"PGD-{steps} by ε", tuple(point.threat.eps for point in by_eps.points)
+    counts = tuple(point.steps for point in by_steps.points)
     return (
-        figure(by_eps, f"PGD-{steps} by ε", lambda point: point.threat.eps),
-        figure(by_steps, "PGD by steps", lambda point: point.steps),
+        Curve(name, radii, {name: tuple(by_eps.accuracy)}),
+        Curve("PGD by steps", counts, {"PGD by steps": tuple(by_steps.accuracy)}),
     )

@@ -163,16 +163,11 @@ def _part(name: str, threat: Threat, **options: object) -> Run:
 
 
 def _margin(threat: Threat, steps: int) -> Run:
+    size = share(steps) * threat.eps
+
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         return pgd(
-            model,
-            x,
-            y,
-            threat,
-            steps=steps,
-            step_size=share(steps) * threat.eps,
-            loss=margin,
-            generator=generator,
+            model, x, y, threat, steps=steps, step_size=size, loss=margin, generator=generator
         )
 
     return run

@@ -92,14 +92,13 @@ def _judged(name: str, check: _Judge, measured: Measured, plan: Plan) -> Check:
     least = max(threshold, 0.5) if name in _PAIRED else threshold
     if name != "deterministic-forward" and not beyond(measured.n, measured.n, least):
         reason = f"{measured.n} examples are too few to tell from chance"
-        return Check(name, None, None, threshold, reason)
-    if name in _ATTACKING and not bool(measured.standing["clean"].any()):
+    elif name in _ATTACKING and not bool(measured.standing["clean"].any()):
         reason = "no example is right without an attack: there is nothing to break"
-        return Check(name, None, None, threshold, reason)
-    if name in _ATTACKING and measured.answers == 1:
+    elif name in _ATTACKING and measured.answers == 1:
         reason = "the model gives every image the same class: there is no other to be pushed to"
-        return Check(name, None, None, threshold, reason)
-    return check(name, measured, plan)
+    else:
+        return check(name, measured, plan)
+    return Check(name, None, None, threshold, reason)
 
 
 def _iterative(name: str, measured: Measured, plan: Plan) -> Check:

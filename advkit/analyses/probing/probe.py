@@ -125,15 +125,5 @@ def probe(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     threat = Threat(norm, parse_eps(eps, norm))
-    return Probe(
-        path,
-        info,
-        model,
-        images,
-        first(images.labels, limit),
-        threat,
-        eps,
-        seed,
-        batch_size,
-        reporter or Reporter(),
-    )
+    positions, reporter = first(images.labels, limit), reporter or Reporter()
+    return Probe(path, info, model, images, positions, threat, eps, seed, batch_size, reporter)
