@@ -79,7 +79,7 @@ def binned(confidence: Tensor, correct: Tensor, bins: int, *, equal_mass: bool =
     """
     place = places(confidence, bins)
     if equal_mass:
-        order = confidence.argsort(stable=True)
+        order = confidence.argsort(stable=True)  # ties in order: the same bins everywhere
         groups = [group for group in torch.tensor_split(order, bins) if len(group)]
         for number, group in enumerate(groups):
             place[group] = number

@@ -49,6 +49,7 @@ def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
 
     Source: LTD, eq. 7.
     """
+    # xlogy is 0 at 0: a class without mass adds nothing to the oracle's entropy, and no NaN.
     gap: Tensor = torch.special.xlogy(oracle, oracle) - oracle * log_p
     return gap.sum(1)
 
@@ -95,7 +96,7 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         raise InputError(f"{path}: cannot be read as CSV: {brief(error)}") from None
     if not table or "path" not in table[0]:
         raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")
-    if None in table[0]:
+    if None in table[0]:  # where csv puts cells beyond the header
         raise InputError(f"{path}: line 2 is longer than the header")
     columns = [name for name in table[0] if name != "path"]
     if sorted(columns) != sorted(classes):
@@ -134,7 +135,7 @@ def joined(artifact: Logits | SoftLabels, oracle: str, data: str | None) -> Tens
     wanted = [paths[place] for place in artifact.index.tolist()]
     names = artifact.info["data"]["classes"]
     for path, label in zip(wanted, artifact.labels.tolist(), strict=True):
-        if label >= 0 and path.split("/")[1] != names[label]:
+        if label >= 0 and path.split("/")[1] != names[label]:  # SPLIT/CLASS/FILE
             raise MismatchError(
                 f"{where}: {path} stands where the file has an image of class {names[label]}: "
                 "another folder than the file was made from"

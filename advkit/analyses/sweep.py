@@ -83,6 +83,7 @@ def analyze(
     counts = parse_steps(steps_grid)
 
     def point(sweep: str, eps: float, count: int) -> Point:
+        # A ball of radius 0 is the image: no step, and whoever is right when clean stands.
         threat = Threat(probe.threat.norm, eps)
         return Point(sweep, threat, count if eps else 0, parse_step(step_size, eps))
 
@@ -110,6 +111,7 @@ def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Ten
     probe.reporter.begin("attacking", n * len(points))
     for x, y, rows in probe.batches():
         right[rows] = _right(probe, x, y)
+        # Whoever is wrong when clean has fallen already: attacks spend no step on them.
         chosen = right[rows]
         x, y, rows = x[chosen.to(x.device)], y[chosen.to(y.device)], rows[chosen]
         for place, point in enumerate(points):
@@ -135,7 +137,7 @@ def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restart
         step_size=repr(point.size),
         restarts=restarts,
     )
-    audited(x_adv, x, point.threat, "pgd")
+    audited(x_adv, x, point.threat, "pgd")  # a verdict never trusts the attack
     return _right(probe, x_adv, y)
 
 

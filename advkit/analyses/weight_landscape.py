@@ -125,7 +125,7 @@ def _measured(probe: Probe, directions: int, alphas: Sequence[float], steps: int
 
 def _summed(probe: Probe, x: Tensor, y: Tensor, number: int, steps: int) -> Tensor:
     """Return each of `MEASURES` summed over a batch, (4,), with the weights as they are."""
-    draw = probe.generator("attack", number)
+    draw = probe.generator("attack", number)  # from its start at every point of the grid
     x_adv = pgd(probe.model, x, y, probe.threat, steps=steps, generator=draw)
     with torch.no_grad():
         logits = [probe.model(images) for images in (x_adv, x)]

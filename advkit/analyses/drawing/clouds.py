@@ -92,6 +92,7 @@ def _look(label: int) -> tuple[str, str]:
 def _name(axes: Axes, place: tuple[float, float], name: str) -> None:
     from matplotlib import patheffects
 
+    # Points lie behind the name: white around its letters keeps it legible.
     outline = [patheffects.withStroke(linewidth=2, foreground="white")]
     axes.annotate(
         name,

@@ -43,7 +43,7 @@ def histogram(data: Histogram, xlabel: str) -> Panel:
                 shares,
                 data.edges,
                 fill=True,
-                facecolor=f"{colour}40",
+                facecolor=f"{colour}40",  # a quarter opaque: series behind show through
                 edgecolor=colour,
                 linewidth=1.2,
                 hatch=HATCHES.get(series),

@@ -42,7 +42,7 @@ STYLE: dict[RcKeyType, object] = {
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "svg.hashsalt": "advkit",
+    "svg.hashsalt": "advkit",  # else every SVG names its elements anew
 }
 PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""

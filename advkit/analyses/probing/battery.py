@@ -134,6 +134,7 @@ def _look(model: nn.Module, probe: Probe, measured: Measured) -> None:
 
 def _runs(threat: Threat, plan: Plan, temperature: float) -> Mapping[str, Run]:
     """Return the attacks by name, in the order in which they are shown."""
+    # Step sizes as text, which is how the parts' options are typed.
     more = {"steps": plan.more_steps, "step_size": f"{share(plan.more_steps):.9f}*eps"}
     runs: dict[str, Run] = {
         "fgsm": _part("fgsm", threat),
@@ -194,6 +195,7 @@ def _random(threat: Threat, points: int) -> Run:
             if not len(left):
                 break
             point = threat.start(x[left], "uniform", generator)
+            # Uniform draws hardly meet linf's corners, where a loss moves the farthest.
             point = _outward(point, x[left], threat) if turn % 2 else point
             broken = ~_right(model, point, y[left])
             best[left[broken]] = point[broken]

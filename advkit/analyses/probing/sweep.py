@@ -58,6 +58,7 @@ class Standing:
         """One-sided p of each point's rise over the lowest point before it; None if it is none."""
         p_values: list[float | None] = [None]
         for place in range(1, len(self.points)):
+            # Against the lowest point before and not the neighbour: small rises add up.
             now = self.stands[place]
             least = self.stands[int(self.stands[:place].sum(1).argmin())]
             freed, broken = int((now & ~least).sum()), int((least & ~now).sum())

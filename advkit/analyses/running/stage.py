@@ -65,6 +65,7 @@ class Analysis:
             plot.check(self.plot)
         if self.out:
             analysis.check(self.out, part.constants.get("FORMATS", ()))
+        # Read before any work, so that a wrong path costs no hours.
         named = [name for name in part.constants.get("CHECKPOINTS", ()) if options.parts.get(name)]
         self.checkpoints = {name: checkpoint.read_info(Path(options.parts[name])) for name in named}
 
