@@ -209,10 +209,9 @@ def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> t
         logx=True,
         intervals={"PGD": by_steps.intervals},
     )
-    mark = (own, eps * scale)
     return (
-        _panel(first, (radii, by_eps, "and at every smaller ε"), mark),
-        _panel(second, (counts, by_steps, "and by fewer steps"), None),
+        _panel(first, radii, by_eps, "and at every smaller ε", (own, eps * scale)),
+        _panel(second, counts, by_steps, "and by fewer steps"),
     )
 
 
@@ -224,16 +223,19 @@ def _unit(threat: Threat) -> tuple[float, str]:
 
 
 def _panel(
-    draw_curve: Panel, nested: tuple[Sequence[float], Standing, str], mark: tuple[str, float] | None
+    draw_curve: Panel,
+    x: Sequence[float],
+    swept: Standing,
+    nested: str,
+    mark: tuple[str, float] | None = None,
 ) -> Panel:
     """Return the curve over an accuracy's whole range, with nested verdicts where they differ."""
-    x, swept, name = nested
 
     def draw(axes: Axes) -> None:
         draw_curve(axes)
         axes.set_ylim(-0.03, 1.03)
         if swept.nested != swept.accuracy:
-            axes.plot(x, swept.nested, color=ORANGE, linewidth=1, linestyle="--", label=name)
+            axes.plot(x, swept.nested, color=ORANGE, linewidth=1, linestyle="--", label=nested)
         if mark is not None:
             axes.axvline(mark[1], color=GREY, linewidth=0.9, linestyle=":", label=mark[0])
 

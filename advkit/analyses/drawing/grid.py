@@ -98,9 +98,8 @@ def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> P
                 if summary and cell.x:
                     # One line of the legend a run, whatever the number of its accuracies.
                     name = cell.x.text if what == known[0] else None
-                    mean = summary.mean
                     axes.axhspan(*summary.interval, color=colour, alpha=0.08, linewidth=0)
-                    axes.axhline(mean, color=colour, linestyle=style, linewidth=1, label=name)
+                    axes.axhline(summary.mean, color=colour, ls=style, linewidth=1, label=name)
 
     return draw
 
