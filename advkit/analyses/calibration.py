@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from advkit.analyses.drawing.panels import lengths
 from advkit.analyses.drawing.plot import COLOURS, GREY
 from advkit.analyses.gathering.rows import conditions, require_labels
 from advkit.analyses.statistics.calibration import (
@@ -25,6 +26,9 @@ from advkit.artifacts.rows import Rows
 from advkit.errors import UsageError
 from advkit.formulas.stats import wilson
 from advkit.runtime.seeding import generator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("logits",)
 
@@ -75,17 +79,19 @@ def binned(confidence: Tensor, correct: Tensor, bins: int, *, equal_mass: bool =
     """
     place = places(confidence, bins)
     if equal_mass:
-        order = confidence.argsort(stable=True)
+        order = confidence.argsort(stable=True)  # ties in order: the same bins everywhere
         groups = [group for group in torch.tensor_split(order, bins) if len(group)]
         for number, group in enumerate(groups):
             place[group] = number
     count = torch.bincount(place, minlength=bins).double()
     filled = count > 0
-    sums = [torch.bincount(place, weights=each, minlength=bins) for each in (confidence, correct)]
-    mean_confidence, accuracy = (each[filled] / count[filled] for each in sums)
+    mean_confidence, accuracy = (
+        torch.bincount(place, weights=values, minlength=bins)[filled] / count[filled]
+        for values in (confidence, correct)
+    )
     edges = torch.arange(bins + 1).double() / bins
     low, high = edges[:-1][filled], edges[1:][filled]
-    if equal_mass:
+    if equal_mass:  # such bins have no edges but those of the confidences they hold
         low = torch.stack([confidence[group].min() for group in groups])
         high = torch.stack([confidence[group].max() for group in groups])
     return Bins(low, high, count[filled], mean_confidence, accuracy)
@@ -152,11 +158,12 @@ def analyze(
     (logits,) = inputs
     y = require_labels(logits, "calibration")
     numbers: dict[str, Number] = {"n": len(y), "bins": bins}
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[str, *tuple[float, ...]]] = []
     panels: list[Panel] = []
     for name, values in conditions(logits).items():
         measured = scores(values, y, torch.arange(len(y)))
         even = binned(measured.confidence, measured.correct, bins)
+        # A stream of its own a condition, from its start: both resample the same examples.
         draws = generator(seed, "calibration resamples")
         random = resampled(measured, even.error, bins, resamples, draws)
         figures = {
@@ -190,15 +197,16 @@ def _figures(measured: Scores, even: Bins, bins: int) -> dict[str, Number]:
 
 def _after(values: Rows, y: Tensor, bins: int, seed: int) -> dict[str, Number]:
     """Fit a temperature on one half; return it with NLL and ECE of the other, before and after."""
+    # Measured on the examples that it was fitted to, a temperature would look too good.
     fit, held = halves(len(y), seed)
     temperature = fitted_temperature(values, y, fit)
     figures: dict[str, Number] = {"temperature": temperature}
     for word, t in (("held", 1.0), ("fitted", temperature)):
-        cooled = None if t is None else scores(values, y, held, t)
-        figures[f"nll_{word}"] = float(cooled.nll.mean()) if cooled else None
-        figures[f"ece_{word}"] = (
-            binned(cooled.confidence, cooled.correct, bins).error if cooled else None
-        )
+        figures |= {f"nll_{word}": None, f"ece_{word}": None}
+        if t is not None:
+            cooled = scores(values, y, held, t)
+            figures[f"nll_{word}"] = float(cooled.nll.mean())
+            figures[f"ece_{word}"] = binned(cooled.confidence, cooled.correct, bins).error
     return figures
 
 
@@ -206,13 +214,12 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
     """Return a reliability diagram: accuracy per bin with its 95 % Wilson interval."""
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
+        # Accuracies are quotients in floating point; the interval wants the count they came from.
         hits = (bins.accuracy * bins.count).round().int().tolist()
         ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
         accuracy = bins.accuracy.tolist()
-        below = [max(a - low, 0) for a, (low, _) in zip(accuracy, ends, strict=True)]
-        above = [max(high - a, 0) for a, (_, high) in zip(accuracy, ends, strict=True)]
         share = (bins.count / bins.count.sum()).tolist()
         width = (bins.high - bins.low).tolist()
         colour = COLOURS[name]
@@ -228,7 +235,7 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
         axes.errorbar(
             bins.confidence.tolist(),
             accuracy,
-            yerr=[below, above],
+            yerr=lengths(accuracy, ends),
             color=colour,
             marker="o",
             markersize=3.5,

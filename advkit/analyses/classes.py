@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import Interval, forest
+from advkit.analyses.drawing.differences import Point
+from advkit.analyses.drawing.panels import forest
 from advkit.analyses.gathering.rows import require_labels
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import ROBUST, Logits
@@ -17,14 +18,15 @@ from advkit.artifacts.result import Number, Panel, Result
 from advkit.artifacts.rows import argmax
 from advkit.formulas.stats import wilson
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 KINDS = ("logits",)
 _SPACIOUS = 12
 """Lines of a panel that have room for text of the usual size."""
 _SHOWN = 20
 """Classes that a picture and a table at the terminal can show."""
-
-
-Point = tuple[float, Interval | None] | None
+_ENDS = ("accuracy", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,16 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     shares = {what: _shares(hit, y, len(names)) for what, hit in right.items()}
     numbers: dict[str, Number] = {"n": len(y), "classes": len(names)}
     for what, of_class in shares.items():
-        numbers |= {f"{what}_accuracy": float(right[what].double().mean())}
+        numbers[f"{what}_accuracy"] = float(right[what].double().mean())
         numbers |= _extremes(what, names, of_class)
     rows = tuple(
-        (k, name, int((y == k).sum()), *_cells([each.get(k) for each in shares.values()]))
+        (k, name, int((y == k).sum()), *_cells([of_class.get(k) for of_class in shares.values()]))
         for k, name in enumerate(names)
     )
     header = ("class", "name", "n", *(f"{what}_{end}" for what in shares for end in _ENDS))
     order = _worst_first(shares[list(shares)[-1]])[:_SHOWN]
     few = len(names) <= _SHOWN
-    series: dict[str, list[Point]] = {
+    series = {
         what: [(of_class[k].value, of_class[k].ends) for k in order]
         for what, of_class in shares.items()
     }
@@ -86,17 +88,14 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     return Result(numbers, header, rows, (panel,), text=text)
 
 
-def _panel(names: Sequence[str], series: Mapping[str, Sequence[Point]], title: str) -> Panel:
-    def draw(axes: Any) -> None:
+def _panel(names: Sequence[str], series: Mapping[str, Sequence[Point | None]], title: str) -> Panel:
+    def draw(axes: Axes) -> None:
         forest(names, series, xlabel="accuracy, 95 % interval", title=title)(axes)
         axes.set_ylabel("class")
         if len(names) > _SPACIOUS:
             axes.tick_params(axis="y", labelsize=6)
 
     return draw
-
-
-_ENDS = ("accuracy", "low", "high")
 
 
 def _shares(hit: Tensor, y: Tensor, classes: int) -> dict[int, Share]:

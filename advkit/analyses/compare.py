@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
+from advkit.analyses.gathering.entries import WHATS
 from advkit.analyses.gathering.pairing import Pair, names_of, paired
-from advkit.analyses.gathering.rows import require_labels
+from advkit.analyses.gathering.rows import require_labels, right
 from advkit.artifacts.document import aligned
-from advkit.artifacts.hdf5 import ROBUST, Logits
-from advkit.artifacts.result import Panel, Result
-from advkit.artifacts.rows import argmax
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.result import Number, Panel, Result
 from advkit.errors import UsageError
 from advkit.formulas import resampling
 from advkit.formulas.stats import examples_needed, holm, mcnemar, paired_interval
@@ -25,32 +24,34 @@ COMPARES = True
 _FEW = 25
 """Discordant examples below which the bootstrap's interval is too narrow."""
 _LEVEL = 0.05
-_COLUMNS = (
-    "first",
-    "second",
-    "what",
-    "n",
-    "first_accuracy",
-    "second_accuracy",
-    "difference",
-    "low",
-    "high",
-    "interval",
-    "both",
-    "only_first",
-    "only_second",
-    "neither",
-    "p",
-    "p_adjusted",
-    "decided",
-    "examples_needed",
-    "same_model",
-    "same_attack",
-)
 
 
-@dataclass(frozen=True)
-class Verdicts:
+class _Row(NamedTuple):
+    """One accuracy of two files."""
+
+    first: str
+    second: str
+    what: str
+    n: int
+    first_accuracy: float
+    second_accuracy: float
+    difference: float
+    low: float
+    high: float
+    interval: str
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+    p_adjusted: float
+    decided: bool
+    examples_needed: int | None
+    same_model: bool
+    same_attack: bool
+
+
+class Verdicts(NamedTuple):
     """How the right answers of two files fall together: counts of examples."""
 
     both: int
@@ -61,7 +62,7 @@ class Verdicts:
     @property
     def n(self) -> int:
         """All examples."""
-        return self.both + self.only_first + self.only_second + self.neither
+        return sum(self)
 
     @property
     def difference(self) -> float:
@@ -77,6 +78,7 @@ class Verdicts:
             ends = paired_interval(self.only_first, self.only_second, self.n)
             return "adjusted wald", *ends
         counts = (self.only_first, self.both + self.neither, self.only_second)
+        # Of the difference of two verdicts, resampling sees three values and how often each is.
         gaps = np.repeat(np.array([-1.0, 0.0, 1.0]), counts)
         return "bootstrap", *resampling.of_mean(gaps, generator)
 
@@ -84,7 +86,7 @@ class Verdicts:
 def verdicts(first: Tensor, second: Tensor) -> Verdicts:
     """Count right answers, (n,) bool each, of the same examples in the same order."""
     cells = (first & second, first & ~second, ~first & second, ~first & ~second)
-    return Verdicts(*(int(each.sum()) for each in cells))
+    return Verdicts(*(int(cell.sum()) for cell in cells))
 
 
 def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
@@ -103,80 +105,72 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         UsageError: a single file.
     """
     if len(inputs) < 2:
-        given = inputs[0].path if inputs else "none"
-        raise UsageError(f"compare needs two logits files or more, got one ({given})")
-    for each in inputs:
-        require_labels(each, "compare")
-    pairs = [paired(inputs[0], each) for each in inputs[1:]]
+        path = inputs[0].path if inputs else "none"
+        raise UsageError(f"compare needs two logits files or more, got one ({path})")
+    for logits in inputs:
+        require_labels(logits, "compare")
+    pairs = [paired(inputs[0], other) for other in inputs[1:]]
     names = names_of(inputs)
-    lines = [line for place, pair in enumerate(pairs) for line in _lines(pair, names, place, seed)]
-    for what in ("robust", "clean"):
-        _decide([line for line in lines if line["what"] == what])
+    rows = [row for place, pair in enumerate(pairs) for row in _rows(pair, names, place, seed)]
+    # Holm's family is one question, robust or clean, asked of every file.
+    adjusted = {what: iter(holm([row.p for row in rows if row.what == what])) for what in WHATS}
+    p_values = [next(adjusted[row.what]) for row in rows]
+    rows = [
+        row._replace(p_adjusted=p, decided=p < _LEVEL)
+        for row, p in zip(rows, p_values, strict=True)
+    ]
     return Result(
-        _numbers(pairs, lines),
-        _COLUMNS,
-        tuple(tuple(line[name] for name in _COLUMNS) for line in lines),
-        _pictures(names, lines),
-        text="\n".join([*_text(lines), *_notes(pairs)]),
+        _numbers(pairs, rows),
+        _Row._fields,
+        tuple(rows),
+        _pictures(names, rows),
+        text="\n".join([*(_block(row) for row in rows), *_notes(pairs)]),
     )
 
 
-def _lines(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[dict[str, Any]]:
+def _rows(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[_Row]:
     """Return a row for robust accuracy, where both files are attacked, and one for clean."""
-    lines = []
-    for what in ("robust", "clean"):
-        first, second = _right(pair.first, what), _right(pair.second, what)
+    rows = []
+    for what in WHATS:
+        first, second = right(pair.first, what), right(pair.second, what)
         if first is None or second is None:
             continue
         cells = verdicts(first[pair.first_rows], second[pair.second_rows])
         generator = resampling.stream(seed, "compare", what, place)
         kind, low, high = cells.interval(generator)
-        lines.append(
-            {
-                "first": names[0],
-                "second": names[place + 1],
-                "what": what,
-                "n": cells.n,
-                "first_accuracy": (cells.both + cells.only_first) / cells.n,
-                "second_accuracy": (cells.both + cells.only_second) / cells.n,
-                "difference": cells.difference,
-                "low": low,
-                "high": high,
-                "interval": kind,
-                **vars(cells),
-                "p": mcnemar(cells.only_first, cells.only_second),
-                "examples_needed": examples_needed(cells.only_first, cells.only_second, cells.n),
-                "same_model": pair.same_model,
-                "same_attack": pair.same_attack,
-            }
+        p = mcnemar(cells.only_first, cells.only_second)
+        rows.append(
+            _Row(
+                first=names[0],
+                second=names[place + 1],
+                what=what,
+                n=cells.n,
+                first_accuracy=(cells.both + cells.only_first) / cells.n,
+                second_accuracy=(cells.both + cells.only_second) / cells.n,
+                difference=cells.difference,
+                low=low,
+                high=high,
+                interval=kind,
+                **cells._asdict(),
+                p=p,
+                p_adjusted=p,
+                decided=p < _LEVEL,
+                examples_needed=examples_needed(cells.only_first, cells.only_second, cells.n),
+                same_model=pair.same_model,
+                same_attack=pair.same_attack,
+            )
         )
-    return lines
+    return rows
 
 
-def _right(logits: Logits, what: str) -> Tensor | None:
-    """Return which examples are right, (N,) bool; None for robust accuracy without an attack."""
-    if what == "clean":
-        return argmax(logits.clean) == logits.labels
-    return None if logits.broken_by is None else logits.broken_by == ROBUST
-
-
-def _decide(lines: Sequence[dict[str, Any]]) -> None:
-    """Add the adjusted p-value and the decision to rows of one question."""
-    for line, adjusted in zip(lines, holm([line["p"] for line in lines]), strict=True):
-        line["p_adjusted"] = adjusted
-        line["decided"] = adjusted < _LEVEL
-
-
-def _numbers(
-    pairs: Sequence[Pair], lines: Sequence[dict[str, Any]]
-) -> dict[str, float | int | str | None]:
+def _numbers(pairs: Sequence[Pair], rows: Sequence[_Row]) -> dict[str, Number]:
     """Return plain figures of one pair; of several, how many are decided."""
+    numbers: dict[str, Number]
     if len(pairs) > 1:
-        numbers: dict[str, float | int | str | None] = {"files": len(pairs) + 1}
-        for what in dict.fromkeys(line["what"] for line in lines):
-            of = [line for line in lines if line["what"] == what]
-            numbers[f"{what}_compared"] = len(of)
-            numbers[f"{what}_differ"] = sum(line["decided"] for line in of)
+        numbers = {"files": len(pairs) + 1}
+        for what in dict.fromkeys(row.what for row in rows):
+            decided = [row.decided for row in rows if row.what == what]
+            numbers |= {f"{what}_compared": len(decided), f"{what}_differ": sum(decided)}
         return numbers
     (pair,) = pairs
     numbers = {
@@ -189,44 +183,40 @@ def _numbers(
         "same_threat": pair.same_threat,
     }
     aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted")
-    for line in lines:
-        numbers |= {f"{line['what']}_{name}": line[name] for name in _COLUMNS if name not in aside}
+    for row in rows:
+        figures = row._asdict()
+        numbers |= {f"{row.what}_{name}": figures[name] for name in figures if name not in aside}
+        # The interval is the difference's: beside two accuracies the record has to say so.
         for end in ("low", "high", "interval"):
-            numbers[f"{line['what']}_difference_{end}"] = numbers.pop(f"{line['what']}_{end}")
+            numbers[f"{row.what}_difference_{end}"] = numbers.pop(f"{row.what}_{end}")
     return numbers
 
 
-def _text(lines: Sequence[dict[str, Any]]) -> list[str]:
-    return [text for line in lines for text in _block(line)]
-
-
-def _block(line: dict[str, Any]) -> list[str]:
+def _block(row: _Row) -> str:
     """Return the table of two by two counts and what it says."""
-    first, second = f"first ({line['first']})", f"second ({line['second']})"
-    head = (line["what"], f"{second} right", "wrong")
-    cells = aligned(
+    first, second = f"first ({row.first})", f"second ({row.second})"
+    counts = aligned(
         [
-            head,
-            (f"{first} right", line["both"], line["only_first"]),
-            ("wrong", line["only_second"], line["neither"]),
+            (row.what, f"{second} right", "wrong"),
+            (f"{first} right", row.both, row.only_first),
+            ("wrong", row.only_second, row.neither),
         ]
     )
-    ends = (100 * line["difference"], 100 * line["low"], 100 * line["high"])
-    gap = interval_text(ends, 2, "points")
-    test = "exact McNemar" if line["p"] == line["p_adjusted"] else "exact McNemar, Holm"
-    p = f"p = {line['p_adjusted']:.2g} ({test})"
-    shares = f"{line['first_accuracy']:.2%} to {line['second_accuracy']:.2%}"
-    return [cells, f"{shares}: {gap}, {p}: {_outcome(line)}"]
+    gap = interval_text((100 * row.difference, 100 * row.low, 100 * row.high), 2, "points")
+    test = "exact McNemar" if row.p == row.p_adjusted else "exact McNemar, Holm"
+    p = f"p = {row.p_adjusted:.2g} ({test})"
+    shares = f"{row.first_accuracy:.2%} to {row.second_accuracy:.2%}"
+    return f"{counts}\n{shares}: {gap}, {p}: {_outcome(row)}"
 
 
-def _outcome(line: dict[str, Any]) -> str:
-    if line["decided"]:
+def _outcome(row: _Row) -> str:
+    if row.decided:
         return "they differ"
-    if line["examples_needed"] is None:
+    if row.examples_needed is None:
         return "no difference seen"
     return (
-        f"not decided by {line['n']} examples; a true difference of this size would show "
-        f"(4 times of 5) with {line['examples_needed']}"
+        f"not decided by {row.n} examples; a true difference of this size would show "
+        f"(4 times of 5) with {row.examples_needed}"
     )
 
 
@@ -235,7 +225,7 @@ def _notes(pairs: Sequence[Pair]) -> list[str]:
     notes = []
     for pair in pairs:
         path = pair.second.path
-        attacked = [each.broken_by is not None for each in (pair.first, pair.second)]
+        attacked = [x.broken_by is not None for x in (pair.first, pair.second)]
         if not pair.whole:
             notes.append(
                 f"note: {path}: compared on {pair.n} common examples of "
@@ -251,24 +241,22 @@ def _notes(pairs: Sequence[Pair]) -> list[str]:
     return notes
 
 
-def _pictures(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> tuple[Panel, ...]:
+def _pictures(names: Sequence[str], rows: Sequence[_Row]) -> tuple[Panel, ...]:
     """Return one panel of a pair, else one for robust and one for clean accuracy."""
     unit = "percentage points, 95 % interval"
-    whats = list(dict.fromkeys(line["what"] for line in lines))
+    whats = list(dict.fromkeys(row.what for row in rows))
     if len(names) == 2:
-        title = f"{names[1]} less {names[0]} (n = {lines[0]['n']})"
-        points = {"": [_point(each) for each in lines]}
+        title = f"{names[1]} less {names[0]} (n = {rows[0].n})"
+        points = {"": [_point(row) for row in rows]}
         return (differences(whats, points, xlabel=unit, title=title),)
     panels = []
     for what in whats:
-        of = {line["second"]: line for line in lines if line["what"] == what}
-        points = {"": [_point(of.get(name)) for name in names[1:]]}
+        own = {row.second: _point(row) for row in rows if row.what == what}
+        series = {"": [own.get(name) for name in names[1:]]}
         title = f"{what} accuracy less that of {names[0]}"
-        panels.append(differences(names[1:], points, xlabel=unit, title=title))
+        panels.append(differences(names[1:], series, xlabel=unit, title=title))
     return tuple(panels)
 
 
-def _point(line: dict[str, Any] | None) -> Point | None:
-    if line is None:
-        return None
-    return 100 * line["difference"], (100 * line["low"], 100 * line["high"])
+def _point(row: _Row) -> Point:
+    return 100 * row.difference, (100 * row.low, 100 * row.high)

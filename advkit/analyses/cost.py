@@ -5,47 +5,23 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables.published import Published
-from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, Source, aligned
-from advkit.artifacts.result import Result
+from advkit.analyses.tables.sheets import source_of
+from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, aligned
+from advkit.artifacts.result import Number, Result
 from advkit.errors import InputError
 
 KINDS = ("checkpoint",)
 COMPARES = True
 PICTURE = False
 FORMATS = (".md", ".tex", ".html")
-_COLUMNS = (
-    "run",
-    "data",
-    "arch",
-    "method",
-    "seed",
-    "device",
-    "threads",
-    "epochs",
-    "planned_epochs",
-    "n",
-    "seconds_per_epoch",
-    "images_per_second",
-    "hours",
-    "ratio",
-)
-_HEAD = (
-    "data",
-    "arch",
-    "method",
-    "run",
-    "device",
-    "epochs",
-    "seconds/epoch",
-    "images/s",
-    "hours",
-    "ratio",
-)
+_NAMES = ("data", "arch", "method", "run", "device")
+_HEAD = (*_NAMES, "epochs", "seconds/epoch", "images/s", "hours", "ratio")
 _WARM = 3
 """Epochs from which on the first one, which warms caches and compiles, is left out."""
 
@@ -57,6 +33,38 @@ def seconds_per_epoch(seconds: Sequence[float]) -> float:
     11.0
     """
     return statistics.median(seconds[1:] if len(seconds) >= _WARM else seconds)
+
+
+class _Row(NamedTuple):
+    """One run."""
+
+    run: str
+    data: str
+    arch: str
+    method: str
+    seed: int
+    device: str | list[str] | None
+    threads: int | list[int] | None
+    epochs: int
+    planned_epochs: int | None
+    n: int
+    seconds_per_epoch: float
+    images_per_second: float
+    hours: float
+    ratio: float
+
+
+class _Pair(NamedTuple):
+    """A published line beside ours: seconds per epoch, and their ratios to AT's."""
+
+    data: str
+    arch: str
+    label: str
+    method: str
+    published: float | None
+    published_ratio: float | None
+    ours: float | None
+    ours_ratio: float | None
 
 
 def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
@@ -76,35 +84,47 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
     """
     published = _published.read(against, seconds=True) if against is not None else None
     runs: dict[Path, Trained] = {}
-    for each in inputs:
-        runs.setdefault(Path(each.path).resolve().parent, each)
-    rows: list[tuple[Any, ...]] = []
-    for folder, run in runs.items():
-        seconds, n = _seconds(run)
-        typical = seconds_per_epoch(seconds)
-        first = rows[0][_COLUMNS.index("seconds_per_epoch")] if rows else typical
-        epochs = (len(seconds), run.info["config"].get("epochs"), n)
-        figures = (typical, n / typical, sum(seconds) / 3600, typical / first)
-        rows.append((folder.name, *_names(run), *epochs, *figures))
-    numbers: dict[str, float | int | str | None] = {"runs": len(rows)}
-    lines, text = _lines(rows), aligned([_HEAD, *_lines(rows)])
-    sheets, more = [_sheet(lines)], {}
+    for run in inputs:
+        runs.setdefault(Path(run.path).resolve().parent, run)
+    rows: list[_Row] = []
+    for run in runs.values():
+        rows.append(_row(run, rows[0].seconds_per_epoch if rows else None))
+    numbers: dict[str, Number] = {"runs": len(rows)}
+    lines = [_line(row) for row in rows]
+    text, sheets, more = aligned([_HEAD, *lines]), [_sheet(lines)], {}
     if published is not None:
         beside = _beside(published, rows)
         sheets.append(_beside_sheet(published, beside))
         text += f"\n\n{_beside_text(published, beside)}"
-        more = {"published": beside}
-        numbers |= {"against": against, "matched": sum(x["ours"] is not None for x in beside)}
-    sources = tuple(_source(run) for run in runs.values())
+        more = {"published": [pair._asdict() for pair in beside]}
+        matched = sum(pair.ours is not None for pair in beside)
+        numbers |= {"against": against, "matched": matched}
+    sources = tuple(source_of(run.path, run.info["role"], run.info) for run in runs.values())
     document = Document("What runs cost", tuple(sheets), sources=sources)
-    return Result(numbers, _COLUMNS, tuple(rows), text=text, more=more, document=document)
+    return Result(numbers, _Row._fields, tuple(rows), text=text, more=more, document=document)
 
 
-def _names(run: Trained) -> tuple[Any, ...]:
-    """Return what was trained, and on what."""
+def _row(run: Trained, first: float | None) -> _Row:
+    """Return the figures of a run; `first` are the seconds per epoch that its ratio is to."""
     info, machine = run.info, run.info["environment"]
-    trained = (info["data"]["name"], info["arch"], info["method"], info["seed"])
-    return (*trained, machine.get("device"), machine.get("threads"))
+    seconds, n = _seconds(run)
+    typical = seconds_per_epoch(seconds)
+    return _Row(
+        run=run_name(run.path),
+        data=info["data"]["name"],
+        arch=info["arch"],
+        method=info["method"],
+        seed=info["seed"],
+        device=machine.get("device"),
+        threads=machine.get("threads"),
+        epochs=len(seconds),
+        planned_epochs=info["config"].get("epochs"),
+        n=n,
+        seconds_per_epoch=typical,
+        images_per_second=n / typical,
+        hours=sum(seconds) / 3600,
+        ratio=typical / (typical if first is None else first),
+    )
 
 
 def _seconds(run: Trained) -> tuple[list[float], int]:
@@ -114,26 +134,23 @@ def _seconds(run: Trained) -> tuple[list[float], int]:
         InputError: there are none, or they are not what a run writes.
     """
     rows = run.rows()
+    # Metrics are text beside the checkpoint, under no digest: anything may be in them.
     try:
         seconds = [float(row["seconds"]) for row in rows]
         n = int(rows[-1]["n"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{run.metrics}: not the metrics of a run: no seconds and n") from None
-    if n < 1 or not all(0 < each < float("inf") for each in seconds):
+    if n < 1 or not all(0 < value < float("inf") for value in seconds):
         raise InputError(f"{run.metrics}: holds an epoch of no time or no images")
     return seconds, n
 
 
-def _lines(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, ...]]:
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        run, data, arch, method, _, device, threads, epochs, planned = row[:9]
-        place = f"cpu × {threads}" if device == "cpu" else str(device)
-        done = str(epochs) if planned in (None, epochs) else f"{epochs} of {planned}"
-        typical, rate, hours, ratio = row[10:]
-        figures = (f"{typical:.4g}", f"{rate:.4g}", f"{hours:.3g}", f"{ratio:.2f}")
-        lines.append((data, arch, method, run, place, done, *figures))
-    return lines
+def _line(row: _Row) -> tuple[str, ...]:
+    place = f"cpu × {row.threads}" if row.device == "cpu" else str(row.device)
+    planned = "" if row.planned_epochs in (None, row.epochs) else f" of {row.planned_epochs}"
+    names = (row.data, row.arch, row.method, row.run, place, f"{row.epochs}{planned}")
+    figures = (row.seconds_per_epoch, row.images_per_second)
+    return (*names, *(f"{x:.4g}" for x in figures), f"{row.hours:.3g}", f"{row.ratio:.2f}")
 
 
 def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
@@ -141,7 +158,7 @@ def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
         caption="Seconds per epoch",
         spans=(("", len(_HEAD)),),
         head=tuple(word[0].upper() + word[1:] for word in _HEAD),
-        words=5,
+        words=len(_NAMES),
         rows=tuple(tuple(Cell(text) for text in line) for line in lines),
         notes=(
             "seconds per epoch: the median over epochs, without the first where there are three "
@@ -151,55 +168,42 @@ def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
     )
 
 
-def _beside(published: Published, rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
+def _beside(published: Published, rows: Sequence[_Row]) -> list[_Pair]:
     """Return the published lines with ours: median over runs of one method, and ratios to AT."""
-    ours: dict[tuple[str, ...], list[float]] = {}
+    seconds: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
-        ours.setdefault(row[1:4], []).append(row[_COLUMNS.index("seconds_per_epoch")])
-    middle = {key: statistics.median(seconds) for key, seconds in ours.items()}
-    theirs = {(x.data, x.arch, x.method): x.seconds for x in published.lines}
-    lines = []
+        seconds.setdefault((row.data, row.arch, row.method), []).append(row.seconds_per_epoch)
+    ours = {key: statistics.median(values) for key, values in seconds.items()}
+    theirs = {(line.data, line.arch, line.method): line.seconds for line in published.lines}
+    pairs = []
     for line in published.lines:
-        key, base = (line.data, line.arch, line.method), (line.data, line.arch, "at")
-        lines.append(
-            {
-                "data": line.data,
-                "arch": line.arch,
-                "label": line.label,
-                "method": line.method,
-                "published": line.seconds,
-                "published_ratio": _ratio(line.seconds, theirs.get(base)),
-                "ours": middle.get(key),
-                "ours_ratio": _ratio(middle.get(key), middle.get(base)),
-            }
-        )
-    return lines
+        names, at = (line.data, line.arch, line.label, line.method), (line.data, line.arch, "at")
+        mine = ours.get((line.data, line.arch, line.method))
+        ratio = _ratio(line.seconds, theirs.get(at))
+        pairs.append(_Pair(*names, line.seconds, ratio, mine, _ratio(mine, ours.get(at))))
+    return pairs
 
 
 def _ratio(seconds: float | None, base: float | None) -> float | None:
     return seconds / base if seconds is not None and base is not None else None
 
 
-def _cells(line: dict[str, Any]) -> list[str]:
-    names = [line["data"], line["arch"], line["label"]]
-    pairs = [(line[who], line[f"{who}_ratio"]) for who in ("published", "ours")]
-    return names + [
-        "" if figure is None else form.format(figure)
-        for pair in pairs
-        for figure, form in zip(pair, ("{:.4g}", "{:.2f}"), strict=True)
-    ]
+def _cells(pair: _Pair) -> list[str]:
+    figures, forms = pair[4:], ("{:.4g}", "{:.2f}") * 2
+    texts = ["" if x is None else form.format(x) for x, form in zip(figures, forms, strict=True)]
+    return [pair.data, pair.arch, pair.label, *texts]
 
 
-def _notes(published: Published, beside: Sequence[dict[str, Any]]) -> list[str]:
+def _notes(published: Published, beside: Sequence[_Pair]) -> list[str]:
     notes = [f"source: {published.paper['source']}", *published.notes]
-    if all(line["ours"] is None for line in beside):
+    if all(pair.ours is None for pair in beside):
         notes.append("nothing here matches a published line: other data, architecture or method")
     return notes
 
 
-def _beside_sheet(published: Published, beside: Sequence[dict[str, Any]]) -> Sheet:
-    rows = [tuple(Cell(text or NOTHING) for text in _cells(line)) for line in beside]
-    places = [(line["data"], line["arch"]) for line in beside]
+def _beside_sheet(published: Published, beside: Sequence[_Pair]) -> Sheet:
+    rows = [tuple(Cell(text or NOTHING) for text in _cells(pair)) for pair in beside]
+    places = [(pair.data, pair.arch) for pair in beside]
     return Sheet(
         caption=f"{published.title}: published and ours",
         spans=(("", 3), ("Published", 2), ("Ours", 2)),
@@ -211,14 +215,8 @@ def _beside_sheet(published: Published, beside: Sequence[dict[str, Any]]) -> She
     )
 
 
-def _beside_text(published: Published, beside: Sequence[dict[str, Any]]) -> str:
+def _beside_text(published: Published, beside: Sequence[_Pair]) -> str:
     head = ("data", "arch", "published", "seconds/epoch", "ratio to AT", "ours", "ratio to AT")
-    lines = [[cell or "-" for cell in _cells(line)] for line in beside]
+    lines = [[cell or "-" for cell in _cells(pair)] for pair in beside]
     notes = [f"- {note}" for note in _notes(published, beside)]
     return "\n".join([published.title, aligned([head, *lines]), *notes])
-
-
-def _source(run: Trained) -> Source:
-    keep = ("digest", "config", "parents", "environment", "versions")
-    facts = {key: run.info[key] for key in keep if key in run.info}
-    return Source(f"{Path(run.path).resolve().parent.name}: {run.info['role']}", facts)

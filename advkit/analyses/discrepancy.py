@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from advkit.analyses.gathering.rows import require_labels, rows_of
 from advkit.analyses.statistics.simulate import simulate as simulated
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.result import Result
+from advkit.artifacts.result import Number, Result
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.data import folder
 from advkit.errors import InputError, MismatchError, UsageError, brief
@@ -26,7 +27,17 @@ from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
 ALONE = "simulate"
-_COLUMNS = ("temperature", "discrepancy", "previous", "condition_rhs", "least_oracle_mass", "holds")
+
+
+class Row(NamedTuple):
+    """G(Z) at one temperature, and Theorem 1's condition from the one before."""
+
+    temperature: float
+    discrepancy: float
+    previous: float | None = None
+    condition_rhs: float | None = None
+    least_oracle_mass: float | None = None
+    holds: float | None = None
 
 
 def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
@@ -38,6 +49,7 @@ def discrepancy(oracle: Tensor, log_p: Tensor) -> Tensor:
 
     Source: LTD, eq. 7.
     """
+    # xlogy is 0 at 0: a class without mass adds nothing to the oracle's entropy, and no NaN.
     gap: Tensor = torch.special.xlogy(oracle, oracle) - oracle * log_p
     return gap.sum(1)
 
@@ -84,7 +96,7 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         raise InputError(f"{path}: cannot be read as CSV: {brief(error)}") from None
     if not table or "path" not in table[0]:
         raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")
-    if None in table[0]:
+    if None in table[0]:  # where csv puts cells beyond the header
         raise InputError(f"{path}: line 2 is longer than the header")
     columns = [name for name in table[0] if name != "path"]
     if sorted(columns) != sorted(classes):
@@ -123,7 +135,7 @@ def joined(artifact: Logits | SoftLabels, oracle: str, data: str | None) -> Tens
     wanted = [paths[place] for place in artifact.index.tolist()]
     names = artifact.info["data"]["classes"]
     for path, label in zip(wanted, artifact.labels.tolist(), strict=True):
-        if label >= 0 and path.split("/")[1] != names[label]:
+        if label >= 0 and path.split("/")[1] != names[label]:  # SPLIT/CLASS/FILE
             raise MismatchError(
                 f"{where}: {path} stands where the file has an image of class {names[label]}: "
                 "another folder than the file was made from"
@@ -170,67 +182,63 @@ def analyze(
     grid = parse_temperatures(temperatures)
     people = joined(artifact, oracle, data) if oracle is not None else None
     rows = _rows(artifact, grid, people)
-    best = min(rows, key=lambda row: row[1])
-    numbers: dict[str, float | int | str | None] = {
+    best = min(rows, key=lambda row: row.discrepancy)
+    numbers: dict[str, Number] = {
         "n": len(artifact.labels),
         "oracle": "people" if people is not None else "labels",
-        "discrepancy": next((row[1] for row in rows if row[0] == 1), None),
-        "best_discrepancy": best[1],
-        "best_temperature": best[0],
+        "discrepancy": next((row.discrepancy for row in rows if row.temperature == 1), None),
+        "best_discrepancy": best.discrepancy,
+        "best_temperature": best.temperature,
     }
     picture = curve(
         grid,
-        {"G(Z)": [row[1] for row in rows]},
+        {"G(Z)": [row.discrepancy for row in rows]},
         xlabel="temperature",
         ylabel="discrepancy (nats)",
         logx=True,
     )
-    return Result(numbers, _COLUMNS, rows, (picture,), text=aligned([_COLUMNS, *rows]))
+    return Result(numbers, Row._fields, rows, (picture,), text=aligned([Row._fields, *rows]))
 
 
 def _rows(
     artifact: Logits | SoftLabels, grid: Sequence[float], people: Tensor | None
-) -> tuple[tuple[Any, ...], ...]:
+) -> tuple[Row, ...]:
     total = dict.fromkeys(grid, 0.0)
     count = 0
-    true = {t: [] for t in grid}  # type: dict[float, list[Tensor]]
+    sides: dict[float, list[Tensor]] = {t: [] for t in grid}
     masses = []
     for logits, y, places in rows_of(artifact):
         if people is not None:
-            here = people[places]
+            wanted = people[places]
         else:
-            here = torch.nn.functional.one_hot(y, logits.shape[1]).double()
-        masses.append(here.gather(1, y[:, None]).squeeze(1))
+            wanted = torch.nn.functional.one_hot(y, logits.shape[1]).double()
+        masses.append(wanted.gather(1, y[:, None]).squeeze(1))
         for t in grid:
             log_p = log_softmax(logits.double() / t)
-            total[t] += float(discrepancy(here, log_p).sum())
+            total[t] += float(discrepancy(wanted, log_p).sum())
+            # log(1 − p) as a sum over the other classes: of a sure teacher p rounds to 1.
             rest = log_p.scatter(1, y[:, None], -math.inf).logsumexp(1)
-            true[t].append(torch.stack([log_p.gather(1, y[:, None]).squeeze(1), rest]))
+            sides[t].append(torch.stack([log_p.gather(1, y[:, None]).squeeze(1), rest]))
         count += len(y)
     mass = torch.cat(masses)
-    rows = []
-    for number, t in enumerate(grid):
-        before = grid[number - 1] if number else None
-        steps: tuple[Any, ...] = (None, None, None)
-        if before is not None:
-            steps = _step(
-                torch.cat(true[before], 1), torch.cat(true[t], 1), mass, people is not None
-            )
-        rows.append((t, total[t] / count, before, *steps))
+    rows = [Row(grid[0], total[grid[0]] / count)]
+    for before, t in pairwise(grid):
+        low, high = torch.cat(sides[before], 1), torch.cat(sides[t], 1)
+        rows.append(Row(t, total[t] / count, before, *_step(low, high, mass, people is not None)))
     return tuple(rows)
 
 
-def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> tuple[Any, Any, Any]:
-    """Return median right-hand side, median least mass, and where it holds with an oracle.
+def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> list[float | None]:
+    """Return median right-hand side, median least mass, and where it holds with an oracle, if any.
 
     `low` and `high` are (2, N): log p of the true class and log of all others together.
     """
     half = math.log(0.5)
     assumed = (low[0] > half) & (high[0] > half) & (high[0] < low[0])
     if not bool(assumed.any()):
-        return None, None, None
+        return []
     rhs = condition_of_logs(*low[:, assumed], *high[:, assumed])
     least = 1 / (1 + rhs)
     holds = float((1 - mass[assumed] >= least).double().mean()) if people else None
-    medians = [float(each.median()) for each in (rhs, least)]
-    return (*(value if math.isfinite(value) else None for value in medians), holds)  # type: ignore[return-value]
+    medians = [float(values.median()) for values in (rhs, least)]
+    return [*(value if math.isfinite(value) else None for value in medians), holds]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from advkit.analyses.drawing.panels import counted, edges, histogram
+from advkit.analyses.drawing.panels import BINS, bin_rows, counted, edges, histogram
 from advkit.analyses.statistics.scores import averaged
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.result import Histogram, Number, Result
@@ -19,6 +19,7 @@ from advkit.formulas.losses import kl_divergence
 from advkit.formulas.stats import wilson
 
 KINDS = ("logits",)
+_ALL = "clean to adversarial"
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -53,7 +54,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         "max_divergence": TOP,
         **_moved(logits.clean, logits.adversarial),
     }
-    series = {"clean to adversarial": divergences}
+    series = {_ALL: divergences}
     if logits.broken_by is not None:
         sides = {"robust": logits.broken_by == ROBUST, "broken": logits.broken_by >= 0}
         series |= {name: divergences[chosen] for name, chosen in sides.items()}
@@ -61,16 +62,12 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
             numbers |= averaged(f"divergence_{name}", series[name], TOP)
     counts = {name: counted(values, bins, TOP) for name, values in series.items()}
     bounds = edges(bins, TOP)
-    all_of_them = {name: counts.pop(name) for name in ("clean to adversarial",)}
-    figures = [Histogram(f"mean {float(divergences.mean()):.3f}", bounds, all_of_them)]
+    rows = bin_rows(bounds, counts)
+    whole = {_ALL: counts.pop(_ALL)}
+    figures = [Histogram(f"mean {float(divergences.mean()):.3f}", bounds, whole)]
     figures += [Histogram("", bounds, counts)] if counts else []
-    rows = [
-        (name, low, high, count)
-        for name, each in (all_of_them | counts).items()
-        for low, high, count in zip(bounds, bounds[1:], each, strict=False)
-    ]
-    panels = tuple(histogram(each, "Jensen–Shannon divergence (nats)") for each in figures)
-    return Result(numbers, ("series", "low", "high", "count"), tuple(rows), panels, tuple(figures))
+    panels = tuple(histogram(figure, "Jensen–Shannon divergence (nats)") for figure in figures)
+    return Result(numbers, BINS, rows, panels, tuple(figures))
 
 
 def _moved(clean: Rows, adversarial: Rows) -> dict[str, Number]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -85,27 +85,27 @@ def analyze(
     Source: van der Maaten and Hinton, JMLR 2008, by scikit-learn; ADR, equations 3 to 5.
     """
     (logits,) = inputs
-    given = _chosen(logits, limit)
-    perplexity = _require_possible(len(given.y), tau, lambda_, perplexity)
+    examples = _chosen(logits, limit)
+    perplexity = _require_possible(len(examples.y), tau, lambda_, perplexity)
     names = [str(name) for name in logits.info["data"]["classes"]]
     numbers: dict[str, Number] = {
-        "n": len(given.y),
+        "n": len(examples.y),
         "examples": len(logits.labels),
         "space": space,
         "tau": tau,
         "lambda": lambda_,
         "perplexity": perplexity,
-        "neighbours": _neighbours(len(given.y)),
+        "neighbours": _neighbours(len(examples.y)),
     }
     planes = []
-    for name, points in _spaces(given, space, tau, lambda_).items():
+    for name, points in _spaces(examples, space, tau, lambda_).items():
         if bool((points == points[0]).all()):
             raise InputError(f"{logits.path}: all {_TITLES[name]} are equal: nothing to embed")
-        planes.append(_plane(name, points, given, perplexity, seed))
+        planes.append(_plane(name, points, examples, perplexity, seed))
         numbers |= planes[-1].numbers
-    numbers |= _shifts(given, tau, lambda_)
-    table = tuple(row for plane in planes for row in _rows(plane, given))
-    panels = tuple(panel for plane in planes for panel in _panels(plane, given, names))
+    numbers |= _shifts(examples, tau, lambda_)
+    table = tuple(row for plane in planes for row in _rows(plane, examples))
+    panels = tuple(panel for plane in planes for panel in _panels(plane, examples, names))
     return Result(numbers, ("space", "condition", "example", "class", "x", "y"), table, panels)
 
 
@@ -124,7 +124,7 @@ def _chosen(logits: Logits, limit: int) -> Examples:
     rows = first(y, limit)
     if len(rows) < _LEAST:
         raise InputError(f"{logits.path}: embedding needs {_LEAST} examples, not {len(rows)}")
-    z = {name: each[rows].double() for name, each in conditions(logits).items()}
+    z = {name: values[rows].double() for name, values in conditions(logits).items()}
     return Examples(logits.index[rows], y[rows], z)
 
 
@@ -135,7 +135,7 @@ def _require_possible(n: int, tau: float, lambda_: float, perplexity: float | No
     if not 0 <= lambda_ <= 1:
         raise UsageError(f"--lambda {lambda_:g} is not [0, 1]")
     if perplexity is None:
-        return min(30.0, (n - 1) / 3)
+        return min(30.0, (n - 1) / 3)  # t-SNE takes 3 · perplexity of n − 1 neighbours
     if not 1 <= perplexity < n:
         raise UsageError(f"--perplexity {perplexity:g}: at least 1 and below the {n} examples")
     return perplexity
@@ -145,39 +145,41 @@ def _neighbours(n: int) -> int:
     return min(_NEIGHBOURS, (n - 1) // 2)
 
 
-def _spaces(given: Examples, space: str, tau: float, lambda_: float) -> dict[str, Tensor]:
+def _spaces(examples: Examples, space: str, tau: float, lambda_: float) -> dict[str, Tensor]:
     """Return what is embedded together: all conditions in turn, and behind ADR's the one-hot."""
+    # A shift common to all logits changes no probability, so that it is to move no point either.
     outputs = [
         z.softmax(1) if space == "probabilities" else z - z.mean(1, keepdim=True)
-        for z in given.z.values()
+        for z in examples.z.values()
     ]
-    labels = [rectify(z, given.y, tau, lambda_) for z in given.z.values()]
-    onehot = F.one_hot(torch.unique(given.y), outputs[0].shape[1]).double()
+    labels = [rectify(z, examples.y, tau, lambda_) for z in examples.z.values()]
+    onehot = F.one_hot(torch.unique(examples.y), outputs[0].shape[1]).double()
     return {"outputs": torch.cat(outputs), "adr": torch.cat([*labels, onehot])}
 
 
-def _plane(name: str, points: Tensor, given: Examples, perplexity: float, seed: int) -> Plane:
+def _plane(name: str, points: Tensor, examples: Examples, perplexity: float, seed: int) -> Plane:
     every, kl = tsne(points, perplexity, seed)
-    n, k = len(given.y), _neighbours(len(given.y))
-    parts = dict(zip(given.z, torch.split(every, n), strict=False))
-    present = torch.unique(given.y).tolist()
+    n, k = len(examples.y), _neighbours(len(examples.y))
+    # What lies behind the conditions are one-hot labels; among outputs there are none.
+    parts = dict(zip(examples.z, torch.split(every, n), strict=False))
+    present = torch.unique(examples.y).tolist()
     corners = dict(zip(present, every[n * len(parts) :], strict=False))
     numbers: dict[str, Number] = {
         f"{name}_kl_divergence": kl,
         f"{name}_trustworthiness": trustworthiness(points, every, k),
     }
     for condition, part in parts.items():
-        numbers[f"{name}_{condition}_agreement"] = agreement(part, given.y, k)
+        numbers[f"{name}_{condition}_agreement"] = agreement(part, examples.y, k)
     return Plane(name, every, parts, corners, numbers)
 
 
-def _shifts(given: Examples, tau: float, lambda_: float) -> dict[str, Number]:
+def _shifts(examples: Examples, tau: float, lambda_: float) -> dict[str, Number]:
     """Return how far the attack moves outputs and labels, and what it leaves between them."""
-    if "adversarial" not in given.z:
+    if "adversarial" not in examples.z:
         return {}
-    p, q = (z.softmax(1) for z in given.z.values())
-    clean, attacked = (rectify(z, given.y, tau, lambda_) for z in given.z.values())
-    onehot = F.one_hot(given.y, p.shape[1]).double()
+    p, q = (z.softmax(1) for z in examples.z.values())
+    clean, attacked = (rectify(z, examples.y, tau, lambda_) for z in examples.z.values())
+    onehot = F.one_hot(examples.y, p.shape[1]).double()
     return {
         **averaged("outputs_shift", (p - q).abs().sum(1) / 2, 1.0),
         **averaged("adr_shift", (clean - attacked).abs().sum(1) / 2, 1.0),
@@ -186,8 +188,8 @@ def _shifts(given: Examples, tau: float, lambda_: float) -> dict[str, Number]:
     }
 
 
-def _rows(plane: Plane, given: Examples) -> Iterator[tuple[Any, ...]]:
-    index, y = given.index.tolist(), given.y.tolist()
+def _rows(plane: Plane, examples: Examples) -> Iterator[tuple[str | float | None, ...]]:
+    index, y = examples.index.tolist(), examples.y.tolist()
     for condition, part in plane.points.items():
         for row, label, place in zip(index, y, part.tolist(), strict=True):
             yield plane.name, condition, row, label, *place
@@ -195,12 +197,12 @@ def _rows(plane: Plane, given: Examples) -> Iterator[tuple[Any, ...]]:
         yield plane.name, "onehot", None, label, *corner.tolist()
 
 
-def _panels(plane: Plane, given: Examples, names: Sequence[str]) -> Iterator[Panel]:
+def _panels(plane: Plane, examples: Examples, names: Sequence[str]) -> Iterator[Panel]:
     for condition, part in plane.points.items():
         yield cloud(
             part,
-            given.y,
-            given.z[condition].argmax(1) != given.y,
+            examples.y,
+            examples.z[condition].argmax(1) != examples.y,
             plane.every,
             names,
             title=f"{_TITLES[plane.name]}, {condition}",

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import counted, edges, histogram
+from advkit.analyses.drawing.panels import BINS, bin_rows, counted, edges, histogram
 from advkit.analyses.gathering.rows import conditions, entropies
-from advkit.analyses.statistics.scores import (
-    auroc,
-    averaged,
-    told_apart,
-)
+from advkit.analyses.statistics.scores import auroc, averaged, told_apart
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import argmax
@@ -47,51 +42,36 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     counts: dict[str, tuple[int, ...]] = {}
     splits: dict[str, str] = {}
     for name, values in conditions(logits).items():
-        found = entropies(values)
-        numbers |= averaged(f"{name}_entropy", found, top)
-        numbers[f"{name}_entropy_median"] = _median(found)
-        counts[name] = counted(found, bins, top)
+        entropy_of = entropies(values)
+        numbers |= averaged(f"{name}_entropy", entropy_of, top)
+        numbers[f"{name}_entropy_median"] = _median(entropy_of)
+        counts[name] = counted(entropy_of, bins, top)
         if bool((logits.labels >= 0).all()):
             right = argmax(values) == logits.labels
-            sides = {"right": found[right], "wrong": found[~right]}
+            sides = {"right": entropy_of[right], "wrong": entropy_of[~right]}
             for word, side in sides.items():
                 numbers |= averaged(f"{name}_entropy_{word}", side, top)
                 counts[f"{name}, {word}"] = counted(side, bins, top)
             numbers |= told_apart(f"{name}_entropy_auroc", *sides.values())
-            splits[name] = _shown(auroc(*sides.values()))
+            area = auroc(*sides.values())
+            splits[name] = "" if area is None else f"wrong from right: AUROC {area:.3f}"
     bounds = edges(bins, top)
     means = ", ".join(f"{name} {numbers[f'{name}_entropy']:.3f}" for name in conditions(logits))
-    both = _figure(f"mean {means}", bounds, counts, list(conditions(logits)))
-    split = [
-        _figure(title, bounds, counts, [f"{name}, right", f"{name}, wrong"])
-        for name, title in splits.items()
-    ]
-    figures = (both, *split)
-    rows = [
-        (name, low, high, count)
-        for name, found in counts.items()
-        for low, high, count in zip(bounds, bounds[1:], found, strict=False)
-    ]
-    return Result(
-        numbers,
-        ("series", "low", "high", "count"),
-        tuple(rows),
-        tuple(histogram(each, "entropy (nats)") for each in figures),
-        figures,
+    both = {name: counts[name] for name in conditions(logits)}
+    figures = (
+        Histogram(f"mean {means}", bounds, both),
+        *(
+            Histogram(
+                title, bounds, {key: counts[key] for key in counts if key.startswith(f"{name},")}
+            )
+            for name, title in splits.items()
+        ),
     )
-
-
-def _shown(area: float | None) -> str:
-    return "" if area is None else f"wrong from right: AUROC {area:.3f}"
+    panels = tuple(histogram(figure, "entropy (nats)") for figure in figures)
+    return Result(numbers, BINS, bin_rows(bounds, counts), panels, figures)
 
 
 def _median(values: Tensor) -> float:
     """Return the median; of an even count the mean of the middle two, unlike torch's."""
     ranked = values.sort().values
     return float((ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2)
-
-
-def _figure(
-    title: str, bounds: tuple[float, ...], counts: dict[str, Any], names: Sequence[str]
-) -> Histogram:
-    return Histogram(title, bounds, {name: counts[name] for name in names})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
 from advkit.analyses.gathering.models import BASELINE, Model, baseline, gathered
@@ -12,7 +12,7 @@ from advkit.analyses.gathering.pairing import names_of
 from advkit.analyses.statistics.outputs import LEAST, Measure, measures
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.result import Panel, Result
+from advkit.artifacts.result import Number, Panel, Result
 from advkit.errors import InputError
 
 KINDS = ("logits",)
@@ -22,15 +22,58 @@ _FINDINGS = {
     "wrong": "higher entropy when wrong",
     "divergence": "smaller Jensen–Shannon divergence under attack",
 }
-_MEASURES = {
-    "ood_entropy": ("ood", "entropy out of distribution", "nats"),
-    "ood_auroc": ("ood", "AUROC of entropy, out of distribution", ""),
-    "wrong_entropy": ("wrong", "entropy when wrong", "nats"),
-    "wrong_less_right": ("", "entropy when wrong less when right", "nats"),
-    "divergence": ("divergence", "Jensen–Shannon under attack", "nats"),
+_LACKING = {
+    "ood": "no file of the same out-of-distribution data for both models",
+    "wrong": "no file of labelled data for both models",
+    "divergence": "no file of the same attack on both models",
 }
-"""Measure → finding that it decides (none if it only stands beside), title, unit."""
+"""What a finding without any measure would need."""
+
+
+class _About(NamedTuple):
+    """What a measure is: the finding that it decides (none if it only stands beside), its unit."""
+
+    finding: str
+    title: str
+    unit: str
+
+
+_MEASURES = {
+    "ood_entropy": _About("ood", "entropy out of distribution", "nats"),
+    "ood_auroc": _About("ood", "AUROC of entropy, out of distribution", ""),
+    "wrong_entropy": _About("wrong", "entropy when wrong", "nats"),
+    "wrong_less_right": _About("", "entropy when wrong less when right", "nats"),
+    "divergence": _About("divergence", "Jensen–Shannon under attack", "nats"),
+}
 _COLUMNS = ("model", "baseline", *Measure.__annotations__)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Whether a finding holds, fails or is open (None), and if open, why."""
+
+    holds: bool | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A robust model beside its natural one: what was measured, and finding → answer."""
+
+    model: Model
+    name: str
+    baseline: str
+    measures: Sequence[Measure]
+    answers: dict[str, _Answer]
+
+    def plain(self) -> dict[str, object]:
+        """Return the verdicts as a plain object for the record and JSON."""
+        info = self.model.info
+        group: dict[str, object] = {"model": self.name, "baseline": self.baseline}
+        group |= {"method": info["method"], "seed": self.model.seed, "arch": info["arch"]}
+        for finding, answer in self.answers.items():
+            group |= {f"{finding}_holds": answer.holds, f"{finding}_reason": answer.reason}
+        return group
 
 
 def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
@@ -51,28 +94,29 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
     Source: ADR, section 3.2 and figures 1 and 2.
     """
     models = gathered(inputs)
-    naturals = [each for each in models if each.natural]
-    robust = [each for each in models if not each.natural]
+    naturals = [model for model in models if model.natural]
+    robust = [model for model in models if not model.natural]
     if not naturals or not robust:
         lacking = "robust" if naturals else f"natural (method {BASELINE})"
         raise InputError(
             f"{inputs[0].path}: findings compares models, and no {lacking} one is given"
         )
-    names = dict(zip(map(id, models), names_of([_first(each) for each in models]), strict=True))
-    every = []
+    # By identity: a model that holds tensors has no hash.
+    names = dict(zip(map(id, models), names_of([_first(model) for model in models]), strict=True))
+    groups = []
     for model in robust:
-        other = baseline(model, naturals)
-        labels = {"model": names[id(model)], "baseline": names[id(other)]}
-        every.append((model, labels, list(measures(other, model, seed))))
-    groups = tuple(_group(model, labels, measured) for model, labels, measured in every)
-    rows = [{**labels, **asdict(each)} for _, labels, measured in every for each in measured]
+        natural = baseline(model, naturals)
+        measured = list(measures(natural, model, seed))
+        answers = {finding: _answer(finding, measured) for finding in _FINDINGS}
+        groups.append(_Compared(model, names[id(model)], names[id(natural)], measured, answers))
+    rows = [(group.name, group.baseline, *astuple(x)) for group in groups for x in group.measures]
     return Result(
         _numbers(groups),
         _COLUMNS,
-        tuple(tuple(row[name] for name in _COLUMNS) for row in rows),
-        _pictures([labels["model"] for _, labels, _ in every], rows),
-        text=_text(groups, rows),
-        groups=groups,
+        tuple(rows),
+        _pictures(groups),
+        text=_text(groups),
+        groups=tuple(group.plain() for group in groups),
     )
 
 
@@ -80,92 +124,77 @@ def _first(model: Model) -> Logits:
     return model.test or next(iter(model.outside.values()))
 
 
-def _group(model: Model, labels: dict[str, str], measured: Sequence[Measure]) -> dict[str, Any]:
-    """Return one robust model's verdicts."""
-    group: dict[str, Any] = {
-        **labels,
-        "method": model.info["method"],
-        "seed": model.seed,
-        "arch": model.info["arch"],
-    }
-    for finding in _FINDINGS:
-        of = [each for each in measured if _MEASURES[each.measure][0] == finding]
-        answers = [each.holds for each in of]
-        holds = False if False in answers else None if None in answers or not answers else True
-        reasons = [f"{each.measure}: {each.reason}" for each in of if each.reason]
-        lacking = "" if of else _lacking(finding)
-        group[f"{finding}_holds"] = holds
-        group[f"{finding}_reason"] = lacking or "; ".join(reasons) if holds is None else ""
-    return group
+def _answer(finding: str, measured: Sequence[Measure]) -> _Answer:
+    """Return a finding's verdict: it fails where one measure does, and is open where one is."""
+    own = [measure for measure in measured if _MEASURES[measure.measure].finding == finding]
+    verdicts = [measure.holds for measure in own]
+    if False in verdicts:
+        return _Answer(False, "")
+    if own and None not in verdicts:
+        return _Answer(True, "")
+    reasons = [f"{measure.measure}: {measure.reason}" for measure in own if measure.reason]
+    return _Answer(None, "; ".join(reasons) if own else _LACKING[finding])
 
 
-def _lacking(finding: str) -> str:
-    """Say what files a finding without any measure would need."""
-    if finding == "ood":
-        return "no file of the same out-of-distribution data for both models"
-    if finding == "wrong":
-        return "no file of labelled data for both models"
-    return "no file of the same attack on both models"
-
-
-def _numbers(groups: Sequence[dict[str, Any]]) -> dict[str, float | int | str | None]:
+def _numbers(groups: Sequence[_Compared]) -> dict[str, Number]:
     """Return in how many models each finding holds, fails and is open."""
-    numbers: dict[str, float | int | str | None] = {"models": len(groups)}
+    numbers: dict[str, Number] = {"models": len(groups)}
     for finding in _FINDINGS:
-        answers = [each[f"{finding}_holds"] for each in groups]
-        for word, answer in (("holds", True), ("fails", False), ("open", None)):
-            numbers[f"{finding}_{word}"] = sum(each is answer for each in answers)
+        verdicts = [group.answers[finding].holds for group in groups]
+        for word, verdict in (("holds", True), ("fails", False), ("open", None)):
+            numbers[f"{finding}_{word}"] = verdicts.count(verdict)
     return numbers
 
 
-def _text(groups: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+def _text(groups: Sequence[_Compared]) -> str:
     head = ("model", "measure", "natural", "robust", "in ADR's direction", "holds")
-    lines = [head, *(_line(row) for row in rows)]
-    said = [
-        f"{group['model']}: {title}: {_said(group, finding)}"
+    lines = [(group.name, *_line(measure)) for group in groups for measure in group.measures]
+    words: dict[bool | None, str] = {True: "holds", False: "does not hold"}
+    verdicts = [
+        f"{group.name}: {title}: {words.get(answer.holds, f'open ({answer.reason})')}"
         for group in groups
-        for finding, title in _FINDINGS.items()
+        for title, answer in zip(_FINDINGS.values(), group.answers.values(), strict=True)
     ]
-    return "\n".join([aligned(lines), *said])
+    return "\n".join([aligned([head, *lines]), *verdicts])
 
 
-def _line(row: dict[str, Any]) -> tuple[Any, ...]:
-    gap, unit = "-", _MEASURES[row["measure"]][2]
-    if row["low"] is not None:
-        gap = interval_text((row["difference"], row["low"], row["high"]), 3, unit)
-    outside = row["measure"].startswith("ood")
-    title = _MEASURES[row["measure"]][1] + (f" ({row['data']})" if outside else "")
-    answer = {True: "yes", False: "no", None: row["reason"]}[row["holds"]]
-    return row["model"], title, row["natural"], row["robust"], gap, answer
+def _line(measure: Measure) -> tuple[str | float | None, ...]:
+    about, point = _MEASURES[measure.measure], _point(measure)
+    ends = point[1] if point else None
+    gap = interval_text((point[0], *ends), 3, about.unit) if point and ends else "-"
+    title = about.title + (f" ({measure.data})" if about.finding == "ood" else "")
+    verdict = {True: "yes", False: "no", None: measure.reason}[measure.holds]
+    return title, measure.natural, measure.robust, gap, verdict
 
 
-def _said(group: dict[str, Any], finding: str) -> str:
-    holds = group[f"{finding}_holds"]
-    if holds is None:
-        return f"open ({group[f'{finding}_reason']})"
-    return "holds" if holds else "does not hold"
-
-
-def _pictures(models: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[Panel, ...]:
+def _pictures(groups: Sequence[_Compared]) -> tuple[Panel, ...]:
     """Return a panel a measure, a line a model; right of 0 the finding holds."""
     panels = []
     for measure, (finding, title, unit) in _MEASURES.items():
-        data = list(dict.fromkeys(row["data"] for row in rows if row["measure"] == measure))
+        places = {
+            (group.name, x.data): _point(x)
+            for group in groups
+            for x in group.measures
+            if x.measure == measure
+        }
+        data = list(dict.fromkeys(name for _, name in places))
         if not data or not finding:
             continue
-        of = {(row["model"], row["data"]): row for row in rows if row["measure"] == measure}
-        series = {name: [_point(of.get((model, name))) for model in models] for name in data}
+        names = [group.name for group in groups]
+        series = {str(own): [places.get((name, own)) for name in names] for own in data}
+        # Turned so that ADR's finding lies on the right in every panel.
         sign = "natural less robust" if measure == "divergence" else "robust less natural"
         xlabel = ", ".join(word for word in (sign, unit, "95 % interval") if word)
-        only = f"\n({data[0]})" if measure.startswith("ood") and len(data) == 1 else ""
-        bare = any(point and point[1] is None for points in series.values() for point in points)
+        only = f"\n({data[0]})" if finding == "ood" and len(data) == 1 else ""
+        bare = any(point and point[1] is None for point in places.values())
         few = f"\n(no interval: under {LEAST} examples)" if bare else ""
-        panels.append(differences(models, series, xlabel=xlabel, title=title + only + few))
+        panels.append(differences(names, series, xlabel=xlabel, title=title + only + few))
     return tuple(panels)
 
 
-def _point(row: dict[str, Any] | None) -> Point | None:
-    if row is None or row["difference"] is None:
+def _point(measure: Measure) -> Point | None:
+    if measure.difference is None:
         return None
-    ends = None if row["low"] is None else (row["low"], row["high"])
-    return row["difference"], ends
+    if measure.low is None or measure.high is None:
+        return measure.difference, None
+    return measure.difference, (measure.low, measure.high)

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from advkit.analyses.drawing.grid import panels, percent, split
 from advkit.analyses.gathering.cells import (
     Cell,
+    Mark,
     cells,
-    differing,
+    disagreeing,
     require_known,
     require_one_attack,
     settings_of,
 )
-from advkit.analyses.gathering.groups import Entry, Group, grouped
+from advkit.analyses.gathering.entries import WHATS, Entry
+from advkit.analyses.gathering.groups import Group, grouped
+from advkit.artifacts import descriptions
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.result import Result
+from advkit.artifacts.result import Number, Result
 from advkit.errors import InputError, MismatchError, UsageError
 
 KINDS = ("logits",)
 COMPARES = True
-_WHATS = ("robust", "clean")
-_COLUMNS = (
-    "x",
-    "y",
-    "runs",
-    "robust_accuracy",
-    "robust_sd",
-    "robust_low",
-    "robust_high",
-    "clean_accuracy",
-    "clean_sd",
-    "clean_low",
-    "clean_high",
-)
+_FIGURES = ("accuracy", "sd", "low", "high")
+_COLUMNS = ("x", "y", "runs", *(f"{what}_{name}" for what in WHATS for name in _FIGURES))
 
 Placed = Sequence[tuple[Entry, Group]]
 
@@ -88,11 +79,12 @@ def analyze(
 
 def _chosen(inputs: Sequence[Logits], attack: str | None, point: str) -> Placed:
     """Return the files of one attack and point."""
-    kept = [each for each in inputs if attack in (None, each.info["config"]["attack"])]
-    if not kept:
-        there = sorted({each.info["config"]["attack"] for each in inputs})
-        raise InputError(f"--attack {attack}: no file holds it (they hold {', '.join(there)})")
-    placed = [(entry, group) for entry, group in grouped(kept) if entry.point == point]
+    attacks = [logits.info["config"]["attack"] for logits in inputs]
+    chosen = [x for x, name in zip(inputs, attacks, strict=True) if attack in (None, name)]
+    if not chosen:
+        there = ", ".join(sorted(set(attacks)))
+        raise InputError(f"--attack {attack}: no file holds it (they hold {there})")
+    placed = [(entry, group) for entry, group in grouped(chosen) if entry.point == point]
     if not placed:
         raise InputError(f"--point {point}: no file is of such a checkpoint")
     entries = [entry for entry, _ in placed]
@@ -102,14 +94,14 @@ def _chosen(inputs: Sequence[Logits], attack: str | None, point: str) -> Placed:
         raise MismatchError(
             f"{silent} does not tell how its run was trained, others do: attack its checkpoint anew"
         )
-    if all(entry.clean is None for entry in entries):
+    if all(entry.hits["clean"] is None for entry in entries):
         raise InputError("the files are out-of-distribution: a grid needs labels")
     return placed
 
 
 def _axes(
     placed: Placed, x: str | None, y: str | None, averaged: Sequence[str]
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[str], list[dict[str, object]]]:
     """Return the axes, and the settings of each file.
 
     Raises:
@@ -121,7 +113,8 @@ def _axes(
     axes = [name for name in (x, y) if name]
     settings = [settings_of(entry, group, axes) for entry, group in placed]
     require_known([*axes, *averaged], settings)
-    left = [name for name in differing(settings) if name not in (*axes, *averaged)]
+    left = [name for name in disagreeing(settings) if name not in (*axes, *averaged)]
+    # One or two settings that differ are the axes, unless the caller named others.
     if not axes and len(left) <= 2:
         return left, settings
     if left:
@@ -133,21 +126,24 @@ def _axes(
     return axes, settings
 
 
-def _row(cell: Cell) -> tuple[Any, ...]:
-    row: list[Any] = [None if each is None else each.plain for each in (cell.x, cell.y)]
-    row.append(len(cell.group.entries))
-    for what in _WHATS:
-        each = cell.summary(what)
-        row += [each.mean, each.sd, *each.interval] if each else [None] * 4
+def _row(cell: Cell) -> tuple[float | str | None, ...]:
+    row = [_plain(cell.x), _plain(cell.y), len(cell.group.entries)]
+    for what in WHATS:
+        summary = cell.summary(what)
+        row += [summary.mean, summary.sd, *summary.interval] if summary else [None] * len(_FIGURES)
     return tuple(row)
+
+
+def _plain(place: Mark | None) -> float | str | None:
+    return None if place is None else place.plain
 
 
 def _numbers(
     cells: Sequence[Cell], axes: Sequence[str], placed: Placed, point: str
-) -> dict[str, float | int | str | None]:
+) -> dict[str, Number]:
     entry = placed[0][0]
     x, y = (*axes, None, None)[:2]
-    numbers: dict[str, float | int | str | None] = {
+    numbers: dict[str, Number] = {
         "files": len(placed),
         "cells": len(cells),
         "n": entry.n,
@@ -157,43 +153,41 @@ def _numbers(
         "attack": entry.attack["attack"],
         "settings_recorded": entry.recorded,
     }
-    robust = [(cell, each) for cell in cells if (each := cell.summary("robust"))]
+    robust = [(cell, summary) for cell in cells if (summary := cell.summary("robust"))]
     if not robust:
         none = dict.fromkeys(("best_x", "best_y", "best_robust_accuracy", "rivals", "decided"))
         return numbers | none
     best, top = max(robust, key=lambda pair: pair[1].mean)
-    rivals = sum(each.interval[1] >= top.interval[0] for cell, each in robust if cell is not best)
+    # Conservative: intervals may overlap where a test of the difference would decide.
+    others = [summary for cell, summary in robust if cell is not best]
+    rivals = sum(summary.interval[1] >= top.interval[0] for summary in others)
     return numbers | {
-        "best_x": best.x.plain if best.x else None,
-        "best_y": best.y.plain if best.y else None,
+        "best_x": _plain(best.x),
+        "best_y": _plain(best.y),
         "best_robust_accuracy": top.mean,
         "rivals": rivals,
         "decided": rivals == 0 if len(robust) > 1 else None,
     }
 
 
-def _known(cells: Sequence[Cell]) -> list[str]:
-    return [what for what in _WHATS if any(cell.shares(what) for cell in cells)]
-
-
-def _words(attack: Mapping[str, Any]) -> str:
+def _words(attack: descriptions.Attack) -> str:
     """Name an attack as in `pgd-10, linf 8/255`."""
     steps = f"-{attack['steps']}" if attack.get("steps") else ""
     ball = f", {attack['norm']} {attack['eps']}" if attack.get("eps") else ""
     return f"{attack['attack']}{steps}{ball}"
 
 
-def _head(attack: Mapping[str, Any], point: str, cells: Sequence[Cell]) -> str:
-    runs = sorted({len(cell.group.entries) for cell in cells})
-    count = "-".join(str(each) for each in sorted({runs[0], runs[-1]}))
-    seeds = f"{count} run{'s' * (runs[-1] > 1)}"
-    told = "mean ± sd" if runs[-1] > 1 else "with 95 % intervals"
-    return f"{_words(attack)}; {point} checkpoints, {seeds} a cell, {told}; in %"
+def _head(attack: descriptions.Attack, point: str, cells: Sequence[Cell]) -> str:
+    runs = [len(cell.group.entries) for cell in cells]
+    count = "-".join(map(str, sorted({min(runs), max(runs)})))
+    seeds = f"{count} run{'s' * (max(runs) > 1)}"
+    figures = "mean ± sd" if max(runs) > 1 else "with 95 % intervals"
+    return f"{_words(attack)}; {point} checkpoints, {seeds} a cell, {figures}; in %"
 
 
 def _tables(cells: Sequence[Cell], axes: Sequence[str]) -> list[str]:
     """Return aligned tables: one of both accuracies for one axis, one each for two."""
-    known = _known(cells)
+    known = [what for what in WHATS if any(cell.shares(what) for cell in cells)]
     if len(axes) == 2:
         return [_block(cells, axes, what) for what in known]
     lines = [(c.x.text if c.x else "all", *(percent(c, what) for what in known)) for c in cells]
@@ -205,9 +199,9 @@ def _block(cells: Sequence[Cell], axes: Sequence[str], what: str) -> str:
     grid, alone = split(cells)
     columns = sorted({cell.x for cell in grid if cell.x})
     placed = {(cell.x, cell.y): percent(cell, what) for cell in grid}
-    table: list[list[object]] = [[f"{axes[1]} \\ {axes[0]}", *(each.text for each in columns)]]
+    table: list[list[object]] = [[f"{axes[1]} \\ {axes[0]}", *(x.text for x in columns)]]
     for row in sorted({cell.y for cell in grid if cell.y}):
-        table.append([row.text, *(placed.get((each, row), "-") for each in columns)])
+        table.append([row.text, *(placed.get((x, row), "-") for x in columns)])
     below = [
         f"{axes[1]} {cell.y.text}, {axes[0]} {cell.x.text}: {percent(cell, what)}"
         for cell in alone

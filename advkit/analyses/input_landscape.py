@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +13,13 @@ from torch import Tensor
 from advkit.analyses.drawing.plot import ORANGE
 from advkit.analyses.probing.landscape import grid
 from advkit.analyses.probing.probe import Probe
-from advkit.artifacts.result import Curve, Panel, Result
+from advkit.artifacts.result import Curve, Number, Panel, Result
 from advkit.errors import NumericalError, UsageError
 from advkit.formulas.losses import cross_entropy
 from advkit.formulas.threat import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -26,6 +29,7 @@ LIMITS = {"points": ">= 3"}
 _COLUMNS = ("example", "a", "b", "loss", "gradient_norm")
 _EDGE = 0.86
 """Share of the reach within which a contour's label is not cut."""
+
 _AVERAGED = ("loss", "gradient_norm", "loss_range", "nonlinearity")
 
 
@@ -49,7 +53,7 @@ class Surface:
     distances: Tensor
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, float]:
         """Figures of this image."""
         return {
             "example": self.example,
@@ -94,22 +98,24 @@ def analyze(
     probe.reporter.begin("input landscape, images", len(chosen.positions))
     surfaces = list(_surfaces(chosen, places))
     probe.reporter.end()
-    groups = [surface.plain for surface in surfaces]
-    numbers: dict[str, float | int | str | None] = {"n": len(groups), "reach": places[-1]}
+    groups = tuple(surface.figures for surface in surfaces)
+    numbers: dict[str, Number] = {"n": len(groups), "reach": places[-1]}
     for name in _AVERAGED:
         numbers[name] = statistics.fmean(group[name] for group in groups)
     rows = [row for surface in surfaces for row in _rows(surface)]
     panels = tuple(_panel(surface, probe.threat.eps) for surface in surfaces)
     along = {
-        f"example {each.example}": tuple(each.losses[:, points // 2].tolist()) for each in surfaces
+        f"example {surface.example}": tuple(surface.losses[:, points // 2].tolist())
+        for surface in surfaces
     }
     sketch = Curve("loss along the sign of the gradient", places, dict(along))
-    return Result(numbers, _COLUMNS, tuple(rows), panels, (sketch,), groups=tuple(groups))
+    return Result(numbers, _COLUMNS, tuple(rows), panels, (sketch,), groups=groups)
 
 
 def _reach(probe: Probe, text: str | None) -> float:
     if text is not None:
         return number(text)
+    # Along an axis every pixel moves by as much: linf's 2ε, and less for norms that add pixels up.
     ones = torch.ones(1, *probe.info["model"]["input_shape"])
     return 2 * probe.threat.eps / float(probe.threat.distance(ones, torch.zeros_like(ones)))
 
@@ -121,10 +127,10 @@ def _picked(text: str, probe: Probe) -> Tensor:
     except ValueError:
         raise UsageError(f"--pick {text!r}: positions apart by commas, as in 12,77") from None
     count = len(probe.images.labels)
-    for each in positions:
-        if not 0 <= each < count:
-            raise UsageError(f"--pick {each}: the test split has positions 0 to {count - 1}")
-    return torch.tensor(list(dict.fromkeys(positions)))
+    for position in positions:
+        if not 0 <= position < count:
+            raise UsageError(f"--pick {position}: the test split has positions 0 to {count - 1}")
+    return torch.tensor(list(dict.fromkeys(positions)))  # an image named twice is drawn once
 
 
 def _surfaces(probe: Probe, places: tuple[float, ...]) -> Iterator[Surface]:
@@ -139,7 +145,7 @@ def _surface(
     probe: Probe, x: Tensor, y: Tensor, example: int, places: tuple[float, ...]
 ) -> Surface:
     """Visit the grid around an image (1, C, H, W), a batch of points at a time."""
-    centre, gradient = _felt(probe, x, y)
+    centre, gradient = _loss_and_gradient(probe, x, y)
     r1 = gradient.sign()
     if not bool(r1.any()):
         probe.reporter.warn(f"example {example}: its loss has no gradient, so that r1 is 0")
@@ -150,7 +156,7 @@ def _surface(
     for part in torch.split(torch.arange(len(a)), probe.batch_size):
         steps = [axis[part].to(x).view(-1, 1, 1, 1) for axis in (a, b)]
         moved = x + steps[0] * r1 + steps[1] * r2
-        losses, gradients = _felt(probe, moved, y.expand(len(part)))
+        losses, gradients = _loss_and_gradient(probe, moved, y.expand(len(part)))
         distances = probe.threat.distance(moved, x)
         norms = gradients.flatten(1).norm(dim=1)
         linear = centre + ((moved - x) * gradient).flatten(1).sum(1)
@@ -160,21 +166,12 @@ def _surface(
         raise NumericalError(
             f"{probe.path}: the loss around example {example} is not finite: try a smaller --reach"
         )
-    label = int(y)
-    return Surface(
-        example,
-        label,
-        probe.images.classes[label],
-        places,
-        losses,
-        norms,
-        float(centre),
-        linear,
-        distances,
-    )
+    label, height = int(y), float(centre)
+    name = probe.images.classes[label]
+    return Surface(example, label, name, places, losses, norms, height, linear, distances)
 
 
-def _felt(probe: Probe, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(probe: Probe, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss per image (B,) and its gradient in the image (B, C, H, W)."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -183,7 +180,7 @@ def _felt(probe: Probe, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return losses.detach(), gradient
 
 
-def _rows(surface: Surface) -> Iterator[tuple[Any, ...]]:
+def _rows(surface: Surface) -> Iterator[tuple[int, float, float, float, float]]:
     losses, norms = surface.losses.tolist(), surface.norms.tolist()
     for i, a in enumerate(surface.places):
         for j, b in enumerate(surface.places):
@@ -193,10 +190,10 @@ def _rows(surface: Surface) -> Iterator[tuple[Any, ...]]:
 def _panel(surface: Surface, eps: float) -> Panel:
     """Draw the loss as contour lines over the gradient's norm, cut at 1, and the ball of ε."""
 
-    def draw(axes: Any) -> None:
-        from matplotlib.patheffects import withStroke
+    def draw(axes: Axes) -> None:
+        from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-        halo = [withStroke(linewidth=2.2, foreground="white")]
+        halo: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
         places, norms = surface.places, surface.norms.T.clamp(max=1).tolist()
         colours = axes.pcolormesh(
             places, places, norms, cmap="cividis", vmin=0, vmax=1, shading="gouraud"

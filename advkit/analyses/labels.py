@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,17 @@ from advkit.labels.soft import soften
 from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
-_COLUMNS = ("temperature", "entropy", "top_mass", "true_mass", "true_rank", "true_on_top")
+
+
+class Row(NamedTuple):
+    """Means over the targets of one temperature."""
+
+    temperature: float
+    entropy: float
+    top_mass: float
+    true_mass: float
+    true_rank: float
+    true_on_top: float
 
 
 @dataclass
@@ -67,28 +78,27 @@ def analyze(
         for t in grid:
             p = soften(logits, t) if lambda_ is None else rectify(logits, y, t, lambda_)
             sums[t].add(p, y)
-    rows = tuple((t, *(sums[t].values / sums[t].count).tolist()) for t in grid)
+    rows = tuple(Row(t, *(sums[t].values / sums[t].count).tolist()) for t in grid)
     classes = len(artifact.info["data"]["classes"])
     numbers = {"n": len(artifact.labels), "targets": sums[grid[0]].count, "classes": classes}
-    return Result(
-        dict(numbers),
-        _COLUMNS,
-        rows,
-        (
-            curve(
-                grid,
-                {"entropy": [row[1] for row in rows], "ln C": [math.log(classes)] * len(rows)},
-                xlabel="temperature",
-                ylabel="entropy (nats)",
-                logx=True,
-            ),
-            curve(
-                grid,
-                {"top mass": [row[2] for row in rows], "true class": [row[3] for row in rows]},
-                xlabel="temperature",
-                ylabel="probability",
-                logx=True,
-            ),
+    pictures = (
+        curve(
+            grid,
+            {"entropy": [row.entropy for row in rows], "ln C": [math.log(classes)] * len(rows)},
+            xlabel="temperature",
+            ylabel="entropy (nats)",
+            logx=True,
         ),
-        text=aligned([_COLUMNS, *rows]),
+        curve(
+            grid,
+            {
+                "top mass": [row.top_mass for row in rows],
+                "true class": [row.true_mass for row in rows],
+            },
+            xlabel="temperature",
+            ylabel="probability",
+            logx=True,
+        ),
     )
+    text = aligned([Row._fields, *rows])
+    return Result(numbers, Row._fields, rows, pictures, text=text)

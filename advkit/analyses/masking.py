@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -14,9 +14,12 @@ from advkit.analyses.probing.battery import Measured, Plan, measure
 from advkit.analyses.probing.checks import Check, judge
 from advkit.analyses.probing.probe import Probe
 from advkit.artifacts.document import aligned
-from advkit.artifacts.result import Panel, Result
+from advkit.artifacts.result import Number, Panel, Result
 from advkit.errors import MismatchError, UsageError
 from advkit.formulas.stats import wilson
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -37,6 +40,19 @@ WORDS = {
         "deterministic-forward",
     )
 }
+_ATTACKS = {
+    "clean": "no attack",
+    "fgsm": "FGSM",
+    "pgd": "PGD-{steps}",
+    "pgd_more": "PGD-{more_steps}",
+    "margin": "PGD-{more_steps}, margin",
+    "tempered": "PGD-{more_steps}, logits / {temperature:.2g}",
+    "random": "{points} random points",
+    "square": "Square-{queries}",
+    "transfer": "transfer",
+    "large_eps": "PGD, large \N{GREEK SMALL LETTER EPSILON}",
+}
+"""What a model may be attacked with, in order, and how the picture calls it."""
 _COLUMNS = ("check", "passed", "figure", "threshold", "reason")
 _WORD = {True: "passed", False: "FAILED", None: "not judged"}
 
@@ -81,15 +97,14 @@ def analyze(
     checks = judge(measured, plan)
     _say(probe, checks, wanted)
     failed = [check.name for check in checks if check.passed is False]
-    asked = [name for name in failed if name in wanted]
-    rows = [(c.name, c.passed, c.figure, c.threshold, c.reason) for c in checks]
+    masked = [name for name in failed if name in wanted]
     return Result(
         _numbers(measured, checks),
         _COLUMNS,
-        tuple(rows),
+        tuple((c.name, c.passed, c.figure, c.threshold, c.reason) for c in checks),
         (_accuracies(measured, plan), _table(checks)),
         text=_text(checks),
-        verdict=f"{probe.path}: gradients are masked: {', '.join(asked)}" if asked else "",
+        verdict=f"{probe.path}: gradients are masked: {', '.join(masked)}" if masked else "",
     )
 
 
@@ -125,21 +140,9 @@ def _say(probe: Probe, checks: Sequence[Check], wanted: Sequence[str]) -> None:
             probe.reporter.warn(f"--fail-on {check.name}: not judged: {check.reason}")
 
 
-def _numbers(measured: Measured, checks: Sequence[Check]) -> dict[str, float | int | str | None]:
+def _numbers(measured: Measured, checks: Sequence[Check]) -> dict[str, Number]:
     failed = [check.name for check in checks if check.passed is False]
-    names = (
-        "clean",
-        "fgsm",
-        "pgd",
-        "pgd_more",
-        "margin",
-        "tempered",
-        "random",
-        "square",
-        "transfer",
-        "large_eps",
-    )
-    masks = {name: measured.standing.get(name) for name in names}
+    masks = {name: measured.standing.get(name) for name in _ATTACKS}
     return {
         "masked": bool(failed),
         "failed": ",".join(failed),
@@ -158,14 +161,7 @@ def _numbers(measured: Measured, checks: Sequence[Check]) -> dict[str, float | i
 
 def _text(checks: Sequence[Check]) -> str:
     lines = [
-        (
-            check.name,
-            _WORD[check.passed],
-            _shown(check.figure),
-            _shown(check.threshold),
-            check.reason,
-        )
-        for check in checks
+        (c.name, _WORD[c.passed], _shown(c.figure), _shown(c.threshold), c.reason) for c in checks
     ]
     return aligned([("check", "verdict", "figure", "threshold", "reason"), *lines])
 
@@ -176,24 +172,16 @@ def _shown(value: float | None) -> str:
 
 def _accuracies(measured: Measured, plan: Plan) -> Panel:
     """Return the accuracies after each attack, with 95 % Wilson intervals."""
-    labels = {
-        "clean": "no attack",
-        "fgsm": "FGSM",
-        "pgd": f"PGD-{plan.steps}",
-        "pgd_more": f"PGD-{plan.more_steps}",
-        "margin": f"PGD-{plan.more_steps}, margin",
-        "tempered": f"PGD-{plan.more_steps}, logits / {measured.temperature:.2g}",
-        "random": f"{plan.points} random points",
-        "square": f"Square-{plan.queries}",
-        "transfer": "transfer",
-        "large_eps": "PGD, large \N{GREEK SMALL LETTER EPSILON}",
-    }
-    names = [name for name in labels if name in measured.standing]
+    names = [name for name in _ATTACKS if name in measured.standing]
     hits = [int(measured.standing[name].sum()) for name in names]
     points = [(hit / measured.n, wilson(hit, measured.n)) for hit in hits]
-    draw = forest([labels[name] for name in names], {"_": points}, xlabel="accuracy, 95 % interval")
+    labels = [
+        _ATTACKS[name].format(**vars(plan), temperature=measured.temperature) for name in names
+    ]
+    # matplotlib leaves a series whose name begins with _ out of the legend.
+    draw = forest(labels, {"_": points}, xlabel="accuracy, 95 % interval")
 
-    def panel(axes: Any) -> None:
+    def panel(axes: Axes) -> None:
         draw(axes)
         axes.set_xlim(-0.03, 1.03)
         axes.set_title(f"right answers of {measured.n}")
@@ -205,7 +193,7 @@ def _table(checks: Sequence[Check]) -> Panel:
     """Return the checks as a list: a mark, the name, the figure and its threshold."""
     marks = {True: ("o", BLUE), False: ("X", ORANGE), None: ("_", GREY)}
 
-    def panel(axes: Any) -> None:
+    def panel(axes: Axes) -> None:
         for row, check in enumerate(checks):
             marker, colour = marks[check.passed]
             axes.scatter([0], [row], marker=marker, color=colour, s=30, clip_on=False)

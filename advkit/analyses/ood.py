@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -62,17 +61,16 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     groups = [group for of_model, _ in compared for group in of_model]
     figures = tuple(figure for _, figure in compared)
     flat = [_flat(group) for group in groups]
-    columns = tuple(flat[0])
     numbers: dict[str, Number] = {"models": len(compared), "pairs": len(groups)}
     if len(groups) == 1:
         numbers |= groups[0]
     return Result(
         numbers,
-        columns,
-        tuple(tuple(each.values()) for each in flat),
-        tuple(histogram(each, "entropy (nats)") for each in figures),
+        tuple(flat[0]),
+        tuple(tuple(row.values()) for row in flat),
+        tuple(histogram(figure, "entropy (nats)") for figure in figures),
         figures,
-        aligned([_SHOWN, *([each[name] for name in _SHOWN] for each in flat)]),
+        aligned([_SHOWN, *([row[name] for name in _SHOWN] for row in flat)]),
         tuple(groups),
     )
 
@@ -107,6 +105,7 @@ def _compared(model: Model, bins: int) -> tuple[list[dict[str, Number]], Histogr
 
 def _scores(logits: Logits) -> tuple[Tensor, Tensor]:
     """Return entropy and one minus the top probability of clean outputs, (N,) each."""
+    # 1 − exp(log p) by expm1: where p rounds to 1, doubts would all be 0 and tie.
     doubt = piecewise(lambda z: -log_softmax(z.double()).amax(1).expm1(), logits.clean)
     return entropies(logits.clean), doubt
 
@@ -116,9 +115,9 @@ def _apart(prefix: str, inside: Tensor, outside: Tensor) -> dict[str, Number]:
     return {**area, f"{prefix}fpr95": fpr95(inside, outside)}
 
 
-def _flat(group: dict[str, Number]) -> dict[str, Any]:
+def _flat(group: dict[str, Number]) -> dict[str, Number]:
     """Return a group with each interval as two cells, NAME_low and NAME_high."""
-    cells: dict[str, Any] = {}
+    cells: dict[str, Number] = {}
     for key, value in group.items():
         if key.endswith("_ci95"):
             ends = value if isinstance(value, list) else (None, None)

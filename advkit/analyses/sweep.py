@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,27 +14,33 @@ from advkit.analyses.drawing.plot import GREY, ORANGE
 from advkit.analyses.probing.probe import Probe
 from advkit.analyses.probing.sweep import Point, Standing, half, parse_radii, parse_steps
 from advkit.artifacts.document import aligned
-from advkit.artifacts.result import Curve, Panel, Result
+from advkit.artifacts.result import Curve, Number, Panel, Result
 from advkit.attacks import pgd
 from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited
 from advkit.formulas.threat import Threat
 from advkit.formulas.threat import step_size as parse_step
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
-_COLUMNS = (
-    "sweep",
-    "eps",
-    "steps",
-    "step_size",
-    "accuracy",
-    "low",
-    "high",
-    "nested_accuracy",
-    "rise_p",
-)
+
+
+class Row(NamedTuple):
+    """One point: its attack, who stands with the 95 % interval, and how likely its rise is."""
+
+    sweep: str
+    eps: float
+    steps: int
+    step_size: float
+    accuracy: float
+    low: float
+    high: float
+    nested_accuracy: float
+    rise_p: float | None
 
 
 def analyze(
@@ -77,6 +83,7 @@ def analyze(
     counts = parse_steps(steps_grid)
 
     def point(sweep: str, eps: float, count: int) -> Point:
+        # A ball of radius 0 is the image: no step, and whoever is right when clean stands.
         threat = Threat(probe.threat.norm, eps)
         return Point(sweep, threat, count if eps else 0, parse_step(step_size, eps))
 
@@ -88,7 +95,7 @@ def analyze(
     rows = _rows(by_eps) + _rows(by_steps)
     return Result(
         _numbers(probe, float(right.double().mean()), by_eps, by_steps),
-        _COLUMNS,
+        Row._fields,
         rows,
         _panels(probe, by_eps, by_steps, steps),
         _sketches(by_eps, by_steps, steps),
@@ -104,6 +111,7 @@ def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Ten
     probe.reporter.begin("attacking", n * len(points))
     for x, y, rows in probe.batches():
         right[rows] = _right(probe, x, y)
+        # Whoever is wrong when clean has fallen already: attacks spend no step on them.
         chosen = right[rows]
         x, y, rows = x[chosen.to(x.device)], y[chosen.to(y.device)], rows[chosen]
         for place, point in enumerate(points):
@@ -117,6 +125,7 @@ def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Ten
 def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restarts: int) -> Tensor:
     if point.threat.eps == 0:
         return torch.ones(len(x), dtype=torch.bool)
+    # The stream's name holds all that tells a point apart: a finer grid leaves the others as is.
     name = ("sweep", point.sweep, repr(point.threat.eps), point.steps, first)
     x_adv = pgd.attack(
         probe.model,
@@ -128,7 +137,7 @@ def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restart
         step_size=repr(point.size),
         restarts=restarts,
     )
-    audited(x_adv, x, point.threat, "pgd")
+    audited(x_adv, x, point.threat, "pgd")  # a verdict never trusts the attack
     return _right(probe, x_adv, y)
 
 
@@ -141,25 +150,25 @@ def _right(probe: Probe, x: Tensor, y: Tensor) -> Tensor:
     return right
 
 
-def _rows(swept: Standing) -> tuple[tuple[Any, ...], ...]:
+def _rows(swept: Standing) -> tuple[Row, ...]:
     return tuple(
-        (point.sweep, point.threat.eps, point.steps, point.size, accuracy, *interval, nested, p)
+        Row(point.sweep, point.threat.eps, point.steps, point.size, accuracy, *interval, nested, p)
         for point, accuracy, interval, nested, p in zip(
             swept.points, swept.accuracy, swept.intervals, swept.nested, swept.rises, strict=True
         )
     )
 
 
-def _text(rows: Sequence[Sequence[Any]]) -> str:
+def _text(rows: Sequence[Row]) -> str:
     """Return the rows as text; rises only where accuracy rose."""
-    kept = len(_COLUMNS) - all(row[-1] is None for row in rows)
-    lines = [[*row[:1], f"{row[1]:.4g}", row[2], f"{row[3]:.4g}", *row[4:]] for row in rows]
-    return aligned([each[:kept] for each in (_COLUMNS, *lines)])
+    width = len(Row._fields) - all(row.rise_p is None for row in rows)
+    lines = [
+        (row.sweep, f"{row.eps:.4g}", row.steps, f"{row.step_size:.4g}", *row[4:]) for row in rows
+    ]
+    return aligned([line[:width] for line in (Row._fields, *lines)])
 
 
-def _numbers(
-    probe: Probe, clean: float, by_eps: Standing, by_steps: Standing
-) -> dict[str, float | int | str | None]:
+def _numbers(probe: Probe, clean: float, by_eps: Standing, by_steps: Standing) -> dict[str, Number]:
     radii = [point.threat.eps for point in by_eps.points]
     own = radii.index(probe.threat.eps) if probe.threat.eps in radii else None
     return {
@@ -200,10 +209,9 @@ def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> t
         logx=True,
         intervals={"PGD": by_steps.intervals},
     )
-    mark = (own, eps * scale)
     return (
-        _panel(first, (radii, by_eps, "and at every smaller ε"), mark),
-        _panel(second, (counts, by_steps, "and by fewer steps"), None),
+        _panel(first, radii, by_eps, "and at every smaller ε", (own, eps * scale)),
+        _panel(second, counts, by_steps, "and by fewer steps"),
     )
 
 
@@ -216,17 +224,18 @@ def _unit(threat: Threat) -> tuple[float, str]:
 
 def _panel(
     draw_curve: Panel,
-    nested: tuple[Sequence[float], Standing, str],
-    mark: tuple[str, float] | None,
+    x: Sequence[float],
+    swept: Standing,
+    nested: str,
+    mark: tuple[str, float] | None = None,
 ) -> Panel:
     """Return the curve over an accuracy's whole range, with nested verdicts where they differ."""
-    x, swept, name = nested
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         draw_curve(axes)
         axes.set_ylim(-0.03, 1.03)
         if swept.nested != swept.accuracy:
-            axes.plot(x, swept.nested, color=ORANGE, linewidth=1, linestyle="--", label=name)
+            axes.plot(x, swept.nested, color=ORANGE, linewidth=1, linestyle="--", label=nested)
         if mark is not None:
             axes.axvline(mark[1], color=GREY, linewidth=0.9, linestyle=":", label=mark[0])
 
@@ -234,10 +243,9 @@ def _panel(
 
 
 def _sketches(by_eps: Standing, by_steps: Standing, steps: int) -> tuple[Curve, Curve]:
-    def figure(swept: Standing, name: str, x: Callable[[Point], float]) -> Curve:
-        return Curve(name, tuple(x(each) for each in swept.points), {name: tuple(swept.accuracy)})
-
+    name, radii = f"PGD-{steps} by ε", tuple(point.threat.eps for point in by_eps.points)
+    counts = tuple(point.steps for point in by_steps.points)
     return (
-        figure(by_eps, f"PGD-{steps} by ε", lambda point: point.threat.eps),
-        figure(by_steps, "PGD by steps", lambda point: point.steps),
+        Curve(name, radii, {name: tuple(by_eps.accuracy)}),
+        Curve("PGD by steps", counts, {"PGD by steps": tuple(by_steps.accuracy)}),
     )

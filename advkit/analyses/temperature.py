@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from advkit.analyses.drawing.panels import curve
 from advkit.analyses.gathering.cells import seed_noise, spread
@@ -18,9 +18,20 @@ from advkit.errors import InputError
 
 KINDS = ("logits",)
 COMPARES = True
-_KEPT = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
+_AVERAGED = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
 """What is averaged, and how the picture calls it."""
-_COLUMNS = ("temperature", "seeds", "clean", "pgd", "autoattack", "pgd_overstates", "n")
+
+
+class Row(NamedTuple):
+    """Mean accuracies at one temperature, None where no file holds them."""
+
+    temperature: float
+    seeds: int
+    clean: float | None
+    pgd: float | None
+    autoattack: float | None
+    pgd_overstates: float | None
+    n: int
 
 
 def analyze(inputs: Sequence[Logits]) -> Result:
@@ -34,7 +45,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 
     Source: LTD, Table 4.
     """
-    shares_of: dict[float, dict[str, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
+    runs: dict[float, dict[str, dict[str | int, float]]] = defaultdict(lambda: defaultdict(dict))
     sizes: dict[float, int] = {}
     for place, logits in enumerate(inputs):
         t = _temperature(logits)
@@ -42,56 +53,50 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         sizes[t] = min(len(y), sizes.get(t, len(y)))
         clean = float((argmax(logits.clean) == y).double().mean())
         # The files of one checkpoint's attacks hold the same clean logits: they count once.
-        shares_of[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
+        runs[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
         if logits.broken_by is not None:
             robust = float((logits.broken_by == ROBUST).double().mean())
-            shares_of[t][logits.info["config"]["attack"]][place] = robust
-    shares = {t: {name: list(of[name].values()) for name in _KEPT} for t, of in shares_of.items()}
-    rows = []
-    for t in sorted(shares):
-        clean_, pgd, judged = (_mean(shares[t][name]) for name in _KEPT)
-        over = None if pgd is None or judged is None else pgd - judged
-        seeds = max(len(shares[t][name]) for name in ("pgd", "autoattack"))
-        rows.append((t, seeds, clean_, pgd, judged, over, sizes[t]))
-    best = max((row for row in rows if row[4] is not None), key=_robust, default=None)
+            runs[t][logits.info["config"]["attack"]][place] = robust
+    shares = {t: {name: list(runs[t][name].values()) for name in _AVERAGED} for t in sorted(runs)}
+    rows = tuple(_row(t, shares[t], sizes[t]) for t in shares)
+    judged = {row.temperature: row.autoattack for row in rows if row.autoattack is not None}
+    best = max(judged, key=judged.__getitem__, default=None)  # of equals the lowest
     numbers = {
         "files": len(inputs),
-        "best_temperature": best[0] if best else None,
-        "best_autoattack": best[4] if best else None,
+        "best_temperature": best,
+        "best_autoattack": None if best is None else judged[best],
     }
-    return Result(
-        dict(numbers),
-        _COLUMNS,
-        tuple(rows),
-        (_panel(shares, sizes),),
-        text=aligned([_COLUMNS, *rows]),
-    )
+    text = aligned([Row._fields, *rows])
+    return Result(numbers, Row._fields, rows, (_panel(shares, sizes),), text=text)
+
+
+def _row(temperature: float, shares: Mapping[str, Sequence[float]], n: int) -> Row:
+    clean, pgd, judged = (_mean(shares[name]) for name in _AVERAGED)
+    overstated = None if pgd is None or judged is None else pgd - judged
+    seeds = max(len(shares[name]) for name in ("pgd", "autoattack"))
+    return Row(temperature, seeds, clean, pgd, judged, overstated, n)
 
 
 def _panel(
     shares: Mapping[float, Mapping[str, Sequence[float]]], sizes: Mapping[float, int]
 ) -> Panel:
     """Return each accuracy's mean by temperature, with the interval that its runs leave."""
-    x = sorted(shares)
-    noise = {name: seed_noise(shares[t][name] for t in x) for name in _KEPT}
+    x = list(shares)
+    noise = {name: seed_noise(shares[t][name] for t in x) for name in _AVERAGED}
     intervals = {
         shown: [
             spread(shares[t][name], sizes[t], noise[name]) if shares[t][name] else None for t in x
         ]
-        for name, shown in _KEPT.items()
+        for name, shown in _AVERAGED.items()
     }
     return curve(
         x,
-        {shown: [_mean(shares[t][name]) for t in x] for name, shown in _KEPT.items()},
+        {shown: [_mean(shares[t][name]) for t in x] for name, shown in _AVERAGED.items()},
         xlabel="temperature of the teacher",
         ylabel="accuracy",
         logx=True,
         intervals=intervals,
     )
-
-
-def _robust(row: tuple[Any, ...]) -> float:
-    return float(row[4])
 
 
 def _temperature(logits: Logits) -> float:

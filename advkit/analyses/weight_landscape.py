@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from advkit.analyses.probing.landscape import band, direction, grid, moved, spread
 from advkit.analyses.probing.probe import Probe
-from advkit.artifacts.result import Curve, Layer, Panel, Result
+from advkit.artifacts.result import Curve, Layer, Number, Panel, Result
 from advkit.attacks.pgd import pgd
 from advkit.errors import NumericalError
 from advkit.formulas.losses import cross_entropy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -66,20 +69,20 @@ def analyze(
             "try a smaller --reach"
         )
     losses = {name: measured[:, :, _MEASURES.index(f"{name}_loss")] for name in _CONDITIONS}
-    rises = {name: each - each[:, points // 2, None] for name, each in losses.items()}
+    rises = {name: loss - loss[:, points // 2, None] for name, loss in losses.items()}
     rows = [
         (k, alpha, *measured[k, place].tolist())
         for k in range(directions)
         for place, alpha in enumerate(alphas)
     ]
     groups = [{"direction": k, **_risen(rises, [k])} for k in range(directions)]
-    numbers: dict[str, float | int | str | None] = {"n": len(probe.positions)}
+    numbers: dict[str, Number] = {"n": len(probe.positions)}
     numbers |= dict(zip(_MEASURES, measured[0, points // 2].tolist(), strict=True))
     numbers |= _risen(rises, range(directions))
     for name in _CONDITIONS:
         own = [float(group[f"{name}_mean_rise"]) for group in groups]
         numbers[f"{name}_mean_rise_sd"] = statistics.stdev(own) if directions > 1 else None
-    means = {name: tuple(each.mean(0).tolist()) for name, each in losses.items()}
+    means = {name: tuple(loss.mean(0).tolist()) for name, loss in losses.items()}
     steps = f"PGD-{attack_steps}"
     return Result(
         numbers,
@@ -101,7 +104,7 @@ def _measured(probe: Probe, directions: int, alphas: Sequence[float], steps: int
     A batch visits all points before the next, so that images are decoded once; directions are
     drawn anew for each, so that one is held at a time.
     """
-    middle = len(alphas) // 2
+    middle = len(alphas) // 2  # α = 0, the same net in every direction: measured once
     total = torch.zeros(directions, len(alphas), len(_MEASURES), dtype=torch.float64)
     visits = -(-len(probe.positions) // probe.batch_size) * (directions * (len(alphas) - 1) + 1)
     probe.reporter.begin("weight landscape, points", visits)
@@ -122,12 +125,12 @@ def _measured(probe: Probe, directions: int, alphas: Sequence[float], steps: int
 
 def _summed(probe: Probe, x: Tensor, y: Tensor, number: int, steps: int) -> Tensor:
     """Return each of `MEASURES` summed over a batch, (4,), with the weights as they are."""
-    draw = probe.generator("attack", number)
+    draw = probe.generator("attack", number)  # from its start at every point of the grid
     x_adv = pgd(probe.model, x, y, probe.threat, steps=steps, generator=draw)
     with torch.no_grad():
-        logits = [probe.model(each) for each in (x_adv, x)]
-    losses = [cross_entropy(each, y).cpu().double().sum() for each in logits]
-    right = [(each.argmax(1) == y).cpu().double().sum() for each in logits]
+        logits = [probe.model(images) for images in (x_adv, x)]
+    losses = [cross_entropy(z, y).cpu().double().sum() for z in logits]
+    right = [(z.argmax(1) == y).cpu().double().sum() for z in logits]
     return torch.stack([*losses, *right])
 
 
@@ -137,6 +140,7 @@ def _risen(rises: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, float]:
     for name in _CONDITIONS:
         rise = rises[name][list(chosen)].mean(0)
         both = (rise + rise.flip(0)) / 2  # of +α and −α
+        # α = −reach/2 is a point only where the number of steps is a multiple of four.
         quarter, rest = divmod(len(rise) - 1, 4)
         half = both[quarter] if rest == 0 else (both[quarter] + both[quarter + 1]) / 2
         by_name[f"{name}_mean_rise"] = float(torch.trapezoid(rise) / (len(rise) - 1))
@@ -146,7 +150,7 @@ def _risen(rises: dict[str, Tensor], chosen: Sequence[int]) -> dict[str, float]:
 
 
 def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Panel:
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for place, (name, runs) in enumerate(losses.items()):
             label = f"under {steps}" if name == "adversarial" else name
             band(axes, alphas, runs, label, place)
@@ -156,7 +160,7 @@ def _panel(alphas: Sequence[float], losses: dict[str, Tensor], steps: str) -> Pa
 
 
 def _layer(alphas: Sequence[float], runs: Tensor, ylabel: str, steps: str) -> Layer:
-    def draw(axes: Any, name: str, place: int) -> None:
+    def draw(axes: Axes, name: str, place: int) -> None:
         band(axes, alphas, runs, name, place)
         axes.set(xlabel=_XLABEL, ylabel=ylabel, title=f"{steps}, {spread(runs)}")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from advkit import data
-from advkit.analyses.discrepancy import _COLUMNS, analyze, condition, discrepancy, read_oracle
+from advkit.analyses.discrepancy import Row, analyze, condition, discrepancy, read_oracle
 from advkit.analyses.statistics import simulate as _simulate
 from advkit.artifacts import rows
 from advkit.artifacts.hdf5 import Logits
@@ -123,7 +123,7 @@ def test_theorem_1_holds_for_two_classes():
 
 def test_one_hot_oracle_is_the_log_likelihood(logits):
     found = analyze([logits], temperatures="1,3,10")
-    assert found.columns == _COLUMNS
+    assert found.columns == Row._fields
     for t, value, *_ in found.rows:
         log_p = log_softmax(logits.clean.double().numpy() / t, axis=1)
         assert value == pytest.approx(-log_p[np.arange(9), logits.labels].mean(), abs=1e-9)

@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 from scipy.special import softmax
 
-from advkit.analyses.labels import _COLUMNS, analyze
+from advkit.analyses.labels import Row, analyze
 from advkit.artifacts import rows
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
@@ -52,7 +52,7 @@ def test_columns(case, kind):
     else:
         flat, classes = z[:, 0], y
         found = analyze([logits_of(flat, y)], temperatures="0.5,1,4,50")
-    assert found.columns == _COLUMNS
+    assert found.columns == Row._fields
     assert [row[0] for row in found.rows] == list(GRID)
     for t, *values in found.rows:
         p = softmax(flat.astype(np.float64) / t, axis=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from advkit.analyses.temperature import _COLUMNS, analyze
+from advkit.analyses.temperature import Row, analyze
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError
 
@@ -30,7 +30,7 @@ CASE = [
 
 def test_rows():
     found = analyze(CASE)
-    assert found.columns == _COLUMNS
+    assert found.columns == Row._fields
     rows = {row[0]: row[1:] for row in found.rows}
     assert list(rows) == [1.0, 2.0, 5.0, 15.0]
     assert rows[5.0] == pytest.approx((2, 0.85, 0.55, 0.425, 0.125, 20))

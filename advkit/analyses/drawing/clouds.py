@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from advkit.analyses.drawing.panels import MARKERS
 from advkit.analyses.drawing.plot import BLUE, GREEN, GREY, ORANGE
 from advkit.artifacts.result import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's, without the yellow that white paper swallows."""
@@ -40,21 +44,21 @@ def cloud(
         corners: class → its one-hot label's point (2,), drawn as a star.
     """
 
-    def draw(axes: Any) -> None:
-        for label in y.unique().tolist():  # type: ignore[no-untyped-call]
+    def draw(axes: Axes) -> None:
+        for label in torch.unique(y).tolist():
+            colour, marker = _look(label)
             for ring in (False, True):
-                chosen = points[(y == label) & (wrong == ring)].tolist()
+                x, up = points[(y == label) & (wrong == ring)].T.tolist()
+                face = "none" if ring else colour
                 axes.scatter(
-                    [x for x, _ in chosen],
-                    [up for _, up in chosen],
-                    s=9,
-                    linewidths=0.6,
-                    **_style(label, ring=ring),
+                    x, up, s=9, linewidths=0.6, marker=marker, facecolors=face, edgecolors=colour
                 )
             if len(names) <= NAMED:
                 _name(axes, _middle(points[y == label]), names[label])
         for star in corners.values():
-            axes.scatter(*star.tolist(), s=90, marker="*", facecolors="white", edgecolors="black")
+            x, up = star.tolist()
+            axes.scatter(x, up, s=90, marker="*", facecolors="white", edgecolors="black")
+        # One margin for both axes, by the longer side: points at the edge are not cut.
         low, high = frame.amin(0), frame.amax(0)
         margin = MARGIN * float((high - low).max())
         (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
@@ -73,21 +77,22 @@ def cloud(
     return draw
 
 
-def _middle(points: Tensor) -> list[float]:
+def _middle(points: Tensor) -> tuple[float, float]:
     """Return the point nearest to the median, so that a name lies on one of its class."""
     away = (points - points.median(0).values).square().sum(1)
-    return [float(value) for value in points[away.argmin()]]
+    x, up = points[away.argmin()].tolist()
+    return x, up
 
 
-def _style(label: int, *, ring: bool) -> dict[str, Any]:
-    colour = COLOURS[label % len(COLOURS)]
-    marker = MARKERS[label // len(COLOURS) % len(MARKERS)]
-    return {"marker": marker, "facecolors": "none" if ring else colour, "edgecolors": colour}
+def _look(label: int) -> tuple[str, str]:
+    """Return colour and marker of a class; where colours run out, markers tell classes apart."""
+    return COLOURS[label % len(COLOURS)], MARKERS[label // len(COLOURS) % len(MARKERS)]
 
 
-def _name(axes: Any, place: Sequence[float], name: str) -> None:
+def _name(axes: Axes, place: tuple[float, float], name: str) -> None:
     from matplotlib import patheffects
 
+    # Points lie behind the name: white around its letters keeps it legible.
     outline = [patheffects.withStroke(linewidth=2, foreground="white")]
     axes.annotate(
         name,
@@ -102,7 +107,7 @@ def _name(axes: Any, place: Sequence[float], name: str) -> None:
     )
 
 
-def _legend(axes: Any) -> None:
+def _legend(axes: Axes) -> None:
     """Say what marks mean; every panel says the same, so that the picture has one legend."""
     axes.scatter([], [], s=12, color=GREY, label="predicted right")
     axes.scatter([], [], s=12, facecolors="none", edgecolors=GREY, label="predicted wrong")

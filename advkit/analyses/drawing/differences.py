@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from advkit.analyses.drawing.panels import Interval, forest
 from advkit.artifacts.result import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Point = tuple[float, Interval | None]
 LEGEND = 0.14
@@ -33,7 +36,7 @@ def differences(
     shown = {"_": next(iter(series.values()))} if len(series) == 1 else series
     inner = forest(names, shown, xlabel=xlabel, title=title)
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.axvline(0, color="black", linewidth=0.8)
         inner(axes)
         axes.margins(x=0.08)
@@ -50,5 +53,5 @@ def interval_text(ends: tuple[float, float, float], digits: int, unit: str = "")
     >>> interval_text((1.2, -0.3, 2.7), 2, "points")
     '+1.20 [-0.30, +2.70] points'
     """
-    value, low, high = (f"{each:+.{digits}f}" for each in ends)
+    value, low, high = (f"{end:+.{digits}f}" for end in ends)
     return f"{value} [{low}, {high}] {unit}".rstrip()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from advkit.analyses.drawing.panels import curve, forest
 from advkit.analyses.drawing.plot import CYCLE, ORANGE
 from advkit.analyses.gathering.cells import Cell, Summary
 from advkit.artifacts.result import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WHATS = ("robust", "clean")
 
@@ -28,7 +31,7 @@ def split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
         if cell.y is not None
         and columns[cell.x] == 1
         and rows[cell.y] == 1
-        and any(each is not None and each.value is None for each in (cell.x, cell.y))
+        and any(mark is not None and mark.value is None for mark in (cell.x, cell.y))
     ]
     grid = [cell for cell in cells if cell not in alone]
     return (grid, alone) if grid else (list(cells), [])
@@ -36,13 +39,13 @@ def split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
 
 def percent(cell: Cell, what: str) -> str:
     """Return `mean ± sd`, or `share [low, high]` of one run, in percent."""
-    each = cell.summary(what)
-    if each is None:
+    summary = cell.summary(what)
+    if summary is None:
         return "-"
-    if each.sd is not None:
-        return f"{each.mean * 100:.2f} ± {each.sd * 100:.2f}"
-    low, high = (end * 100 for end in each.interval)
-    return f"{each.mean * 100:.2f} [{low:.1f}, {high:.1f}]"
+    if summary.sd is not None:
+        return f"{summary.mean * 100:.2f} ± {summary.sd * 100:.2f}"
+    low, high = (end * 100 for end in summary.interval)
+    return f"{summary.mean * 100:.2f} [{low:.1f}, {high:.1f}]"
 
 
 def panels(cells: Sequence[Cell], axes: Sequence[str], attack: str) -> tuple[Panel, ...]:
@@ -65,14 +68,16 @@ def _line(cells: Sequence[Cell], axes: Sequence[str], known: Sequence[str], atta
         words = [cell.x.text if cell.x else "all" for cell in cells]
         return forest(words, points, xlabel="accuracy", title=axes[0] if axes else "")
     x = [cell.x.value for cell in constants if cell.x and cell.x.value is not None]
-    of = {names[what]: _summaries(constants, what) for what in known}
+    series = {names[what]: _summaries(constants, what) for what in known}
     drawn = curve(
         x,
-        {name: [s.mean if s else None for s in each] for name, each in of.items()},
+        {name: [s.mean if s else None for s in line] for name, line in series.items()},
         xlabel=axes[0],
         ylabel="accuracy",
-        logx=min(x) > 0 and max(x) / min(x) >= 10,
-        intervals={name: [s.interval if s else None for s in each] for name, each in of.items()},
+        logx=min(x) > 0 and max(x) / min(x) >= 10,  # a decade: such grids are spaced by factors
+        intervals={
+            name: [s.interval if s else None for s in line] for name, line in series.items()
+        },
     )
     return _with_lines(drawn, [cell for cell in cells if cell not in constants], known)
 
@@ -84,16 +89,17 @@ def _summaries(cells: Sequence[Cell], what: str) -> list[Summary | None]:
 def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> Panel:
     """Add a broken line across with its band for each run that has no place on the axis."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         drawn(axes)
         for number, cell in enumerate(others):
             style = ("--", ":", "-.")[number % 3]
             for colour, what in zip(CYCLE, known, strict=False):
-                each = cell.summary(what)
-                if each and cell.x:
+                summary = cell.summary(what)
+                if summary and cell.x:
+                    # One line of the legend a run, whatever the number of its accuracies.
                     name = cell.x.text if what == known[0] else None
-                    axes.axhspan(*each.interval, color=colour, alpha=0.08, linewidth=0)
-                    axes.axhline(each.mean, color=colour, linestyle=style, linewidth=1, label=name)
+                    axes.axhspan(*summary.interval, color=colour, alpha=0.08, linewidth=0)
+                    axes.axhline(summary.mean, color=colour, ls=style, linewidth=1, label=name)
 
     return draw
 
@@ -115,11 +121,11 @@ def _map(cells: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> 
     labels = ["∞ (LS)" if row.text == "∞" else row.text for row in rows] + ["annealed"] * len(alone)
     title = f"robust accuracy (%), {attack}" if what == "robust" else "clean accuracy (%)"
 
-    def draw(panel: Any) -> None:
+    def draw(panel: Axes) -> None:
         _fill(panel, boxes, what, axes)
         panel.set_xlim(-0.02, len(columns) + 0.02)
         panel.set_ylim(-0.02, len(labels) + 0.02)
-        panel.set_xticks([k + 0.5 for k in range(len(columns))], [each.text for each in columns])
+        panel.set_xticks([k + 0.5 for k in range(len(columns))], [mark.text for mark in columns])
         panel.set_yticks([k + 0.5 for k in range(len(labels))], labels)
         panel.set(xlabel=axes[0], ylabel=axes[1], title=title)
         panel.grid(visible=False)
@@ -136,25 +142,25 @@ class Box:
     width: int
     cell: Cell
 
-    def written(self, each: Summary, names: Sequence[str]) -> str:
+    def written(self, summary: Summary, names: Sequence[str]) -> str:
         """Return what is written into it, in percent; a band says where it stands."""
-        low, high = (end * 100 for end in each.interval)
-        under = f"{low:.0f}–{high:.0f}" if each.sd is None else f"±{each.sd * 100:.1f}"
-        mean, x, y = f"{each.mean * 100:.1f}", self.cell.x, self.cell.y
+        low, high = (end * 100 for end in summary.interval)
+        under = f"{low:.0f}–{high:.0f}" if summary.sd is None else f"±{summary.sd * 100:.1f}"
+        mean, x, y = f"{summary.mean * 100:.1f}", self.cell.x, self.cell.y
         if self.width == 1 or x is None or y is None:
             return f"{mean}\n{under}"
         return f"{names[0]} {x.text}, {names[1]} {y.text}\n{mean}  {under}"
 
 
-def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> None:
+def _fill(panel: Axes, boxes: Sequence[Box], what: str, names: Sequence[str]) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    summaries = [(box, each) for box in boxes if (each := box.cell.summary(what))]
-    means = [each.mean for _, each in summaries]
+    summaries = [(box, summary) for box in boxes if (summary := box.cell.summary(what))]
+    means = [summary.mean for _, summary in summaries]
     low, span = min(means), (max(means) - min(means)) or 1
-    for box, each in summaries:
-        share = (each.mean - low) / span
+    for box, summary in summaries:
+        share = (summary.mean - low) / span
         colour = colormaps["cividis"](share)
         panel.add_patch(
             Rectangle((box.x, box.y), box.width, 1, facecolor=colour, edgecolor="white")
@@ -162,14 +168,14 @@ def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> 
         panel.text(
             box.x + box.width / 2,
             box.y + 0.5,
-            box.written(each, names),
+            box.written(summary, names),
             ha="center",
             va="center",
             fontsize=6.5,
             color="white" if share < 0.5 else "black",
         )
     best, top = max(summaries, key=lambda pair: pair[1].mean)
-    rivals = any(e.interval[1] >= top.interval[0] for box, e in summaries if box is not best)
+    rivals = any(s.interval[1] >= top.interval[0] for box, s in summaries if box is not best)
     panel.add_patch(
         Rectangle(
             (best.x, best.y),
@@ -183,4 +189,3 @@ def _fill(panel: Any, boxes: Sequence[Box], what: str, names: Sequence[str]) -> 
             clip_on=False,
         )
     )
-    panel.update_datalim([(0, 0), (1, 1)])

@@ -1,9 +1,10 @@
-"""Panels that analyses share: histogram, curve, map, scatter, intervals."""
+"""Panels that analyses share: histogram, curve, intervals."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,28 +12,38 @@ from torch import Tensor
 from advkit.analyses.drawing.plot import COLOURS, CYCLE, HATCHES
 from advkit.artifacts.result import Histogram, Panel
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 HEADROOM = 1.35
 """Of a histogram's axis over its highest bar, so that the legend has a place."""
 APART = 1.3
 """Least ratio of two labelled points on a logarithmic axis."""
 MARKERS = "os^Dv"
+BINS = ("series", "low", "high", "count")
+"""Columns of `bin_rows`."""
 
 Interval = tuple[float, float]
+
+
+def look(place: int) -> tuple[str, str]:
+    """Return colour and marker of a series by its place among those of a panel."""
+    return CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
 
 
 def histogram(data: Histogram, xlabel: str) -> Panel:
     """Return a panel with the share of examples per bin, one outline a series."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for place, (series, counts) in enumerate(data.counts.items()):
-            total = max(sum(counts), 1)
+            total = max(sum(counts), 1)  # no example, such as none wrong: an outline along zero
             shares = [count / total for count in counts]
             colour = COLOURS.get(series, CYCLE[place % len(CYCLE)])
             axes.stairs(
                 shares,
                 data.edges,
                 fill=True,
-                facecolor=f"{colour}40",
+                facecolor=f"{colour}40",  # a quarter opaque: series behind show through
                 edgecolor=colour,
                 linewidth=1.2,
                 hatch=HATCHES.get(series),
@@ -40,7 +51,7 @@ def histogram(data: Histogram, xlabel: str) -> Panel:
             )
         axes.set(xlabel=xlabel, ylabel="share of examples", title=data.title)
         axes.set_xlim(data.edges[0], data.edges[-1])
-        axes.set_ylim(0, axes.dataLim.ymax * HEADROOM or 1)
+        axes.set_ylim(0, axes.dataLim.ymax * HEADROOM or 1)  # 0 to 0 would be no axis
 
     return draw
 
@@ -67,90 +78,21 @@ def curve(
         intervals: name → (low, high) of each value, shaded behind the line.
     """
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for place, (name, values) in enumerate(series.items()):
-            colour = CYCLE[place % len(CYCLE)]
-            y = [float("nan") if value is None else value for value in values]
-            marker = MARKERS[place % len(MARKERS)]
+            colour, marker = look(place)
+            y = [math.nan if value is None else value for value in values]  # NaN breaks the line
             axes.plot(x, y, marker=marker, markersize=3.5, linewidth=1.3, color=colour, label=name)
             if intervals and name in intervals:
-                nothing = (float("nan"), float("nan"))
-                ends = [each or nothing for each in intervals[name]]
-                low, high = ([end[side] for end in ends] for side in (0, 1))
+                ends = [interval or (math.nan, math.nan) for interval in intervals[name]]
+                low, high = zip(*ends, strict=True)
                 axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if logx:
             axes.set_xscale("log")
+            # A log axis marks powers of ten by itself: here its ticks are the measured points.
             axes.set_xticks(list(x), _spread(x))
             axes.minorticks_off()
-
-    return draw
-
-
-def heatmap(
-    x: Sequence[str],
-    y: Sequence[str],
-    values: Sequence[Sequence[float | None]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    unit: str,
-    title: str = "",
-) -> Panel:
-    """Return a panel with a coloured, numbered cell for each (row of `y`, column of `x`)."""
-
-    def draw(axes: Any) -> None:
-        shown = [[float("nan") if v is None else v for v in line] for line in values]
-        image = axes.imshow(shown, cmap="cividis", aspect="auto", origin="lower")
-        low, high = image.get_clim()
-        for row, line in enumerate(values):
-            for column, value in enumerate(line):
-                if value is not None:
-                    dark = high > low and (value - low) / (high - low) < 0.6
-                    axes.text(
-                        column,
-                        row,
-                        f"{value:.3g}",
-                        ha="center",
-                        va="center",
-                        fontsize=7,
-                        color="white" if dark else "black",
-                    )
-        axes.set_xticks(range(len(x)), x)
-        axes.set_yticks(range(len(y)), y)
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-        axes.grid(visible=False)
-        axes.figure.colorbar(image, ax=axes, label=unit)
-
-    return draw
-
-
-def scatter(
-    points: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    title: str = "",
-    hollow: Sequence[str] = (),
-) -> Panel:
-    """Return a panel with a cloud a series; `hollow` series are drawn as rings."""
-
-    def draw(axes: Any) -> None:
-        for place, (name, cloud) in enumerate(points.items()):
-            colour = COLOURS.get(name, CYCLE[place % len(CYCLE)])
-            face = "none" if name in hollow else colour
-            axes.scatter(
-                [point[0] for point in cloud],
-                [point[1] for point in cloud],
-                s=7,
-                marker=MARKERS[place % len(MARKERS)],
-                facecolors=face,
-                edgecolors=colour,
-                linewidths=0.6,
-                alpha=0.8,
-                label=f"{name} (n = {len(cloud)})",
-            )
-        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
 
     return draw
 
@@ -164,21 +106,19 @@ def forest(
 ) -> Panel:
     """Return a panel with a line a name, top down: a point and its interval for each series."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         shift = 0.6 / max(len(series), 1)
         for place, (name, values) in enumerate(series.items()):
-            colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
-            rows = [row for row, value in enumerate(values) if value is not None]
-            known = [value for value in values if value is not None]
-            centres = [value for value, _ in known]
-            ends = [interval or (value, value) for value, interval in known]
-            below = [max(c - low, 0) for c, (low, _) in zip(centres, ends, strict=True)]
-            above = [max(high - c, 0) for c, (_, high) in zip(centres, ends, strict=True)]
-            height = [row + (place - (len(series) - 1) / 2) * shift for row in rows]
+            colour, marker = look(place)
+            known = [(row, *point) for row, point in enumerate(values) if point is not None]
+            centres = [value for _, value, _ in known]
+            ends = [interval or (value, value) for _, value, interval in known]
+            # Series of one line lie beside each other around its middle.
+            heights = [row + (place - (len(series) - 1) / 2) * shift for row, _, _ in known]
             axes.errorbar(
                 centres,
-                height,
-                xerr=[below, above],
+                heights,
+                xerr=lengths(centres, ends),
                 fmt=marker,
                 color=colour,
                 markersize=4,
@@ -187,11 +127,19 @@ def forest(
                 label=name,
             )
         axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first name on top
         axes.set(xlabel=xlabel, title=title)
         axes.grid(visible=False, axis="y")
 
     return draw
+
+
+def lengths(centres: Sequence[float], ends: Sequence[Interval]) -> list[list[float]]:
+    """Return how far intervals reach below and above their centres, as `errorbar` wants it."""
+    # Rounding can put an end a little on the wrong side, and a negative length is an error.
+    below = [max(c - low, 0) for c, (low, _) in zip(centres, ends, strict=True)]
+    above = [max(high - c, 0) for c, (_, high) in zip(centres, ends, strict=True)]
+    return [below, above]
 
 
 def _spread(x: Sequence[float]) -> list[str]:
@@ -208,6 +156,17 @@ def counted(values: Tensor, bins: int, top: float) -> tuple[int, ...]:
     """Count values over equal bins of [0, top]; rounding beyond the ends counts inside."""
     counts = torch.histc(values.double().clamp(0, top), bins, 0, top)
     return tuple(int(count) for count in counts)
+
+
+def bin_rows(
+    edges: Sequence[float], counts: Mapping[str, Sequence[int]]
+) -> tuple[tuple[str, float, float, int], ...]:
+    """Return a table of histograms over the same bins, a row a bin of a series."""
+    return tuple(
+        (series, low, high, count)
+        for series, of_bins in counts.items()
+        for low, high, count in zip(edges, edges[1:], of_bins, strict=False)
+    )
 
 
 def edges(bins: int, top: float) -> tuple[float, ...]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from advkit.artifacts import files
 from advkit.artifacts.result import Layer, Panel, Result
 from advkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", GREY)
@@ -30,7 +32,7 @@ COLOURS = {
 }
 HATCHES = {"clean, wrong": "////", "adversarial, wrong": "////"}
 SUFFIXES = (".png", ".svg", ".pdf")
-STYLE: dict[Any, Any] = {
+STYLE: dict[RcKeyType, object] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -40,7 +42,7 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "svg.hashsalt": "advkit",
+    "svg.hashsalt": "advkit",  # else every SVG names its elements anew
 }
 PANEL = (3.4, 2.7)
 """Width and height of one panel in inches."""
@@ -76,10 +78,12 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
     from matplotlib import rc_context  # a second to import
 
     drawn = figure(results)
-    stamp = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    stamp = {"CreationDate": None} if path.suffix.lower() == ".pdf" else stamp
+    suffix = path.suffix.lower()
+    # Without the time of writing, the same results give the same bytes.
+    dates = {".svg": "Date", ".pdf": "CreationDate"}
+    stamp = {dates[suffix]: None} if suffix in dates else {}
     with rc_context(STYLE), files.replacing(path) as temporary:
-        drawn.savefig(temporary, format=path.suffix[1:].lower(), dpi=200, metadata=stamp)
+        drawn.savefig(temporary, format=suffix[1:], dpi=200, metadata=stamp)
 
 
 def figure(results: Sequence[tuple[str, Result]]) -> Figure:
@@ -95,7 +99,7 @@ def figure(results: Sequence[tuple[str, Result]]) -> Figure:
     results = _overlaid(results)
     columns = max(len(result.panels) for _, result in results)
     heights = [
-        max((inches(each) for each in result.panels), default=PANEL[1]) for _, result in results
+        max((inches(panel) for panel in result.panels), default=PANEL[1]) for _, result in results
     ]
     if columns == 0:
         raise UsageError("this analysis has no picture")
@@ -105,7 +109,7 @@ def figure(results: Sequence[tuple[str, Result]]) -> Figure:
         axes = drawn.subplots(len(results), columns, height_ratios=heights, squeeze=False)
         for row, (name, result) in zip(axes, results, strict=True):
             _fill(row, name, result.panels)
-        _legends(drawn, [each for each in axes.flat if each.get_visible()])
+        _legends(drawn, [panel for panel in axes.flat if panel.get_visible()])
     return drawn
 
 
@@ -115,11 +119,11 @@ def _overlaid(results: Sequence[tuple[str, Result]]) -> Sequence[tuple[str, Resu
         return results
     layers = zip(*(result.overlay for _, result in results), strict=True)
     names = [name for name, _ in results]
-    return [("", Result({}, panels=tuple(_stacked(names, each) for each in layers)))]
+    return [("", Result({}, panels=tuple(_stacked(names, shared) for shared in layers)))]
 
 
 def _stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
             layer(axes, name, place)
 
@@ -131,7 +135,7 @@ def inches(panel: Panel) -> float:
     return float(getattr(panel, "inches", PANEL[1]))
 
 
-def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
+def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel]) -> None:
     for axes, panel in zip(row, panels, strict=False):
         panel(axes)
     for axes in row[len(panels) :]:
@@ -139,19 +143,21 @@ def _fill(row: Sequence[Any], name: str, panels: Sequence[Panel]) -> None:
     row[0].set_title(f"{name}\n{row[0].get_title(loc='left')}".strip())
 
 
-def _legends(figure: Any, axes: Sequence[Any]) -> None:
+def _legends(figure: Figure, panels: Sequence[Axes]) -> None:
     """Draw one legend below everything where all panels share it, else one in each panel."""
-    labels = [each.get_legend_handles_labels() for each in axes]
-    if len(axes) > 1 and labels[0][1] and all(names == labels[0][1] for _, names in labels):
-        ncols = _fitting(figure.get_figwidth(), labels[0][1])
-        figure.legend(*labels[0], loc="outside lower center", ncols=ncols, fontsize=8)
+    labels = [panel.get_legend_handles_labels() for panel in panels]
+    handles, shared = labels[0]
+    if len(panels) > 1 and shared and all(names == shared for _, names in labels):
+        ncols = _fitting(figure.get_figwidth(), shared)
+        figure.legend(handles, shared, loc="outside lower center", ncols=ncols, fontsize=8)
         return
-    for each, (handles, names) in zip(axes, labels, strict=True):
+    for panel, (handles, names) in zip(panels, labels, strict=True):
         if names:
-            each.legend(handles, names, fontsize=8)
+            panel.legend(handles, names, fontsize=8)
 
 
 def _fitting(width: float, names: Sequence[str]) -> int:
     """Return how many columns of a legend fit into so many inches."""
+    # Eight letters' room for the line with its marker and the gap to the next column.
     room = int(width / (LETTER * (max(map(len, names), default=0) + 8)))
     return max(1, min(room, len(names)))

@@ -36,9 +36,9 @@ def curves(data: Curve) -> list[str]:
     low, high = min(known, default=0.0), max(known, default=0.0)
     lines = []
     for series, values in data.series.items():
-        span = (high - low) or 1.0
-        bars = "".join(" " if v is None else bar((v - low) / span, 1) for v in values)
-        own = [value for value in values if value is not None] or [0.0]
+        span = (high - low) or 1.0  # a level curve has no height to divide by
+        bars = "".join(" " if y is None else bar((y - low) / span, 1) for y in values)
+        own = [y for y in values if y is not None] or [0.0]
         ends = f"{data.x[0]:g} {bars} {data.x[-1]:g}"
         lines.append(f"{series:<{widest}}  {ends}  ({own[0]:.3g} to {own[-1]:.3g})")
     return lines

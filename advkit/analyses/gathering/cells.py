@@ -6,14 +6,14 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from advkit.analyses.gathering.groups import ASIDE, Entry, Group
+from advkit.analyses.gathering.entries import WHATS, Entry, Settings, attack_options, differing
+from advkit.analyses.gathering.groups import Group
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError, MismatchError, UsageError, unknown
 from advkit.formulas.schedules import parse_span
 from advkit.formulas.stats import wilson
-from advkit.formulas.threat import number, parse_eps
+from advkit.formulas.threat import number
 
 Interval = tuple[float, float]
 Noise = tuple[float, int]
@@ -64,8 +64,8 @@ class Cell:
 
     def shares(self, what: str) -> list[float]:
         """Accuracies of the runs, `robust` or `clean`, in [0, 1]; none where it is unknown."""
-        hits = [getattr(entry, what) for entry in self.group.entries]
-        return [each / self.group.n for each in hits if each is not None]
+        counts = [entry.hits[what] for entry in self.group.entries]
+        return [count / self.group.n for count in counts if count is not None]
 
     def summary(self, what: str) -> Summary | None:
         """Return mean, deviation and interval of an accuracy; None where it is unknown."""
@@ -103,9 +103,10 @@ def spread(shares: Sequence[float], n: int, noise: Noise | None) -> Interval:
     True
     """
     mean = statistics.fmean(shares)
+    # All runs judge the same n examples: more runs do not make more of them.
     low, high = wilson(round(mean * n), n)
     if noise is not None:
-        from scipy.special import stdtrit
+        from scipy.special import stdtrit  # slow to import
 
         sd, freedom = noise
         reach = float(stdtrit(freedom, 0.975)) * sd / math.sqrt(len(shares))
@@ -113,7 +114,7 @@ def spread(shares: Sequence[float], n: int, noise: Noise | None) -> Interval:
     return low, high
 
 
-def mark(value: Any) -> Mark:
+def mark(value: object) -> Mark:
     """Return a setting's place on its axis.
 
     >>> mark("2.5:2.0").text, mark("1.0:1.0").plain, mark("1/4").value, mark("adr").text
@@ -121,6 +122,7 @@ def mark(value: Any) -> Mark:
     """
     if value == math.inf:
         return Mark((ENDLESS, 0.0, 0.0), "∞")
+    # A range before a number: `1.0:1.0` is a constant, and 1/4 no range.
     for read in (parse_span, number):
         try:
             parsed = read(str(value))
@@ -134,39 +136,43 @@ def mark(value: Any) -> Mark:
     return Mark((WORD, 0.0, 0.0), str(value))
 
 
-def settings_of(entry: Entry, group: Group, axes: Sequence[str]) -> dict[str, Any]:
+def settings_of(entry: Entry, group: Group, axes: Sequence[str]) -> dict[str, object]:
     """Return what a run was trained with, without what says the same twice or does not apply.
 
     Where τ or λ is an axis, label smoothing ε is ADR with λ = ε in the limit τ → ∞ (the teacher's
     answer is uniform then), and one-hot labels are its ε = 0.
     """
-    settings = {**entry.trained, "data": entry.data, "arch": entry.arch, "weights": "student"}
-    settings["weights"] = group.labels["weights"]
-    if "labels_digest" in group.labels["settings"]:
-        settings["labels_digest"] = group.labels["settings"]["labels_digest"]
+    labels = group.labels
+    own = {"data": entry.data, "arch": entry.arch, "weights": labels.weights}
+    settings: dict[str, object] = {**entry.trained, **own}
+    if "labels_digest" in labels.settings:
+        settings["labels_digest"] = labels.settings["labels_digest"]
+    # Unrecorded settings leave the method's name as all that is known.
     if entry.recorded:
         settings.pop("method", None)  # objective, labels, wa and awp say it
     else:
         settings["method"] = entry.method
     if set(axes) & set(ADR) and settings.get("labels") in ("smoothing", "onehot"):
         settings |= {"labels": "adr", "lambda": settings.pop("smoothing", 0.0), "tau": math.inf}
+        # ADR's teacher is the weight average; label smoothing has one with --wa alone.
         if not settings.get("wa"):
             settings.pop("ema_decay", None)
     if settings.get("anneal") == "constant":
-        settings |= {name: parse_span(settings[name])[0] for name in ADR if name in settings}
+        settings |= {name: parse_span(str(settings[name]))[0] for name in ADR if name in settings}
+    # Where nothing is annealed, the shape of the annealing makes no difference.
     if all(mark(settings.get(name)).order[0] != SPAN for name in ADR):
         settings.pop("anneal", None)
     return settings
 
 
-def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def disagreeing(settings: Sequence[Settings]) -> list[str]:
     """Return the names in which files that have them differ, sorted.
 
     A part brings its options: files that have other parts differ in those already.
     """
-    names = sorted({name for each in settings for name in each})
-    told = {name: {_plain(each[name]) for each in settings if name in each} for name in names}
-    return [name for name, values in told.items() if len(values) > 1]
+    names = sorted({name for own in settings for name in own})
+    texts = {name: {_plain(own[name]) for own in settings if name in own} for name in names}
+    return [name for name in names if len(texts[name]) > 1]
 
 
 def require_one_attack(entries: Sequence[Entry]) -> None:
@@ -175,27 +181,19 @@ def require_one_attack(entries: Sequence[Entry]) -> None:
     Raises:
         MismatchError: they do not; the message names in what they differ.
     """
-    attacks = [
-        {name: value for name, value in each.attack.items() if name not in ASIDE}
-        for each in entries
-    ]
-    for each in attacks:
-        if "eps" in each:
-            each["eps"] = parse_eps(each["eps"], each["norm"])
-    names = sorted({name for each in attacks for name in each})
-    names = [name for name in names if len({canonical(each.get(name)) for each in attacks}) > 1]
+    names = differing([attack_options(entry.attack) for entry in entries])
     if names:
         raise MismatchError(
             f"the files were attacked in other ways ({', '.join(names)} differ): give files of one "
             "attack, or choose with --attack NAME"
         )
-    if len({(each.n, each.data, each.fingerprint) for each in entries}) > 1:
+    if len({(entry.n, entry.data, entry.fingerprint) for entry in entries}) > 1:
         raise MismatchError("the files were judged on other examples: give files of the same ones")
 
 
 def cells(
     placed: Sequence[tuple[Entry, Group]],
-    settings: Sequence[Mapping[str, Any]],
+    settings: Sequence[Settings],
     axes: Sequence[str],
     over: Sequence[str],
 ) -> list[Cell]:
@@ -206,38 +204,38 @@ def cells(
     """
     cell_at: dict[tuple[Mark, ...], Cell] = {}
     runs: dict[str, int] = {}
-    for (entry, _), own in zip(placed, settings, strict=True):
+    for (entry, group), own in zip(placed, settings, strict=True):
         for name in axes:
             if own.get(name) is None:
                 raise InputError(f"{entry.path}: its run has no setting {name}")
         place = tuple(mark(own[name]) for name in axes)
         x, y = (*place, None, None)[:2]
-        cell = cell_at.setdefault(place, Cell(x, y, Group(len(cell_at) + 1, {})))
+        cell = cell_at.setdefault(place, Cell(x, y, Group(len(cell_at) + 1, group.labels)))
         # Runs that are taken together count as seeds do.
         run = canonical([entry.seed, *(_plain(own.get(name)) for name in over)])
         cell.group.add(replace(entry, seed=runs.setdefault(run, len(runs))))
     ordered = [cell_at[place] for place in sorted(cell_at)]
     noise = {
         what: known
-        for what in ("robust", "clean")
+        for what in WHATS
         if (known := seed_noise(cell.shares(what) for cell in ordered))
     }
     return [replace(cell, noise=noise) for cell in ordered]
 
 
-def require_known(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> None:
+def require_known(names: Sequence[str], settings: Sequence[Settings]) -> None:
     """Check that every name is a setting of some file.
 
     Raises:
         UsageError: one is not; the message names the nearest.
     """
-    there = sorted({name for each in settings for name in each})
+    known = sorted({name for own in settings for name in own})
     for name in names:
-        if name not in there:
-            raise unknown("training setting", name, there)
+        if name not in known:
+            raise unknown("training setting", name, known)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """Return equal text for equal settings, however they were written: 1:1 is 1.0."""
     place = mark(value)
     return canonical([*place.order, place.text if place.order[0] == WORD else ""])

@@ -4,52 +4,80 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.analyses.gathering.entries import (
+    ASIDE,
+    POINTS,
+    WHATS,
+    Entry,
+    Settings,
+    differing,
+    entry_of,
+    radius,
+)
+from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical
-from advkit.artifacts.rows import argmax
 from advkit.errors import InputError, MismatchError
 from advkit.formulas.stats import wilson
-from advkit.formulas.threat import parse_eps
 
-POINTS = ("best", "final")
 OWN = ("attack", "norm", "eps", "steps")
 """What the label of an attack always shows."""
-ASIDE = ("data", "seed", "batch_size", "limit", "save_images")
-"""What an attack's configuration holds that makes it no other attack."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One logits file: what was trained and how, how it was attacked, how many were right."""
+class Labels:
+    """What the files of a group have in common, as records name it."""
 
-    path: str
-    role: str
-    seed: int | None
-    method: str
-    arch: str
     data: str
-    fingerprint: str | None
-    n: int
-    trained: Mapping[str, Any]
-    recorded: bool
-    labels_digest: str | None
-    attack: Mapping[str, Any]
-    clean: int | None
-    robust: int | None
+    arch: str
+    method: str
+    weights: str
+    settings: Settings
+    settings_recorded: bool
+    attack: str
+    norm: str | None
+    eps: str | None
+    steps: int | None
+    attack_settings: Settings
+
+
+@dataclass(frozen=True)
+class Column:
+    """Accuracies, or differences of two, of the seeds that have them, in [−1, 1].
+
+    `ci95` is the Wilson interval of a single run's accuracy.
+    """
+
+    shares: Sequence[float]
+    ci95: tuple[float, float] | None = None
 
     @property
-    def point(self) -> str:
-        """`final`, or `best` for whatever was selected."""
-        return "final" if self.role.startswith("final") else "best"
+    def mean(self) -> float | None:
+        """Mean over seeds; None where nothing is known."""
+        return statistics.fmean(self.shares) if self.shares else None
 
     @property
-    def family(self) -> tuple[Any, ...]:
-        """Files that are compared by the settings in which they differ."""
-        return self.data, self.arch, self.method, self.recorded
+    def sd(self) -> float | None:
+        """Sample standard deviation over seeds; None below two."""
+        return statistics.stdev(self.shares) if len(self.shares) > 1 else None
+
+    @property
+    def variance(self) -> float | None:
+        """Its square."""
+        return statistics.variance(self.shares) if len(self.shares) > 1 else None
+
+    def plain(self, name: str) -> dict[str, object]:
+        """Return the figures under the names that records give them."""
+        return {
+            f"{name}_mean": self.mean,
+            f"{name}_sd": self.sd,
+            f"{name}_variance": self.variance,
+            f"{name}_min": min(self.shares, default=None),
+            f"{name}_max": max(self.shares, default=None),
+            f"{name}_seeds": len(self.shares),
+        }
 
 
 @dataclass
@@ -57,7 +85,7 @@ class Group:
     """One line of the table."""
 
     number: int
-    labels: Mapping[str, Any]
+    labels: Labels
     entries: list[Entry] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
@@ -90,31 +118,48 @@ class Group:
         """Examples in each file."""
         return self.entries[0].n
 
-    def plain(self) -> dict[str, Any]:
+    @property
+    def seeds(self) -> int:
+        """How many seeds there are."""
+        return len({entry.seed for entry in self.entries})
+
+    def of_point(self, point: str) -> dict[int | None, Entry]:
+        """Return seed → file of the best or the final checkpoint."""
+        return {entry.seed: entry for entry in self.entries if entry.point == point}
+
+    def column(self, what: str, point: str) -> Column:
+        """Return robust or clean accuracy, best or final, or their `difference`.
+
+        The difference is best − final of each seed that has both.
+        """
+        if point == "difference":
+            best, final = (self._hits(what, name) for name in POINTS)
+            gaps = [best[seed] - final[seed] for seed in best if seed in final]
+            return Column([gap / self.n for gap in gaps])
+        counts = list(self._hits(what, point).values())
+        interval = wilson(counts[0], self.n) if len(counts) == 1 else None
+        return Column([count / self.n for count in counts], interval)
+
+    def plain(self) -> dict[str, object]:
         """Return labels and figures: for robust and clean accuracy, best, final and difference.
 
         Each has `_mean`, `_sd` and `_variance` (sample standard deviation over seeds and its
         square, None for one seed), `_min`, `_max` and `_seeds`; best and final of one seed have
-        `_ci95`, the Wilson interval. The difference is
-        best − final of each seed that has both. In [0, 1]; None where nothing is known.
+        `_ci95`, the Wilson interval. None where nothing is known.
         """
-        seeds = len({entry.seed for entry in self.entries})
-        row = {"group": self.number, **self.labels, "n": self.n, "seeds": seeds}
-        for what in ("robust", "clean"):
-            hits = {point: self._hits(what, point) for point in POINTS}
-            for point, of_seed in hits.items():
-                row |= _summary(f"{what}_{point}", list(of_seed.values()), self.n)
-                one = list(of_seed.values()) if len(of_seed) == 1 else []
-                row[f"{what}_{point}_ci95"] = list(wilson(one[0], self.n)) if one else None
-            best, final = hits.values()
-            both = [best[seed] - final[seed] for seed in best if seed in final]
-            row |= _summary(f"{what}_difference", both, self.n)
+        row = {"group": self.number, **vars(self.labels), "n": self.n, "seeds": self.seeds}
+        for what in WHATS:
+            for point in POINTS:
+                column = self.column(what, point)
+                ends = None if column.ci95 is None else list(column.ci95)
+                row |= {**column.plain(f"{what}_{point}"), f"{what}_{point}_ci95": ends}
+            row |= self.column(what, "difference").plain(f"{what}_difference")
         return row
 
     def _hits(self, what: str, point: str) -> dict[int | None, int]:
         """Return seed → right answers."""
-        by_seed = {each.seed: getattr(each, what) for each in self.entries if each.point == point}
-        return {seed: hits for seed, hits in by_seed.items() if hits is not None}
+        counts = {seed: entry.hits[what] for seed, entry in self.of_point(point).items()}
+        return {seed: count for seed, count in counts.items() if count is not None}
 
 
 def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
@@ -123,157 +168,76 @@ def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
     Raises:
         InputError, MismatchError: see `Group.add`.
     """
-    entries = [_entry(logits) for logits in inputs]
+    entries = [entry_of(logits) for logits in inputs]
     groups: dict[str, Group] = {}
     pairs = []
-    for entry, settings, options in zip(
-        entries, _settings(entries), _attack_settings(entries), strict=True
-    ):
-        config = entry.attack
-        labels = {
-            "data": entry.data,
-            "arch": entry.arch,
-            "method": entry.method,
-            "weights": "average" if entry.role.endswith("-ema") else "student",
-            "settings": settings,
-            "settings_recorded": entry.recorded,
-            **{name: config.get(name) for name in OWN},
-            "attack_settings": options,
-        }
-        eps = parse_eps(config["eps"], config["norm"]) if "eps" in config else None
-        key = canonical({**labels, "eps": eps})
+    for entry, labels in zip(entries, _labels(entries), strict=True):
+        # 8/255 and 0.03137… are one ε, however a file spells it.
+        key = canonical({**vars(labels), "eps": radius(entry.attack)})
         group = groups.setdefault(key, Group(len(groups) + 1, labels))
         group.add(entry)
         pairs.append((entry, group))
     return pairs
 
 
-def implementation(info: Mapping[str, Any]) -> str:
-    """Say whose attack a file's was, and with how many target classes where it has any.
-
-    >>> implementation({"implementation": "pyautoattack 0.2.0", "target_classes": 9})
-    'pyautoattack 0.2.0, 9 targets'
-    """
-    targets = info.get("target_classes")
-    return str(info["implementation"]) + ("" if targets is None else f", {targets} targets")
-
-
-def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names whose values are not the same everywhere, sorted.
-
-    >>> differing([{"beta": 6.0, "lr": 0.1}, {"beta": 5.0, "lr": 0.1, "tau": "2:1"}])
-    ['beta', 'tau']
-    """
-    names = sorted({name for each in configs for name in each})
-    return [name for name in names if len({canonical(each.get(name)) for each in configs}) > 1]
-
-
-def shown(settings: Mapping[str, Any]) -> str:
-    """Return settings as text, those that have no value left out.
-
-    >>> shown({"beta": 6.0, "limit": None, "extra_digest": "sha256:0a1b2c3d4e"})
-    'beta=6, extra_digest=0a1b2c3d'
-    """
-    words = []
-    for name, value in settings.items():
-        each = value if isinstance(value, list) else [value]
-        cells = (_short(part) for part in each)
-        words += [f"{name}={','.join(cells)}"] if value is not None else []
-    return ", ".join(words)
+def _labels(entries: Sequence[Entry]) -> Iterator[Labels]:
+    own = zip(entries, _settings(entries), _attack_settings(entries), strict=True)
+    for entry, settings, attack_settings in own:
+        config = entry.attack
+        yield Labels(
+            data=entry.data,
+            arch=entry.arch,
+            method=entry.method,
+            weights="average" if entry.role.endswith("-ema") else "student",
+            settings=settings,
+            settings_recorded=entry.recorded,
+            attack=config["attack"],
+            norm=config.get("norm"),
+            eps=config.get("eps"),
+            steps=config.get("steps"),
+            attack_settings=attack_settings,
+        )
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = str(value)
-    return text[7:15] if text.startswith("sha256:") else text
-
-
-def _entry(logits: Logits) -> Entry:
-    info, n = logits.info, len(logits.labels)
-    parents = info["parents"]
-    checkpoint = parents[0]
-    recipe = info.get("trained") or {"temperature": checkpoint.get("temperature")}
-    trained: dict[str, Any] = {**recipe}
-    trained["trained_on"] = trained.pop("data", None)
-    trained["teacher"] = _teacher(checkpoint.get("parents", []))
-    digest = trained.pop("labels_digest", None)
-    clean = robust = None
-    if bool((logits.labels >= 0).all()):
-        clean = int((argmax(logits.clean) == logits.labels).sum())
-        if logits.broken_by is not None:
-            robust = int((logits.broken_by == ROBUST).sum())
-    return Entry(
-        path=logits.path,
-        role=info["role"],
-        seed=checkpoint.get("seed"),
-        method=info["method"],
-        arch=info["arch"],
-        data=info["data"]["name"],
-        fingerprint=next((each["digest"] for each in parents if each["kind"] == "data"), None),
-        n=n,
-        trained={name: value for name, value in trained.items() if name != "seed"},
-        recorded=bool(info.get("trained")),
-        labels_digest=digest,
-        attack=info["config"],
-        clean=clean,
-        robust=robust,
-    )
-
-
-def _teacher(parents: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return what gave the soft labels, without its seed: kind, method and architecture."""
-    for each in parents:
-        if each["kind"] != "data":
-            return " ".join(str(each.get(key)) for key in ("kind", "method", "arch"))
-    return None
-
-
-def _settings(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Return for each file the training settings in which its family differs.
 
     A file of soft labels is such a setting, unless each seed has its own: then its teacher was
     trained seed by seed, and the files are runs of one recipe.
     """
-    families: dict[tuple[Any, ...], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        families[entry.family].append(entry)
-    names = {key: differing([each.trained for each in of]) for key, of in families.items()}
-    settings = [{name: each.trained.get(name) for name in names[each.family]} for each in entries]
-    pairs: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
-    keys = [canonical([each.family, own]) for each, own in zip(entries, settings, strict=True)]
+    families = [(e.data, e.arch, e.method, e.recorded) for e in entries]
+    settings = _differences(families, [e.trained for e in entries])
+    # Runs that differ in nothing else: their pairs of seed and labels file decide.
+    keys = [canonical(pair) for pair in zip(families, settings, strict=True)]
+    pairs: dict[str, set[tuple[int | None, str | None]]] = defaultdict(set)
     for key, entry in zip(keys, entries, strict=True):
         pairs[key].add((entry.seed, entry.labels_digest))
     for key, entry, own in zip(keys, entries, settings, strict=True):
-        seeds, digests = ({pair[place] for pair in pairs[key]} for place in (0, 1))
+        seeds, digests = (set(column) for column in zip(*pairs[key], strict=True))
         if len(digests) > 1 and not len(pairs[key]) == len(seeds) == len(digests):
+            # `sha256:` and eight digits tell a handful of files apart.
             own["labels_digest"] = (entry.labels_digest or "")[:15]
     return settings
 
 
-def _attack_settings(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _attack_settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Return for each file the options in which files of the same attack differ."""
-    families: dict[str, list[dict[str, Any]]] = defaultdict(list)
     options = [
-        {name: value for name, value in each.attack.items() if name not in (*OWN, *ASIDE)}
-        for each in entries
+        {name: value for name, value in entry.attack.items() if name not in (*OWN, *ASIDE)}
+        for entry in entries
     ]
-    for entry, own in zip(entries, options, strict=True):
-        families[entry.attack["attack"]].append(own)
-    names = {attack: differing(of) for attack, of in families.items()}
+    return _differences([entry.attack["attack"] for entry in entries], options)
+
+
+def _differences(
+    families: Sequence[Hashable], configs: Sequence[Settings]
+) -> list[dict[str, object]]:
+    """Return of each configuration the options in which those of its family differ."""
+    members: dict[Hashable, list[Settings]] = defaultdict(list)
+    for family, config in zip(families, configs, strict=True):
+        members[family].append(config)
+    names = {family: differing(own) for family, own in members.items()}
     return [
-        {name: own.get(name) for name in names[entry.attack["attack"]]}
-        for entry, own in zip(entries, options, strict=True)
+        {name: config.get(name) for name in names[family]}
+        for family, config in zip(families, configs, strict=True)
     ]
-
-
-def _summary(name: str, hits: Sequence[int], n: int) -> dict[str, Any]:
-    shares = [each / n for each in hits]
-    return {
-        f"{name}_mean": statistics.fmean(shares) if shares else None,
-        f"{name}_sd": statistics.stdev(shares) if len(shares) > 1 else None,
-        f"{name}_variance": statistics.variance(shares) if len(shares) > 1 else None,
-        f"{name}_min": min(shares, default=None),
-        f"{name}_max": max(shares, default=None),
-        f"{name}_seeds": len(shares),
-    }

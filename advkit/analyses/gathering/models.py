@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from advkit.analyses.gathering.pairing import fingerprint, model_of
-from advkit.analyses.gathering.rows import entropies
+from advkit.analyses.gathering.rows import entropies, is_outside
+from advkit.artifacts import descriptions
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError
@@ -23,7 +23,7 @@ BASELINE = "natural"
 class Model:
     """A checkpoint's files: one of labelled test data, and one of each data set without labels."""
 
-    info: Any
+    info: descriptions.Logits
     seed: int | None
     path: str
     test: Logits | None = None
@@ -32,7 +32,7 @@ class Model:
     @property
     def natural(self) -> bool:
         """Whether it was trained without an attack."""
-        return bool(self.info["method"] == BASELINE)
+        return self.info["method"] == BASELINE
 
     @cached_property
     def test_entropy(self) -> Tensor:
@@ -49,7 +49,8 @@ class Model:
         Raises:
             InputError: there is one of the same data already.
         """
-        bare = bool((logits.labels < 0).any())
+        bare = is_outside(logits)
+        # By digest, not by name: two folders of photos may both be called `photos`.
         data = canonical(fingerprint(logits))
         there = self.outside.get(data) if bare else self.test
         if there is not None:
@@ -69,7 +70,7 @@ def gathered(inputs: Sequence[Logits]) -> list[Model]:
     Raises:
         InputError: see `Model.add`.
     """
-    models: dict[Any, Model] = {}
+    models: dict[str | None, Model] = {}
     for logits in inputs:
         parent = model_of(logits)
         model = Model(logits.info, parent.get("seed"), logits.path)
@@ -86,17 +87,16 @@ def baseline(model: Model, naturals: Sequence[Model]) -> Model:
         InputError: there is none, or no way to choose.
     """
     arch, role = model.info["arch"], model.info["role"]
-    candidates = [
-        each for each in naturals if each.info["arch"] == arch and _same_test(each, model)
-    ]
+    candidates = [x for x in naturals if x.info["arch"] == arch and _same_test(x, model)]
     if not candidates:
         raise InputError(
             f"{model.path}: no natural model of its architecture ({arch}) on the same data to "
             "compare with"
         )
-    same_seed = [each for each in candidates if each.seed == model.seed]
+    # The role alone settles nothing: of several seeds, each has a best and a final one.
+    same_seed = [other for other in candidates if other.seed == model.seed]
     candidates = same_seed or candidates
-    same_role = [each for each in candidates if each.info["role"] == role]
+    same_role = [other for other in candidates if other.info["role"] == role]
     candidates = same_role if same_seed and same_role else candidates
     if len(candidates) > 1:
         raise InputError(
@@ -109,4 +109,4 @@ def baseline(model: Model, naturals: Sequence[Model]) -> Model:
 def _same_test(first: Model, second: Model) -> bool:
     if first.test is None or second.test is None:
         return True
-    return bool(fingerprint(first.test) == fingerprint(second.test))
+    return fingerprint(first.test) == fingerprint(second.test)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.analyses.gathering.groups import ASIDE, OWN
+from advkit.analyses.gathering.entries import attack_options, radius
+from advkit.analyses.gathering.rows import data_digest, run_name
+from advkit.artifacts import descriptions
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError
-from advkit.formulas.threat import parse_eps
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,14 @@ class Pair:
     @property
     def same_threat(self) -> bool:
         """Whether norm and ε are the same."""
-        return threat_of(self.first) == threat_of(self.second)
+        first, second = (x.info["config"] for x in (self.first, self.second))
+        return (first.get("norm"), radius(first)) == (second.get("norm"), radius(second))
 
     @property
     def same_attack(self) -> bool:
         """Whether attack, norm, ε and the attack's options are the same, its seed aside."""
-        first, second = (
-            {
-                name: value
-                for name, value in each.info["config"].items()
-                if name not in (*ASIDE, "eps")
-            }
-            for each in (self.first, self.second)
-        )
-        return self.same_threat and first == second
+        first, second = (attack_options(x.info["config"]) for x in (self.first, self.second))
+        return first == second
 
 
 def paired(first: Logits, second: Logits) -> Pair:
@@ -71,13 +64,13 @@ def paired(first: Logits, second: Logits) -> Pair:
     """
     both = f"{first.path} and {second.path}"
     if fingerprint(first) != fingerprint(second):
-        names = " and ".join(each.info["data"]["name"] for each in (first, second))
+        names = " and ".join(logits.info["data"]["name"] for logits in (first, second))
         raise MismatchError(
             f"{both}: other data ({names}): only answers to the same images compare"
         )
-    for each in (first, second):
-        if len(torch.unique(each.index)) != len(each.index):
-            raise InputError(f"{each.path}: holds an example twice")
+    for logits in (first, second):
+        if len(torch.unique(logits.index)) != len(logits.index):
+            raise InputError(f"{logits.path}: holds an example twice")
     rows = _rows(first.index, second.index)
     if len(rows[0]) < min(len(first.index), len(second.index)):
         raise MismatchError(
@@ -93,37 +86,28 @@ def _rows(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if torch.equal(first, second):
         same = torch.arange(len(first))
         return same, same
+    # Sorted by place in the data set, so that both files give their rows in one order.
     _, *places = np.intersect1d(
         first.numpy(), second.numpy(), assume_unique=True, return_indices=True
     )
-    left, right = (torch.from_numpy(each) for each in places)
-    return left, right
+    return torch.from_numpy(places[0]), torch.from_numpy(places[1])
 
 
-def fingerprint(logits: Logits) -> Any:
+def fingerprint(logits: Logits) -> str | descriptions.Data:
     """Return what tells the file's data from other data."""
-    digests = (each["digest"] for each in logits.info["parents"] if each["kind"] == "data")
-    return next(digests, logits.info["data"])
+    return data_digest(logits) or logits.info["data"]
 
 
-def model_of(logits: Logits) -> dict[str, Any]:
+def model_of(logits: Logits) -> descriptions.Parent:
     """Return the checkpoint as the file names it.
 
     Raises:
         InputError: it names none.
     """
-    for each in logits.info["parents"]:
-        if each["kind"] == "checkpoint":
-            return dict(each)
+    for parent in logits.info["parents"]:
+        if parent["kind"] == "checkpoint":
+            return parent
     raise InputError(f"{logits.path}: names no checkpoint")
-
-
-def threat_of(logits: Logits) -> tuple[Any, Any]:
-    """Return norm and ε; None for both without an attack."""
-    config = logits.info["config"]
-    if "eps" not in config:
-        return None, None
-    return config["norm"], parse_eps(config["eps"], config["norm"])
 
 
 def names_of(inputs: Sequence[Logits]) -> list[str]:
@@ -131,35 +115,24 @@ def names_of(inputs: Sequence[Logits]) -> list[str]:
 
     That is role, attack, norm, ε, steps, data, architecture; then the run's folder; else a number.
     """
-    parts = [[f"{each.info['method']} s{model_of(each).get('seed')}"] for each in inputs]
-    details = [_details(each) for each in inputs]
-    for name in details[0] if details else ():
-        if len(_texts(parts)) == len(parts):
+    parts = [[f"{logits.info['method']} s{model_of(logits).get('seed')}"] for logits in inputs]
+    # Files down, details along: those are added, one by one, in which the files differ.
+    for values in zip(*map(_details, inputs), strict=True):
+        if len({" ".join(words) for words in parts}) == len(parts):
             break
-        if len({str(each[name]) for each in details}) > 1:
-            for own, detail in zip(parts, details, strict=True):
-                own += [str(detail[name])] if detail[name] is not None else []
-    texts = [" ".join(own) for own in parts]
-    twice = {text for text in texts if texts.count(text) > 1}
+        if len(set(values)) > 1:
+            for words, value in zip(parts, values, strict=True):
+                words += [value] if value is not None else []
+    names = [" ".join(words) for words in parts]
+    twice = {name for name in names if names.count(name) > 1}
     return [
-        f"{text} ({number})" if text in twice else text
-        for number, text in enumerate(texts, start=1)
+        f"{name} ({number})" if name in twice else name
+        for number, name in enumerate(names, start=1)
     ]
 
 
-def _texts(parts: Sequence[Sequence[str]]) -> set[str]:
-    return {" ".join(own) for own in parts}
-
-
-def _details(logits: Logits) -> dict[str, Any]:
-    config, info = logits.info["config"], logits.info
-    own = {name: config.get(name) for name in OWN}
-    own["steps"] = f"{own['steps']} steps" if own["steps"] else None
-    run = Path(logits.path).resolve().parent.name
-    return {
-        "role": info["role"],
-        **own,
-        "data": info["data"]["name"],
-        "arch": info["arch"],
-        "run": run,
-    }
+def _details(logits: Logits) -> tuple[str | None, ...]:
+    info, config = logits.info, logits.info["config"]
+    steps = f"{config['steps']} steps" if config.get("steps") else None
+    attack = (config["attack"], config.get("norm"), config.get("eps"), steps)
+    return (info["role"], *attack, info["data"]["name"], info["arch"], run_name(logits.path))

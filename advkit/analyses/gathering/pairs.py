@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from advkit.analyses.gathering.groups import differing, shown
+from advkit.analyses.gathering.entries import Settings, differing, shown
+from advkit.analyses.gathering.rows import data_digest, is_outside
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError
 
@@ -39,27 +39,22 @@ def models(inputs: Sequence[Logits]) -> list[Model]:
         MismatchError: a checkpoint has files of one sort only, or of one data set several on
             other examples.
     """
-    sorts = {is_outside(each) for each in inputs}
-    if True not in sorts:
+    outside = [is_outside(logits) for logits in inputs]
+    if not any(outside):
         raise InputError(f"no file is out of distribution: make one with {HINT} --data OTHER")
-    if False not in sorts:
+    if all(outside):
         raise InputError(f"{inputs[0].path}: no file is in distribution: make one with {HINT}")
-    of_model: dict[str, list[Logits]] = {}
+    by_checkpoint: dict[str, list[Logits]] = {}
     for logits in inputs:
-        of_model.setdefault(_checkpoint(logits), []).append(logits)
-    names = _names([files[0] for files in of_model.values()])
-    pairs = zip(of_model.items(), names, strict=True)
+        by_checkpoint.setdefault(_checkpoint(logits), []).append(logits)
+    names = _names([files[0] for files in by_checkpoint.values()])
+    pairs = zip(by_checkpoint.items(), names, strict=True)
     return [_model(digest, name, files) for (digest, files), name in pairs]
 
 
-def is_outside(logits: Logits) -> bool:
-    """Whether a file is of out-of-distribution data, which has no labels."""
-    return bool((logits.labels < 0).any())
-
-
 def _model(digest: str, name: str, files: Sequence[Logits]) -> Model:
-    inside = _distinct([each for each in files if not is_outside(each)])
-    outside = _distinct([each for each in files if is_outside(each)])
+    inside = _distinct([file for file in files if not is_outside(file)])
+    outside = _distinct([file for file in files if is_outside(file)])
     if not inside or not outside:
         lacks = "out of" if inside else "in"
         raise MismatchError(
@@ -68,9 +63,12 @@ def _model(digest: str, name: str, files: Sequence[Logits]) -> Model:
         )
     if len(inside) > 1:
         raise _twice(inside)
-    labels = [_data(each) for each in outside]
+    # Six digits of the digest tell data sets of one name apart.
+    labels = [file.info["data"]["name"] for file in outside]
     if len(set(labels)) < len(labels):
-        labels = [f"{_data(each)} {(_fingerprint(each) or '')[7:13]}" for each in outside]
+        labels = [
+            f"{file.info['data']['name']} {(data_digest(file) or '')[7:13]}" for file in outside
+        ]
     return Model(digest, name, inside[0], tuple(zip(labels, outside, strict=True)))
 
 
@@ -81,10 +79,10 @@ def _distinct(files: Sequence[Logits]) -> list[Logits]:
         MismatchError: another one of it is on other examples.
     """
     by_digest: dict[str | None, Logits] = {}
-    for each in files:
-        first = by_digest.setdefault(_fingerprint(each), each)
-        if not torch.equal(first.index, each.index):
-            raise _twice([first, each])
+    for file in files:
+        first = by_digest.setdefault(data_digest(file), file)
+        if not torch.equal(first.index, file.index):
+            raise _twice([first, file])
     return list(by_digest.values())
 
 
@@ -96,7 +94,7 @@ def _twice(files: Sequence[Logits]) -> MismatchError:
 
 def _names(files: Sequence[Logits]) -> list[str]:
     """Return for each model its method and the settings in which the models differ."""
-    settings = [_settings(each) for each in files]
+    settings = [_settings(file) for file in files]
     wanted = [name for name in differing(settings) if name != "method"]
     names = [
         " ".join([str(own["method"]), shown({key: own.get(key) for key in wanted})]).strip()
@@ -108,19 +106,11 @@ def _names(files: Sequence[Logits]) -> list[str]:
     ]
 
 
-def _settings(logits: Logits) -> dict[str, Any]:
-    checkpoint = logits.info["parents"][0]
-    named = {name: logits.info[name] for name in ("method", "arch", "role")}
-    return {**named, "seed": checkpoint.get("seed")}
+def _settings(logits: Logits) -> Settings:
+    info = logits.info
+    named = {"method": info["method"], "arch": info["arch"], "role": info["role"]}
+    return {**named, "seed": info["parents"][0].get("seed")}
 
 
 def _checkpoint(logits: Logits) -> str:
-    return str(logits.info["parents"][0]["digest"])
-
-
-def _data(logits: Logits) -> str:
-    return str(logits.info["data"]["name"])
-
-
-def _fingerprint(logits: Logits) -> str | None:
-    return next((p["digest"] for p in logits.info["parents"] if p["kind"] == "data"), None)
+    return logits.info["parents"][0]["digest"]

@@ -1,14 +1,15 @@
-"""An artifact's logits piece by piece, and the conditions they were measured under."""
+"""What analyses ask of one artifact: its logits piece by piece, its verdicts, its data and run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.rows import Rows, height, piecewise
+from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.rows import Rows, argmax, height, piecewise
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import InputError
 from advkit.formulas.information import entropy
@@ -28,6 +29,7 @@ def rows_of(artifact: Logits | SoftLabels) -> Iterator[tuple[Tensor, Tensor, Ten
         if isinstance(artifact, Logits):
             yield artifact.clean[here], y, rows
             continue
+        # Soft labels hold several views of an example: one after the other, each a batch of rows.
         piece = artifact.piece(here)
         for view in range(piece.logits.shape[1]):
             yield piece.at(rows - start, torch.full_like(rows, view)), y, rows
@@ -41,15 +43,49 @@ def conditions(logits: Logits) -> dict[str, Rows]:
     return logits_of
 
 
+def is_outside(logits: Logits) -> bool:
+    """Whether a file is of out-of-distribution data, which has no labels."""
+    return bool((logits.labels < 0).any())
+
+
 def require_labels(logits: Logits, what: str) -> Tensor:
     """Return the labels (N,).
 
     Raises:
         InputError: the file holds out-of-distribution data, which has none.
     """
-    if bool((logits.labels < 0).any()):
+    if is_outside(logits):
         raise InputError(f"{logits.path}: {what} needs labels; this file is out-of-distribution")
     return logits.labels
+
+
+def right(logits: Logits, what: str) -> Tensor | None:
+    """Return which examples are right, (N,) bool: `clean`, or `robust` under the file's attack.
+
+    None where it is unknown: without labels, or without an attack.
+    """
+    if is_outside(logits):
+        return None
+    if what == "clean":
+        return argmax(logits.clean) == logits.labels
+    return None if logits.broken_by is None else logits.broken_by == ROBUST
+
+
+def hits(logits: Logits, what: str) -> int | None:
+    """Return how many examples are right, `clean` or `robust`; None where it is unknown."""
+    verdicts = right(logits, what)
+    return None if verdicts is None else int(verdicts.sum())
+
+
+def data_digest(logits: Logits) -> str | None:
+    """Return the digest of the data that a file judges; None if it names none."""
+    parents = logits.info["parents"]
+    return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
+
+
+def run_name(path: str) -> str:
+    """Return the name of the run folder in which a file lies."""
+    return Path(path).resolve().parent.name
 
 
 def entropies(logits: Rows) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advkit.artifacts import checkpoint
+from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError
 from advkit.training.run_folder import RunFolder
 
@@ -17,7 +16,7 @@ class Trained:
     """A checkpoint as analyses see it: its path, its description, and the metrics beside it."""
 
     path: str
-    info: Mapping[str, Any]
+    info: descriptions.Checkpoint
 
     @property
     def metrics(self) -> Path:

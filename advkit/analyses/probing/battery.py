@@ -97,6 +97,7 @@ def measure(probe: Probe, plan: Plan) -> Measured:
         right = _right(model, x, y)
         measured.standing["clean"][rows] = right.cpu()
         if bool(right.any()):
+            # A stream for each attack and batch: one attack more changes no other's draws.
             for name, run in runs.items():
                 generator = probe.generator("masking", name, int(rows[0]))
                 x_adv = run(model, x[right], y[right], generator)
@@ -124,6 +125,7 @@ def _look(model: nn.Module, probe: Probe, measured: Measured) -> None:
         compared.append(seen.cpu())
     measured.flat, measured.crooked, measured.compared = map(torch.cat, (flat, crooked, compared))
     measured.answers = len(answers)
+    # A logit of infinity has no gap; the median of the others still says how large logits are.
     finite = torch.cat(gaps)
     finite = finite[finite.isfinite()]
     if len(finite):
@@ -132,6 +134,7 @@ def _look(model: nn.Module, probe: Probe, measured: Measured) -> None:
 
 def _runs(threat: Threat, plan: Plan, temperature: float) -> Mapping[str, Run]:
     """Return the attacks by name, in the order in which they are shown."""
+    # Step sizes as text, which is how the parts' options are typed.
     more = {"steps": plan.more_steps, "step_size": f"{share(plan.more_steps):.9f}*eps"}
     runs: dict[str, Run] = {
         "fgsm": _part("fgsm", threat),
@@ -141,7 +144,7 @@ def _runs(threat: Threat, plan: Plan, temperature: float) -> Mapping[str, Run]:
     }
     if temperature > 1:
         calm = _part("pgd", threat, **more)
-        runs["tempered"] = lambda model, *given: calm(Tempered(model, temperature), *given)
+        runs["tempered"] = lambda model, *batch: calm(Tempered(model, temperature), *batch)
     runs["random"] = _random(threat, plan.points)
     runs["square"] = _part("square", threat, queries=plan.queries)
     if plan.surrogate is not None:
@@ -161,16 +164,11 @@ def _part(name: str, threat: Threat, **options: object) -> Run:
 
 
 def _margin(threat: Threat, steps: int) -> Run:
+    size = share(steps) * threat.eps
+
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         return pgd(
-            model,
-            x,
-            y,
-            threat,
-            steps=steps,
-            step_size=share(steps) * threat.eps,
-            loss=margin,
-            generator=generator,
+            model, x, y, threat, steps=steps, step_size=size, loss=margin, generator=generator
         )
 
     return run
@@ -197,6 +195,7 @@ def _random(threat: Threat, points: int) -> Run:
             if not len(left):
                 break
             point = threat.start(x[left], "uniform", generator)
+            # Uniform draws hardly meet linf's corners, where a loss moves the farthest.
             point = _outward(point, x[left], threat) if turn % 2 else point
             broken = ~_right(model, point, y[left])
             best[left[broken]] = point[broken]
@@ -211,6 +210,7 @@ def _outward(point: Tensor, x: Tensor, threat: Threat) -> Tensor:
     delta = point - x
     if threat.norm == "linf":
         return threat.project(x + threat.eps * delta.sign(), x)
+    # A point that is the image itself has no way outward, and stays.
     length = threat.distance(point, x).clamp_min(1e-12).view(-1, *[1] * (x.dim() - 1))
     return threat.project(x + delta * (threat.eps / length), x)
 

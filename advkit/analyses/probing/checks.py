@@ -55,6 +55,7 @@ def tail(count: int, n: int, p: float) -> float:
     """
     if count <= 0:
         return 1.0
+    # In logarithms: binomial coefficients of some thousand draws overflow a float.
     odds, start = math.log(p) - math.log1p(-p), n * math.log1p(-p)
     terms = (
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + start + k * odds
@@ -87,52 +88,49 @@ def judge(measured: Measured, plan: Plan) -> list[Check]:
 
 def _judged(name: str, check: _Judge, measured: Measured, plan: Plan) -> Check:
     threshold = THRESHOLDS[name]
+    # Paired outcomes are tossed like a coin: so few that all one way is still chance say nothing.
     least = max(threshold, 0.5) if name in _PAIRED else threshold
     if name != "deterministic-forward" and not beyond(measured.n, measured.n, least):
         reason = f"{measured.n} examples are too few to tell from chance"
-        return Check(name, None, None, threshold, reason)
-    if name in _ATTACKING and not bool(measured.standing["clean"].any()):
+    elif name in _ATTACKING and not bool(measured.standing["clean"].any()):
         reason = "no example is right without an attack: there is nothing to break"
-        return Check(name, None, None, threshold, reason)
-    if name in _ATTACKING and measured.answers == 1:
+    elif name in _ATTACKING and measured.answers == 1:
         reason = "the model gives every image the same class: there is no other to be pushed to"
-        return Check(name, None, None, threshold, reason)
-    return check(name, measured, plan)
+    else:
+        return check(name, measured, plan)
+    return Check(name, None, None, threshold, reason)
 
 
 def _iterative(name: str, measured: Measured, plan: Plan) -> Check:
     one, many = measured.standing["fgsm"], measured.standing["pgd"]
-    failed = exceeds(*_changes(one, many), measured.n, THRESHOLDS[name])
-    reason = (
-        f"FGSM breaks more than PGD-{plan.steps}: following the gradient further leads astray"
-        if failed
-        else f"PGD-{plan.steps} breaks what FGSM breaks, but for chance"
+    return _verdict(
+        name,
+        exceeds(*_changes(one, many), measured.n, THRESHOLDS[name]),
+        _mean(many) - _mean(one),
+        f"FGSM breaks more than PGD-{plan.steps}: following the gradient further leads astray",
+        f"PGD-{plan.steps} breaks what FGSM breaks, but for chance",
     )
-    return Check(name, not failed, _mean(many) - _mean(one), THRESHOLDS[name], reason)
 
 
 def _black_box(name: str, measured: Measured, plan: Plan) -> Check:
-    ran = [attack for attack in BLACK_BOX if attack in measured.standing]
-    alone = measured.together(WHITE_BOX) & ~measured.together(tuple(ran))
-    failed = beyond(int(alone.sum()), measured.n, THRESHOLDS[name])
+    ran = tuple(attack for attack in BLACK_BOX if attack in measured.standing)
+    alone = measured.together(WHITE_BOX) & ~measured.together(ran)
     who = " and ".join(ran).replace("square", f"Square ({plan.queries} queries)")
-    reason = (
-        f"{who} broke examples that every gradient attack left standing"
-        if failed
-        else f"{who} found next to nothing that gradient attacks missed"
+    return _by_share(
+        name,
+        alone,
+        f"{who} broke examples that every gradient attack left standing",
+        f"{who} found next to nothing that gradient attacks missed",
     )
-    return Check(name, not failed, _mean(alone), THRESHOLDS[name], reason)
 
 
 def _large(name: str, measured: Measured, plan: Plan) -> Check:
-    standing = measured.standing["large_eps"]
-    failed = beyond(int(standing.sum()), measured.n, THRESHOLDS[name])
-    reason = (
-        "with every image in reach some stay right: the attack cannot move"
-        if failed
-        else "with every image in reach PGD breaks all"
+    return _by_share(
+        name,
+        measured.standing["large_eps"],
+        "with every image in reach some stay right: the attack cannot move",
+        "with every image in reach PGD breaks all",
     )
-    return Check(name, not failed, _mean(standing), THRESHOLDS[name], reason)
 
 
 def _steps(name: str, measured: Measured, plan: Plan) -> Check:
@@ -151,23 +149,21 @@ def _steps(name: str, measured: Measured, plan: Plan) -> Check:
 
 def _random(name: str, measured: Measured, plan: Plan) -> Check:
     alone = measured.together(WHITE_BOX) & ~measured.standing["random"]
-    failed = beyond(int(alone.sum()), measured.n, THRESHOLDS[name])
-    reason = (
-        f"{plan.points} random points broke examples that every gradient attack left standing"
-        if failed
-        else f"{plan.points} random points found next to nothing that gradient attacks missed"
+    return _by_share(
+        name,
+        alone,
+        f"{plan.points} random points broke examples that every gradient attack left standing",
+        f"{plan.points} random points found next to nothing that gradient attacks missed",
     )
-    return Check(name, not failed, _mean(alone), THRESHOLDS[name], reason)
 
 
 def _present(name: str, measured: Measured, plan: Plan) -> Check:
-    failed = beyond(int(measured.flat.sum()), measured.n, THRESHOLDS[name])
-    reason = (
-        "too many examples have a zero or non-finite gradient: the attack stands still there"
-        if failed
-        else "next to every example has a gradient to follow"
+    return _by_share(
+        name,
+        measured.flat,
+        "too many examples have a zero or non-finite gradient: the attack stands still there",
+        "next to every example has a gradient to follow",
     )
-    return Check(name, not failed, _mean(measured.flat), THRESHOLDS[name], reason)
 
 
 def _honest(name: str, measured: Measured, plan: Plan) -> Check:
@@ -178,13 +174,13 @@ def _honest(name: str, measured: Measured, plan: Plan) -> Check:
         reason = f"{compared} examples have a gradient: too few to compare"
         return Check(name, None, None, threshold, reason)
     off = int(measured.crooked.sum())
-    failed = beyond(off, compared, threshold)
-    reason = (
-        "a small step along the gradient does not change the loss as the gradient says"
-        if failed
-        else "a small step along the gradient changes the loss as it says"
+    return _verdict(
+        name,
+        beyond(off, compared, threshold),
+        off / compared,
+        "a small step along the gradient does not change the loss as the gradient says",
+        "a small step along the gradient changes the loss as it says",
     )
-    return Check(name, not failed, off / compared, threshold, reason)
 
 
 def _scale(name: str, measured: Measured, plan: Plan) -> Check:
@@ -211,13 +207,23 @@ def _scale(name: str, measured: Measured, plan: Plan) -> Check:
 
 
 def _steady(name: str, measured: Measured, plan: Plan) -> Check:
-    failed = measured.unsteady > FORWARD_CHANGE
-    reason = (
-        "the same images give other logits each time: attacks must average over the randomness"
-        if failed
-        else "the same images give the same logits"
+    return _verdict(
+        name,
+        measured.unsteady > FORWARD_CHANGE,
+        measured.unsteady,
+        "the same images give other logits each time: attacks must average over the randomness",
+        "the same images give the same logits",
     )
-    return Check(name, not failed, measured.unsteady, FORWARD_CHANGE, reason)
+
+
+def _by_share(name: str, mask: Tensor, masked: str, honest: str) -> Check:
+    """Judge by the share of the examples in a mask (n,)."""
+    failed = beyond(int(mask.sum()), len(mask), THRESHOLDS[name])
+    return _verdict(name, failed, _mean(mask), masked, honest)
+
+
+def _verdict(name: str, failed: bool, figure: float, masked: str, honest: str) -> Check:
+    return Check(name, not failed, figure, THRESHOLDS[name], masked if failed else honest)
 
 
 def _changes(before: Tensor, after: Tensor) -> tuple[int, int]:

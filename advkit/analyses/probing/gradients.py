@@ -69,6 +69,7 @@ def crooked(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Ten
     compare. The margin serves because its gradient does not vanish with confidence.
     """
     slope = gradient(model, x, y, margin)
+    # Central differences err by the square of the step: curvature alone makes no gradient wrong.
     step = threat.step(x, slope, REACH * threat.eps) - x
     predicted = 2 * (slope * step).flatten(1).sum(1)
     with torch.no_grad():

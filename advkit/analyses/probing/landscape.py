@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
 
-from advkit.analyses.drawing.panels import MARKERS
+from advkit.analyses.drawing.panels import look
 from advkit.analyses.drawing.plot import CYCLE
 from advkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LINES = ("-", "--", ":")
 
@@ -52,7 +55,10 @@ def direction(model: nn.Module, generator: Generator) -> dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
             continue
+        # Drawn on the CPU, so that the direction is the same whatever device the net is on.
         drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+        # A net with rescaled weights is the same function: by its own filters' lengths a step
+        # means the same for both.
         drawn *= _lengths(parameter.detach()) / _lengths(drawn)
         scaled[name] = drawn
     return scaled
@@ -65,6 +71,7 @@ def moved(model: nn.Module, along: Mapping[str, Tensor], alpha: float) -> Iterat
     Buffers (the statistics of batch normalisation) are not touched.
     """
     parameters = dict(model.named_parameters())
+    # Copies, not a step back by −α·d: w + α·d − α·d is not w in floating point.
     before = {name: parameters[name].detach().clone() for name in along}
     try:
         with torch.no_grad():
@@ -77,11 +84,11 @@ def moved(model: nn.Module, along: Mapping[str, Tensor], alpha: float) -> Iterat
                 parameters[name].copy_(values)
 
 
-def band(axes: Any, x: Sequence[float], runs: Tensor, label: str, place: int) -> None:
+def band(axes: Axes, x: Sequence[float], runs: Tensor, label: str, place: int) -> None:
     """Draw the mean of runs (R, points) over R, with ± one sample standard deviation behind."""
-    colour, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
+    colour, marker = look(place)
     mean = runs.mean(0)
-    style = LINES[place // len(CYCLE) % len(LINES)]
+    style = LINES[place // len(CYCLE) % len(LINES)]  # colours repeat, then lines differ
     axes.plot(
         x,
         mean.tolist(),

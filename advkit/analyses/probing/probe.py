@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from advkit import models
-from advkit.artifacts import provenance
+from advkit.artifacts import descriptions, provenance
 from advkit.errors import MismatchError
 from advkit.evaluation.settings import BATCH_SIZE
 from advkit.formulas.threat import Threat, parse_eps
@@ -30,7 +29,7 @@ class Probe:
     """
 
     path: str
-    info: Mapping[str, Any]
+    info: descriptions.Checkpoint
     model: nn.Module
     images: ImageSet
     positions: Tensor
@@ -46,11 +45,6 @@ class Probe:
         return next(self.model.parameters()).device
 
     @property
-    def classes(self) -> int:
-        """Number of logits."""
-        return len(self.info["data"]["classes"])
-
-    @property
     def labels(self) -> Tensor:
         """(N,) int64, on the CPU, in the order of `positions`."""
         return self.images.labels[self.positions]
@@ -60,29 +54,34 @@ class Probe:
 
         `x` and `y` are on the model's device; `rows` are places in `positions`, on the CPU.
         """
+        channels, height, width = self.info["model"]["input_shape"]
         for rows in torch.split(torch.arange(len(self.positions)), self.batch_size):
             raw = self.images.batch(self.positions[rows])
-            shape = tuple(self.info["model"]["input_shape"])
-            yield fitted(pixels(raw, self.device), shape), self.labels[rows].to(self.device), rows
+            x = fitted(pixels(raw, self.device), (channels, height, width))
+            yield x, self.labels[rows].to(self.device), rows
 
     def generator(self, *names: str | int) -> Generator:
         """Return a fresh random stream for one purpose, on the CPU."""
         return seeding.generator(self.seed, *names)
 
     @property
-    def described(self) -> dict[str, Any]:
-        """What of this asking goes into the analysis' description."""
-        threat = {"norm": self.threat.norm, "eps": self.eps}
-        own = {"examples": len(self.positions), "seed": self.seed, "batch_size": self.batch_size}
-        return {**threat, **own}
+    def described(self) -> Mapping[str, str | int]:
+        """What of this goes into the analysis' description."""
+        return {
+            "norm": self.threat.norm,
+            "eps": self.eps,
+            "examples": len(self.positions),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
 
     @property
-    def parents(self) -> list[dict[str, Any]]:
+    def parents(self) -> list[Mapping[str, object]]:
         """The checkpoint and the data."""
-        name, print_ = self.images.name, self.images.fingerprint
+        images = self.images
         return [
             provenance.parent(self.info),
-            provenance.data_parent(name, self.images.split, print_),
+            provenance.data_parent(images.name, images.split, images.fingerprint),
         ]
 
 
@@ -126,15 +125,5 @@ def probe(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     threat = Threat(norm, parse_eps(eps, norm))
-    return Probe(
-        path,
-        info,
-        model,
-        images,
-        first(images.labels, limit),
-        threat,
-        eps,
-        seed,
-        batch_size,
-        reporter or Reporter(),
-    )
+    positions, reporter = first(images.labels, limit), reporter or Reporter()
+    return Probe(path, info, model, images, positions, threat, eps, seed, batch_size, reporter)

@@ -38,24 +38,27 @@ class Standing:
     @property
     def accuracy(self) -> list[float]:
         """Share that stands at each point, attacked afresh."""
-        return [float(each) for each in self.stands.double().mean(1)]
+        shares: list[float] = self.stands.double().mean(1).tolist()
+        return shares
 
     @property
     def nested(self) -> list[float]:
         """Share that stands at each point and all before it."""
         before = self.stands.to(torch.uint8).cummin(0).values
-        return [float(each) for each in before.double().mean(1)]
+        shares: list[float] = before.double().mean(1).tolist()
+        return shares
 
     @property
     def intervals(self) -> list[tuple[float, float]]:
         """95 % Wilson interval of each accuracy."""
-        return [wilson(int(each.sum()), len(each)) for each in self.stands]
+        return [wilson(int(mask.sum()), len(mask)) for mask in self.stands]
 
     @property
     def rises(self) -> list[float | None]:
         """One-sided p of each point's rise over the lowest point before it; None if it is none."""
         p_values: list[float | None] = [None]
         for place in range(1, len(self.points)):
+            # Against the lowest point before and not the neighbour: small rises add up.
             now = self.stands[place]
             least = self.stands[int(self.stands[:place].sum(1).argmin())]
             freed, broken = int((now & ~least).sum()), int((least & ~now).sum())

@@ -45,8 +45,10 @@ class AnalyzeOptions(Output):
             if option.choices and value not in option.choices:
                 raise unknown(option.flag, value, option.choices)
         for name, words in part.constants.get("WORDS", {}).items():
-            for word in str(self.parts.get(name, "")).split(",") if name in self.parts else ():
-                if word.strip() not in words:
-                    raise unknown(f"--{name.replace('_', '-')}", word.strip(), words)
+            if name not in self.parts:
+                continue
+            for word in map(str.strip, str(self.parts[name]).split(",")):
+                if word not in words:
+                    raise unknown(f"--{name.replace('_', '-')}", word, words)
         if self.plot and not part.constants.get("PICTURE", True):
             raise UsageError(f"--plot: analyze {part.name} has no picture")

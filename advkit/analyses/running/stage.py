@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any
 
 from advkit import data, registry
 from advkit.analyses.drawing import plot
@@ -16,7 +15,7 @@ from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.probing import probe as probing
 from advkit.analyses.probing.probe import Probe
 from advkit.analyses.running.options import AnalyzeOptions
-from advkit.artifacts import analysis, artifact, checkpoint, provenance
+from advkit.artifacts import analysis, artifact, checkpoint, descriptions, provenance
 from advkit.artifacts import record as records
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
@@ -66,6 +65,7 @@ class Analysis:
             plot.check(self.plot)
         if self.out:
             analysis.check(self.out, part.constants.get("FORMATS", ()))
+        # Read before any work, so that a wrong path costs no hours.
         named = [name for name in part.constants.get("CHECKPOINTS", ()) if options.parts.get(name)]
         self.checkpoints = {name: checkpoint.read_info(Path(options.parts[name])) for name in named}
 
@@ -86,27 +86,27 @@ class Analysis:
 
         A part's `LIMIT` is how many examples it asks about where `--limit` does not say.
         """
-        asked = self.options.probe
+        options = self.options.probe
         info = checkpoint.read_info(path)
-        norm, eps = asked.against(info["config"])
-        device = asked.torch_device()
+        norm, eps = options.against(info["config"])
+        device = options.torch_device()
         images = data.load_for(
             info,
-            location(path, info, asked.data or named),
+            location(path, info, options.data or named),
             "test",
-            root=asked.root,
-            image_size=asked.image_size,
-            image_list=asked.image_list,
+            root=options.root,
+            image_size=options.image_size,
+            image_list=options.image_list,
         )
         return probing.probe(
             str(path),
             images,
             eps=eps,
             norm=norm,
-            limit=asked.limit or self.part.constants.get("LIMIT"),
+            limit=options.limit or self.part.constants.get("LIMIT"),
             device=device,
-            seed=asked.seed,
-            batch_size=asked.batch_size,
+            seed=options.seed,
+            batch_size=options.batch_size,
             reporter=self.reporter,
         )
 
@@ -118,33 +118,34 @@ class Analysis:
         """
         module = registry.load("analyses", self.part.name)
         extra = {key: value for key, value in self.options.parts.items() if value is not None}
-        words = {f"{key}_" if iskeyword(key) else key: value for key, value in extra.items()}
-        probes = [each for each in inputs if isinstance(each, Probe)]
-        device_and_threads = nullcontext()
+        arguments = {f"{key}_" if iskeyword(key) else key: value for key, value in extra.items()}
+        probes = [source for source in inputs if isinstance(source, Probe)]
+        device_and_threads: AbstractContextManager[None] = nullcontext()
         if probes:
             threads = self.options.probe.threads_for(probes[0].info["arch"])
-            device_and_threads = computing(probes[0].device, threads)  # type: ignore[assignment]
+            device_and_threads = computing(probes[0].device, threads)
         with device_and_threads:
-            result: Result = module.analyze(inputs, **words)
+            result: Result = module.analyze(inputs, **arguments)
         description = self._description(inputs, probes, extra)
         self._write(result, description)
         record = self._record(result, analysis.digest(result, description), inputs)
         one = len(inputs) == 1 and not self.compares
-        found = Analyzed(_title(inputs[0]) if one else self.part.name, result, record)
-        self.done.append(found)
-        return found
+        analyzed = Analyzed(_title(inputs[0]) if one else self.part.name, result, record)
+        self.done.append(analyzed)
+        return analyzed
 
     def _description(
-        self, inputs: Sequence[Input], probes: Sequence[Probe], extra: Mapping[str, Any]
-    ) -> dict[str, Any]:
+        self, inputs: Sequence[Input], probes: Sequence[Probe], extra: Mapping[str, object]
+    ) -> Mapping[str, object]:
+        # A checkpoint is named by its digest: equal work describes itself alike wherever it lies.
         digests = {name: info["digest"] for name, info in self.checkpoints.items()}
         config = {"analysis": self.part.name, **extra, **digests}
-        parents = [provenance.parent(each.info) for each in inputs]
-        environment: dict[str, Any] = {}
+        parents: list[Mapping[str, object]] = [provenance.parent(source.info) for source in inputs]
+        environment: descriptions.Environment = {}
         seed = 0
         if self.probes:
-            config |= _asked(probes)
-            parents = [parent for each in probes for parent in each.parents]
+            config |= _questions(probes)
+            parents = [parent for probe in probes for parent in probe.parents]
             parents += [provenance.parent(info) for info in self.checkpoints.values()]
             threads = self.options.probe.threads_for(probes[0].info["arch"])
             environment = {"device": probes[0].device.type, "threads": threads}
@@ -157,13 +158,13 @@ class Analysis:
         named = {"analysis": self.part.name}
         if inputs and not self.compares:
             named["input"] = records.relative(inputs[0].path)
-        rows: dict[str, Any] = {"groups": list(result.groups)} if result.groups else {}
+        rows: dict[str, object] = {"groups": list(result.groups)} if result.groups else {}
         if result.text:  # a table small enough to read is small enough for the record
             rows["rows"] = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
         figures = {**result.numbers, **rows, **result.more}
         return records.make("analysis", self.out, digest, **named, **figures)
 
-    def _write(self, result: Result, description: dict[str, Any]) -> None:
+    def _write(self, result: Result, description: Mapping[str, object]) -> None:
         """Write the table where it was asked for, unless this very table lies there.
 
         Raises:
@@ -187,29 +188,26 @@ class Analysis:
         Raises:
             InputError: there is nothing to draw.
         """
-        drawn = [(each.name, each.result) for each in self.done]
-        if self.plot and drawn:
-            if not any(result.panels for _, result in drawn):
+        results = [(analyzed.name, analyzed.result) for analyzed in self.done]
+        if self.plot and results:
+            if not any(result.panels for _, result in results):
                 raise InputError("--plot: these files hold nothing that could be drawn")
-            plot.save(self.plot, drawn)
+            plot.save(self.plot, results)
 
 
-def _asked(probes: Sequence[Probe]) -> dict[str, Any]:
-    """Return what the models were asked, for the analysis' description."""
-    found: dict[str, list[Any]] = {}
-    for each in probes:
-        for key, value in each.described.items():
-            found.setdefault(key, []).append(value)
-    return {key: each[0] if len(each) == 1 else each for key, each in found.items()}
+def _questions(probes: Sequence[Probe]) -> Mapping[str, object]:
+    """Return what the models were asked, for the analysis' description; lists where several."""
+    if len(probes) == 1:
+        return probes[0].described
+    return {key: [probe.described[key] for probe in probes] for key in probes[0].described}
 
 
 def _title(source: Input) -> str:
-    info: Mapping[str, Any] = source.info
-    config = info["config"]
     run = Path(source.path).resolve().parent.name
-    if info["kind"] == "checkpoint":
-        return f"{run} ({info['role']})"
-    if "views" in config:
-        return f"{run} (views {config['views']})"
+    if isinstance(source, SoftLabels):
+        return f"{run} (views {source.info['config']['views']})"
+    if not isinstance(source, Logits):
+        return f"{run} ({source.info['role']})"
+    config = source.info["config"]
     attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"
     return f"{run} ({attack})"

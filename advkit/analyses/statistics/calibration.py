@@ -41,6 +41,7 @@ def scores(logits: Rows, y: Tensor, rows: Tensor, temperature: float = 1.0) -> S
         log_p = log_softmax(logits[piece].double() / temperature)
         confidence, predicted = log_p.exp().max(1)
         true = log_p.gather(1, y[piece, None]).squeeze(1)
+        # Σ_c (p_c − 1[c = y])² = Σ_c p_c² − 2·p_y + 1.
         brier = (2 * log_p).exp().sum(1) - 2 * true.exp() + 1
         columns.append(torch.stack([confidence, (predicted == y[piece]).double(), -true, brier]))
     return Scores(*torch.cat(columns, 1))
@@ -69,6 +70,7 @@ def fitted_temperature(logits: Rows, y: Tensor, rows: Tensor) -> float | None:
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
     """
+    # Both conditions, and the mean spread z_max − z_min, which has the scale of a sensible T.
     gain = short = spread = 0.0
     for piece in torch.split(rows, height(logits)) if len(rows) else ():
         z = logits[piece].double()
@@ -87,11 +89,10 @@ def _least(logits: Rows, y: Tensor, rows: Tensor, centre: float) -> float | None
 
     def loss(log_t: float) -> float:
         pieces = torch.split(rows, height(logits))
-        each = [
-            cross_entropy(logits[piece].double() / math.exp(log_t), y[piece]) for piece in pieces
-        ]
-        return math.fsum(float(piece.sum()) for piece in each) / len(rows)
+        losses = (cross_entropy(logits[p].double() / math.exp(log_t), y[p]) for p in pieces)
+        return math.fsum(float(values.sum()) for values in losses) / len(rows)
 
+    # In log T the search is as fine for sharp logits as for flat ones.
     ends = (centre - REACH, centre + REACH)
     minimum = float(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
     return math.exp(minimum) if min(minimum - ends[0], ends[1] - minimum) > 0.01 else None

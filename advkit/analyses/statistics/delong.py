@@ -17,7 +17,7 @@ def placements(inside: Tensor, outside: Tensor) -> tuple[Values, Values]:
     Of each inside score (n,) the share of outside scores above it, of each outside score (m,)
     the share of inside scores below it. The mean of either is the AUROC.
     """
-    low, high = (each.double().numpy() for each in (inside, outside))
+    low, high = inside.double().numpy(), outside.double().numpy()
     if not len(low) or not len(high):
         raise ValueError("AUROC needs a score inside and a score outside")
     return 1 - _share_below(low, high), _share_below(high, low)
@@ -44,6 +44,7 @@ def difference(
     """
     before, after = placements(*first), placements(*second)
     gaps = [new - old for old, new in zip(before, after, strict=True)]
+    # AUROC is the mean over both samples, so its variance is the sum of one term from each.
     variance = sum(float(gap.var(ddof=1)) / len(gap) if len(gap) > 1 else 0.0 for gap in gaps)
     centre, spread = float(gaps[1].mean()), Z95 * math.sqrt(variance)
     return centre, (centre - spread, centre + spread)

@@ -28,6 +28,7 @@ def trustworthiness(points: Tensor, embedded: Tensor, k: int) -> float:
     n, missed = len(points), 0
     for rows, near in _nearest(embedded, k):
         original = _distances(points, rows)
+        # One neighbour of all rows at a time: (B, N) comparisons instead of (B, k, N).
         for column in near.T:
             reached = original.gather(1, column[:, None])
             rank = 1 + (original < reached).sum(1)

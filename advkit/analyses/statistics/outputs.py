@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from advkit.analyses.gathering.models import Model
 from advkit.analyses.gathering.pairing import Pair, paired
 from advkit.analyses.statistics.delong import difference
-from advkit.analyses.statistics.scores import auroc
+from advkit.analyses.statistics.scores import auroc, mean
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import argmax, piecewise
 from advkit.errors import InputError
@@ -75,9 +75,9 @@ def _outside(
         (robust.test_entropy[tested.second_rows], after),
     )
     gap, ends = difference(*scores)
-    least = min(tested.n, pair.n)
-    figures = (auroc(*scores[0]), auroc(*scores[1]))
-    yield _judged(Measure("ood_auroc", name, pair.n, pair.n, *figures, gap, *ends), least)
+    areas = (auroc(*scores[0]), auroc(*scores[1]))
+    measure = Measure("ood_auroc", name, pair.n, pair.n, *areas, gap, *ends)
+    yield _judged(measure, min(tested.n, pair.n))
 
 
 def _wrong(natural: Model, robust: Model, tested: Pair, seed: int) -> Iterator[Measure]:
@@ -88,28 +88,30 @@ def _wrong(natural: Model, robust: Model, tested: Pair, seed: int) -> Iterator[M
     """
     name = tested.first.info["data"]["name"]
     wrong, right = [], []
-    for model, rows in ((natural, tested.first_rows), (robust, tested.second_rows)):
-        assert model.test is not None
-        errs = (argmax(model.test.clean) != model.test.labels)[rows]
-        wrong.append(model.test_entropy[rows][errs])
-        right.append(model.test_entropy[rows][~errs])
-    generator = resampling.stream(seed, "wrong", name)
-    sizes = [len(each) for each in wrong]
+    for model, logits, rows in (
+        (natural, tested.first, tested.first_rows),
+        (robust, tested.second, tested.second_rows),
+    ):
+        errs = (argmax(logits.clean) != logits.labels)[rows]
+        entropy = model.test_entropy[rows]
+        wrong.append(entropy[errs])
+        right.append(entropy[~errs])
+    sizes = (len(wrong[0]), len(wrong[1]))
     if 0 in sizes:
-        means = [float(each.mean()) if len(each) else None for each in wrong]
+        means = (mean(wrong[0]), mean(wrong[1]))
         reason = _few(min(sizes), "wrong ")
-        yield Measure("wrong_entropy", name, sizes[0], sizes[1], means[0], means[1], reason=reason)
+        yield Measure("wrong_entropy", name, *sizes, *means, reason=reason)
         return
-    drawn = [resampling.means(each.numpy(), generator) for each in wrong]
+    generator = resampling.stream(seed, "wrong", name)
+    drawn = [resampling.means(values.numpy(), generator) for values in wrong]
     yield _measured("wrong_entropy", name, (wrong[0], wrong[1]), drawn[1] - drawn[0], "wrong ")
-    if all(len(each) for each in right):
-        rest = [resampling.means(each.numpy(), generator) for each in right]
-        gaps = [float(w.mean() - r.mean()) for w, r in zip(wrong, right, strict=True)]
+    # A net that is unsure of everything is so when wrong, too: the excess over right answers.
+    if all(map(len, right)):
+        rest = [resampling.means(values.numpy(), generator) for values in right]
+        before, after = (float(w.mean() - r.mean()) for w, r in zip(wrong, right, strict=True))
         ends = resampling.ends((drawn[1] - rest[1]) - (drawn[0] - rest[0]))
-        whole = Measure(
-            "wrong_less_right", name, sizes[0], sizes[1], gaps[0], gaps[1], gaps[1] - gaps[0], *ends
-        )
-        yield _judged(whole, min(len(each) for each in (*wrong, *right)))
+        excess = Measure("wrong_less_right", name, *sizes, before, after, after - before, *ends)
+        yield _judged(excess, min(map(len, (*wrong, *right))))
 
 
 def _moved(tested: Pair, seed: int) -> Measure:
@@ -118,13 +120,8 @@ def _moved(tested: Pair, seed: int) -> Measure:
     before = divergences(tested.first)[tested.first_rows]
     after = divergences(tested.second)[tested.second_rows]
     generator = resampling.stream(seed, "divergence", name)
-    return _measured(
-        "divergence",
-        name,
-        (before, after),
-        resampling.means((before - after).numpy(), generator),
-        smaller=True,
-    )
+    drawn = resampling.means((before - after).numpy(), generator)
+    return _measured("divergence", name, (before, after), drawn, smaller=True)
 
 
 def divergences(logits: Logits) -> Tensor:
@@ -148,24 +145,22 @@ def _measured(
     smaller: bool = False,
 ) -> Measure:
     """Return the means of both models' samples, with the interval of the drawn differences."""
-    natural, robust = (float(each.mean()) for each in samples)
+    natural, robust = float(samples[0].mean()), float(samples[1].mean())
     gap = natural - robust if smaller else robust - natural
-    sizes = [len(each) for each in samples]
+    sizes = (len(samples[0]), len(samples[1]))
     ends = resampling.ends(drawn)
-    return _judged(
-        Measure(measure, data, sizes[0], sizes[1], natural, robust, gap, *ends), min(sizes), kind
-    )
+    return _judged(Measure(measure, data, *sizes, natural, robust, gap, *ends), min(sizes), kind)
 
 
 def _judged(measure: Measure, least: int, kind: str = "") -> Measure:
     """Add the verdict; without enough examples there is none, and no interval."""
-    values = asdict(measure)
     if least < LEAST:
-        values |= {"low": None, "high": None, "reason": _few(least, kind)}
-    elif measure.low is not None and measure.high is not None:
-        sure = measure.low > 0 or measure.high < 0
-        values |= {"holds": measure.low > 0} if sure else {"reason": NOISE}
-    return Measure(**values)
+        return replace(measure, low=None, high=None, reason=_few(least, kind))
+    if measure.low is None or measure.high is None:
+        return measure
+    if measure.low > 0 or measure.high < 0:
+        return replace(measure, holds=measure.low > 0)
+    return replace(measure, reason=NOISE)
 
 
 def _few(least: int, kind: str) -> str:

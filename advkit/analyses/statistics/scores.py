@@ -45,6 +45,7 @@ def auroc(low: Tensor, high: Tensor) -> float | None:
     """
     if not len(low) or not len(high):
         return None
+    # A value's rank is the middle of the ranks that its equals take together.
     _, place, count = torch.unique(torch.cat([low, high]), return_inverse=True, return_counts=True)
     last = count.double().cumsum(0)
     rank = (last - (count.double() - 1) / 2)[place[len(low) :]]
@@ -68,6 +69,7 @@ def auroc_interval(area: float | None, m: int, n: int) -> list[float] | None:
 
 def _end(area: float, m: int, n: int, bound: float) -> float:
     """Return the A farthest from the area towards a bound of [0, 1] that is still believable."""
+    # By bisection: 60 halvings of [0, 1] are finer than its floats.
     inside, outside = area, bound
     for _ in range(HALVINGS):
         middle = (inside + outside) / 2
@@ -99,8 +101,9 @@ def fpr95(low: Tensor, high: Tensor) -> float:
     Examples", ICLR 2017; Liang et al., "ODIN", ICLR 2018 (FPR at 95 % TPR, in-distribution
     being the positive side).
     """
-    kept = -(-KEPT * len(low) // 100)
-    threshold = low.sort().values[kept - 1]
+    # ⌈0.95·n⌉ in whole numbers.
+    count = -(-KEPT * len(low) // 100)
+    threshold = low.sort().values[count - 1]
     return float((high <= threshold).double().mean())
 
 

@@ -39,22 +39,21 @@ def binary() -> Result:
 
     Source: LTD, appendix C, "Simulation Analysis".
     """
-    rows = []
-    for gamma in GAMMAS:
-        for share in SHARES:
-            s = gamma * share
-            rows.append((gamma, share, s, _mixed(gamma, EPSILON), _mixed(gamma, s)))
+    rows = [
+        (gamma, share, gamma * share, _mixed(gamma, EPSILON), _mixed(gamma, gamma * share))
+        for gamma in GAMMAS
+        for share in SHARES
+    ]
     columns = ("gamma", "s_over_gamma", "s", "one_hot_discrepancy", "soft_discrepancy")
     low = [row for row in rows if row[1] == 0.1]
     wins = sum(row[4] < row[3] for row in low)
-    shown = (0.05, 0.1, 0.3)
     series = {
-        f"soft / one-hot, gamma {g:g}": [r[4] / r[3] for r in rows if r[0] == g] for g in shown
+        f"soft / one-hot, gamma {g:g}": [r[4] / r[3] for r in rows if r[0] == g]
+        for g in (0.05, 0.1, 0.3)
     }
-    level = {"equal": [1.0] * len(SHARES)}
     picture = curve(
         SHARES,
-        {**series, **level},
+        {**series, "equal": [1.0] * len(SHARES)},
         xlabel="s / gamma (rises with temperature)",
         ylabel="G soft / G one-hot",
         logx=True,
@@ -84,10 +83,12 @@ def dirichlet() -> Result:
     and `unrelated` shows that the claim rests on it.
     """
     generator = seeding.generator(0, "dirichlet simulation")
+    # Rows from the most certain to the least, so that the k-th of one answers the k-th of another.
     oracle = _by_certainty(_clipped(_draw(ALPHA, generator)))
     order = oracle.argsort(1, descending=True)
     one_hot = _clipped(torch.nn.functional.one_hot(order[:, 0], CLASSES).double())
     hard = float(kl(oracle, one_hot).mean())
+    # Rows lie in the order of certainty: the last ones are the least certain.
     least_certain = slice(int(N * (1 - MISTAKES)), N)
     rows = []
     for factor in FACTORS:
@@ -122,6 +123,7 @@ def _draw(alpha: float, generator: torch.Generator) -> Tensor:
     concentration = torch.full((N, CLASSES), alpha + 1, dtype=torch.float64)
     log_gamma = torch._standard_gamma(concentration, generator=generator).log()
     uniform = torch.rand(N, CLASSES, generator=generator, dtype=torch.float64)
+    # Gamma draws over their sum are a Dirichlet draw; softmax takes the sum in log space.
     return torch.softmax(log_gamma + uniform.log() / alpha, dim=1)
 
 

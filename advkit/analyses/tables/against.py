@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
-from advkit.analyses.gathering.groups import POINTS, implementation
-from advkit.analyses.tables.leads import Line as Ours
-from advkit.analyses.tables.leads import right
+from advkit.analyses.gathering.entries import POINTS, WHATS, implementation
+from advkit.analyses.gathering.groups import Column, Group, Labels
 from advkit.analyses.tables.published import Line, Published
-from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts import descriptions
 from advkit.config import methods
-from advkit.formulas.stats import wilson
 from advkit.formulas.threat import number, parse_eps, step_size
 
 Interval = tuple[float, float]
@@ -24,22 +22,29 @@ class Pair:
     """A published line and one of ours that is the same recipe on the same data; None: none is."""
 
     line: Line
-    ours: Ours | None
+    ours: Group | None
 
     @property
     def point(self) -> str:
         """Which of our checkpoints is compared; the best one where the source does not say."""
         return self.line.point or POINTS[0]
 
-    def shares(self, what: str) -> list[float]:
-        """Return our accuracies of that point, one a seed."""
-        files = self.ours.known(what, self.point) if self.ours else []
-        return [hits / n for hits, n in (_hits(each, what) for each in files)]
+    def column(self, what: str) -> Column:
+        """Return our accuracies of that point."""
+        return self.ours.column(what, self.point) if self.ours else Column(())
 
     @property
     def same_attack(self) -> bool:
-        """Whether robust accuracy was measured by the same attack within the same ball."""
-        return self.ours is not None and same_attack(self.line, self.ours)
+        """Whether attack, steps, norm (all published ones are linf) and ε are the same."""
+        name, _, steps = self.line.attack.partition("-")
+        labels = self.ours.labels if self.ours else None
+        if labels is None or labels.eps is None:
+            return False
+        if (labels.attack, labels.norm) != (name, "linf"):
+            return False
+        if steps and labels.steps != int(steps):
+            return False
+        return parse_eps(labels.eps) == parse_eps(self.line.eps)
 
     def difference(self, what: str) -> tuple[float, Interval | None] | None:
         """Return ours − published and its 95 % interval; None where they cannot be compared.
@@ -48,117 +53,100 @@ class Pair:
         have Student's t-interval of their mean; against published reruns Welch's. The published
         figure of one run is taken as it stands: its own noise is not in the interval.
         """
-        theirs, ours = getattr(self.line, what), self.shares(what)
-        if not theirs or not ours or (what == "robust" and not self.same_attack):
+        theirs, ours = self.line.column(what), self.column(what)
+        if theirs.mean is None or ours.mean is None or (what == "robust" and not self.same_attack):
             return None
-        centre = statistics.fmean(theirs)
-        gap = statistics.fmean(ours) - centre
-        if len(ours) == 1 and self.ours is not None:
-            low, high = wilson(*_hits(self.ours.known(what, self.point)[0], what))
-            return gap, (low - centre, high - centre)
-        return gap, _interval(ours, theirs)
+        gap = ours.mean - theirs.mean
+        # A single run has no spread between seeds: its examples give the interval.
+        if ours.ci95 is not None:
+            return gap, (ours.ci95[0] - theirs.mean, ours.ci95[1] - theirs.mean)
+        return gap, _interval(ours.shares, theirs.shares)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the pair as a plain object: shares in [0, 1], null where nothing is known."""
         line = self.line
-        facts = {"data": line.data, "arch": line.arch, "label": line.label, "point": line.point}
-        row: dict[str, Any] = {**facts, "method": line.method or None, "attack": line.attack}
-        row |= {"eps": line.eps, "note": line.note}
-        row["group"] = self.ours.plain["group"] if self.ours else None
-        for what in ("robust", "clean"):
-            theirs, ours = getattr(line, what), self.shares(what)
-            row[f"{what}_published"] = statistics.fmean(theirs) if theirs else None
-            row[f"{what}_ours"] = statistics.fmean(ours) if ours else None
+        names = ("data", "arch", "label", "point", "method", "attack", "eps", "note")
+        row: dict[str, object] = {name: getattr(line, name) for name in names}
+        row |= {"method": line.method or None, "group": self.ours.number if self.ours else None}
+        for what in WHATS:
+            row[f"{what}_published"] = line.column(what).mean
+            row[f"{what}_ours"] = self.column(what).mean
             difference, ends = self.difference(what) or (None, None)
             row[f"{what}_difference"] = difference
             row[f"{what}_difference_ci95"] = list(ends) if ends else None
         return row
 
 
-def pairs(published: Published, lines: Sequence[Ours]) -> list[Pair]:
+def pairs(published: Published, groups: Sequence[Group]) -> list[Pair]:
     """Return every published line with each of ours that matches it, or with none.
 
     Where some of ours were attacked as the published line was, others are left out.
     """
     pairings = []
     for line in published.lines:
-        fit = [ours for ours in lines if matches(line, ours)]
-        alike = [ours for ours in fit if same_attack(line, ours)]
-        pairings += [Pair(line, ours) for ours in alike or fit] or [Pair(line, None)]
+        fit = [Pair(line, group) for group in groups if matches(line, group)]
+        alike = [pair for pair in fit if pair.same_attack]
+        pairings += alike or fit or [Pair(line, None)]
     return pairings
 
 
-def matches(line: Line, ours: Ours) -> bool:
+def matches(line: Line, ours: Group) -> bool:
     """Whether ours is that recipe: data, architecture, method and weights, its own settings."""
-    labels = ours.plain
-    trained = trained_as(ours)
-    extra = trained.get("extra_digest") is not None
-    point = line.point or POINTS[0]
+    labels, trained = ours.labels, trained_as(ours)
+    recipe = (labels.data, labels.arch, own_method(labels))
     return (
-        (labels["data"], labels["arch"], own_method(labels), extra)
-        == (line.data, line.arch, line.method, line.extra)
+        recipe == (line.data, line.arch, line.method)
+        and (trained.get("extra_digest") is not None) == line.extra
         and all(trained.get(name) == value for name, value in line.settings.items())
-        and any(labels[f"{what}_{point}_mean"] is not None for what in ("clean", "robust"))
+        and any(ours.column(what, line.point or POINTS[0]).shares for what in WHATS)
     )
 
 
-def own_method(labels: Mapping[str, Any]) -> str:
+def own_method(labels: Labels) -> str:
     """Return the method that a line's weights are those of: ADR's EMA is the weight average."""
-    base = str(labels["method"]).removesuffix("-wa")
-    return base + ("-wa" if labels["weights"] == "average" else "")
+    return labels.method.removesuffix("-wa") + ("-wa" if labels.weights == "average" else "")
 
 
-def same_attack(line: Line, ours: Ours) -> bool:
-    """Whether attack, steps, norm (all published ones are linf) and ε are the same."""
-    labels = ours.plain
-    name, _, steps = line.attack.partition("-")
-    if labels["attack"] != name or labels["norm"] != "linf":
-        return False
-    if steps and labels["steps"] != int(steps):
-        return False
-    return parse_eps(labels["eps"]) == parse_eps(line.eps)
-
-
-def trained_as(ours: Ours) -> Mapping[str, Any]:
+def trained_as(ours: Group) -> descriptions.Recipe:
     """Return the training configuration of the first file; empty if it was not recorded."""
-    return next((each.info.get("trained") or {} for each in _files(ours)), {})
+    return ours.entries[0].logits.info.get("trained") or {}
 
 
-def why_none(published: Published, lines: Sequence[Ours]) -> list[str]:
+def why_none(published: Published, groups: Sequence[Group]) -> list[str]:
     """Say why nothing matches: what ours are, and what the published lines are."""
-    reasons = []
-    for name, word in (("data", "data"), ("arch", "architecture")):
-        here = sorted({str(each.plain[name]) for each in lines})
-        there = sorted({getattr(each, name) for each in published.lines})
-        if not set(here) & set(there):
-            reasons.append(f"{word}: {', '.join(here)} here; {', '.join(there)} there")
-    here = sorted({own_method(each.plain) for each in lines})
-    there = sorted({each.method for each in published.lines if each.method})
-    if not reasons or not set(here) & set(there):
-        reasons.append(f"method: {', '.join(here)} here; {', '.join(there)} there")
-    return reasons + _in_general(published, lines)
-
-
-def _in_general(published: Published, lines: Sequence[Ours]) -> list[str]:
-    """Compare what any evaluation and training have: ball, examples, runs, epochs."""
-    rules = [
-        rule
-        for rule in methods.rules("paper")
-        if rule.source.startswith(published.paper["training"])
-        and {line.data for line in published.lines} & set(rule.when.get("data", ()))
+    labels, lines = [group.labels for group in groups], published.lines
+    sides = {
+        "data": ({own.data for own in labels}, {line.data for line in lines}),
+        "architecture": ({own.arch for own in labels}, {line.arch for line in lines}),
+        "method": (set(map(own_method, labels)), {line.method for line in lines if line.method}),
+    }
+    foreign = [name for name, (here, there) in sides.items() if here.isdisjoint(there)]
+    # Where each is among the published ones, they are not so together: the methods tell most.
+    reasons = [
+        f"{name}: {', '.join(sorted(here))} here; {', '.join(sorted(there))} there"
+        for name, (here, there) in sides.items()
+        if name in (foreign or ["method"])
     ]
-    trained = [trained_as(line) for line in lines]
-    compared = {
-        "ε": ({x.plain["eps"] for x in lines}, {x.eps for x in published.lines}),
-        "test examples": ({x.plain["n"] for x in lines}, set(published.paper["examples"].values())),
+    return reasons + _in_general(published, groups)
+
+
+def _in_general(published: Published, groups: Sequence[Group]) -> list[str]:
+    """Compare what any evaluation and training have: ball, examples, runs, epochs."""
+    lines = published.lines
+    data = {line.data for line in lines}
+    epochs = {
+        rule.values.get("epochs")
+        for rule in _rules(published)
+        if data & set(rule.when.get("data", ()))
+    }
+    compared: dict[str, tuple[set[object], set[object]]] = {
+        "ε": ({group.labels.eps for group in groups}, {line.eps for line in lines}),
+        "test examples": ({group.n for group in groups}, set(published.paper["examples"].values())),
         "runs": (
-            {x.plain["seeds"] for x in lines},
-            {len(x.clean) for x in published.lines if x.clean},
+            {group.seeds for group in groups},
+            {len(line.clean) for line in lines if line.clean},
         ),
-        "epochs": (
-            {each.get("epochs") for each in trained},
-            {rule.values.get("epochs") for rule in rules},
-        ),
+        "epochs": ({trained_as(group).get("epochs") for group in groups}, epochs),
     }
     return [
         f"{name}: {_words(here)} here; {_words(there)} there"
@@ -167,49 +155,52 @@ def _in_general(published: Published, lines: Sequence[Ours]) -> list[str]:
     ]
 
 
-def protocol(published: Published, pairs: Sequence[Pair], lines: Sequence[Ours]) -> list[str]:
+def _rules(published: Published) -> list[methods.Rule]:
+    """Return the rules of the presets that come from the table's paper, later ones win."""
+    source = published.paper["training"]
+    return [rule for rule in methods.rules("paper") if rule.source.startswith(source)]
+
+
+def protocol(published: Published, pairs: Sequence[Pair], groups: Sequence[Group]) -> list[str]:
     """List how our protocol differs from the published one, as far as files and sources tell.
 
     Of the lines that match; of all of ours where none does.
     """
-    matched = [pair for pair in pairs if pair.ours is not None]
-    told = [line for pair in matched for line in _of_pair(published, pair)]
-    here = [pair.ours for pair in matched if pair.ours is not None] or list(lines)
-    told += _evaluation(published, here) + _training(published, here)
-    return list(dict.fromkeys(told))
+    matched = [(pair, pair.ours) for pair in pairs if pair.ours is not None]
+    texts = [text for pair, ours in matched for text in _of_pair(published, pair, ours)]
+    here = [ours for _, ours in matched] or groups
+    texts += _evaluation(published, here) + _training(published, here)
+    return list(dict.fromkeys(texts))
 
 
-def _of_pair(published: Published, pair: Pair) -> list[str]:
+def _of_pair(published: Published, pair: Pair, ours: Group) -> list[str]:
     """Return what differs for a published line and ours: ball, attack, examples, settings."""
-    ours, line = pair.ours, pair.line
-    if ours is None:
-        return []
-    labels, told = ours.plain, []
-    who = f"{line.data}, {line.arch}, {labels['method']}"
+    labels, line, texts = ours.labels, pair.line, []
+    who = f"{line.data}, {line.arch}, {labels.method}"
     if line.robust and not pair.same_attack:
-        here = " ".join(str(labels[x]) for x in ("attack", "steps", "norm", "eps") if labels[x])
-        told.append(
-            f"attack ({who}): {here} here; {line.attack} linf {line.eps} there: robust "
-            "accuracies are not compared"
+        attack = (labels.attack, labels.steps, labels.norm, labels.eps)
+        texts.append(
+            f"attack ({who}): {' '.join(str(x) for x in attack if x)} here; {line.attack} linf "
+            f"{line.eps} there: robust accuracies are not compared"
         )
     there = published.paper["examples"].get(line.data)
-    if there and labels["n"] != there:
-        told.append(f"test examples ({line.data}): {labels['n']} here; {there} there")
+    if there and ours.n != there:
+        texts.append(f"test examples ({line.data}): {ours.n} here; {there} there")
     runs = max(len(line.robust), len(line.clean))
-    if labels["seeds"] != runs:
-        told.append(f"runs ({who}): {labels['seeds']} here; {runs} there")
-    return told + [f"{text} ({who})" for text in _settings(published, ours)]
+    if ours.seeds != runs:
+        texts.append(f"runs ({who}): {ours.seeds} here; {runs} there")
+    return texts + [f"{text} ({who})" for text in _settings(published, ours)]
 
 
-def _settings(published: Published, ours: Ours) -> list[str]:
+def _settings(published: Published, ours: Group) -> list[str]:
     """Return the training settings that the paper gives otherwise, by its preset's rules."""
     trained = trained_as(ours)
     if not trained:
         return ["how ours was trained is not recorded"]
-    values = {"awp": 0.0, **trained, "extra_data": trained.get("extra_digest")}
-    wanted: dict[str, tuple[Any, str]] = {}
-    for rule in methods.rules("paper"):
-        if rule.source.startswith(published.paper["training"]) and rule.fits(methods.facts(values)):
+    facts = methods.facts({"awp": 0.0, **trained, "extra_data": trained.get("extra_digest")})
+    wanted: dict[str, tuple[object, str]] = {}
+    for rule in _rules(published):
+        if rule.fits(facts):  # a later rule of the preset overrides an earlier one
             wanted |= {name: (value, rule.source) for name, value in rule.values.items()}
     return [
         f"{name}: {_shown(trained.get(name))} here; {_shown(value)} there, {source}"
@@ -218,65 +209,60 @@ def _settings(published: Published, ours: Ours) -> list[str]:
     ]
 
 
-def _value(name: str, value: Any, trained: Mapping[str, Any]) -> Any:
+def _value(name: str, value: object, trained: descriptions.Recipe) -> object:
     """Return a setting so that two spellings of one value are equal."""
-    if name == "eps" and value is not None:
-        return number(value)
-    if name == "step_size" and value is not None:
-        return round(step_size(value, number(trained["eps"])), 9)
     if name == "lr_drops" and value is None:  # the default: half and three quarters
         return [trained["epochs"] // 2, trained["epochs"] * 3 // 4]
+    if name == "eps" and value is not None:
+        return number(str(value))
+    if name == "step_size" and value is not None:  # eps/4 and 2/255 differ in the last bits
+        return round(step_size(str(value), number(trained["eps"])), 9)
     return value
 
 
-def _evaluation(published: Published, here: Sequence[Ours]) -> list[str]:
+def _evaluation(published: Published, groups: Sequence[Group]) -> list[str]:
     """Return what differs in the implementation of AutoAttack, and in which checkpoint is best."""
-    told = []
-    infos = [each.info for line in here for each in _files(line)]
-    settings = {
+    texts = []
+    infos = [entry.logits.info for group in groups for entry in group.entries]
+    suites = {
         implementation(info)
         for info in infos
         if info["config"]["attack"] == "autoattack" and "implementation" in info
     }
-    attacks = {line.attack for line in published.lines}
-    if settings and "autoattack" in attacks:
-        told.append(f"AutoAttack: {_words(settings)} here; {published.paper['autoattack']} there")
+    if suites and "autoattack" in {line.attack for line in published.lines}:
+        texts.append(f"AutoAttack: {_words(suites)} here; {published.paper['autoattack']} there")
     if any(info["role"].startswith("best") for info in infos):
         there = published.paper["selection"]
-        told.append(f"best checkpoint: chosen on a validation split here; on {there} there")
-    return told
+        texts.append(f"best checkpoint: chosen on a validation split here; on {there} there")
+    return texts
 
 
-def _training(published: Published, here: Sequence[Ours]) -> list[str]:
+def _training(published: Published, groups: Sequence[Group]) -> list[str]:
     """Return the habits of the original code that ours does not share."""
-    trained = [each for each in map(trained_as, here) if each]
-    told = []
-    for name, word in (("attack_bn", "BN mode of the inner attack"), ("awp_form", "form of AWP")):
-        there = published.paper[name]
-        used = [each for each in trained if name != "awp_form" or each.get("awp")]
-        values = {str(each.get(name)) for each in used if each.get(name)}
-        if values - {there.split()[0].rstrip(",")}:
-            told.append(f"{word}: {_words(values)} here; {there} there")
-    return told
+    recipes = [trained_as(group) for group in groups]
+    modes = {recipe.get("attack_bn") for recipe in recipes} - {None}
+    # The form says something of runs with AWP alone.
+    forms = {recipe.get("awp_form") for recipe in recipes if recipe.get("awp")} - {None}
+    paper = published.paper
+    habits = [
+        ("BN mode of the inner attack", modes, paper["attack_bn"]),
+        ("form of AWP", forms, paper["awp_form"]),
+    ]
+    return [
+        f"{name}: {_words(here)} here; {there} there"
+        for name, here, there in habits
+        if here - {there.split()[0].rstrip(",")}
+    ]
 
 
-def _files(ours: Ours) -> list[Logits]:
-    return [each for of_seed in ours.files.values() for each in of_seed.values()]
-
-
-def _words(values: set[Any]) -> str:
+def _words(values: AbstractSet[object]) -> str:
     return " or ".join(sorted(map(str, values - {None})))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "none" if value is None else str(value)
-
-
-def _hits(logits: Logits, what: str) -> tuple[int, int]:
-    verdicts = right(logits, what)
-    return (0 if verdicts is None else int(verdicts.sum())), len(logits.labels)
 
 
 def _interval(ours: Sequence[float], theirs: Sequence[float]) -> Interval | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from typing import Any
 
+from advkit.analyses.gathering.entries import WHATS
+from advkit.analyses.gathering.groups import Column, Group
 from advkit.analyses.tables.against import Pair, pairs, protocol, why_none
-from advkit.analyses.tables.leads import Line
 from advkit.analyses.tables.published import Published
 from advkit.analyses.tables.sheets import attack_of, minus, name_of
 from advkit.artifacts.document import NOTHING, Cell, Sheet, aligned
@@ -25,38 +24,39 @@ INTERVAL = (
 class Beside:
     """One published table beside our lines: its pairs, and what differs apart from the figures."""
 
-    def __init__(self, published: Published, lines: Sequence[Line]) -> None:
+    def __init__(self, published: Published, groups: Sequence[Group]) -> None:
         self.published = published
-        self.pairs = pairs(published, lines)
+        self.pairs = pairs(published, groups)
         self.matched = sum(pair.ours is not None for pair in self.pairs)
-        self.differences = protocol(published, self.pairs, lines)
-        self.reasons = [] if self.matched else why_none(published, lines)
+        self.differences = protocol(published, self.pairs, groups)
+        self.reasons = [] if self.matched else why_none(published, groups)
 
     @property
     def notes(self) -> list[str]:
         """Return what stands below the table."""
-        told = [f"source: {self.published.paper['source']}"]
+        notes = [f"source: {self.published.paper['source']}"]
         if not self.matched:
-            told.append(f"nothing here matches a published line: {'; '.join(self.reasons)}")
-        told += [f"protocol, {line}" for line in self.differences]
-        told += self.published.notes
-        own = dict.fromkeys(f"{p.line.label}: {p.line.note}" for p in self.pairs if p.line.note)
-        return [*told, *own]
+            notes.append(f"nothing here matches a published line: {'; '.join(self.reasons)}")
+        notes += [f"protocol, {difference}" for difference in self.differences]
+        notes += self.published.notes
+        lines = [pair.line for pair in self.pairs]
+        # A line that several of ours match stands several times; its note once.
+        return [*notes, *dict.fromkeys(f"{x.label}: {x.note}" for x in lines if x.note)]
 
     def sheet(self) -> Sheet:
         """Return a row for each published line and each of ours that matches it."""
-        head, words = [*HEAD, *FIGURES, *FIGURES], len(HEAD)
+        head = [*HEAD, *FIGURES, *FIGURES]
         # Where nothing matches, columns of ours would be empty.
-        kept = [k for k, name in enumerate(head) if self.matched or name in PUBLISHED]
-        words = sum(place < words for place in kept)
-        figures = (len(kept) - words) // 2
+        used = [k for k, name in enumerate(head) if self.matched or name in PUBLISHED]
+        words = sum(place < len(HEAD) for place in used)
+        figures = (len(used) - words) // 2
         cells = [_row(pair) for pair in self.pairs]
-        rows = [tuple(Cell(row[place] or NOTHING) for place in kept) for row in cells]
+        rows = [tuple(Cell(row[place] or NOTHING) for place in used) for row in cells]
         data = [pair.line.data for pair in self.pairs]
         return Sheet(
             caption=f"{self.published.title}: published figures and ours, accuracy in %",
             spans=(("", words), (self._robust(), figures), ("Standard accuracy (%)", figures)),
-            head=tuple(head[place] for place in kept),
+            head=tuple(head[place] for place in used),
             words=words,
             rows=tuple(rows),
             breaks=frozenset(k for k in range(1, len(rows)) if data[k] != data[k - 1]),
@@ -70,17 +70,15 @@ class Beside:
 
     def text(self) -> str:
         """Return the same for a terminal."""
+        figures = ("paper", "ours", "difference [95 %]")
         head = ["data", "arch", "published", "point", "ours"]
-        head += [
-            f"{what} {each}" for what in ("robust", "clean") for each in ("paper", "ours", "±")
-        ]
-        head = [word.replace("±", "difference [95 %]") for word in head]
+        head += [f"{what} {figure}" for what in WHATS for figure in figures]
         lines = [head, *([cell or "-" for cell in _row(pair)] for pair in self.pairs)]
-        kept = [k for k in range(len(head)) if k < 4 or any(line[k] != "-" for line in lines[1:])]
-        table = aligned([[line[place] for place in kept] for line in lines])
+        used = [k for k in range(len(head)) if k < 4 or any(line[k] != "-" for line in lines[1:])]
+        table = aligned([[line[place] for place in used] for line in lines])
         return "\n".join([self.published.title, table, *(f"- {note}" for note in self.notes)])
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return everything as plain objects for the record and JSON."""
         return {
             "published": [pair.plain() for pair in self.pairs],
@@ -91,20 +89,18 @@ class Beside:
 def _row(pair: Pair) -> list[str]:
     line, ours = pair.line, ""
     if pair.ours is not None:
-        ours = f"{name_of(pair.ours.plain)}, {attack_of(pair.ours.plain)}"
+        ours = f"{name_of(pair.ours.labels)}, {attack_of(pair.ours.labels)}"
     label = line.label + (" (extra data)" if line.extra else "")
     cells = [line.data, line.arch, label, line.point, ours]
-    for what in ("robust", "clean"):
-        cells += [_mean(getattr(line, what)), _mean(pair.shares(what)), _difference(pair, what)]
+    for what in WHATS:
+        cells += [_mean(line.column(what)), _mean(pair.column(what)), _difference(pair, what)]
     return cells
 
 
-def _mean(shares: Sequence[float]) -> str:
+def _mean(column: Column) -> str:
     """Return a mean in percent, with the sample standard deviation where there are several."""
-    if not shares:
-        return ""
-    told = f"{statistics.fmean(shares) * 100:.2f}"
-    return told + (f" ± {statistics.stdev(shares) * 100:.2f}" if len(shares) > 1 else "")
+    spread = "" if column.sd is None else f" ± {column.sd * 100:.2f}"
+    return "" if column.mean is None else f"{column.mean * 100:.2f}{spread}"
 
 
 def _difference(pair: Pair, what: str) -> str:
@@ -112,7 +108,7 @@ def _difference(pair: Pair, what: str) -> str:
     if difference is None:
         return ""
     centre, ends = difference
-    told = f"{centre * 100:+.2f}"
+    text = f"{centre * 100:+.2f}"
     if ends is not None:
-        told += " [{:+.2f}, {:+.2f}]".format(*(end * 100 for end in ends))
-    return minus(told)
+        text += " [{:+.2f}, {:+.2f}]".format(*(end * 100 for end in ends))
+    return minus(text)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.analyses.gathering.entries import POINTS, WHATS, radius
+from advkit.analyses.gathering.groups import Group
+from advkit.analyses.gathering.rows import data_digest, right
+from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical
-from advkit.artifacts.rows import argmax
 from advkit.formulas.stats import mcnemar
-from advkit.formulas.threat import parse_eps
 
 LEVEL = 0.05
-FIELD = ("data", "arch", "attack", "norm", "steps", "attack_settings")
-"""Labels that lines must share to compete, beside ε."""
-COLUMNS = tuple((what, point) for what in ("robust", "clean") for point in ("best", "final"))
+COLUMNS = tuple((what, point) for what in WHATS for point in POINTS)
 RULE = (
     "bold: better than every other line of its data set, architecture and attack, on the same "
     "examples, at 5 %: Welch's t-test over seeds, or the exact McNemar test where both lines are "
@@ -28,68 +25,53 @@ RULE = (
 )
 
 
-@dataclass
-class Line:
-    """A group's labels and figures, with the files behind it: point → seed → file."""
-
-    plain: Mapping[str, Any]
-    files: dict[str, dict[int | None, Logits]] = field(default_factory=dict)
-
-    @property
-    def rivals(self) -> str:
-        """What lines that compete have in common."""
-        eps = self.plain["eps"]
-        shared = {name: self.plain[name] for name in FIELD}
-        radius = parse_eps(eps, self.plain["norm"]) if eps is not None else None
-        return canonical({**shared, "eps": radius})
-
-    def known(self, what: str, point: str) -> list[Logits]:
-        """Return the files that have a figure of that column."""
-        logits = self.files.get(point, {}).values()
-        return [each for each in logits if right(each, what) is not None]
-
-
-def right(logits: Logits, what: str) -> Tensor | None:
-    """Return which examples a file has right, (N,) bool: under attack or clean; None if unknown."""
-    if bool((logits.labels < 0).any()):
-        return None
-    if what == "clean":
-        return argmax(logits.clean) == logits.labels
-    return None if logits.broken_by is None else logits.broken_by == ROBUST
-
-
-def leads(lines: Sequence[Line]) -> list[list[str]]:
+def leads(groups: Sequence[Group]) -> list[list[str]]:
     """Return for each line the columns that it leads, such as `robust_best`.
 
     The line of the highest mean leads if it is better than each of its rivals beyond noise, each
     at 5 %: that all of them say so is again a test at 5 %.
     """
-    marks: list[list[str]] = [[] for _ in lines]
+    names: list[list[str]] = [[] for _ in groups]
     blocks: dict[str, list[int]] = {}
-    for place, line in enumerate(lines):
-        blocks.setdefault(line.rivals, []).append(place)
+    for place, group in enumerate(groups):
+        blocks.setdefault(_contest(group), []).append(place)
     for what, point in COLUMNS:
-        name = f"{what}_{point}"
         for places in blocks.values():
-            there = [each for each in places if lines[each].plain[f"{name}_mean"] is not None]
-            if len(there) < 2:
+            means = {place: groups[place].column(what, point).mean for place in places}
+            known = {place: mean for place, mean in means.items() if mean is not None}
+            if len(known) < 2:
                 continue
-            first = max(there, key=lambda place: lines[place].plain[f"{name}_mean"])
-            rest = [lines[each] for each in there if each != first]
-            if all(beyond_noise(lines[first], other, what, point) for other in rest):
-                marks[first].append(name)
-    return marks
+            first = max(known, key=lambda place: known[place])
+            rivals = [groups[place] for place in known if place != first]
+            if all(beyond_noise(groups[first], rival, what, point) for rival in rivals):
+                names[first].append(f"{what}_{point}")
+    return names
 
 
-def beyond_noise(first: Line, second: Line, what: str, point: str) -> bool:
+def _contest(group: Group) -> str:
+    """Return what lines that compete have in common."""
+    labels = group.labels
+    attack = (labels.attack, labels.norm, radius(group.entries[0].attack), labels.steps)
+    return canonical([labels.data, labels.arch, attack, labels.attack_settings])
+
+
+def judged(group: Group, what: str, point: str) -> list[Logits]:
+    """Return the files that have a figure of a column."""
+    entries = group.of_point(point).values()
+    return [entry.logits for entry in entries if entry.hits[what] is not None]
+
+
+def beyond_noise(first: Group, second: Group, what: str, point: str) -> bool:
     """Whether the accuracies of two lines differ by more than noise."""
-    ours, theirs = first.known(what, point), second.known(what, point)
+    ours, theirs = judged(first, what, point), judged(second, what, point)
     if not same_examples([*ours, *theirs]):
         return False
+    # One run each: McNemar pairs their examples. Several: the runs are the sample. One against
+    # several has neither pairs nor a spread on both sides.
     if len(ours) == len(theirs) == 1:
         return paired_p(right(ours[0], what), right(theirs[0], what)) < LEVEL
     if min(len(ours), len(theirs)) > 1:
-        return welch([_share(each, what) for each in ours], [_share(x, what) for x in theirs])
+        return welch(first.column(what, point).shares, second.column(what, point).shares)
     return False
 
 
@@ -97,10 +79,10 @@ def same_examples(inputs: Sequence[Logits]) -> bool:
     """Whether files judge the same examples of the same data in the same order."""
     first = inputs[0]
     return all(
-        torch.equal(first.index, each.index)
-        and torch.equal(first.labels, each.labels)
-        and _data(first) == _data(each)
-        for each in inputs[1:]
+        torch.equal(first.index, other.index)
+        and torch.equal(first.labels, other.labels)
+        and data_digest(first) == data_digest(other)
+        for other in inputs[1:]
     )
 
 
@@ -117,17 +99,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> bool:
     Where no run differs from another on either side there is no noise to measure against, and
     nothing is said to lie beyond it.
     """
-    from scipy.stats import ttest_ind
+    from scipy.stats import ttest_ind  # a second to import
 
     if statistics.pstdev(first) == 0 and statistics.pstdev(second) == 0:
         return False
     return bool(ttest_ind(first, second, equal_var=False).pvalue < LEVEL)
-
-
-def _share(logits: Logits, what: str) -> float:
-    verdicts = right(logits, what)
-    return 0.0 if verdicts is None else int(verdicts.sum()) / len(verdicts)
-
-
-def _data(logits: Logits) -> str | None:
-    return next((p["digest"] for p in logits.info["parents"] if p["kind"] == "data"), None)

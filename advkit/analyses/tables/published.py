@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from advkit.analyses.gathering.groups import Column
 from advkit.errors import UsageError, unknown
 
 FOLDER = Path(__file__).parent / "figures"
@@ -40,14 +41,30 @@ class Line:
     seconds: float | None
     note: str
 
+    def column(self, what: str) -> Column:
+        """Return `robust` or `clean` accuracy."""
+        return Column(self.robust if what == "robust" else self.clean)
+
+
+class Paper(TypedDict):
+    """How a source made its figures, where that is known; see `figures/sources.toml`."""
+
+    source: str
+    training: str
+    examples: dict[str, int]
+    selection: str
+    attack_bn: str
+    awp_form: str
+    autoattack: str
+    notes: list[str]
+
 
 @dataclass(frozen=True)
 class Published:
     """One published table: its lines, and how its figures were made."""
 
-    name: str
     title: str
-    paper: Mapping[str, Any]
+    paper: Paper
     notes: tuple[str, ...]
     lines: tuple[Line, ...]
 
@@ -65,15 +82,16 @@ def read(name: str, *, seconds: bool = False) -> Published:
         UsageError: there is none of that name, or it holds what the other analysis compares.
     """
     if name in names(seconds=not seconds):
-        held, other = ("accuracies", "table") if seconds else ("seconds per epoch", "cost")
-        raise UsageError(f"{name} holds {held}: advkit analyze {other} --against {name}")
+        figures, other = ("accuracies", "table") if seconds else ("seconds per epoch", "cost")
+        raise UsageError(f"{name} holds {figures}: advkit analyze {other} --against {name}")
     known = names(seconds=seconds)
     if name not in known:
         raise unknown("published table", name, known)
     sources = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
+    # `adr-table1` is a table of the paper `adr`.
     table, paper = sources["table"][name], sources["paper"][name.split("-")[0]]
     notes = (*table.get("notes", ()), *(() if seconds else paper["notes"]))
-    return Published(name, table["title"], paper, notes, _lines(name))
+    return Published(table["title"], paper, notes, _lines(name))
 
 
 def _lines(name: str) -> tuple[Line, ...]:
@@ -87,21 +105,20 @@ def _lines(name: str) -> tuple[Line, ...]:
 
 def _line(rows: list[dict[str, str]]) -> Line:
     first = rows[0]
+    # Percent by 100 may miss the float nearest to the printed figure; rounding restores it.
     robust, clean = (
         tuple(round(float(row[what]) / 100, 6) for row in rows if row[what])
         for what in ("robust", "clean")
     )
     pairs = (word.split("=") for word in first["settings"].split() if word)
+    names = ("data", "arch", "label", "method", "point", "attack", "eps", "note")
     return Line(
-        **{
-            key: first[key] for key in ("data", "arch", "label", "method", "point", "attack", "eps")
-        },
+        **{name: first[name] for name in names},
         settings={key: float(value) for key, value in pairs},
         extra=bool(first["extra"]),
         robust=robust,
         clean=clean,
         seconds=float(first["seconds"]) if first["seconds"] else None,
-        note=first["note"],
     )
 
 

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import accumulate
 
-from advkit.analyses.gathering.groups import POINTS, implementation, shown
-from advkit.analyses.tables.leads import RULE, Line, right
-from advkit.artifacts.document import NOTHING, Cell, Sheet, aligned
+from advkit.analyses.gathering.entries import POINTS, WHATS, implementation, shown
+from advkit.analyses.gathering.groups import Column, Group, Labels
+from advkit.analyses.gathering.rows import run_name
+from advkit.analyses.tables.leads import COLUMNS as ACCURACIES
+from advkit.analyses.tables.leads import RULE
+from advkit.artifacts.document import NOTHING, Cell, Sheet, Source, aligned
 from advkit.artifacts.provenance import canonical
 from advkit.evaluation.settings import SUITES
 
-HEAD = (
-    "data",
-    "arch",
-    "method",
-    "settings",
-    "attack",
-    "norm",
-    "eps",
-    "n",
-    "seeds",
-    "robust best %",
-    "robust final %",
-    "difference",
-    "clean best %",
-    "clean final %",
-    "difference",
-)
-COLUMNS = [(what, point) for what in ("robust", "clean") for point in (*POINTS, "difference")]
+COLUMNS = [(what, point) for what in WHATS for point in (*POINTS, "difference")]
+NAMES = ("data", "arch", "method", "settings", "attack", "norm", "eps", "n", "seeds")
+HEAD = (*NAMES, *(p if p == "difference" else f"{what} {p} %" for what, p in COLUMNS))
 SPREADS = {
     "sd": "mean ± sample standard deviation over seeds",
     "variance": "mean (sample variance over seeds, in squared points)",
@@ -44,219 +32,217 @@ WILSON = (
 )
 
 
-def text(groups: Sequence[Mapping[str, Any]], spread: str) -> str:
+def text(groups: Sequence[Group], spread: str) -> str:
     """Return the groups as aligned text, accuracies in percent, without empty columns."""
     lines = [_line(group, spread) for group in groups]
-    kept = [place for place in range(len(HEAD)) if any(line[place] for line in lines)]
-    return aligned([[line[place] or "-" for place in kept] for line in (HEAD, *lines)])
+    filled = [place for place in range(len(HEAD)) if any(line[place] for line in lines)]
+    return aligned([[line[place] or "-" for place in filled] for line in (HEAD, *lines)])
 
 
-def _line(group: Mapping[str, Any], spread: str) -> tuple[str, ...]:
-    attack = group["attack"] + (f"-{group['steps']}" if group["steps"] else "")
-    if group["attack_settings"]:
-        attack += f" ({shown(group['attack_settings'])})"
-    names = (group["data"], group["arch"], method_of(group), settings_of(group), attack)
-    sizes = (group["norm"] or "", group["eps"] or "", str(group["n"]), str(group["seeds"]))
-    cells = [figure(group, f"{what}_{point}", spread) for what, point in COLUMNS]
+def _line(group: Group, spread: str) -> tuple[str, ...]:
+    labels = group.labels
+    attack = labels.attack + (f"-{labels.steps}" if labels.steps else "")
+    if labels.attack_settings:
+        attack += f" ({shown(labels.attack_settings)})"
+    names = (labels.data, labels.arch, method_of(labels), settings_of(labels), attack)
+    sizes = (labels.norm or "", labels.eps or "", str(group.n), str(group.seeds))
+    cells = [figure(group, what, point, spread) for what, point in COLUMNS]
     return (*names, *sizes, *cells)
 
 
-def method_of(group: Mapping[str, Any]) -> str:
+def method_of(labels: Labels) -> str:
     """Return the method, and whose weights, where they are not those that its name promises."""
-    name = str(group["method"])
-    promised = (group["weights"] == "average") == name.endswith("-wa")
-    return name if promised else f"{name} ({group['weights']})"
+    promised = (labels.weights == "average") == labels.method.endswith("-wa")
+    return labels.method if promised else f"{labels.method} ({labels.weights})"
 
 
-def settings_of(group: Mapping[str, Any]) -> str:
+def settings_of(labels: Labels) -> str:
     """Return the settings that tell a group from others of its method."""
-    told = shown(group["settings"])
-    if group["settings_recorded"]:
-        return told
-    return f"{told}; others not recorded" if told else "others not recorded"
+    unknown = "" if labels.settings_recorded else "others not recorded"
+    return "; ".join(words for words in (shown(labels.settings), unknown) if words)
 
 
-def name_of(group: Mapping[str, Any]) -> str:
+def name_of(labels: Labels) -> str:
     """Return method and settings in a few words."""
-    return ", ".join(word for word in (method_of(group), settings_of(group)) if word)
+    return ", ".join(words for words in (method_of(labels), settings_of(labels)) if words)
 
 
-def attack_of(group: Mapping[str, Any]) -> str:
+def attack_of(labels: Labels) -> str:
     """Return the attack as a paper calls it: AutoAttack, PGD-50."""
-    name = SUITES.get(group["attack"], str(group["attack"]).upper())
-    return f"{name}-{group['steps']}" if group["steps"] else name
+    name = SUITES.get(labels.attack, labels.attack.upper())
+    return f"{name}-{labels.steps}" if labels.steps else name
 
 
-def figure(group: Mapping[str, Any], name: str, spread: str) -> str:
+def figure(group: Group, what: str, point: str, spread: str) -> str:
     """Return a figure in percent with its spread or interval, and the seeds where some lack it."""
-    mean = group[f"{name}_mean"]
-    if mean is None:
+    column = group.column(what, point)
+    if column.mean is None:
         return ""
-    told = f"{mean * 100:.2f}"
-    if group[f"{name}_sd"] is not None:
-        told += _spread(group, name, spread)
-    elif group.get(f"{name}_ci95"):
-        told += " [{:.1f}, {:.1f}]".format(*(end * 100 for end in group[f"{name}_ci95"]))
-    few = group[f"{name}_seeds"] != group["seeds"]
-    return told + (f" ({group[f'{name}_seeds']})" if few else "")
+    text = f"{column.mean * 100:.2f}"
+    if column.sd is not None:
+        text += _spread(column, spread)
+    elif column.ci95:
+        text += " [{:.1f}, {:.1f}]".format(*(end * 100 for end in column.ci95))
+    seeds = len(column.shares)
+    return text + (f" ({seeds})" if seeds != group.seeds else "")
 
 
-def _spread(group: Mapping[str, Any], name: str, spread: str) -> str:
+def _spread(column: Column, spread: str) -> str:
+    # Squared points are 1e4 times the variance of shares.
     if spread == "variance":
-        return f" (var {group[f'{name}_variance'] * 1e4:.4g})"
-    if spread == "range":
-        return f" ({group[f'{name}_min'] * 100:.2f} to {group[f'{name}_max'] * 100:.2f})"
-    return f" ± {group[f'{name}_sd'] * 100:.2f}"
+        return f" (var {(column.variance or 0) * 1e4:.4g})"
+    return f" ({_range(column)})" if spread == "range" else f" ± {(column.sd or 0) * 100:.2f}"
 
 
-def sheets(lines: Sequence[Line], leads: Sequence[Sequence[str]], spread: str) -> list[Sheet]:
+def _range(column: Column) -> str:
+    return f"{min(column.shares) * 100:.2f} to {max(column.shares) * 100:.2f}"
+
+
+def sheets(groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str) -> list[Sheet]:
     """Return a table for each attack: its methods, and best, final and difference of each."""
     blocks: dict[str, list[int]] = {}
-    for place, line in enumerate(lines):
-        labels = [line.plain[x] for x in ("attack", "norm", "eps", "steps", "attack_settings")]
-        blocks.setdefault(canonical(labels), []).append(place)
-    return [_sheet(lines, places, leads, spread) for places in blocks.values()]
+    for place, group in enumerate(groups):
+        labels = group.labels
+        ball = (labels.attack, labels.norm, labels.eps, labels.steps)
+        blocks.setdefault(canonical([ball, labels.attack_settings]), []).append(place)
+    return [
+        _sheet([groups[k] for k in places], [leads[k] for k in places], spread, bold=any(leads))
+        for places in blocks.values()
+    ]
 
 
 def _sheet(
-    lines: Sequence[Line], places: Sequence[int], leads: Sequence[Sequence[str]], spread: str
+    groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str, *, bold: bool
 ) -> Sheet:
-    groups = [lines[place].plain for place in places]
-    first = groups[0]
+    """Return the table of one attack; `bold`: some line of the document leads."""
+    labels = [group.labels for group in groups]
     words = {
-        "Data": [str(group["data"]) for group in groups],
-        "Architecture": [str(group["arch"]) for group in groups],
-        "Method": [method_of(group) for group in groups],
-        "Settings": [settings_of(group) for group in groups],
-        "Seeds": [str(group["seeds"]) for group in groups],
+        "Data": [own.data for own in labels],
+        "Architecture": [own.arch for own in labels],
+        "Method": [method_of(own) for own in labels],
+        "Settings": [settings_of(own) for own in labels],
+        "Seeds": [str(group.seeds) for group in groups],
     }
-    alone = {name: of[0] for name, of in words.items() if len(set(of)) == 1}
-    told = [alone[name] for name in ("Data", "Architecture") if name in alone]
-    kept = [name for name in words if name not in alone or name in ("Method", "Seeds")]
-    used = [
-        pair for pair in COLUMNS if any(g["_".join(pair) + "_mean"] is not None for g in groups)
-    ]
+    # What all lines share goes into the caption instead of a column.
+    alone = {name: texts[0] for name, texts in words.items() if len(set(texts)) == 1}
+    common = [alone[name] for name in ("Data", "Architecture") if name in alone]
+    names = [name for name in words if name not in alone or name in ("Method", "Seeds")]
+    # Columns without a figure, such as the robust ones of clean evaluations, are left out.
+    used = [pair for pair in COLUMNS if any(group.column(*pair).shares for group in groups)]
     rows = []
-    for row, place in enumerate(places):
-        head = [Cell(words[name][row] or NOTHING) for name in kept]
-        cells = [
-            Cell(minus(figure(groups[row], name, spread)) or NOTHING, name in leads[place])
-            for name in map("_".join, used)
+    for row, (group, led) in enumerate(zip(groups, leads, strict=True)):
+        head = [Cell(words[name][row] or NOTHING) for name in names]
+        figures = [
+            Cell(minus(figure(group, *pair, spread)) or NOTHING, "_".join(pair) in led)
+            for pair in used
         ]
-        rows.append((*head, *cells))
-    robust, clean = (sum(what == each for what, _ in used) for each in ("robust", "clean"))
-    spans = [("", len(kept)), (f"{attack_of(first)} (%)", robust), ("Standard accuracy (%)", clean)]
-    attack = "clean" if first["attack"] == "none" else f"{attack_of(first)}, {_ball(first)}"
-    if first["attack_settings"]:
-        attack += f", {shown(first['attack_settings'])}"
-    pairs = [(group["data"], group["arch"]) for group in groups]
+        rows.append((*head, *figures))
+    robust = sum(what == "robust" for what, _ in used)
+    headings = (f"{attack_of(labels[0])} (%)", "Standard accuracy (%)")
+    spans = (("", len(names)), (headings[0], robust), (headings[1], len(used) - robust))
+    pairs = [(own.data, own.arch) for own in labels]
     return Sheet(
-        caption=f"{'; '.join([*told, attack])}: accuracy in %, {SPREADS[spread]}",
+        caption=f"{'; '.join([*common, _attack(labels[0])])}: accuracy in %, {SPREADS[spread]}",
         spans=tuple(span for span in spans if span[1]),
-        head=(*kept, *("Diff." if point == "difference" else point.title() for _, point in used)),
-        words=len(kept),
+        head=(*names, *("Diff." if point == "difference" else point.title() for _, point in used)),
+        words=len(names),
         rows=tuple(rows),
         breaks=frozenset(k for k in range(1, len(pairs)) if pairs[k] != pairs[k - 1]),
-        notes=_notes([lines[place] for place in places], used, leads),
+        notes=(*_notes(groups, used), *([RULE] if bold else [])),
     )
 
 
-def _ball(group: Mapping[str, Any]) -> str:
-    return f"{group['norm']}, ε = {group['eps']}"
+def _attack(labels: Labels) -> str:
+    ball = f"{attack_of(labels)}, {labels.norm}, ε = {labels.eps}"
+    attack = "clean" if labels.attack == "none" else ball
+    return attack + (f", {shown(labels.attack_settings)}" if labels.attack_settings else "")
 
 
-def minus(told: str) -> str:
+def source_of(path: str, what: str, info: Mapping[str, object]) -> Source:
+    """Return a file's run, what it is, and what its description says of it."""
+    names = ("digest", "config", "trained", "implementation", "parents", "environment", "versions")
+    return Source(f"{run_name(path)}: {what}", {key: info[key] for key in names if key in info})
+
+
+def minus(text: str) -> str:
     """Return a figure with the sign that typographers use."""
-    return told.replace("-", "−")
+    return text.replace("-", "−")
 
 
-def _notes(
-    lines: Sequence[Line], used: Sequence[tuple[str, str]], leads: Sequence[Sequence[str]]
-) -> tuple[str, ...]:
+def _notes(groups: Sequence[Group], used: Sequence[tuple[str, str]]) -> list[str]:
     """Say over what the figures are: examples, implementation, training ball, seeds."""
-    sizes = {f"{line.plain['data']} {line.plain['n']}" for line in lines}
+    sizes = {f"{group.labels.data} {group.n}" for group in groups}
     notes = [f"test examples: {', '.join(sorted(sizes))}"]
-    infos = [each.info for line in lines for of in line.files.values() for each in of.values()]
-    made = {
+    entries = [entry for group in groups for entry in group.entries]
+    infos = [entry.logits.info for entry in entries]
+    suites = {
         implementation(info)
         + (f", version {info['config']['version']}" if "version" in info["config"] else "")
         for info in infos
         if "implementation" in info
     }
-    notes += [f"attack by {each}" for each in sorted(made)]
-    trained = [info["trained"] for info in infos if info.get("trained")]
-    balls = {f"{t['norm']} {t['eps']}" for t in trained if t.get("eps") and t.get("norm")}
+    notes += [f"attack by {suite}" for suite in sorted(suites)]
+    recipes = [info["trained"] for info in infos if info.get("trained")]
+    balls = {f"{x['norm']} {x['eps']}" for x in recipes if x.get("eps") and x.get("norm")}
     notes += [f"trained within {', '.join(sorted(balls))}"] if balls else []
-    seeds = sorted({str(seed) for line in lines for of in line.files.values() for seed in of})
-    notes += [f"seeds {', '.join(seeds)}"]
-    told = [(line.plain, "_".join(column)) for line in lines for column in used]
-    if any(plain.get(f"{name}_ci95") for plain, name in told):
+    notes += [f"seeds {', '.join(sorted({str(entry.seed) for entry in entries}))}"]
+    columns = [(group, group.column(*pair)) for group in groups for pair in used]
+    if any(column.ci95 for _, column in columns):
         notes.append(WILSON)
-    if any(0 < plain[f"{name}_seeds"] < plain["seeds"] for plain, name in told):
+    if any(0 < len(column.shares) < group.seeds for group, column in columns):
         notes.append(FEWER)
     if any(point == "difference" for _, point in used):
         notes.append(DIFFERENCE)
-    notes += [SELECTION] if any("best" in line.files for line in lines) else []
-    notes += [RULE] if any(leads) else []
-    return tuple(notes)
+    notes += [SELECTION] if any(entry.point == "best" for entry in entries) else []
+    return notes
 
 
-def reruns(lines: Sequence[Line], spread: str) -> Sheet | None:
+def reruns(groups: Sequence[Group], spread: str) -> Sheet | None:
     """Return the figures of each seed, their mean and spread; None where no line has several.
 
     Source: the layout of ADR, Table 7.
     """
-    several = [line for line in lines if line.plain["seeds"] > 1]
-    columns = [(what, point) for what in ("robust", "clean") for point in POINTS]
-    used = [c for c in columns if any(line.plain["_".join(c) + "_mean"] for line in several)]
+    several = [group for group in groups if group.seeds > 1]
+    used = [pair for pair in ACCURACIES if any(group.column(*pair).mean for group in several)]
     if not several or not used:
         return None
-    rows: list[tuple[Cell, ...]] = []
-    breaks = []
-    for line in several:
-        breaks.append(len(rows))
-        rows += _reruns_of(line, used, spread)
-    head = [f"{'Robust' if w == 'robust' else 'Standard'} {p}" for w, p in used]
+    blocks = [_reruns_of(group, used, spread) for group in several]
+    head = [f"{'Robust' if what == 'robust' else 'Standard'} {point}" for what, point in used]
     return Sheet(
         caption="Reruns: accuracy in % of each seed, their mean and spread",
         spans=(("", 5), ("Accuracy (%)", len(used))),
         head=("Data", "Architecture", "Method", "Attack", "Run", *head),
         words=5,
-        rows=tuple(rows),
-        breaks=frozenset(breaks[1:]),
+        rows=tuple(row for block in blocks for row in block),
+        breaks=frozenset(accumulate(len(block) for block in blocks[:-1])),
         notes=("variance: of the sample, in squared points, divided by seeds − 1",)
         if spread == "variance"
         else (),
     )
 
 
-def _reruns_of(line: Line, used: Sequence[tuple[str, str]], spread: str) -> list[tuple[Cell, ...]]:
-    plain = line.plain
-    place = (plain["data"], plain["arch"], name_of(plain), attack_of(plain))
-    rows = []
-    seeds = dict.fromkeys(seed for point in POINTS for seed in line.files.get(point, {}))
-    for seed in seeds:
-        cells = [_of_seed(line, what, point, seed) for what, point in used]
-        rows.append((*place, f"seed {seed}", *cells))
-    means = [_percent(plain[f"{what}_{point}_mean"]) for what, point in used]
-    rows.append((*place, "mean", *means))
-    ends = [_end(plain, f"{what}_{point}", spread) for what, point in used]
-    rows.append((*place, spread, *ends))
-    return [tuple(Cell(text) for text in row) for row in rows]
+def _reruns_of(
+    group: Group, used: Sequence[tuple[str, str]], spread: str
+) -> list[tuple[Cell, ...]]:
+    labels, columns = group.labels, [group.column(*pair) for pair in used]
+    place = (labels.data, labels.arch, name_of(labels), attack_of(labels))
+    seeds = dict.fromkeys(seed for point in POINTS for seed in group.of_point(point))
+    lines = [(f"seed {seed}", [_of_seed(group, *pair, seed) for pair in used]) for seed in seeds]
+    lines.append(("mean", [_percent(column.mean) for column in columns]))
+    lines.append((spread, [_end(column, spread) for column in columns]))
+    return [tuple(Cell(cell) for cell in (*place, name, *cells)) for name, cells in lines]
 
 
-def _of_seed(line: Line, what: str, point: str, seed: int | None) -> str:
-    logits = line.files.get(point, {}).get(seed)
-    verdicts = right(logits, what) if logits is not None else None
-    return NOTHING if verdicts is None else _percent(int(verdicts.sum()) / len(verdicts))
+def _of_seed(group: Group, what: str, point: str, seed: int | None) -> str:
+    entry = group.of_point(point).get(seed)
+    count = entry.hits[what] if entry else None
+    return _percent(None if count is None else count / group.n)
 
 
-def _end(plain: Mapping[str, Any], name: str, spread: str) -> str:
-    if plain[f"{name}_sd"] is None:
+def _end(column: Column, spread: str) -> str:
+    if column.variance is None:
         return NOTHING
-    if spread == "range":
-        return f"{plain[f'{name}_min'] * 100:.2f} to {plain[f'{name}_max'] * 100:.2f}"
-    return f"{plain[f'{name}_variance'] * 1e4:.3f}"
+    return _range(column) if spread == "range" else f"{column.variance * 1e4:.3f}"
 
 
 def _percent(share: float | None) -> str:

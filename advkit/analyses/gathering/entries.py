@@ -1,0 +1,138 @@
+"""One logits file as grouping sees it: its recipe, its attack, and how many were right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from advkit.analyses.gathering.rows import data_digest, hits
+from advkit.artifacts import descriptions
+from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.provenance import canonical
+from advkit.formulas.threat import parse_eps
+
+Settings = Mapping[str, object]
+"""Options by name, as descriptions hold them."""
+WHATS = ("robust", "clean")
+"""The two accuracies of a file."""
+POINTS = ("best", "final")
+ASIDE = ("data", "seed", "batch_size", "limit", "save_images")
+"""What an attack's configuration holds that makes it no other attack."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One logits file: what was trained and how, how it was attacked, how many were right.
+
+    `hits` are counts of right examples, clean and robust, where they are known.
+    """
+
+    logits: Logits = field(compare=False, repr=False)
+    path: str
+    role: str
+    seed: int | None
+    method: str
+    arch: str
+    data: str
+    fingerprint: str | None
+    n: int
+    trained: Settings
+    recorded: bool
+    labels_digest: str | None
+    attack: descriptions.Attack
+    hits: Mapping[str, int | None]
+
+    @property
+    def point(self) -> str:
+        """`final`, or `best` for whatever was selected."""
+        return "final" if self.role.startswith("final") else "best"
+
+
+def entry_of(logits: Logits) -> Entry:
+    """Return what grouping needs to know of a file."""
+    info = logits.info
+    checkpoint = info["parents"][0]
+    run = info.get("trained")
+    # Files of earlier versions say nothing of the training but the temperature.
+    recipe: Settings = run or {"temperature": checkpoint.get("temperature")}
+    # The attack's data and seed are not the training's: theirs go under other names.
+    aside = ("data", "seed", "labels_digest")
+    trained = {name: value for name, value in recipe.items() if name not in aside}
+    trained["trained_on"] = recipe.get("data")
+    trained["teacher"] = _teacher(checkpoint.get("parents", []))
+    return Entry(
+        logits=logits,
+        path=logits.path,
+        role=info["role"],
+        seed=checkpoint.get("seed"),
+        method=info["method"],
+        arch=info["arch"],
+        data=info["data"]["name"],
+        fingerprint=data_digest(logits),
+        n=len(logits.labels),
+        trained=trained,
+        recorded=bool(run),
+        labels_digest=run.get("labels_digest") if run else None,
+        attack=info["config"],
+        hits={what: hits(logits, what) for what in WHATS},
+    )
+
+
+def _teacher(parents: Sequence[descriptions.Parent]) -> str | None:
+    """Return what gave the soft labels, without its seed: kind, method and architecture."""
+    for parent in parents:
+        if parent["kind"] != "data":
+            return f"{parent['kind']} {parent.get('method')} {parent.get('arch')}"
+    return None
+
+
+def radius(attack: descriptions.Attack) -> float | None:
+    """Return ε as a number; None without an attack."""
+    return parse_eps(attack["eps"], attack["norm"]) if "eps" in attack else None
+
+
+def attack_options(attack: descriptions.Attack) -> dict[str, object]:
+    """Return what makes an attack another one: its options, ε as a number."""
+    options = {name: value for name, value in attack.items() if name not in ASIDE}
+    return {**options, "eps": radius(attack)}
+
+
+def implementation(info: descriptions.Logits) -> str:
+    """Say whose attack a file's was, and with how many target classes where it has any.
+
+    >>> implementation({"implementation": "pyautoattack 0.2.0", "target_classes": 9})
+    'pyautoattack 0.2.0, 9 targets'
+    """
+    targets = info.get("target_classes")
+    return info["implementation"] + ("" if targets is None else f", {targets} targets")
+
+
+def differing(configs: Sequence[Settings]) -> list[str]:
+    """Return the names whose values are not the same everywhere, sorted.
+
+    >>> differing([{"beta": 6.0, "lr": 0.1}, {"beta": 5.0, "lr": 0.1, "tau": "2:1"}])
+    ['beta', 'tau']
+    """
+    names = sorted({name for config in configs for name in config})
+    values = {name: {canonical(config.get(name)) for config in configs} for name in names}
+    return [name for name in names if len(values[name]) > 1]
+
+
+def shown(settings: Settings) -> str:
+    """Return settings as text, those that have no value left out.
+
+    >>> shown({"beta": 6.0, "limit": None, "extra_digest": "sha256:0a1b2c3d4e"})
+    'beta=6, extra_digest=0a1b2c3d'
+    """
+    words = []
+    for name, value in settings.items():
+        parts = value if isinstance(value, list) else [value]
+        words += [f"{name}={','.join(map(_short, parts))}"] if value is not None else []
+    return ", ".join(words)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return text[7:15] if text.startswith("sha256:") else text
