@@ -75,14 +75,10 @@ def binned(confidence: Tensor, correct: Tensor, bins: int, *, equal_mass: bool =
         correct: (N,) float64, 1 if right else 0.
         bins: how many; of equal width (k/bins, (k+1)/bins], so that confidence 1 lies in the
             last one, or of equal mass.
-        equal_mass: bins hold equally many examples (to within one) in order of confidence.
+        equal_mass: bins hold equally many examples (to within one) in order of confidence;
+            more where several share a confidence, which is never cut in two.
     """
-    place = places(confidence, bins)
-    if equal_mass:
-        order = confidence.argsort(stable=True)  # ties in order: the same bins everywhere
-        groups = [group for group in torch.tensor_split(order, bins) if len(group)]
-        for number, group in enumerate(groups):
-            place[group] = number
+    place = _equal_mass(confidence, bins) if equal_mass else places(confidence, bins)
     count = torch.bincount(place, minlength=bins).double()
     filled = count > 0
     mean_confidence, accuracy = (
@@ -90,11 +86,26 @@ def binned(confidence: Tensor, correct: Tensor, bins: int, *, equal_mass: bool =
         for values in (confidence, correct)
     )
     edges = torch.arange(bins + 1).double() / bins
-    low, high = edges[:-1][filled], edges[1:][filled]
+    low, high = edges[:-1], edges[1:]
     if equal_mass:  # such bins have no edges but those of the confidences they hold
-        low = torch.stack([confidence[group].min() for group in groups])
-        high = torch.stack([confidence[group].max() for group in groups])
-    return Bins(low, high, count[filled], mean_confidence, accuracy)
+        low, high = (
+            edges.new_zeros(bins).scatter_reduce(0, place, confidence, end, include_self=False)
+            for end in ("amin", "amax")
+        )
+    return Bins(low[filled], high[filled], count[filled], mean_confidence, accuracy)
+
+
+def _equal_mass(confidence: Tensor, bins: int) -> Tensor:
+    """Return the bin of each example, (N,): equal counts in order of confidence.
+
+    One confidence belongs to one bin, that of its middle rank, however many examples share it:
+    cut between equals, the bins would depend on the order of rows. Bins may then stay empty.
+    """
+    _, value, shared = confidence.unique(return_inverse=True, return_counts=True)
+    groups = torch.tensor_split(torch.arange(len(confidence)), bins)
+    of_rank = torch.cat([torch.full_like(ranks, k) for k, ranks in enumerate(groups)])
+    middle = shared.cumsum(0) - 1 - shared // 2
+    return of_rank[middle[value]]
 
 
 def ece(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:

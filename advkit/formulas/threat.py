@@ -99,7 +99,8 @@ class Threat:
                 noise = noise.sign() * noise.clone().exponential_(generator=generator)
             radius = noise.new_empty((len(noise), 1, 1, 1))
             radius.uniform_(0, self.eps, generator=generator)
-            noise = noise / self._length(noise).clamp_min(1e-12) * radius
+            length = self._length(noise)
+            noise = noise / length.where(length > 0, 1.0) * radius
         else:
             raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
         if rows is not None:
@@ -117,7 +118,7 @@ class Threat:
             return l1.step(x_adv, gradient, size)
         if self.norm == "linf":
             return x_adv + size * gradient.sign()
-        return x_adv + size * (gradient / self._length(gradient).clamp_min(1e-12))
+        return x_adv + size * _unit(gradient)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the nearest point of the ball, then of the box (which keeps it in the ball).
@@ -132,7 +133,8 @@ class Threat:
         if self.norm == "linf":
             delta = delta.clamp(-self.eps, self.eps)
         else:
-            delta = delta * (self.eps / self._length(delta).clamp_min(1e-12)).clamp_max(1)
+            length = self._length(delta)
+            delta = delta * (self.eps / length).where(length > self.eps, 1.0)
         return (x + delta).clamp(0, 1)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -148,6 +150,19 @@ class Threat:
         else:
             length = flat.norm(dim=1) if self.norm == "l2" else flat.abs().sum(1)
         return length.view(-1, *[1] * (delta.dim() - 1))
+
+
+def _unit(vector: Tensor) -> Tensor:
+    """Return v/‖v‖₂ per example for a v of any size, and 0 where v is 0.
+
+    A confident net's gradient is so small that the squares in its norm vanish in float32. The
+    power of two next below the largest entry scales exactly: no bit of the quotient depends on it.
+    """
+    size = vector.flatten(1).abs().amax(1).view(-1, *[1] * (vector.dim() - 1))
+    power = size / (2 * size.frexp().mantissa)
+    vector = vector / power.where(power > 0, 1.0)
+    length = vector.flatten(1).norm(dim=1).view_as(size)
+    return vector / length.where(length > 0, 1.0)
 
 
 def step_size(text: str, eps: float) -> float:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import softmax
 
 from advkit.analyses import calibration
@@ -90,6 +92,25 @@ def test_adaptive_ece_by_hand(n, bins):
     assert found == pytest.approx(sum(gaps) / n, abs=1e-12)
     counts = reliability(torch.tensor(p), torch.tensor(y), bins, equal_mass=True).count
     assert int(counts.max() - counts.min()) <= 1
+
+
+def test_one_confidence_is_one_bin_of_adaptive_ece():
+    """60 of 100 are right at confidence 0.6: calibrated, in whatever order the rows come."""
+    p = torch.tensor([[0.6, 0.4]], dtype=torch.float64).repeat(100, 1)
+    y = torch.tensor([0] * 60 + [1] * 40)
+    assert adaptive_ece(p, y) == pytest.approx(0, abs=1e-12)
+    found = reliability(p, y, 15, equal_mass=True)
+    assert (found.low.tolist(), found.high.tolist(), found.count.tolist()) == ([0.6], [0.6], [100])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 20), st.sampled_from([1, 2, 5, 40]))
+def test_adaptive_ece_of_any_order(seed, bins, values):
+    """Few values of confidence, so that many are equal."""
+    draw = torch.Generator().manual_seed(seed)
+    top = 0.5 + torch.randint(values, (40,), generator=draw).double() / (2 * values)
+    p, y = torch.stack([top, 1 - top], 1), torch.randint(2, (40,), generator=draw)
+    order = torch.randperm(40, generator=draw)
+    assert adaptive_ece(p[order], y[order], bins) == pytest.approx(adaptive_ece(p, y, bins))
 
 
 def test_brier_by_hand():

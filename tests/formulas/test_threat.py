@@ -116,6 +116,28 @@ def test_steps_by_hand():
 
 
 @pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-12, 1e6, 1e30])
+def test_a_step_does_not_depend_on_the_gradients_size(norm, scale):
+    x, gradient = images(0), images(1, 1.0)
+    expected = Threat(norm, 1).step(x, gradient, 0.5)
+    found = Threat(norm, 1).step(x, gradient * scale, 0.5)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_an_l2_step_is_the_gradient_over_its_norm_to_the_bit():
+    x, gradient = images(0), images(1, 1.0)
+    unit = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    assert torch.equal(Threat("l2", 1).step(x, gradient, 0.5), x + 0.5 * unit)
+
+
+@pytest.mark.parametrize("eps", [1e-30, 1e-14, 1e-6])
+def test_a_tiny_ball_keeps_its_radius(eps):
+    x = torch.zeros(1, 1, 1, 2, dtype=torch.float64)
+    near = Threat("l2", eps).project(x + torch.tensor([3.0, 4.0], dtype=torch.float64) * eps, x)
+    torch.testing.assert_close(near.flatten() / eps, torch.tensor([0.6, 0.8], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_zero_gradient_moves_nothing(norm):
     x = images(0)
     assert torch.equal(Threat(norm, 1).step(x, torch.zeros_like(x), 0.5), x)
