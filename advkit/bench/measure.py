@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -223,13 +222,17 @@ class _Counting(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        self,
+        func: torch._ops.OpOverload,
+        types: Collection[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
-            self.total += int(count(*args, **(kwargs or {}), out_val=found))
-        return found
+            self.total += int(count(*args, **(kwargs or {}), out_val=result))
+        return result
 
 
 def arithmetic_limit(device: torch.device, amp: bool, repeats: int = 5) -> float:

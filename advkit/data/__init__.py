@@ -5,18 +5,17 @@ A data set is named `NAME` or `NAME:PATH`; the path wins over `--data-root`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from advkit import registry
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import InputError, UsageError
 from advkit.images.image_set import ImageSet
 
 __all__ = ["folder", "load", "load_for"]
 
 
-def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> ImageSet:
+def load(text: str, split: str, *, root: str | Path | None = None, **options: object) -> ImageSet:
     """Load one split (`train` or `test`) of a data set.
 
     Args:
@@ -53,7 +52,7 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
 
 
 def load_for(
-    info: Mapping[str, Any],
+    info: Checkpoint,
     text: str,
     split: str,
     *,

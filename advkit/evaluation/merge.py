@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from advkit.artifacts import hdf5
+from advkit.artifacts import descriptions, hdf5
 from advkit.artifacts.claims import Claim, claims, require_digest, whole_info
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import loaded
@@ -54,9 +54,10 @@ def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> st
     return str(shard.info["digest"])
 
 
-def _logits_info(shards: Sequence[Claim], total: int) -> dict[str, Any]:
+def _logits_info(shards: Sequence[Claim], total: int) -> descriptions.Logits:
     info = whole_info(shards)
     if info["zero_gradient"] is not None:
+        # A share of whole examples: rounding undoes the division exactly.
         flat = sum(round(shard["zero_gradient"] * size) for _, shard, size in shards)
         info["zero_gradient"] = flat / total
-    return info
+    return cast(descriptions.Logits, info)

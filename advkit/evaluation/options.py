@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advkit import registry
+from advkit.artifacts.descriptions import Settings
 from advkit.config.machine import Machine, Output, Sharded
 from advkit.errors import UsageError
 from advkit.evaluation.settings import AUTOATTACK, BATCH_SIZE, FAST, SUITES, part_options
@@ -35,7 +36,7 @@ class ThreatOptions(StageOptions):
         if self.eps is not None:
             parse_eps(self.eps, self.norm or "linf")
 
-    def against(self, trained: Mapping[str, Any]) -> tuple[str, str]:
+    def against(self, trained: Settings) -> tuple[str, str]:
         """Return norm and ε, those of a checkpoint's configuration where they are left open.
 
         Raises:
@@ -125,7 +126,7 @@ class AttackOptions(Which, ThreatOptions, ExampleOptions, Machine, Sharded, Outp
         return {}
 
 
-def named(attack: str) -> dict[str, Any]:
+def named(attack: str) -> dict[str, bool | str]:
     """Return the options that choose an attack by one name, suites among them.
 
     >>> named("fast"), named("pgd")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
 from advkit.evaluation import folded
 from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
@@ -40,12 +41,20 @@ class Pass:
     attack: int = 0
 
 
+class Implementation(TypedDict, total=False):
+    """The package behind an attack, and how many classes its targeted attacks aim at."""
+
+    implementation: str
+    target_classes: int
+    fab_target_classes: int
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """The net whose gradients a transfer attack follows, and its checkpoint's description."""
 
     model: nn.Module
-    info: Mapping[str, Any]
+    info: Checkpoint
 
 
 def needs_surrogate(attack: str) -> bool:
@@ -60,7 +69,7 @@ def needs_surrogate(attack: str) -> bool:
 
 
 def require_surrogate(
-    settings: AttackSettings, info: Mapping[str, Any], surrogate: Surrogate | None
+    settings: AttackSettings, info: Checkpoint, surrogate: Surrogate | None
 ) -> None:
     """Check that a surrogate is there where one is needed, and can stand in for the model.
 
@@ -105,13 +114,13 @@ def attack_names(settings: AttackSettings, classes: int) -> list[str]:
     return [name for name in names if settings.attack == AUTOATTACK or name in autoattack.FAST]
 
 
-def implementation(settings: AttackSettings, classes: int) -> dict[str, Any]:
+def implementation(settings: AttackSettings, classes: int) -> Implementation:
     """Return what the description says of the package behind an attack, if there is one."""
     if settings.attack not in SUITES and not _like_autoattack(settings.attack):
         return {}
     from advkit.attacks.upstream import autoattack
 
-    description: dict[str, Any] = {"implementation": autoattack.package()}
+    description: Implementation = {"implementation": autoattack.package()}
     if settings.attack in SUITES:
         targets = autoattack.target_classes(settings.version, settings.norm, classes)
         description["implementation"] += f", {autoattack.SCHEME}"
@@ -141,7 +150,7 @@ def passes(
     if not names:
         return []
     (name,) = names
-    options = {**(settings.options or {})}
+    options: dict[str, object] = {**(settings.options or {})}
     if surrogate is not None:
         options["surrogate"] = surrogate.model
     module = registry.load("attacks", name)
@@ -207,7 +216,7 @@ def _rest(
     name: str,
     module: ModuleType,
     settings: AttackSettings,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> Pass:
     highest = getattr(module, "highest", None)
     if highest is None:
@@ -245,7 +254,7 @@ def _runner(
     name: str,
     attack: Callable[..., Tensor],
     settings: AttackSettings,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> Run:
     same = _like_autoattack(name)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
 from advkit.artifacts import descriptions, provenance
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.evaluation import partial, passes, remarks
@@ -39,11 +40,11 @@ class Evaluation:
     def __init__(
         self,
         model: nn.Module,
-        info: Mapping[str, Any],
+        info: Checkpoint,
         images: ImageSet,
         settings: AttackSettings,
         *,
-        environment: Mapping[str, Any],
+        environment: Mapping[str, object],
         reporter: Reporter | None = None,
         surrogate: Surrogate | None = None,
     ) -> None:
@@ -133,7 +134,8 @@ class Evaluation:
 
     def _x(self, rows: Tensor) -> Tensor:
         raw = self.images.batch(self.positions[rows])
-        return fitted(pixels(raw, self.device), tuple(self.info["model"]["input_shape"]))
+        channels, height, width = self.info["model"]["input_shape"]
+        return fitted(pixels(raw, self.device), (channels, height, width))
 
     def _chunks(self, rows: Tensor) -> Sequence[Tensor]:
         return torch.split(rows, self.settings.batch_size) if len(rows) else ()
@@ -251,7 +253,7 @@ class Evaluation:
             info=cast(descriptions.Logits, info),  # checked as one when it was made
         )
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         return {
             "config": self.settings.described(),
             "checkpoint": self.info["digest"],

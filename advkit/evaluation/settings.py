@@ -49,9 +49,9 @@ class AttackSettings:
         """
         return Threat(self.norm, parse_eps(self.eps, self.norm))
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """The configuration as the artifact carries it: without paths."""
-        common = {
+        common: dict[str, object] = {
             "attack": self.attack,
             "data": registry.split_path(self.data)[0],
             "seed": self.seed,
@@ -101,14 +101,13 @@ def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: unknown attack, or an option that it does not have.
     """
-    part = registry.part("attacks", name)
-    options = {option.name: option.default for option in part.options}
+    known = {option.name: option for option in registry.part("attacks", name).options}
+    options = {key: option.default for key, option in known.items()}
     for key, value in given.items():
         if value is None:
             continue
-        if key not in options:
+        if key not in known:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
-        option = next(each for each in part.options if each.name == key)
-        option.check(value)
+        known[key].check(value)
         options[key] = value
     return options

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from advkit import data, models, registry
 from advkit.artifacts import checkpoint, files, hdf5, identity, sharing
 from advkit.artifacts import record as records
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
 from advkit.config.location import location
@@ -24,7 +24,6 @@ from advkit.evaluation.passes import Surrogate
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.evaluation.verdicts import figures
-from advkit.models import require_finite
 from advkit.parallel import shards
 from advkit.runtime.reporting import Reporter
 
@@ -97,7 +96,7 @@ def join(
     hdf5.require_name(out)
     started = time.monotonic()
     with files.lock(out):
-        logits = _joined([Path(each["path"]) for each in sources], out, overwrite, reporter)
+        logits = _joined([Path(record["path"]) for record in sources], out, overwrite, reporter)
     made_from = sharing.parent_file(sources, logits.info)
     return Evaluated(logits, out, made_from, round(time.monotonic() - started, 3))
 
@@ -114,7 +113,7 @@ def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporte
     return dataclasses.replace(logits, info={**logits.info, "digest": digest}, path=str(out))
 
 
-def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Mapping[str, Any]]:
+def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Checkpoint]:
     """Return what an evaluation of a checkpoint is, and the checkpoint's description.
 
     Raises:
@@ -146,9 +145,7 @@ def _digest(surrogate: str | None) -> str | None:
     return str(checkpoint.read_info(Path(surrogate))["digest"]) if surrogate else None
 
 
-def _place(
-    path: Path, settings: AttackSettings, info: Mapping[str, Any], image_list: str | None
-) -> Path:
+def _place(path: Path, settings: AttackSettings, info: Checkpoint, image_list: str | None) -> Path:
     """Return where the logits go: beside the checkpoint, under a name that says what they are."""
     name, where = registry.split_path(settings.data)
     other = "" if name == info["data"]["name"] else f"-on-{name}"
@@ -202,7 +199,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         unfinished = out.with_name(f"{out.name}.part")
         with files.lock(out):
             device = self.options.torch_device()
-            model, info = models.load(self.path, device)
+            model, info = models.load_finite(self.path, device)
             images = data.load_for(
                 info,
                 self.settings.data,
@@ -218,7 +215,6 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
                 return found, 0.0
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
-            require_finite(model.state_dict(), self.path)
             surrogate = _surrogate(self.options.surrogate, device)
             started = time.monotonic()
             threads = self.options.threads_for(info["arch"])
@@ -237,7 +233,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)
 
-    def _found(self, out: Path, info: Mapping[str, Any], images: str) -> Logits:
+    def _found(self, out: Path, info: Checkpoint, images: str) -> Logits:
         """Return the file that lies there, if the same work made it.
 
         Raises:
@@ -255,6 +251,4 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
 def _surrogate(path: str | None, device: torch.device) -> Surrogate | None:
     if not path:
         return None
-    model, info = models.load(path, device)
-    require_finite(model.state_dict(), path)
-    return Surrogate(model, info)
+    return Surrogate(*models.load_finite(path, device))

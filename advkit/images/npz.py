@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class Array:
 
     member: str
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     fortran: bool
     start: int
 
@@ -120,7 +120,7 @@ def _taken(entry: IO[bytes], array: Array, shape: tuple[int, ...]) -> np.ndarray
     return np.frombuffer(raw, array.dtype).reshape(shape)
 
 
-def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Read a short header: version 2, for longer ones, holds no plain array."""
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):

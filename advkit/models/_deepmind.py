@@ -10,13 +10,19 @@ Adversarial Examples", 2020, and the PyTorch models published with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advkit.formulas.folding import normed
-from advkit.models._blocks import Net, activation, conv3x3, pooled
+from advkit.models._blocks import (
+    Net,
+    Statistics,
+    activation,
+    conv3x3,
+    pooled,
+    stages,
+    wide_groups,
+)
 
 
 class SameConv(nn.Conv2d):
@@ -33,8 +39,8 @@ class SameConv(nn.Conv2d):
         height, width = x.shape[-2:]
         top, left = (1, 1) if self.stride[0] == 1 else (height % 2, width % 2)
         padded = F.pad(x, (left, 1, top, 1))
-        found: Tensor = super()._conv_forward(padded, weight, bias)
-        return found
+        result: Tensor = super()._conv_forward(padded, weight, bias)
+        return result
 
 
 class WideBlock(nn.Module):
@@ -59,19 +65,6 @@ class WideBlock(nn.Module):
         return changed + kept
 
 
-class Group(nn.Module):
-    """One group of blocks; `block` is the name that published checkpoints use."""
-
-    def __init__(self, blocks: Sequence[WideBlock]) -> None:
-        super().__init__()
-        self.block = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the blocks in turn."""
-        out: Tensor = self.block(x)
-        return out
-
-
 class WideResNet(Net):
     """Three groups of (depth − 4)/6 blocks with 16·K, 32·K and 64·K channels."""
 
@@ -79,7 +72,7 @@ class WideResNet(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         depth: int,
         widen: int,
         act: str,
@@ -87,16 +80,9 @@ class WideResNet(Net):
         super().__init__(statistics)
         self.act = activation(act)
         self.init_conv = conv3x3(channels, 16)
-        inputs, groups = 16, []
-        for group in range(3):
-            outputs = 16 * widen * 2**group
-            blocks = [WideBlock(inputs, outputs, 2 if group else 1, act)]
-            blocks += [WideBlock(outputs, outputs, 1, act) for _ in range((depth - 10) // 6)]
-            groups.append(Group(blocks))
-            inputs = outputs
-        self.layer = nn.Sequential(*groups)
-        self.batchnorm = nn.BatchNorm2d(inputs)
-        self.logits = nn.Linear(inputs, classes)
+        self.layer = nn.Sequential(*wide_groups(WideBlock, "block", depth, widen, act))
+        self.batchnorm = nn.BatchNorm2d(64 * widen)
+        self.logits = nn.Linear(64 * widen, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
@@ -134,22 +120,18 @@ class PreActResNet18(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         width: int,
         act: str,
     ) -> None:
         super().__init__(statistics)
         self.act = activation(act)
         self.conv_2d = conv3x3(channels, width)
-        inputs, layers = width, []
-        for stage in range(4):
-            outputs = width * 2**stage
-            first = PreActBlock(inputs, outputs, 2 if stage else 1, act)
-            layers.append(nn.Sequential(first, PreActBlock(outputs, outputs, 1, act)))
-            inputs = outputs
+        widths = [width * 2**stage for stage in range(4)]
+        layers = stages(PreActBlock, width, widths, [2] * 4, act)
         self.layer_0, self.layer_1, self.layer_2, self.layer_3 = layers
-        self.batchnorm = nn.BatchNorm2d(inputs)
-        self.logits = nn.Linear(inputs, classes)
+        self.batchnorm = nn.BatchNorm2d(widths[-1])
+        self.logits = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""

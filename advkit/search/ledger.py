@@ -5,13 +5,38 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from advkit.artifacts import files
 from advkit.errors import InputError, MismatchError, NumericalError
 
-Trial = dict[str, Any]
-"""`kind`, `temperature`, and what was measured: a line of JSON."""
+
+class Judged(TypedDict):
+    """What was measured of a student on held-out examples, see `evaluator.judge`."""
+
+    robust_accuracy: float
+    pgd_accuracy: float
+    loss_ce: float
+    loss_kl: float
+
+
+class Measured(TypedDict):
+    """What was measured of a run's best checkpoint; of a natural substitute less than of others."""
+
+    clean_accuracy: float
+    digest: str
+    masking_alarm: NotRequired[bool]
+    robust_accuracy: NotRequired[float]
+    pgd_accuracy: NotRequired[float]
+    loss_ce: NotRequired[float]
+    loss_kl: NotRequired[float]
+
+
+class Trial(Measured):
+    """A run at one temperature, `substitute` or `ltd`, and what was measured: a line of JSON."""
+
+    kind: str
+    temperature: float
 
 
 class Ledger:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from advkit.artifacts import soft_labels
 from advkit.artifacts.claims import Claim, claims, require_digest, whole_info
+from advkit.artifacts.descriptions import Labels
 from advkit.artifacts.rows import loaded
 from advkit.artifacts.soft_labels import Arrays
 from advkit.errors import MismatchError
 from advkit.softlabels.labelling import part_rows, view_count
 
 
-def labels(paths: Sequence[Path], out: Path) -> dict[str, Any]:
+def labels(paths: Sequence[Path], out: Path) -> Labels:
     """Join the shards of one labels file into `out` and return its description.
 
     Raises:
@@ -24,21 +25,22 @@ def labels(paths: Sequence[Path], out: Path) -> dict[str, Any]:
         MismatchError: they are not all shards of one labels file.
         StorageError: disk full, folder gone.
     """
-    found = claims(paths, "labels")
-    info = whole_info(found)
-    total = found[0][1]["config"]["examples"]
+    shards = claims(paths, "labels")
+    info = whole_info(shards)
+    total = shards[0][1]["config"]["examples"]
     views = view_count(info["config"]["views"], info["pad"], info["flip"])
-    hits = sum(round(each["teacher_accuracy"] * size * views) for _, each, size in found)
+    # An accuracy is a share of whole hits: rounding undoes the division exactly.
+    hits = sum(round(shard["teacher_accuracy"] * size * views) for _, shard, size in shards)
     info["teacher_accuracy"] = hits / (total * views)
-    parts = _parts(found, part_rows(len(info["data"]["classes"]), views), total)
-    return {**info, "digest": soft_labels.write(out, parts, info)}
+    parts = _parts(shards, part_rows(len(info["data"]["classes"]), views), total)
+    return cast(Labels, {**info, "digest": soft_labels.write(out, parts, info)})
 
 
-def _parts(found: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
+def _parts(shards: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
     """Yield the parts that one process would have written, `size` examples each."""
     held: Arrays = {}
     end = 0
-    for path, claim, _ in found:
+    for path, claim, _ in shards:
         shard, info = soft_labels.read_parts(path)
         arrays = {name: loaded(array).numpy() for name, array in shard.items()}
         require_digest(path, claim, info["digest"])

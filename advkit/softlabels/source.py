@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advkit import models
-from advkit.artifacts import checkpoint, provenance, soft_labels
+from advkit.artifacts import checkpoint, descriptions, soft_labels
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.config.settings import Settings
 from advkit.errors import MismatchError
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet
-from advkit.models import require_finite
 from advkit.runtime.memory import moved
 from advkit.runtime.reporting import Reporter
-from advkit.softlabels import source as soft_source
+
+Info = descriptions.Labels | descriptions.Checkpoint
+"""Description of what soft labels come from: a labels file or a teacher."""
 
 
 class Stored:
@@ -53,7 +52,7 @@ class Live:
         return logits - logits.amax(1, keepdim=True)
 
 
-def info(labels: str | None, teacher: str | None) -> Mapping[str, Any]:
+def info(labels: str | None, teacher: str | None) -> Info:
     """Return the description of the labels file or the teacher, having checked the file."""
     if labels is not None:
         return soft_labels.read(labels, stay=True).info
@@ -66,7 +65,7 @@ def load(
     images: ImageSet,
     device: torch.device,
     reporter: Reporter,
-) -> tuple[Stored | Live, Mapping[str, Any]]:
+) -> tuple[Stored | Live, Info]:
     """Return the source and the description of what it reads.
 
     Raises:
@@ -75,11 +74,10 @@ def load(
         NumericalError: a weight of the teacher is not finite.
     """
     if labels is not None:
-        found = soft_labels.read(Path(labels))
-        return Stored(found, images, reporter), found.info
-    model, description = models.load(str(teacher), device)
+        stored = soft_labels.read(Path(labels))
+        return Stored(stored, images, reporter), stored.info
+    model, description = models.load_finite(str(teacher), device)
     _require_classes(description["data"]["classes"], images, teacher)
-    require_finite(model.state_dict(), teacher)
     return Live(model), description
 
 
@@ -122,20 +120,3 @@ def _require_classes(names: Sequence[str], images: ImageSet, where: object) -> N
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-
-
-def chosen(
-    settings: Settings, images: ImageSet, device: torch.device, reporter: Reporter
-) -> tuple[soft_source.Stored | soft_source.Live | None, list[dict[str, Any]]]:
-    """Return the source of soft labels, if any, and it as a parent."""
-    if settings.labels != "soft":
-        return None, []
-    source, info = soft_source.load(
-        settings.soft_labels, settings.teacher, images, device, reporter
-    )
-    if settings.labels_digest not in (None, info["digest"]):
-        raise MismatchError(
-            f"{settings.soft_labels or settings.teacher}: its digest is "
-            f"{str(info['digest'])[:19]}, the configuration names {settings.labels_digest}"
-        )
-    return source, [provenance.parent(info)]

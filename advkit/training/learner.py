@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -270,7 +269,7 @@ def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
     return lambda t: learning_rate(name, peak, t, steps, epochs, drops, warmup)
 
 
-def _groups(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, settings: Settings) -> list[dict[str, object]]:
     """Return the optimizer's parameter groups; BN has its own where it does not decay."""
     every = list(model.parameters())
     if settings.norm_decay:

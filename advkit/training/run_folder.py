@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from advkit.artifacts import files
 from advkit.config import resolve
@@ -17,6 +16,8 @@ from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, UsageError
 
 ROLES = ("best", "best-ema", "final", "final-ema")
+Row = dict[str, float]
+"""An epoch's metrics: counts, averages, seconds, and whether the masking alarm rang."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class RunFolder:
         """Return the settings of the run that lies here."""
         return resolve.resolve((resolve.read(self.config_file), "the run's own")).settings
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Return the metrics so far, a row an epoch."""
         if not self.metrics_file.exists():
             return []
@@ -153,6 +154,6 @@ class RunFolder:
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines()[:epochs]
             files.write_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
-    def add_row(self, row: Mapping[str, Any]) -> None:
+    def add_row(self, row: Mapping[str, float]) -> None:
         """Append one epoch's metrics."""
         files.append_line(self.metrics_file, json.dumps(row, allow_nan=False))

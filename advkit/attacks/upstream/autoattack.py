@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Callable
 from importlib.metadata import version as installed
-from typing import Any
 
 import torch
 from pyautoattack import AutoAttack
@@ -136,7 +135,7 @@ def apgd(
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         if highest:  # upstream seeds only its other branch
-            torch.manual_seed(settings["seed"])
+            torch.manual_seed(generator.initial_seed())
         found: Tensor = attack.perturb(x, y, best_loss=highest)
         return found
 
@@ -311,7 +310,7 @@ def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
     return safely(model, lambda x, _: model(x), x[:1], y[:1]).shape[1]
 
 
-def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) -> dict[str, Any]:
+def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) -> dict[str, object]:
     return {
         "norm": NORM[threat.norm],
         "eps": threat.eps,
@@ -323,7 +322,7 @@ def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) ->
 
 def _apgd_settings(
     x: Tensor, threat: Threat, generator: Generator, steps: int, restarts: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     if threat.norm == "l1" and steps < STAGES_L1:
         raise UsageError(f"--steps {steps}: APGD in l1 needs at least {STAGES_L1}")
     return {
