@@ -154,12 +154,12 @@ class Bench:
             x = batch.x.clone().requires_grad_(True)
             torch.autograd.grad(losses.cross_entropy(net(x), batch.y).sum(), x)
 
-        found = []
+        medians = []
         with modes.evaluating(net), modes.frozen(net), folding.settled():
             for work in (answer, steer):
                 work()
-                found.append(statistics.median(self.timed(work) for _ in range(repeats)))
-        return found[0] / len(batch.y), found[1] / len(batch.y)
+                medians.append(statistics.median(self.timed(work) for _ in range(repeats)))
+        return medians[0] / len(batch.y), medians[1] / len(batch.y)
 
 
 def compare(
@@ -179,11 +179,11 @@ def compare(
     reporter = reporter or Reporter()
     reporter.begin("rounds", len(chosen) + steps)
     alone = {}
-    for name, each in chosen.items():
-        alone[name] = _alone(each, facts, device)
+    for name, settings in chosen.items():
+        alone[name] = _alone(settings, facts, device)
         reporter.advance(1)
     first = next(iter(chosen))
-    rivals = {name: Bench(each, facts, device) for name, each in chosen.items()}
+    rivals = {name: Bench(settings, facts, device) for name, settings in chosen.items()}
     rivals[_AGAIN] = Bench(chosen[first], facts, device)
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(WARM + steps):
@@ -193,9 +193,12 @@ def compare(
     reporter.end()
     costs = {
         name: Cost(
-            tuple(seconds[name][WARM:]), rivals[name].steps_per_epoch, each.batch_size, *alone[name]
+            tuple(seconds[name][WARM:]),
+            rivals[name].steps_per_epoch,
+            settings.batch_size,
+            *alone[name],
         )
-        for name, each in chosen.items()
+        for name, settings in chosen.items()
     }
     pairs = zip(seconds[_AGAIN][WARM:], seconds[first][WARM:], strict=True)
     noise = statistics.median(a / b for a, b in pairs)
@@ -206,12 +209,12 @@ def compare(
 def _alone(settings: Settings, facts: Facts, device: torch.device) -> tuple[float, int | None, int]:
     """Return validation seconds, peak bytes and operations of a step."""
     memory.give_back()
-    told = _reset_peak(device)
-    made = Bench(settings, facts, device)
+    measurable = _reset_peak(device)
+    bench = Bench(settings, facts, device)
     for number in range(WARM):
-        made.step(number)
-    peak = _peak(device) if told else None
-    return made.validation(), peak, made.flops()
+        bench.step(number)
+    peak = _peak(device) if measurable else None
+    return bench.validation(), peak, bench.flops()
 
 
 class _Counting(TorchDispatchMode):

@@ -34,12 +34,12 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: ob
     if needs_files and path is None and root is None:
         raise UsageError(f"where is {name}? write --data {name}:DIR or give --data-root")
     known = {option.name for option in part.options}
-    given = {key: value for key, value in options.items() if value is not None}
-    for key in given.keys() - known:
+    named = {key: value for key, value in options.items() if value is not None}
+    for key in named.keys() - known:
         raise UsageError(f"--{key.replace('_', '-')} has no meaning for the data set {name}")
     where = Path(path) if path is not None else Path(root or ".")
     try:
-        images: ImageSet = registry.load("data", name).load(where, split, **given)
+        images: ImageSet = registry.load("data", name).load(where, split, **named)
     except InputError as error:
         if needs_files and str(error).startswith(f"{name}: "):  # what images say of themselves
             raise InputError(f"{where}: {error}") from None

@@ -62,7 +62,7 @@ def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
     shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
-    spanned = math.prod(max(each, 1) for each in shape)  # what no array has, even an empty one
+    spanned = math.prod(max(side, 1) for side in shape)  # what no array has, even an empty one
     if len(raw) - header != math.prod(shape) or spanned > max(_MOST, len(raw)):
         raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()

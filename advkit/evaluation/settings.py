@@ -95,7 +95,7 @@ class AttackSettings:
         return "-".join(words)
 
 
-def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def part_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of an attack with its defaults filled in.
 
     Raises:
@@ -103,7 +103,7 @@ def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = {option.name: option for option in registry.part("attacks", name).options}
     options = {key: option.default for key, option in known.items()}
-    for key, value in given.items():
+    for key, value in chosen.items():
         if value is None:
             continue
         if key not in known:

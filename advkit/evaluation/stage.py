@@ -209,10 +209,10 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
                 image_list=self.options.image_list,
             )
             if out.exists() and not self.overwrite:
-                found = self._found(out, info, images.fingerprint)
+                logits = self._require_same(out, info, images.fingerprint)
                 partial.remove(unfinished)  # a kill may have come between the two
                 self.reporter.note(f"{out}: already done")
-                return found, 0.0
+                return logits, 0.0
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
             surrogate = _surrogate(self.options.surrogate, device)
@@ -233,7 +233,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)
 
-    def _found(self, out: Path, info: Checkpoint, images: str) -> Logits:
+    def _require_same(self, out: Path, info: Checkpoint, images: str) -> Logits:
         """Return the file that lies there, if the same work made it.
 
         Raises:

@@ -93,8 +93,8 @@ def _require_checksums(path: Path) -> None:
     while kind != b"IEND":
         size = int.from_bytes(raw[place : place + 4], "big")
         chunk = raw[place + 4 : place + 8 + size]
-        said = raw[place + 8 + size : place + 12 + size]
-        if len(said) < 4 or zlib.crc32(chunk) != int.from_bytes(said, "big"):
+        checksum = raw[place + 8 + size : place + 12 + size]
+        if len(checksum) < 4 or zlib.crc32(chunk) != int.from_bytes(checksum, "big"):
             raise ValueError(f"damaged: the checksum at byte {place + 8 + size} does not match")
         kind = bytes(chunk[:4])
         place += 12 + size

@@ -165,8 +165,8 @@ class Images(ImageSet):
             float((share * (values - mean).square()).sum().sqrt())
             for share, mean in zip(shares, means, strict=True)
         ]
-        deviations = tuple(round(max(each, 1 / 255), 4) for each in spread)
-        return tuple(round(each, 4) for each in means), deviations
+        deviations = tuple(round(max(deviation, 1 / 255), 4) for deviation in spread)
+        return tuple(round(mean, 4) for mean in means), deviations
 
     def _counts(self, channel: int) -> Tensor:
         counts = torch.zeros(256, dtype=torch.float64)

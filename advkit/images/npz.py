@@ -80,7 +80,7 @@ def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
     """
     member = f"{name}.npy"
     if member not in archive.namelist():
-        held = [each.removesuffix(".npy") for each in archive.namelist()[:8]]
+        held = [name.removesuffix(".npy") for name in archive.namelist()[:8]]
         raise InputError(f"{path}: holds no array {name!r}, only {brief(held)}")
     packing = archive.getinfo(member).compress_type
     if packing not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA may claim gigabytes

@@ -62,6 +62,6 @@ def _place(name: str, among: str, count: int, default: int | None) -> int:
 def _number(name: str, default: int | None, least: int = 0) -> int:
     text = os.environ.get(name, "" if default is None else str(default))
     if not text.isdecimal() or int(text) < least:
-        said = f"{name}={text}" if name in os.environ else f"{name} is not set and WORLD_SIZE is"
-        raise UsageError(f"{said}: a number from {least} on is needed; torchrun sets it")
+        value = f"{name}={text}" if name in os.environ else f"{name} is not set and WORLD_SIZE is"
+        raise UsageError(f"{value}: a number from {least} on is needed; torchrun sets it")
     return int(text)

@@ -136,8 +136,8 @@ def apgd(
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         if highest:  # upstream seeds only its other branch
             torch.manual_seed(generator.initial_seed())
-        found: Tensor = attack.perturb(x, y, best_loss=highest)
-        return found
+        x_adv: Tensor = attack.perturb(x, y, best_loss=highest)
+        return x_adv
 
     return safely(model, perturb, x, y)
 
@@ -276,23 +276,23 @@ class Judge:
             steps = [math.ceil(share * attack.n_iter_orig) for share in (0.3, 0.3)]
             steps.append(attack.n_iter_orig - sum(steps))
             radii = [times * attack.eps_orig for times in (3.0, 2.0, 1.0)]
-            _, standing, _, found = attack.decr_eps_pgd(x, y, radii, steps)
+            _, standing, _, x_adv = attack.decr_eps_pgd(x, y, radii, steps)
         else:
-            _, standing, _, found = attack.attack_single_run(x, y)
-        return torch.where(_wide(standing == 0), found, x)
+            _, standing, _, x_adv = attack.attack_single_run(x, y)
+        return torch.where(_wide(standing == 0), x_adv, x)
 
     def _fab(self, x: Tensor, y: Tensor, target: int) -> Tensor:
         """Run FAB on one target; it minimises the norm, so what it finds may lie outside."""
         attack = self.suite.fab
         attack.target_class = target + 1
-        found = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=True)
-        return torch.where(_wide(self.threat.distance(found, x) <= self.threat.eps), found, x)
+        x_adv = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=True)
+        return torch.where(_wide(self.threat.distance(x_adv, x) <= self.threat.eps), x_adv, x)
 
     def _square(self, x: Tensor, y: Tensor, _: int) -> Tensor:
         attack = self.suite.square
         attack.seed, attack.predict = self.seed, self.model
-        found: Tensor = attack.perturb(x, y)
-        return found
+        x_adv: Tensor = attack.perturb(x, y)
+        return x_adv
 
 
 def _wide(chosen: Tensor) -> Tensor:
