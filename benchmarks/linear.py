@@ -27,6 +27,7 @@ from _timing import ratio
 if TYPE_CHECKING:
     from torch import nn
 
+    from advkit.artifacts.descriptions import Checkpoint
     from advkit.images.image_set import Images
 
 CLASSES = 10
@@ -68,7 +69,7 @@ def train(count: int, passes: int) -> Callable[[], None]:
     return run
 
 
-def _net() -> tuple[nn.Module, dict[str, Any]]:
+def _net() -> tuple[nn.Module, Checkpoint]:
     from advkit import models
     from advkit.runtime import memory
 
@@ -78,11 +79,11 @@ def _net() -> tuple[nn.Module, dict[str, Any]]:
     net = models.build("small-cnn", CLASSES, channels=1, statistics=statistics_, seed=0, width=4)
     info = {
         "kind": "checkpoint", "digest": "none", "method": "natural", "arch": "small-cnn",
-        "role": "best", "seed": 0, "config": {"norm": "linf", "eps": "8/255"},
+        "role": "best", "seed": 0, "parents": [], "config": {"norm": "linf", "eps": "8/255"},
         "data": {"name": "digits", "classes": list(map(str, range(CLASSES)))},
         "model": {"input_shape": [1, 8, 8]}, "metrics": {"clean_accuracy": 0.0},
     }  # fmt: skip
-    return net.eval(), info
+    return net.eval(), cast("Checkpoint", info)
 
 
 def attack(count: int, passes: int) -> Callable[[], None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner
 from advkit.training.selection import CHUNK, STEPS, accuracies
 
+T = TypeVar("T")
 META = torch.device("meta")
 WARM = 2
 """Steps before the first that counts."""
@@ -185,25 +187,50 @@ def compare(
     first = next(iter(chosen))
     rivals = {name: Bench(settings, facts, device) for name, settings in chosen.items()}
     rivals[_AGAIN] = Bench(chosen[first], facts, device)
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(WARM + steps):
-        for name, rival in rivals.items():
-            seconds[name].append(rival.step(number))
-        reporter.advance(int(number >= WARM))
+    turns = {name: rival.step for name, rival in rivals.items()}
+    seconds = in_turn(turns, steps, WARM, lambda number: reporter.advance(int(number >= WARM)))
     reporter.end()
     costs = {
         name: Cost(
-            tuple(seconds[name][WARM:]),
+            tuple(seconds[name]),
             rivals[name].steps_per_epoch,
             settings.batch_size,
             *alone[name],
         )
         for name, settings in chosen.items()
     }
-    pairs = zip(seconds[_AGAIN][WARM:], seconds[first][WARM:], strict=True)
-    noise = statistics.median(a / b for a, b in pairs)
+    noise = statistics.median(ratios(seconds[_AGAIN], seconds[first]))
     limit = arithmetic_limit(device, chosen[first].amp)
     return Comparison(costs, noise, *rivals[first].passes(), limit)
+
+
+def in_turn(
+    turns: Mapping[str, Callable[[int], T]],
+    rounds: int,
+    warm: int = 1,
+    after: Callable[[int], None] = lambda _: None,
+) -> dict[str, list[T]]:
+    """Let each take its turn in every round; return what the rounds after the first gave.
+
+    Args:
+        turns: what to do in a round, from its number.
+        rounds: how many count.
+        warm: how many come before and do not.
+        after: called after each round with its number.
+    """
+    results: dict[str, list[T]] = {name: [] for name in turns}
+    for number in range(warm + rounds):
+        for name, turn in turns.items():
+            result = turn(number)
+            if number >= warm:
+                results[name].append(result)
+        after(number)
+    return results
+
+
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    """Return the ratio round by round: what slows a round slows both its sides."""
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
 
 
 def _alone(settings: Settings, facts: Facts, device: torch.device) -> tuple[float, int | None, int]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from advkit.artifacts.document import aligned
 from advkit.artifacts.result import Result
-from advkit.bench.measure import Comparison
+from advkit.bench.measure import Comparison, ratios
 from advkit.bench.projection import EvaluationCost, Training, counts, fitting
 from advkit.config.settings import Settings
 
@@ -114,9 +114,7 @@ def _row(name: str, settings: Settings, comparison: Comparison, watts: float | N
     hours = _training(name, settings, comparison).hours()
     rate = cost.flops_per_step / cost.seconds_per_step
     energy = None if watts is None else hours * watts / 1000
-    # Round by round, so that what else the machine did meets both sides of the ratio.
-    pairs = zip(cost.seconds, first.seconds, strict=True)
-    by_round = statistics.median(a / b for a, b in pairs)
+    by_round = statistics.median(ratios(cost.seconds, first.seconds))
     ratio = by_round * cost.steps_per_epoch / first.steps_per_epoch
     return Row(
         name,

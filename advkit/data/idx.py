@@ -47,10 +47,10 @@ def _class_count(root: Path, labels: Tensor, split: str) -> int:
         InputError: most of those classes have no example: a label is a mark, such as 255 for -1.
     """
     count = max(_FEWEST, int(labels.max()) + 1) if len(labels) else _FEWEST
-    there = int((torch.bincount(labels) > 0).sum())
-    if split == "train" and count > _FEWEST and 2 * there < count:
+    present = int((torch.bincount(labels) > 0).sum())
+    if split == "train" and count > _FEWEST and 2 * present < count:
         raise InputError(
-            f"{root}: label {count - 1} of example {int(labels.argmax())}, but only {there} of "
+            f"{root}: label {count - 1} of example {int(labels.argmax())}, but only {present} of "
             f"the classes 0..{count - 1} have an example"
         )
     return count

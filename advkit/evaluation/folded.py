@@ -40,6 +40,7 @@ def folded(model: nn.Module) -> nn.Module | None:
     None where there is nothing to fold, or the net's code cannot be traced because it depends on
     the values it computes.
     """
+    # Copying a net costs memory: not where nothing comes of it.
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return None
     net = copy.deepcopy(model).eval().requires_grad_(False)
@@ -53,7 +54,7 @@ def folded(model: nn.Module) -> nn.Module | None:
         _apart(node)
         _overwrite(net, node)
         _average(graph, node)
-    graph.lint()
+    graph.lint()  # an edit that left a node without its input ends here, not in an attack
     return fx.GraphModule(net, graph).eval().to(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,12 @@
-"""Finished batches of an evaluation, kept beside its output until it is whole."""
+"""Finished batches of an evaluation, kept beside its output until it is whole.
+
+Unfinished work has four stores, because what is lost by a kill differs. Here a batch changes rows
+all over the examples, so one file of all rows is rewritten. Parts of a labels file
+(`artifacts.soft_labels.Writer`) are final when written, and only joined. Shards
+(`artifacts.sharing`) are whole files that other processes finish. A search (`search.ledger`) adds
+lines to a file that people read. The first two share `artifacts.checkpoint`, which makes a file
+whole or absent and checks its digest.
+"""
 
 from __future__ import annotations
 

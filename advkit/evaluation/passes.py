@@ -14,11 +14,12 @@ from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
 from advkit.evaluation import folded
-from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
+from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings, needs_surrogate
 from advkit.runtime import seeding
 from advkit.runtime.reporting import Reporter
 
 FILL_STEPS = 20
+"""PGD's steps for the examples that get no iterate from the attack itself."""
 ROUNDING = 1e-3
 """Share of the largest logit that a copy of a net may be off: a wrong copy is off by far more."""
 
@@ -55,17 +56,6 @@ class Surrogate:
 
     model: nn.Module
     info: Checkpoint
-
-
-def needs_surrogate(attack: str) -> bool:
-    """Whether an attack follows the gradients of another net.
-
-    Raises:
-        UsageError: no such attack.
-    """
-    if attack in SUITES:
-        return False
-    return "surrogate" in registry.part("attacks", attack).constants.get("NEEDS", ())
 
 
 def require_surrogate(
@@ -195,6 +185,7 @@ def searched(
     """
     if settings.attack not in SUITES or settings.version == "rand":
         return model
+    # A copy with BN folded saves a pass over all activations in each of thousands of queries.
     copy = folded.folded(model)
     if copy is None or folded.agree(model, copy, x, ROUNDING):
         return copy or model

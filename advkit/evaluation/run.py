@@ -55,6 +55,7 @@ class Evaluation:
         self.environment = environment
         self.reporter = reporter or Reporter()
         self.device = next(model.parameters()).device
+        # Labels of other classes mean nothing to the model: such examples get -1.
         self.known = self._in_distribution()
         if not self.known and settings.attack != "none":
             raise MismatchError(
@@ -66,8 +67,9 @@ class Evaluation:
         self.labels = labels if self.known else torch.full_like(labels, -1)
         self.classes = len(info["data"]["classes"])
         self.attacks = passes.attack_names(settings, self.classes)
-        kept = self._x(torch.arange(len(labels))) if settings.save_images else None
-        self.outcomes = Outcomes.unknown(self.labels, self.classes, kept)
+        # Clean images stand for adversarial ones until a pass gives others.
+        images_kept = self._x(torch.arange(len(labels))) if settings.save_images else None
+        self.outcomes = Outcomes.unknown(self.labels, self.classes, images_kept)
         self.done = (0, 0)  # passes that are behind us, and batches of the next one
         self.flat = 0
 
@@ -128,8 +130,8 @@ class Evaluation:
 
     def _passes(self) -> list[Pass]:
         # Attacks search on a faster copy, where one answers as the model does.
-        few = self._x(torch.arange(min(FEW, len(self.labels))))
-        net = passes.searched(self.model, self.settings, few, self.reporter)
+        sample = self._x(torch.arange(min(FEW, len(self.labels))))
+        net = passes.searched(self.model, self.settings, sample, self.reporter)
         return passes.passes(net, self.settings, self.classes, self.surrogate)
 
     def _x(self, rows: Tensor) -> Tensor:
@@ -158,6 +160,7 @@ class Evaluation:
         for rows in self._chunks(torch.arange(len(self.labels))):
             x = self._x(rows).requires_grad_(True)
             y = self.labels[rows].to(self.device)
+            # The sum leaves each example its own gradient.
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(cross_entropy(self.model(x), y).sum(), x)
             self.flat += int((gradient.flatten(1) == 0).all(1).sum())
@@ -171,8 +174,9 @@ class Evaluation:
         """
         if self.settings.version == "rand" or torch.equal(again := self.model(x), logits):
             return
-        much = (again - logits).abs().max() > ROUNDING * logits.abs().max()
-        if self.settings.attack in SUITES and bool(much):
+        # Below that it is rounding: some kernels add up in another order each time.
+        random = bool((again - logits).abs().max() > ROUNDING * logits.abs().max())
+        if self.settings.attack in SUITES and random:
             raise UsageError(
                 "the model answers differently to the same images: use --autoattack "
                 "--version rand, which averages over its answers"

@@ -103,10 +103,10 @@ def join(
 
 def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter) -> Logits:
     if out.exists() and not overwrite:
-        there = hdf5.read_logits(out)
-        sharing.require_whole(there.info, paths, out)
+        logits = hdf5.read_logits(out)
+        sharing.require_whole(logits.info, paths, out)
         reporter.note(f"{out}: already done")
-        return there
+        return logits
     logits = merge.logits(paths)
     remarks.of_merged(logits, reporter)
     digest = hdf5.write_logits(out, logits)
@@ -174,10 +174,9 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
 
     def find(self) -> Logits:
         """Return the whole that lies there, checked to be of this evaluation."""
-        whole = dataclasses.replace(self.settings, shard=None)
-        return EvaluationWork(self.path, whole, self.options, self.place, self.reporter).made(
-            self.place
-        )[0]
+        settings = dataclasses.replace(self.settings, shard=None)
+        whole = EvaluationWork(self.path, settings, self.options, self.place, self.reporter)
+        return whole.made(self.place)[0]
 
     def work(self, out: Path) -> None:
         """Put this process's shard in place, unless it or the whole lies there."""
@@ -229,6 +228,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
                     reporter=self.reporter,
                     surrogate=surrogate,
                 ).run(unfinished)
+            # Written first: a kill between the two leaves batches that the next call removes.
             hdf5.write_logits(out, result)
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)
@@ -239,13 +239,13 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         Raises:
             MismatchError: other work did; the message says what differs.
         """
-        there = hdf5.read_logits(out)
+        logits = hdf5.read_logits(out)
         package = passes.implementation(self.settings, len(info["data"]["classes"]))
         now = identity.of_work(
             self.settings.described(), info["digest"], images, package.get("implementation")
         )
-        identity.require_same(identity.identity(there.info), now, out)
-        return there
+        identity.require_same(identity.identity(logits.info), now, out)
+        return logits
 
 
 def _surrogate(path: str | None, device: torch.device) -> Surrogate | None:

@@ -34,6 +34,7 @@ def figures(logits: Logits) -> Record:
     if "eps" in config:
         threat = parse_eps(config["eps"], config["norm"])
         row |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
+    # Labels of -1: data of other classes, for which no answer is right.
     if bool((logits.labels >= 0).all()):
         clean = int((argmax(logits.clean) == logits.labels).sum())
         row |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}

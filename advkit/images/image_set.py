@@ -165,6 +165,7 @@ class Images(ImageSet):
             float((share * (values - mean).square()).sum().sqrt())
             for share, mean in zip(shares, means, strict=True)
         ]
+        # A constant channel has deviation 0, which nothing can be divided by: one grey level then.
         deviations = tuple(round(max(deviation, 1 / 255), 4) for deviation in spread)
         return tuple(round(mean, 4) for mean in means), deviations
 
@@ -183,8 +184,9 @@ def identity(channels: int) -> Statistics:
 
 def pixels(images: Tensor, device: torch.device | str) -> Tensor:
     """Return float32 pixels in [0, 1] on a device, from uint8 or as they are."""
-    there = moved(images, torch.device(device))
-    return there if there.is_floating_point() else there.float().div_(255)
+    # Bytes travel to the device, a quarter of what floats would be.
+    x = moved(images, torch.device(device))
+    return x if x.is_floating_point() else x.float().div_(255)
 
 
 def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:

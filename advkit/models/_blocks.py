@@ -87,14 +87,14 @@ def stages(
     act: str,
 ) -> list[nn.Sequential]:
     """Return a stage of blocks for each width; from the second on, its first block has stride 2."""
-    made = []
+    chain = []
     for number, (width, count) in enumerate(zip(widths, counts, strict=True)):
         stage = nn.Sequential()
         for place in range(count):
             stage.append(block(inputs, width, 2 if number and not place else 1, act))
             inputs = width
-        made.append(stage)
-    return made
+        chain.append(stage)
+    return chain
 
 
 def wide_groups(

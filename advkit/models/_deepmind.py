@@ -60,9 +60,9 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.batchnorm_0(x))
-        kept = self.shortcut(out) if self.changes else x
-        changed: Tensor = self.conv_1(self.act(normed(self.conv_0, self.batchnorm_1, out)))
-        return changed + kept
+        skip = self.shortcut(out) if self.changes else x
+        residual: Tensor = self.conv_1(self.act(normed(self.conv_0, self.batchnorm_1, out)))
+        return residual + skip
 
 
 class WideResNet(Net):
@@ -107,10 +107,10 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
-        kept = self.shortcut(x) if self.changes else x
+        skip = self.shortcut(x) if self.changes else x
         out = normed(self.conv_2d_1, self.batchnorm_1, self.act(self.batchnorm_0(x)))
-        changed: Tensor = self.conv_2d_2(self.act(out))
-        return changed + kept
+        residual: Tensor = self.conv_2d_2(self.act(out))
+        return residual + skip
 
 
 class PreActResNet18(Net):

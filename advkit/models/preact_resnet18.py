@@ -30,9 +30,9 @@ class PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
-        kept = self.shortcut(out) if self.changes else x
-        changed: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
-        return changed + kept
+        skip = self.shortcut(out) if self.changes else x
+        residual: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
+        return residual + skip
 
 
 class PreActResNet18(Net):

@@ -31,9 +31,9 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
-        kept = self.convShortcut(out) if self.changes else x
-        changed: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
-        return changed + kept
+        skip = self.convShortcut(out) if self.changes else x
+        residual: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
+        return residual + skip
 
 
 class WideResNet(Net):

@@ -46,10 +46,11 @@ def local_rank() -> int:
 def cores() -> int:
     """Return the CPU cores that this process may use, its share where several share them."""
     try:
-        there = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
-        there = os.cpu_count() or 1
-    return max(1, there // (local_world() if world() > 1 else 1))
+        cores = os.cpu_count() or 1
+    # Ranks of one machine share its cores.
+    return max(1, cores // (local_world() if world() > 1 else 1))
 
 
 def _place(name: str, among: str, count: int, default: int | None) -> int:

@@ -63,6 +63,7 @@ class World:
         for tensor in tensors:
             groups.setdefault(tensor.dtype, []).append(tensor)
         for group in groups.values():
+            # One collective for all: a message costs more than its bytes.
             flat = torch.cat([tensor.flatten() for tensor in group])
             dist.all_reduce(flat)
             parts = torch.split(flat.div_(self.size), [tensor.numel() for tensor in group])

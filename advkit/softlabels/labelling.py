@@ -210,6 +210,7 @@ class Labelling:
             raise NumericalError(
                 f"the teacher's logits of example {int(rows[0])} on are not finite"
             )
+        # All views of an example follow each other, as its rows of the table do.
         y = self.images.labels[rows].repeat_interleave(self.view_count)
         hits = (logits.argmax(1) == y).sum()[None]
         # Softmax does not see a shift; with the maximum at 0 half precision loses least.
@@ -217,6 +218,7 @@ class Labelling:
         shape = (len(rows), self.view_count) if self.table is not None else (len(rows),)
         if self.top_k is None:
             return {"/logits": self._narrow(logits.view(*shape, -1)), "hits": hits}
+        # The mass of the classes left out is kept as one number, so that rows still sum to 1.
         values, classes = logits.topk(self.top_k, dim=1)
         others = logits.scatter(1, classes, -math.inf).logsumexp(1)
         return {

@@ -38,7 +38,8 @@ def labels(paths: Sequence[Path], out: Path) -> Labels:
 
 def _parts(shards: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
     """Yield the parts that one process would have written, `size` examples each."""
-    held: Arrays = {}
+    # Shards end where batches do, parts where one process would have ended them.
+    pending: Arrays = {}
     end = 0
     for path, claim, _ in shards:
         shard, info = soft_labels.read_parts(path)
@@ -47,19 +48,19 @@ def _parts(shards: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
         if int(arrays["/index"][0]) != end:
             raise MismatchError(f"{path} does not begin at example {end}, where the last one ended")
         end += len(arrays["/index"])
-        held = _joined(held, arrays, path)
-        while len(held["/index"]) >= size:
-            yield {name: array[:size] for name, array in held.items()}
-            held = {name: array[size:] for name, array in held.items()}
+        pending = _joined(pending, arrays, path)
+        while len(pending["/index"]) >= size:
+            yield {name: array[:size] for name, array in pending.items()}
+            pending = {name: array[size:] for name, array in pending.items()}
     if end != total:
         raise MismatchError(f"the shards end at example {end} of {total}")
-    if len(held["/index"]):
-        yield held
+    if len(pending["/index"]):
+        yield pending
 
 
-def _joined(held: Arrays, more: Arrays, path: Path) -> Arrays:
-    if not held:
+def _joined(pending: Arrays, more: Arrays, path: Path) -> Arrays:
+    if not pending:
         return more
-    if {n: a.shape[1:] for n, a in held.items()} != {n: a.shape[1:] for n, a in more.items()}:
+    if {n: a.shape[1:] for n, a in pending.items()} != {n: a.shape[1:] for n, a in more.items()}:
         raise MismatchError(f"{path} holds other arrays than the shards before it")
-    return {name: np.concatenate((array, more[name])) for name, array in held.items()}
+    return {name: np.concatenate((array, more[name])) for name, array in pending.items()}

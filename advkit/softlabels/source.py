@@ -49,6 +49,7 @@ class Live:
     def __call__(self, batch: Batch) -> Tensor:
         """Return logits (B, C), row maximum subtracted, in eval mode."""
         logits: Tensor = self.teacher(batch.x)
+        # As a labels file stores them, so that both sources give the same rows.
         return logits - logits.amax(1, keepdim=True)
 
 
@@ -96,6 +97,7 @@ def require_fit(labels: SoftLabels, images: ImageSet) -> None:
         )
     source = labels.info["parents"][-1]
     if source["digest"] != images.fingerprint:
+        # Equal labels in the same order: the pixels differ, for example after another resize.
         same = bool((labels.labels == images.labels).all())
         what = "other images" if same else "another order or other labels"
         raise MismatchError(

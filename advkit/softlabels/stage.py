@@ -96,10 +96,10 @@ def join(
 
 def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter) -> Labels:
     if out.exists() and not overwrite:
-        there = soft_labels.read(out, stay=True).info
-        sharing.require_whole(there, paths, out)
+        info = soft_labels.read(out, stay=True).info
+        sharing.require_whole(info, paths, out)
         reporter.note(f"{out}: already done")
-        return there
+        return info
     return merge.labels(paths, out)
 
 
@@ -161,21 +161,22 @@ class LabelsWork(sharing.ShardedWork[Labels]):
         """
         with files.lock(out):
             if out.exists() and not self.overwrite:
-                there = _described(out)
-                self._require_same(there, out)
+                info = _described(out)
+                self._require_same(info, out)
+                # A kill may have come between writing the file and removing its parts.
                 shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
                 self.reporter.note(f"{out}: already done")
-                return there, True
+                return info, True
             if whole is not None and whole.exists() and not self.overwrite:
                 return _described(whole), True
             with computing(self.device, self.threads):
                 return self.labelling.write(out), False
 
-    def _require_same(self, there: Labels, out: Path) -> None:
+    def _require_same(self, info: Labels, out: Path) -> None:
         now = identity.of_work(
             self.labelling.config, self.info["digest"], self.images.fingerprint, called="teacher"
         )
-        identity.require_same(identity.identity(there, "teacher"), now, out)
+        identity.require_same(identity.identity(info, "teacher"), now, out)
 
 
 def _described(path: Path) -> Labels:

@@ -60,6 +60,7 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
         UsageError: nobody names any.
     """
     from advkit.softlabels import source as soft_source
+    from advkit.softlabels.labelling import SPLIT
 
     named = _named(known)
     source: Record = {}
@@ -84,7 +85,7 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
         ),
         "arch": info["arch"],
         # Teacher and student share the validation split.
-        **{key: split.get(key) for key in ("split_seed", "val_size", "limit")},
+        **{key: split.get(key) for key in SPLIT},
     }
     if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
         inherited["image_size"] = info["config"].get("image_size")

@@ -40,6 +40,7 @@ def train(
     world = world or World()
     torch.set_num_threads(threads)
 
+    # Rank 0 alone looks at the folder, and the others hear what it decided.
     def opened() -> bool:
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
         folder.tidy()

@@ -68,17 +68,17 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         files.folder(self.path)
-        files.sweep(self.path, self._names())
+        files.sweep(self.path, self._names())  # temporary files of a killed writer
         if not self.config_file.exists():
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
         # A configuration alone is no run yet: nothing was learned that another could overwrite.
-        there = self._own_settings()
+        own = self._own_settings()
         begun = self.state_file.exists() or self.metrics_file.exists() or self.done
         if overwrite or not begun:
             return
-        changed = resolve.differences(there, wanted.settings)
+        changed = resolve.differences(own, wanted.settings)
         if changed:
             raise MismatchError(
                 f"{self.path} holds a run with other options ({changed}): "
@@ -131,8 +131,7 @@ class RunFolder:
     def _same(self, wanted: Resolved) -> bool:
         if self.state_file.exists():
             return True
-        there = self.config_file.exists()
-        return there and self._own_settings().flat() == wanted.settings.flat()
+        return self.config_file.exists() and self._own_settings().flat() == wanted.settings.flat()
 
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""

@@ -18,6 +18,7 @@ from advkit.runtime import modes, seeding
 
 STEPS = 10
 CHUNK = 256
+"""Steps of PGD, and examples of a batch, whose start names its noise."""
 ACCURACIES: tuple[Literal["clean_accuracy", "robust_accuracy"], ...] = (
     "clean_accuracy",
     "robust_accuracy",
@@ -105,6 +106,7 @@ def accuracies(
     y = images.labels[positions].to(device)
     with modes.evaluating(model), torch.no_grad():
         right = correct(model(x), y)
+        # Robust means right on both: an attack that undoes an error does not count.
         if threat is None:
             return int(right.sum()), 0
         x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)

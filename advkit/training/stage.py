@@ -118,6 +118,7 @@ def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]
 def _gap(rows: Sequence[Row], role: str) -> dict[str, float]:
     """Return best, final and their difference on the validation split."""
     key = "val_robust_accuracy" + ("-ema" if role.endswith("-ema") else "")
+    # Epochs without an attack (natural training) have no such figure.
     values = [row[key] for row in rows if key in row]
     if not values:
         return {}

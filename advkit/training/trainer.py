@@ -76,7 +76,7 @@ class Trainer:
             world=self.world.size,
         )
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
-        # Natural training is selected on clean accuracy.
+        # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
