@@ -6,17 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from advkit import registry
 from advkit.artifacts.descriptions import Settings
 from advkit.config.machine import Machine, Output, Sharded
 from advkit.errors import UsageError
-from advkit.evaluation.settings import (
-    AUTOATTACK,
-    BATCH_SIZE,
-    FAST,
-    SUITES,
-    needs_surrogate,
-    part_options,
-)
+from advkit.evaluation.settings import AUTOATTACK, BATCH_SIZE, FAST, SUITES, part_options
 from advkit.formulas.threat import NORMS, parse_eps
 from advkit.options import StageOptions, declared
 
@@ -106,10 +100,12 @@ class AttackOptions(Which, ThreatOptions, ExampleOptions, Machine, Sharded, Outp
                 raise UsageError(f"--{name.replace('_', '-')} has no meaning for --attack none")
 
     def _check_surrogate(self) -> None:
-        needed = self.attack is not None and needs_surrogate(self.attack)
-        if self.surrogate and not needed:
+        needs: tuple[str, ...] = ()
+        if self.attack:
+            needs = tuple(registry.part("attacks", self.attack).constants.get("NEEDS", ()))
+        if self.surrogate and "surrogate" not in needs:
             raise UsageError("--surrogate belongs to --attack transfer")
-        if needed and not self.surrogate:
+        if "surrogate" in needs and not self.surrogate:
             raise UsageError(f"--attack {self.attack} needs --surrogate CHECKPOINT")
 
     @property

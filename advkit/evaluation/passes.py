@@ -14,7 +14,7 @@ from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
 from advkit.evaluation import folded
-from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings, needs_surrogate
+from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
 from advkit.runtime import seeding
 from advkit.runtime.reporting import Reporter
 
@@ -56,6 +56,17 @@ class Surrogate:
 
     model: nn.Module
     info: Checkpoint
+
+
+def needs_surrogate(attack: str) -> bool:
+    """Whether an attack follows the gradients of another net.
+
+    Raises:
+        UsageError: no such attack.
+    """
+    if attack in SUITES:
+        return False
+    return "surrogate" in registry.part("attacks", attack).constants.get("NEEDS", ())
 
 
 def require_surrogate(

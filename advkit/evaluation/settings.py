@@ -111,14 +111,3 @@ def part_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         known[key].check(value)
         options[key] = value
     return options
-
-
-def needs_surrogate(attack: str) -> bool:
-    """Whether an attack follows the gradients of another net.
-
-    Raises:
-        UsageError: no such attack.
-    """
-    if attack in SUITES:
-        return False
-    return "surrogate" in registry.part("attacks", attack).constants.get("NEEDS", ())
