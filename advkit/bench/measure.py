@@ -137,6 +137,7 @@ class Bench:
 
     def flops(self) -> int:
         """Count one step's floating-point operations (2 a multiply-add), without doing them."""
+        # The meta device computes shapes alone; autocast and compilation would hide operators.
         plain = dataclasses.replace(self.settings, amp=False, compile=False)
         learner, batches = self._learner(plain, META)
         with _Counting() as counted:
@@ -235,6 +236,7 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[f
 
 def _alone(settings: Settings, facts: Facts, device: torch.device) -> tuple[float, int | None, int]:
     """Return validation seconds, peak bytes and operations of a step."""
+    # What an earlier method freed would else count as this one's.
     memory.give_back()
     measurable = _reset_peak(device)
     bench = Bench(settings, facts, device)
@@ -275,7 +277,7 @@ def arithmetic_limit(device: torch.device, amp: bool, repeats: int = 5) -> float
         began = time.perf_counter()
         a @ a
         _wait(device)
-        if number:
+        if number:  # the first product loads the library and warms up
             seconds.append(time.perf_counter() - began)
     return float(2 * SIDE**3 / min(seconds))
 

@@ -84,6 +84,7 @@ def _rest(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
 
 
 def _folded(conv: nn.Conv2d, norm: _BatchNorm) -> Folded:
+    # Outside of `settled` weights may change at any time; a compiled graph keeps no tensors.
     if _kept is None or torch.compiler.is_compiling():
         return fold(conv, norm)
     named = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)

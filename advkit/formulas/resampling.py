@@ -76,6 +76,7 @@ def _cells(values: Values) -> tuple[Values, NDArray[np.int64]]:
     if len(centres) <= CELLS:
         return centres, counts
     low, high = centres[0], centres[-1]
+    # The largest value belongs to the last bin, not to one of its own.
     place = np.minimum(((values - low) / (high - low) * CELLS).astype(np.int64), CELLS - 1)
     counts = np.bincount(place, minlength=CELLS)
     sums = np.bincount(place, weights=values, minlength=CELLS)

@@ -193,6 +193,7 @@ def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Resize and convert images (B, C, H, W) to a model's input shape (channels, H, W)."""
     channels, height, width = shape
     if x.shape[1] != channels:
+        # Colour goes to grey by the mean, grey to colour by repetition.
         grey = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
         x = grey.expand(-1, channels, -1, -1)
     if x.shape[2:] != (height, width):

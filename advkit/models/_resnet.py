@@ -31,6 +31,7 @@ class BasicBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(normed(self.conv1, self.bn1, x))
         out = normed(self.conv2, self.bn2, out)
+        # In place: neither BN nor the sum needs its own output for a gradient.
         return self.act(out.add_(self._kept(x)))
 
     def _kept(self, x: Tensor) -> Tensor:

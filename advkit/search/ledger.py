@@ -1,4 +1,8 @@
-"""The trials of a search in its folder: one JSON line each, never run again."""
+"""The trials of a search in its folder: one JSON line each, never run again.
+
+Lines, unlike the other stores of unfinished work (see `evaluation.partial`): a trial is a run of
+hours that people follow, and its figures are the result.
+"""
 
 from __future__ import annotations
 

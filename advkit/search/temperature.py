@@ -90,6 +90,7 @@ class TemperatureSearch:
         self.open()
         threshold = self._threshold()
         tau_max = self._first_step(threshold)
+        # From τ_max on the teacher's labels cost too much clean accuracy: not tried on students.
         feasible = [t for t in self.plan.grid if tau_max is None or t < tau_max]
         if not feasible:
             raise InputError(
@@ -116,6 +117,7 @@ class TemperatureSearch:
             f"# grid {grid}, criterion {self.plan.criterion}, threshold {self.plan.threshold}, "
             f"refine {self.plan.refine}\n"
         )
+        # Paths and the number of workers change no figure: a search may go on elsewhere.
         outside = tuple(start for key in OUTSIDE for start in (f"{key} = ", f"# {key} is "))
         lines = [line for line in resolved.toml().splitlines() if not line.startswith(outside)]
         return plan + "\n".join(line.split("  #")[0] for line in lines) + "\n"
@@ -144,6 +146,7 @@ class TemperatureSearch:
         order = sorted(trial["temperature"] for trial in tried)
         best = self._best(tried)["temperature"]
         place = order.index(best)
+        # In log T: the effect of a temperature goes by its ratio, and the grid is spaced so.
         low = math.log(order[max(place - 1, 0)])
         above = order[place + 1 :] or ([tau_max] if tau_max else order[-1:])
         high = math.log(above[0])

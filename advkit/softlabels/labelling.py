@@ -73,10 +73,6 @@ def _input(info: Checkpoint) -> tuple[int, ...]:
     return tuple(info.get("model", {}).get("input_shape", ()))[1:]
 
 
-def _within(rows: Tensor, share: range) -> Tensor:
-    return (rows >= share.start) & (rows < share.stop)
-
-
 class Labelling:
     """One labels file in the making."""
 
@@ -161,9 +157,9 @@ class Labelling:
     def _blocks(self) -> dict[int, Tensor]:
         """Return the rows of each part by the part's number in the whole file."""
         size = part_rows(self.classes, self.view_count)
-        whole = torch.split(torch.arange(len(self.images.labels)), size)
-        mine = {n: rows[_within(rows, self.rows)] for n, rows in enumerate(whole)}
-        return {number: rows for number, rows in mine.items() if len(rows)}
+        rows = torch.arange(self.rows.start, self.rows.stop)
+        parts = range(self.rows.start // size, (self.rows.stop - 1) // size + 1)
+        return {number: rows[rows // size == number] for number in parts}
 
     def write(self, out: Path) -> Labels:
         """Label what is not labelled yet, join the parts, and return the description.

@@ -92,6 +92,7 @@ def safely(model: nn.Module, perturb: Perturb, x: Tensor, y: Tensor) -> Tensor:
         y: (B,) int64.
     """
     _silence()
+    # Upstream seeds the global generators; the fork gives them back as they were.
     devices = [x.device] if x.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),
@@ -220,6 +221,7 @@ class Judge:
         _silence()
         self.model, self.threat, self.seed = model, threat, seed
         self.counts = target_classes(version, threat.norm, classes)
+        # Building the suite seeds the global generators too.
         device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self.suite = AutoAttack(
@@ -271,6 +273,7 @@ class Judge:
         attack = self.suite.apgd_targeted
         attack.init_hyperparam(x)
         torch.manual_seed(self.seed if target == 1 else seeding.derive(self.seed, "apgd-t", target))
+        # The class of rank `target` by clean logits, as upstream's loop sets it.
         attack.y_target = self.model(x).argsort(dim=1)[:, -1 - target]
         if attack.use_largereps:
             steps = [math.ceil(share * attack.n_iter_orig) for share in (0.3, 0.3)]
@@ -284,7 +287,7 @@ class Judge:
     def _fab(self, x: Tensor, y: Tensor, target: int) -> Tensor:
         """Run FAB on one target; it minimises the norm, so what it finds may lie outside."""
         attack = self.suite.fab
-        attack.target_class = target + 1
+        attack.target_class = target + 1  # upstream counts the predicted class as 1
         x_adv = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=True)
         return torch.where(_wide(self.threat.distance(x_adv, x) <= self.threat.eps), x_adv, x)
 
