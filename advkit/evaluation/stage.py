@@ -121,7 +121,7 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Che
         UsageError: options that do not go with it.
     """
     info = checkpoint.read_info(path)
-    own = options.own()
+    own, surrogate = options.own(), options.surrogate
     settings = AttackSettings(
         attack=options.name,
         norm=options.norm or info["config"]["norm"],
@@ -133,16 +133,12 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Che
         limit=options.limit,
         save_images=options.save_images,
         options=own,
-        surrogate=_digest(options.surrogate),
+        surrogate=checkpoint.read_info(surrogate)["digest"] if surrogate else None,
         shard=shards.chosen(options.shard),
     )
     options.against(info["config"])
     settings.threat  # noqa: B018  (refuses an impossible ε before any work)
     return settings, info
-
-
-def _digest(surrogate: str | None) -> str | None:
-    return str(checkpoint.read_info(Path(surrogate))["digest"]) if surrogate else None
 
 
 def _place(path: Path, settings: AttackSettings, info: Checkpoint, image_list: str | None) -> Path:

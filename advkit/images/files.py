@@ -61,7 +61,8 @@ class Files(ImageSet):
     def batch(self, indices: Tensor) -> Tensor:
         """Return the centre crops (B, 3, size, size) uint8, decoded by threads."""
         with ThreadPoolExecutor() as pool:
-            return torch.stack(list(pool.map(self._centre, indices.tolist())))
+            images = pool.map(lambda index: self._plain(self._open(index)), indices.tolist())
+            return torch.stack(list(images))
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Draw n views, (n, 1) int64 seeds."""
@@ -85,9 +86,6 @@ class Files(ImageSet):
         image = decode(path)
         require_resizable(path, image)
         return image if image.mode == "RGB" else image.convert("RGB")
-
-    def _centre(self, index: int) -> Tensor:
-        return self._plain(self._open(index))
 
     @cached_property
     def _plain(self) -> Callable[[Image.Image], Tensor]:

@@ -69,10 +69,6 @@ def part_rows(classes: int, views: int) -> int:
     return max(1, PART_BYTES // (4 * classes * views))
 
 
-def _input(info: Checkpoint) -> tuple[int, ...]:
-    return tuple(info.get("model", {}).get("input_shape", ()))[1:]
-
-
 class Labelling:
     """One labels file in the making."""
 
@@ -107,7 +103,8 @@ class Labelling:
         self.dtype, self.top_k, self.batch_size = FLOATS[dtype], top_k, batch_size
         # A folder's images may have been resized; students load them at the same size.
         resized = info["config"].get("image_size") is not None
-        size = images.shape[1] if resized or images.shape[1:] != _input(info) else None
+        expected = tuple(info.get("model", {}).get("input_shape", ()))[1:]
+        size = images.shape[1] if resized or images.shape[1:] != expected else None
         self.table = view_table(images, views, seed)
         self.environment = dict(environment)
         self.seed = seed

@@ -92,10 +92,10 @@ class RunFiles:
             NumericalError: the run diverged since the loss was last looked at.
         """
         learner.guard.agree()
-        whole = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
+        summed = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
         if not self.world.leads:
             return
-        tensors = pack(learner.model, learner.average, learner.optimizer, whole)
+        tensors = pack(learner.model, learner.average, learner.optimizer, summed)
         description = self.describe(
             "state",
             epoch=progress.epoch,

@@ -63,6 +63,9 @@ class Trainer:
             self.world,
         )
         training, held_out = split_of(settings, images)
+        workers = 0
+        if isinstance(images, Files):
+            workers = ranks.cores() if settings.workers is None else settings.workers
         self.batches = Batches(
             images,
             training,
@@ -71,7 +74,7 @@ class Trainer:
             device,
             table=self.soft.views if self.soft else None,
             extra=extra,
-            workers=_workers(settings, images),
+            workers=workers,
             rank=self.world.rank,
             world=self.world.size,
         )
@@ -233,9 +236,3 @@ def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, Par
     count = round(settings.batch_size * settings.extra_fraction)
     stream = Extra(extra_data.read(path, images), count, settings.seed)
     return stream, [provenance.data_parent("extra", "train", digest)]
-
-
-def _workers(settings: Settings, images: ImageSet) -> int:
-    if not isinstance(images, Files):
-        return 0
-    return settings.workers if settings.workers is not None else ranks.cores()

@@ -32,7 +32,6 @@ class Ema:
     def __init__(self, student: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise UsageError(f"--ema-decay {decay} is not in [0, 1)")
-        self.decay = decay
         self._average: Callable[[list[Tensor], list[Tensor], int], None] = get_ema_multi_avg_fn(
             decay
         )  # type: ignore[no-untyped-call]
@@ -45,9 +44,10 @@ class Ema:
         floating = [name for name, tensor in mine.items() if tensor.is_floating_point()]
         # PyTorch's own average moves all tensors in a few kernels, not in one each.
         self._average([mine[name] for name in floating], [theirs[name] for name in floating], 0)
-        whole = sorted(mine.keys() - set(floating))
-        if whole:
-            torch._foreach_copy_([mine[name] for name in whole], [theirs[name] for name in whole])
+        integers = sorted(mine.keys() - set(floating))
+        if integers:
+            sources = [theirs[name] for name in integers]
+            torch._foreach_copy_([mine[name] for name in integers], sources)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
