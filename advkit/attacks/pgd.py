@@ -58,6 +58,7 @@ def pgd(
         start = threat.start(x, kind, generator)
     with folding.settled():
         path = _iterates(model, x, y, threat, steps, step_size, loss, start)
+        # The path is a generator: iterates before the last are freed as it goes.
         last, _ = deque(path, maxlen=1).pop()
     return last
 

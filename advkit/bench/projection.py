@@ -53,6 +53,7 @@ class EvaluationCost:
         A robust image costs every pass, one that is right when clean but not robust those of
         APGD-CE (which breaks nearly all of them), any other one forward pass.
         """
+        # AutoAttack shows an image to each attack in turn until one breaks it.
         every = sum(self._cost(*passes) for passes in PASSES.values())
         first = self._cost(*PASSES["apgd-ce"])
         broken = max(self.clean - self.robust, 0)

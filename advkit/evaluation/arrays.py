@@ -109,6 +109,7 @@ def attack(
     device = next((tensor.device for tensor in model.parameters()), x.device)
     net = model if next(model.parameters(), None) is not None else Placed(model, device)
     with computing(device, torch.get_num_threads()):
+        # Two images: with one, a net that loses the batch's dimension would pass.
         classes = _classes(net, x[:2].to(device))
         images = Arrays(x, labels, classes)
         info = _described(images)

@@ -36,6 +36,7 @@ def logits(paths: Sequence[Path]) -> Logits:
                 f"{path} holds {size} of {total} examples: no share of one of {count} shards"
             )
         require_digest(path, info, _spread(whole, path, slice(place, total, count), total))
+    # Equal options are no proof: the rows say themselves which examples they are of.
     if len(set(whole["index"].tolist())) != total:
         raise MismatchError("two shards hold the same example: they are of other evaluations")
     return Logits(info=_logits_info(shards, total), **whole)  # type: ignore[arg-type]
@@ -48,6 +49,7 @@ def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> st
         mine = getattr(shard, name)
         if mine is None:
             continue
+        # Made once at full length, so that only one shard at a time is in memory.
         if name not in whole:
             whole[name] = torch.empty(total, *mine.shape[1:], dtype=mine.dtype)
         whole[name][rows] = loaded(mine)

@@ -112,6 +112,7 @@ def attack_names(settings: AttackSettings, classes: int) -> list[str]:
         autoattack.require_classes(settings.attack, classes)
         return [settings.attack]
     names = autoattack.attacks(settings.version, classes)
+    # `fast` keeps AutoAttack's order and leaves attacks out.
     return [name for name in names if settings.attack == AUTOATTACK or name in autoattack.FAST]
 
 
@@ -124,6 +125,7 @@ def implementation(settings: AttackSettings, classes: int) -> Implementation:
     description: Implementation = {"implementation": autoattack.package()}
     if settings.attack in SUITES:
         targets = autoattack.target_classes(settings.version, settings.norm, classes)
+        # Verdicts may change with the scheme of batches as with a version of the package.
         description["implementation"] += f", {autoattack.SCHEME}"
         description["target_classes"] = targets["apgd-t"]
         if targets["fab-t"] != targets["apgd-t"]:
@@ -169,6 +171,7 @@ def _suite(
 
     judge = autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
 
+    # A function of its own: a lambda in the loop would see the last name and target only.
     def runner(name: str, target: int) -> Run:
         return lambda x, y, _: judge.attack(name, x, y, target)
 

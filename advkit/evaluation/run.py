@@ -272,6 +272,7 @@ class Evaluation:
         try:
             saved = store.load()
         except (InputError, MismatchError) as error:
+            # Batches of another evaluation are of no use to this one.
             self.reporter.note(f"{error}: started anew")
             partial.remove(path)
             return store

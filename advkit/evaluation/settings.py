@@ -51,6 +51,7 @@ class AttackSettings:
 
     def described(self) -> dict[str, object]:
         """The configuration as the artifact carries it: without paths."""
+        # What has no meaning for an attack is left out: equal work has an equal description.
         common: dict[str, object] = {
             "attack": self.attack,
             "data": registry.split_path(self.data)[0],
@@ -77,6 +78,7 @@ class AttackSettings:
     @property
     def file_stem(self) -> str:
         """What the output is called behind the checkpoint's name: attack and what is unusual."""
+        # The usual goes without saying, so that usual names stay short.
         words = [self.attack]
         if self.attack == AUTOATTACK and self.version != "standard":
             words.append(self.version)

@@ -144,6 +144,7 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Che
 def _place(path: Path, settings: AttackSettings, info: Checkpoint, image_list: str | None) -> Path:
     """Return where the logits go: beside the checkpoint, under a name that says what they are."""
     name, where = registry.split_path(settings.data)
+    # Data sets of one kind differ by their folder: `folder:a` and `folder:b` are both `folder`.
     other = "" if name == info["data"]["name"] else f"-on-{name}"
     if other and where:
         other += f"-{Path(where).resolve().name}"
@@ -192,6 +193,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         """
         hdf5.require_name(out)
         unfinished = out.with_name(f"{out.name}.part")
+        # Locked before the first look: two calls must not both find nothing there.
         with files.lock(out):
             device = self.options.torch_device()
             model, info = models.load_finite(self.path, device)

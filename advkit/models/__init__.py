@@ -143,6 +143,7 @@ def _require_size(options: Mapping[str, object], tensors: Mapping[str, Tensor]) 
     Raises:
         ValueError: an option says so.
     """
+    # Each unit of width or depth has at least one weight of its own.
     most = sum(tensor.numel() for tensor in tensors.values())
     for name, value in options.items():
         if isinstance(value, int) and value > most:

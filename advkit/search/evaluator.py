@@ -19,10 +19,11 @@ from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, pixels
 from advkit.labels.soft import soften
 from advkit.runtime import modes, seeding
-from advkit.search.ledger import Judged, Measured
+from advkit.search.ledger import Judged, Trial
 from advkit.training.run_folder import RunFolder
 
 ATTACKS = ("apgd-ce", "apgd-t")
+"""AutoAttack's first two: what breaks nearly all that breaks, at a fraction of its passes."""
 BATCH = 256
 
 
@@ -43,18 +44,22 @@ class Evaluator:
             hits += int(correct(self.source(batch), batch.y).sum())
         return hits / len(self.held_out)
 
-    def measured(self, folder: RunFolder, settings: Settings) -> Measured:
-        """Return the figures of a finished run's best checkpoint."""
+    def measured(
+        self, kind: str, temperature: float, folder: RunFolder, settings: Settings
+    ) -> Trial:
+        """Return the trial of a finished run: the figures of its best checkpoint."""
         model, info = models.load(folder.checkpoint("best"), self.device)
-        figures: Measured = {
+        trial: Trial = {
+            "kind": kind,
+            "temperature": temperature,
             "clean_accuracy": info["metrics"]["clean_accuracy"],
             "digest": info["digest"],
         }
         if settings.attack_steps == 0:
-            return figures
+            return trial
         alarm = any("masking_alarm" in row for row in folder.rows())
         judged = judge(model, self.images, self.held_out, self.source, settings)
-        return {**figures, "masking_alarm": alarm, **judged}
+        return {**trial, "masking_alarm": alarm, **judged}
 
 
 def judge(
@@ -72,6 +77,7 @@ def judge(
     """
     threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
     temperature = settings.options_of("labels")["temperature"]
+    # An objective without β is measured by TRADES' own.
     beta = settings.options_of("objectives").get("beta", 6.0)
     device = next(model.parameters()).device
     suite = autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
@@ -96,6 +102,7 @@ def judge(
             sums["loss_ce"] += float(ce + shift)
             sums["loss_kl"] += float(ce - entropy + shift)
             for name in names:
+                # Whom an attack broke the next one need not see.
                 rows = standing.nonzero().flatten()
                 if len(rows):
                     attacked = suite.attack(name, x[rows], y[rows])

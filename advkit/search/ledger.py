@@ -24,9 +24,14 @@ class Judged(TypedDict):
     loss_kl: float
 
 
-class Measured(TypedDict):
-    """What was measured of a run's best checkpoint; of a natural substitute less than of others."""
+class Trial(TypedDict):
+    """A run at one temperature, `substitute` or `ltd`, and its figures: a line of JSON.
 
+    A natural substitute has its clean accuracy alone.
+    """
+
+    kind: str
+    temperature: float
     clean_accuracy: float
     digest: str
     masking_alarm: NotRequired[bool]
@@ -34,13 +39,6 @@ class Measured(TypedDict):
     pgd_accuracy: NotRequired[float]
     loss_ce: NotRequired[float]
     loss_kl: NotRequired[float]
-
-
-class Trial(Measured):
-    """A run at one temperature, `substitute` or `ltd`, and what was measured: a line of JSON."""
-
-    kind: str
-    temperature: float
 
 
 class Ledger:

@@ -188,8 +188,7 @@ class TemperatureSearch:
             resume=True,
             reporter=self.machine.reporter,
         )
-        figures = self.evaluator.measured(folder, resolved.settings)
-        trial: Trial = {"kind": kind, "temperature": temperature, **figures}
+        trial = self.evaluator.measured(kind, temperature, folder, resolved.settings)
         self.ledger.add(trial)
         return trial
 

@@ -68,6 +68,7 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
         if upstream is None:
             raise UsageError("no labels or teacher given: name --soft-labels or --teacher")
         source = upstream()
+        # A bare path on standard input tells its kind by its name alone.
         teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
         named["teacher" if teacher else "soft_labels"] = source["path"]
     pair = named.get("soft_labels"), named.get("teacher")

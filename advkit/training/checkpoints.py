@@ -78,6 +78,7 @@ class RunFiles:
         """
         if not self.world.leads:
             return
+        # What cannot be judged is not written: a checkpoint in place is a net that answers.
         tensors = model.state_dict()
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -136,6 +137,7 @@ class RunFiles:
         self.elastic = list(info.get("elastic", []))
         if was != self.world.size:
             self.elastic.append([info["epoch"], info["step"], was, self.world.size])
+        # The number of processes is dealt with above; device and threads only change rounding.
         if {**info["environment"], "world": 0} != {**self.environment, "world": 0}:
             reporter.warn(
                 f"resumed on {self.environment}, begun on {info['environment']}: "

@@ -93,6 +93,7 @@ def _tell(record: Record, reporter: Reporter) -> None:
 
 
 def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]:
+    # With `--wa` the average is what the run is for; `all` names both.
     suffix = "-ema" if chosen.wa and emit != "all" else ""
     rows = folder.rows()
     seconds = round(sum(row["seconds"] for row in rows), 3)

@@ -42,6 +42,7 @@ def pack(
     model: nn.Module, average: nn.Module | None, optimizer: torch.optim.SGD, progress: Progress
 ) -> dict[str, Tensor]:
     """Return every tensor of the state under one flat naming."""
+    # Flat names and tensors alone, which safetensors holds; no pickled optimizer.
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if average is not None:
         tensors |= {f"ema.{name}": value for name, value in average.state_dict().items()}

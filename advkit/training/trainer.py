@@ -72,6 +72,7 @@ class Trainer:
             settings.batch_size,
             settings.seed,
             device,
+            # Crops come from the labels' own views: others would have no label.
             table=self.soft.views if self.soft else None,
             extra=extra,
             workers=workers,
@@ -106,6 +107,7 @@ class Trainer:
         progress, steps = self.progress, len(self.batches)
         # A run may go on amid an epoch, whose order is a function of seed and epoch.
         done = progress.epoch * steps + progress.step
+        # Counted in steps of the whole run, so that a resumed one shows where it stands.
         self.reporter.begin("training", self.settings.epochs * steps, done)
         # A signal waits for the end of a step: only there is the state whole.
         with signals.deferred():
