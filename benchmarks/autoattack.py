@@ -100,11 +100,11 @@ class Case:
     def ours(self, seed: int) -> torch.Tensor:
         environment = {"device": "cpu", "threads": 1}
         with tempfile.TemporaryDirectory() as place:
-            found = Evaluation(
+            logits = Evaluation(
                 self.model, self.info, self.images, self.settings(seed), environment=environment
             ).run(Path(place) / "it.part")
-        assert found.broken_by is not None
-        robust: torch.Tensor = found.broken_by == ROBUST
+        assert logits.broken_by is not None
+        robust: torch.Tensor = logits.broken_by == ROBUST
         return robust
 
     def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
@@ -116,8 +116,8 @@ class Case:
             suite.square.n_queries = round(share * suite.square.n_queries)
             for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
                 attack.n_iter = round(share * attack.n_iter)
-        _, found = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
-        right: torch.Tensor = found == self.y
+        _, answers = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
+        right: torch.Tensor = answers == self.y
         return right
 
     def choose(self, sizes: list[int]) -> dict[int, float]:
@@ -155,8 +155,8 @@ def _choose(sizes: list[int]) -> tuple[int, dict[int, float]]:
 def timed(run: Callable[[], torch.Tensor]) -> Turn:
     """Return process CPU seconds, wall seconds, and what it gave."""
     cpu, wall = time.process_time(), time.monotonic()
-    found = run()
-    return time.process_time() - cpu, time.monotonic() - wall, found
+    robust = run()
+    return time.process_time() - cpu, time.monotonic() - wall, robust
 
 
 def mcnemar(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -174,9 +174,9 @@ def processes(case: Case, path: Path, given: argparse.Namespace, place: Path) ->
     for shards in shared:
         began = time.monotonic()
         running = [
-            subprocess.Popen(advkit(*words, *each), stdout=subprocess.DEVNULL) for each in shards
+            subprocess.Popen(advkit(*words, *shard), stdout=subprocess.DEVNULL) for shard in shards
         ]
-        assert not any(each.wait() for each in running)
+        assert not any(process.wait() for process in running)
         seconds.append(time.monotonic() - began)
     return round(seconds[0] / seconds[1], 3)
 
@@ -188,7 +188,7 @@ def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
         spawn.Pool(1, _begin, (given, path, False)) as upstream,
         spawn.Pool(1, _begin, (given, path, True)) as ours,
     ):
-        sizes = [int(each) for each in given.upstream_sizes.split(",")]
+        sizes = [int(size) for size in given.upstream_sizes.split(",")]
         case.theirs, trial = upstream.apply(_choose, (sizes,))
 
         def turn(name: str, seed: int) -> Turn:
@@ -203,7 +203,7 @@ def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
     robust = {name: [turn[2] for turn in results] for name, results in sides.items()}
     pairs = list(zip(robust["upstream"], robust["ours"], strict=True))
     own = robust["upstream"]
-    found = {
+    figures: dict[str, object] = {
         "n": len(case.y),
         "eps": case.eps,
         "ratio_cpu": ratio(cpu["upstream"], cpu["ours"], 3),
@@ -213,15 +213,15 @@ def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
         "upstream_batch_size": case.theirs,
         "upstream_trial_seconds": trial,
         "batch_size": case.batch_size,
-        "robust": {k: [int(each.sum()) for each in v] for k, v in robust.items()},
+        "robust": {k: [int(standing.sum()) for standing in v] for k, v in robust.items()},
         "differ": [int((a != b).sum()) for a, b in pairs],
         "mcnemar_p": [round(mcnemar(a, b), 4) for a, b in pairs],
         "floor": [int((a != own[0]).sum()) for a in own[1:]],
     }
     if not given.no_processes:
         with tempfile.TemporaryDirectory() as place:
-            found["two_processes"] = processes(case, path, given, Path(place))
-    return found
+            figures["two_processes"] = processes(case, path, given, Path(place))
+    return figures
 
 
 def main() -> None:

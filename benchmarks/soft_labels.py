@@ -61,9 +61,16 @@ def described(images: ImageSet) -> Checkpoint:
 def write(images: ImageSet, out: Path, views: str) -> None:
     teacher = Counting(math.prod(images.shape), len(images.classes))
     labelling.Labelling(
-        teacher, described(images), images, views=views, dtype="float32", top_k=None, seed=0,
-        batch_size=500, environment={},
-    ).write(out)  # fmt: skip
+        teacher,
+        described(images),
+        images,
+        views=views,
+        dtype="float32",
+        top_k=None,
+        seed=0,
+        batch_size=500,
+        environment={},
+    ).write(out)
 
 
 def epoch(images: ImageSet, folder: Path, **flags: str) -> Callable[[], None]:
@@ -91,9 +98,14 @@ def main() -> None:
         folder = Path(place)
         count, classes = given.examples, given.classes
         many = Images(
-            "synthetic", "train", torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8),
-            torch.arange(count) % classes, tuple(map(str, range(classes))), 1, False,
-        )  # fmt: skip
+            "synthetic",
+            "train",
+            torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8),
+            torch.arange(count) % classes,
+            tuple(map(str, range(classes))),
+            1,
+            False,
+        )
         write(many, folder / "many.h5", "1")
         size = (folder / "many.h5").stat().st_size
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
