@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from advkit import data, models, registry
 from advkit.artifacts import checkpoint, files, hdf5, identity, sharing
@@ -24,6 +25,7 @@ from advkit.evaluation.passes import Surrogate
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.evaluation.verdicts import figures
+from advkit.images.image_set import ImageSet
 from advkit.parallel import shards
 from advkit.runtime.reporting import Reporter
 
@@ -195,16 +197,8 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         unfinished = out.with_name(f"{out.name}.part")
         # Locked before the first look: two calls must not both find nothing there.
         with files.lock(out):
-            device = self.options.torch_device()
-            model, info = models.load_finite(self.path, device)
-            images = data.load_for(
-                info,
-                self.settings.data,
-                "test",
-                root=self.options.root,
-                image_size=self.options.image_size,
-                image_list=self.options.image_list,
-            )
+            model, info = models.load_finite(self.path, self.options.torch_device())
+            images = self._images(info)
             if out.exists() and not self.overwrite:
                 logits = self._require_same(out, info, images.fingerprint)
                 partial.remove(unfinished)  # a kill may have come between the two
@@ -212,24 +206,45 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
                 return logits, 0.0
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
-            surrogate = _surrogate(self.options.surrogate, device)
+            surrogate = _surrogate(self.options.surrogate, self.options.torch_device())
             started = time.monotonic()
-            threads = self.options.threads_for(info["arch"])
-            environment = {"device": device.type, "threads": threads}
-            with computing(device, threads):
-                result = Evaluation(
-                    model,
-                    info,
-                    images,
-                    self.settings,
-                    environment=environment,
-                    reporter=self.reporter,
-                    surrogate=surrogate,
-                ).run(unfinished)
+            result = self._run(model, info, images, surrogate, unfinished)
             # Written first: a kill between the two leaves batches that the next call removes.
             hdf5.write_logits(out, result)
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)
+
+    def _images(self, info: Checkpoint) -> ImageSet:
+        options = self.options
+        return data.load_for(
+            info,
+            self.settings.data,
+            "test",
+            root=options.root,
+            image_size=options.image_size,
+            image_list=options.image_list,
+        )
+
+    def _run(
+        self,
+        model: nn.Module,
+        info: Checkpoint,
+        images: ImageSet,
+        surrogate: Surrogate | None,
+        unfinished: Path,
+    ) -> Logits:
+        device, threads = self.options.torch_device(), self.options.threads_for(info["arch"])
+        with computing(device, threads):
+            evaluation = Evaluation(
+                model,
+                info,
+                images,
+                self.settings,
+                environment={"device": device.type, "threads": threads},
+                reporter=self.reporter,
+                surrogate=surrogate,
+            )
+            return evaluation.run(unfinished)
 
     def _require_same(self, out: Path, info: Checkpoint, images: str) -> Logits:
         """Return the file that lies there, if the same work made it.
