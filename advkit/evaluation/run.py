@@ -174,7 +174,7 @@ class Evaluation:
         """
         if self.settings.version == "rand" or torch.equal(again := self.model(x), logits):
             return
-        # Below that it is rounding: some kernels add up in another order each time.
+        # Smaller differences are rounding: some kernels add up in another order each time.
         random = bool((again - logits).abs().max() > ROUNDING * logits.abs().max())
         if self.settings.attack in SUITES and random:
             raise UsageError(

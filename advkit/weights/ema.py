@@ -32,6 +32,7 @@ class Ema:
     def __init__(self, student: nn.Module, decay: float) -> None:
         if not 0 <= decay < 1:
             raise UsageError(f"--ema-decay {decay} is not in [0, 1)")
+        self.decay = decay
         self._average: Callable[[list[Tensor], list[Tensor], int], None] = get_ema_multi_avg_fn(
             decay
         )  # type: ignore[no-untyped-call]
