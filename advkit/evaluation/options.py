@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advkit import registry
-from advkit.artifacts.descriptions import Settings
 from advkit.config.machine import Machine, Output, Sharded
 from advkit.errors import UsageError
 from advkit.evaluation.settings import AUTOATTACK, BATCH_SIZE, FAST, SUITES, part_options
 from advkit.formulas.threat import NORMS, parse_eps
 from advkit.options import StageOptions, declared
+
+if TYPE_CHECKING:  # `--help` starts without it
+    from advkit.artifacts.descriptions import Settings
 
 VERSIONS = ("standard", "plus", "rand")
 
