@@ -90,14 +90,18 @@ def whole_info(found: Sequence[Claim]) -> dict[str, Any]:
     first = found[0][1]
     strip = OF_SHARDS[first["kind"]]
     environments = [info["environment"] for _, info, _ in found]
-    values = {key: [each.get(key) for each in environments] for key in environments[0]}
+    names = dict.fromkeys(name for environment in environments for name in environment)
     return {
         **{key: value for key, value in first.items() if key != "digest"},
         "config": {key: value for key, value in first["config"].items() if key not in strip},
-        "environment": {key: _one(each) for key, each in values.items()},
+        "environment": {name: _distinct(environments, name) for name in names},
     }
 
 
-def _one(values: Sequence[Any]) -> Any:
-    distinct = sorted(set(values))
-    return distinct[0] if len(distinct) == 1 else distinct
+def _distinct(environments: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Return what the shards say of it: one value, or a sorted list of several."""
+    said = [environment[name] for environment in environments if name in environment]
+    values = sorted(
+        {one for value in said for one in (value if isinstance(value, list) else [value])}
+    )
+    return values[0] if len(values) == 1 else values

@@ -114,6 +114,9 @@ def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
     """
     arrays, info = read_arrays(Path(path), "logits", DTYPES, LARGE if stay else ())
     classes = _classes(path, arrays)
+    named = len(info["data"]["classes"])
+    if named != classes:
+        raise InputError(f"{path}: it names {named} classes, its logits are of {classes}")
     _require_possible(path, arrays, classes, len(info.get("attacks", [])))
     small = {name: loaded(arrays[name]) for name in arrays.keys() - LARGE}
     return Logits(
