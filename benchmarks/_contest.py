@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
 
-Makers = dict[str, tuple[Callable[..., Callable[[], object]], dict[str, Any]]]
+Makers = dict[str, tuple[Callable[..., Callable[[], object]], dict[str, object]]]
 """Name → what makes the run of a turn, and its arguments."""
 Turn = tuple[float, float, float]
 """CPU seconds, wall seconds, peak MiB."""
 
 
 def _serve(
-    pipe: Connection, make: Callable[..., Callable[[], object]], arguments: dict[str, Any]
+    pipe: Connection, make: Callable[..., Callable[[], object]], arguments: dict[str, object]
 ) -> None:
     run = make(**arguments)
     pipe.send("ready")
@@ -63,11 +62,8 @@ def contenders(makers: Makers) -> Iterator[Callable[[str], Turn]]:
 
 def rounds(makers: Makers, count: int) -> dict[str, list[Turn]]:
     """Return (CPU s, wall s, peak MiB) of `count` turns of each; one more warms up, uncounted."""
-    found: dict[str, list[Turn]] = {name: [] for name in makers}
+    from advkit.bench import measure  # not at the top: it would count in every contender's memory
+
     with contenders(makers) as turn:
-        for number in range(count + 1):
-            for name in makers:
-                seconds = turn(name)
-                if number:
-                    found[name].append(seconds)
-    return found
+        turns = {name: lambda _, name=name: turn(name) for name in makers}
+        return measure.in_turn(turns, count)

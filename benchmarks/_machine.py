@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
 
-def described() -> dict[str, Any]:
+def described() -> dict[str, object]:
     """Return processor, cores, load, threads and versions."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "load": [round(each, 2) for each in os.getloadavg()],
+        "load": [round(load, 2) for load in os.getloadavg()],
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,

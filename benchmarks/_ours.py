@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -25,24 +24,27 @@ def images(count: int, size: int = 32, classes: int = 10) -> Images:
     return Images("cifar10", "train", pixels, labels, names, 4, True, (MEAN, STD))
 
 
-def trainer(flags: dict[str, Any], count: int, threads: int, size: int = 32) -> Trainer:
+def trainer(flags: dict[str, object], count: int, threads: int, size: int = 32) -> Trainer:
     """Return a trainer; all but `flags` are the method's defaults."""
     torch.set_num_threads(threads)
     memory.keep()
     given = {"data": "cifar10", "arch": "resnet18", "lr": 0.01, **flags}
     settings = resolve.resolve((given, "benchmark")).settings
     return Trainer(
-        settings, images(count, size), device=torch.device("cpu"), threads=threads,
+        settings,
+        images(count, size),
+        device=torch.device("cpu"),
+        threads=threads,
         reporter=Reporter(),
-    )  # fmt: skip
+    )
 
 
-def step(flags: dict[str, Any], count: int, threads: int) -> Callable[[], None]:
+def step(flags: dict[str, object], count: int, threads: int) -> Callable[[], None]:
     """Return one training step, its batch drawn, augmented and counted, as a function."""
-    made = trainer(flags, count, threads)
-    order = made.batches.order(0)
+    learning = trainer(flags, count, threads)
+    order = learning.batches.order(0)
 
     def run() -> None:
-        made.step(made.batches.at(order, 0, 0), 0, 0)
+        learning.step(learning.batches.at(order, 0, 0), 0, 0)
 
     return run

@@ -1,27 +1,30 @@
-"""Interleaved rounds in process CPU time, with the noise floor of the same thing timed twice."""
+"""Seconds of a turn, and what the turns of two contenders say, on top of `advkit.bench`."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from advkit.bench import measure
 
 
-def interleaved(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Time every run once a round, in turn; the first round warms up and does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 1):
-        for name, run in runs.items():
-            began = time.process_time()
-            run()
-            if round_:
-                seconds[name].append(time.process_time() - began)
-    return seconds
+def cpu_seconds(run: Callable[[], None]) -> Callable[[int], float]:
+    """Return a turn that takes the process CPU time of a run, which neighbours disturb least."""
+
+    def turn(_: int) -> float:
+        began = time.process_time()
+        run()
+        return time.process_time() - began
+
+    return turn
 
 
-def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+def ratio(
+    numerators: Sequence[float], denominators: Sequence[float], digits: int = 4
+) -> dict[str, float]:
     """Return median, minimum and maximum of the ratio round by round."""
-    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
-    middle = statistics.median(ratios)
-    return {name: round(value, 4) for name, value in
-            (("median", middle), ("min", min(ratios)), ("max", max(ratios)))}  # fmt: skip
+    values = measure.ratios(numerators, denominators)
+    middle = statistics.median(values)
+    spread = {"median": middle, "min": min(values), "max": max(values)}
+    return {name: round(value, digits) for name, value in spread.items()}

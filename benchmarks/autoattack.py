@@ -24,15 +24,16 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pyautoattack
 import torch
+from _timing import ratio
 from scipy.stats import binomtest
 
 from advkit import data, models
 from advkit.artifacts.hdf5 import ROBUST
 from advkit.attacks.upstream import autoattack
+from advkit.bench import measure
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.images.image_set import pixels
@@ -99,11 +100,11 @@ class Case:
     def ours(self, seed: int) -> torch.Tensor:
         environment = {"device": "cpu", "threads": 1}
         with tempfile.TemporaryDirectory() as place:
-            found = Evaluation(
+            logits = Evaluation(
                 self.model, self.info, self.images, self.settings(seed), environment=environment
             ).run(Path(place) / "it.part")
-        assert found.broken_by is not None
-        robust: torch.Tensor = found.broken_by == ROBUST
+        assert logits.broken_by is not None
+        robust: torch.Tensor = logits.broken_by == ROBUST
         return robust
 
     def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
@@ -115,8 +116,8 @@ class Case:
             suite.square.n_queries = round(share * suite.square.n_queries)
             for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
                 attack.n_iter = round(share * attack.n_iter)
-        _, found = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
-        right: torch.Tensor = found == self.y
+        _, answers = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
+        right: torch.Tensor = answers == self.y
         return right
 
     def choose(self, sizes: list[int]) -> dict[int, float]:
@@ -138,7 +139,11 @@ def _begin(given: argparse.Namespace, path: Path, keep: bool) -> None:
     CASE = Case(given, path)
 
 
-def _turn(side: str, seed: int) -> tuple[float, float, torch.Tensor]:
+Turn = tuple[float, float, torch.Tensor]
+"""Process CPU seconds, wall seconds, and who stood."""
+
+
+def _turn(side: str, seed: int) -> Turn:
     return timed(lambda: getattr(CASE, side)(seed))
 
 
@@ -147,17 +152,11 @@ def _choose(sizes: list[int]) -> tuple[int, dict[int, float]]:
     return CASE.theirs, seconds
 
 
-def timed(run: Callable[[], torch.Tensor]) -> tuple[float, float, torch.Tensor]:
+def timed(run: Callable[[], torch.Tensor]) -> Turn:
     """Return process CPU seconds, wall seconds, and what it gave."""
     cpu, wall = time.process_time(), time.monotonic()
-    found = run()
-    return time.process_time() - cpu, time.monotonic() - wall, found
-
-
-def spread(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
-    chosen = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-    return {name: round(value, 3) for name, value in chosen.items()}
+    robust = run()
+    return time.process_time() - cpu, time.monotonic() - wall, robust
 
 
 def mcnemar(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -175,50 +174,54 @@ def processes(case: Case, path: Path, given: argparse.Namespace, place: Path) ->
     for shards in shared:
         began = time.monotonic()
         running = [
-            subprocess.Popen(advkit(*words, *each), stdout=subprocess.DEVNULL) for each in shards
+            subprocess.Popen(advkit(*words, *shard), stdout=subprocess.DEVNULL) for shard in shards
         ]
-        assert not any(each.wait() for each in running)
+        assert not any(process.wait() for process in running)
         seconds.append(time.monotonic() - began)
     return round(seconds[0] / seconds[1], 3)
 
 
 def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
     case = Case(given, path)
-    sides: dict[str, list[Any]] = {"upstream": [], "ours": []}
     spawn = get_context("spawn")
     with (
         spawn.Pool(1, _begin, (given, path, False)) as upstream,
         spawn.Pool(1, _begin, (given, path, True)) as ours,
     ):
-        sizes = [int(each) for each in given.upstream_sizes.split(",")]
+        sizes = [int(size) for size in given.upstream_sizes.split(",")]
         case.theirs, trial = upstream.apply(_choose, (sizes,))
-        for seed in range(given.rounds):
-            for name, pool in (("upstream", upstream), ("ours", ours)):
-                sides[name].append(pool.apply(_turn, (name, seed)))
-                print(f"{path.parent.name} {name} {seed}: {sides[name][-1][:2]}", file=sys.stderr)
-    cpu, wall = ({k: [each[i] for each in v] for k, v in sides.items()} for i in (0, 1))
-    robust = {name: [each[2] for each in values] for name, values in sides.items()}
+
+        def turn(name: str, seed: int) -> Turn:
+            result: Turn = {"upstream": upstream, "ours": ours}[name].apply(_turn, (name, seed))
+            print(f"{path.parent.name} {name} {seed}: {result[:2]}", file=sys.stderr)
+            return result
+
+        turns = {name: partial(turn, name) for name in ("upstream", "ours")}
+        sides = measure.in_turn(turns, given.rounds, warm=0)
+    cpu = {name: [turn[0] for turn in results] for name, results in sides.items()}
+    wall = {name: [turn[1] for turn in results] for name, results in sides.items()}
+    robust = {name: [turn[2] for turn in results] for name, results in sides.items()}
     pairs = list(zip(robust["upstream"], robust["ours"], strict=True))
     own = robust["upstream"]
-    found = {
+    figures: dict[str, object] = {
         "n": len(case.y),
         "eps": case.eps,
-        "ratio_cpu": spread(cpu["upstream"], cpu["ours"]),
-        "ratio_wall": spread(wall["upstream"], wall["ours"]),
+        "ratio_cpu": ratio(cpu["upstream"], cpu["ours"], 3),
+        "ratio_wall": ratio(wall["upstream"], wall["ours"], 3),
         "cpu_seconds": {k: round(statistics.median(v), 1) for k, v in cpu.items()},
         "wall_seconds": {k: round(statistics.median(v), 1) for k, v in wall.items()},
         "upstream_batch_size": case.theirs,
         "upstream_trial_seconds": trial,
         "batch_size": case.batch_size,
-        "robust": {k: [int(each.sum()) for each in v] for k, v in robust.items()},
+        "robust": {k: [int(standing.sum()) for standing in v] for k, v in robust.items()},
         "differ": [int((a != b).sum()) for a, b in pairs],
         "mcnemar_p": [round(mcnemar(a, b), 4) for a, b in pairs],
         "floor": [int((a != own[0]).sum()) for a in own[1:]],
     }
     if not given.no_processes:
         with tempfile.TemporaryDirectory() as place:
-            found["two_processes"] = processes(case, path, given, Path(place))
-    return found
+            figures["two_processes"] = processes(case, path, given, Path(place))
+    return figures
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from _timing import ratio
 if TYPE_CHECKING:
     from torch import nn
 
+    from advkit.artifacts.descriptions import Checkpoint
     from advkit.images.image_set import Images
 
 CLASSES = 10
@@ -53,8 +54,14 @@ def train(count: int, passes: int) -> Callable[[], None]:
 
     memory.keep()
     torch.set_num_threads(1)
-    flags = {"data": "digits", "width": 4, "method": "adr", "attack_steps": 1, "batch_size": 100,
-             "val_size": HELD}  # fmt: skip
+    flags = {
+        "data": "digits",
+        "width": 4,
+        "method": "adr",
+        "attack_steps": 1,
+        "batch_size": 100,
+        "val_size": HELD,
+    }
     settings = resolve.resolve((flags, "benchmark")).settings
     trainer = Trainer(
         settings, images(count + HELD), device=torch.device("cpu"), threads=1, reporter=Reporter()
@@ -68,7 +75,7 @@ def train(count: int, passes: int) -> Callable[[], None]:
     return run
 
 
-def _net() -> tuple[nn.Module, dict[str, Any]]:
+def _net() -> tuple[nn.Module, Checkpoint]:
     from advkit import models
     from advkit.runtime import memory
 
@@ -77,12 +84,19 @@ def _net() -> tuple[nn.Module, dict[str, Any]]:
     statistics_ = ((0.5,), (0.25,))
     net = models.build("small-cnn", CLASSES, channels=1, statistics=statistics_, seed=0, width=4)
     info = {
-        "kind": "checkpoint", "digest": "none", "method": "natural", "arch": "small-cnn",
-        "role": "best", "seed": 0, "config": {"norm": "linf", "eps": "8/255"},
+        "kind": "checkpoint",
+        "digest": "none",
+        "method": "natural",
+        "arch": "small-cnn",
+        "role": "best",
+        "seed": 0,
+        "parents": [],
+        "config": {"norm": "linf", "eps": "8/255"},
         "data": {"name": "digits", "classes": list(map(str, range(CLASSES)))},
-        "model": {"input_shape": [1, 8, 8]}, "metrics": {"clean_accuracy": 0.0},
-    }  # fmt: skip
-    return net.eval(), info
+        "model": {"input_shape": [1, 8, 8]},
+        "metrics": {"clean_accuracy": 0.0},
+    }
+    return net.eval(), cast("Checkpoint", info)
 
 
 def attack(count: int, passes: int) -> Callable[[], None]:
@@ -100,8 +114,8 @@ def attack(count: int, passes: int) -> Callable[[], None]:
         with tempfile.TemporaryDirectory() as place:
             for number in range(passes):
                 done = Evaluation(net, info, made, settings, environment={})
-                found = done.run(Path(place) / f"{number}.part")
-                hdf5.write_logits(Path(place) / f"{number}.h5", found)
+                logits = done.run(Path(place) / f"{number}.part")
+                hdf5.write_logits(Path(place) / f"{number}.h5", logits)
 
     return run
 
@@ -116,9 +130,16 @@ def softlabels(count: int, passes: int) -> Callable[[], None]:
         with tempfile.TemporaryDirectory() as place:
             for number in range(passes):
                 engine.Labelling(
-                    net, info, made, views="4", dtype="float32", top_k=None, seed=0,
-                    batch_size=250, environment={},
-                ).write(Path(place) / f"{number}.h5")  # fmt: skip
+                    net,
+                    info,
+                    made,
+                    views="4",
+                    dtype="float32",
+                    top_k=None,
+                    seed=0,
+                    batch_size=250,
+                    environment={},
+                ).write(Path(place) / f"{number}.h5")
 
     return run
 
@@ -142,17 +163,23 @@ def given_to(name: str, one: Any) -> list[Any]:
     """Return what an analysis looks at together, made of one file: two models, other data."""
     if name not in ("compare", "findings", "ood"):
         return [one]
-    found = []
+    copies = []
     for method in ("natural", "at"):
         for data in ("own", "other"):
-            parents = [{"kind": "checkpoint", "digest": f"{method} net", "seed": 0},
-                       {"kind": "data", "digest": data, "name": data}]  # fmt: skip
-            info = {**one.info, "method": method, "parents": parents,
-                    "data": {**one.info["data"], "name": data}}  # fmt: skip
+            parents = [
+                {"kind": "checkpoint", "digest": f"{method} net", "seed": 0},
+                {"kind": "data", "digest": data, "name": data},
+            ]
+            info = {
+                **one.info,
+                "method": method,
+                "parents": parents,
+                "data": {**one.info["data"], "name": data},
+            }
             outside = data == "other"
             labels = torch.full_like(one.labels, -1) if outside else one.labels
-            found.append(dataclasses.replace(one, info=info, labels=labels))
-    return found[::2] if name == "compare" else found
+            copies.append(dataclasses.replace(one, info=info, labels=labels))
+    return copies[::2] if name == "compare" else copies
 
 
 def write(path: Path, examples: int, classes: int) -> None:
@@ -161,29 +188,56 @@ def write(path: Path, examples: int, classes: int) -> None:
 
     draw = torch.Generator().manual_seed(0)
     clean = torch.randn(examples, classes, generator=draw)
-    names = [str(each) for each in range(classes)]
+    names = [str(label) for label in range(classes)]
     info = provenance.describe(
-        "logits", config={"attack": "pgd", "norm": "linf", "eps": "8/255", "data": "random",
-                          "seed": 0, "batch_size": 250, "limit": None},
+        "logits",
+        config={
+            "attack": "pgd",
+            "norm": "linf",
+            "eps": "8/255",
+            "data": "random",
+            "seed": 0,
+            "batch_size": 250,
+            "limit": None,
+        },
         seed=0,
-        parents=[{"kind": "checkpoint", "digest": "none", "method": "at", "arch": "none",
-                  "role": "best", "seed": 0, "temperature": 5.0, "parents": []},
-                 provenance.data_parent("random", "test", "none")],
-        environment={}, attacks=["pgd"], method="at", arch="none",
-        role="best", zero_gradient=0.0, trained={},
+        parents=[
+            {
+                "kind": "checkpoint",
+                "digest": "none",
+                "method": "at",
+                "arch": "none",
+                "role": "best",
+                "seed": 0,
+                "temperature": 5.0,
+                "parents": [],
+            },
+            provenance.data_parent("random", "test", "none"),
+        ],
+        environment={},
+        attacks=["pgd"],
+        method="at",
+        arch="none",
+        role="best",
+        zero_gradient=0.0,
+        trained={},
         data={"name": "random", "split": "test", "classes": names},
-    )  # fmt: skip
+    )
     hdf5.write_logits(
         path,
         hdf5.Logits(
-            torch.arange(examples), torch.arange(examples) % classes, clean,
+            torch.arange(examples),
+            torch.arange(examples) % classes,
+            clean,
             cast(descriptions.Logits, info),
-            clean.roll(1, 0), torch.zeros(examples), torch.zeros(examples, dtype=torch.int8),
+            clean.roll(1, 0),
+            torch.zeros(examples),
+            torch.zeros(examples, dtype=torch.int8),
         ),
-    )  # fmt: skip
+    )
 
 
-def stages(given: argparse.Namespace) -> dict[str, Any]:
+def stages(given: argparse.Namespace) -> dict[str, object]:
     sizes = [int(word) for word in given.sizes.split(",")]
     makers: Makers = {}
     taken: dict[str, int] = {}
@@ -193,52 +247,60 @@ def stages(given: argparse.Namespace) -> dict[str, Any]:
             name = f"{work.__name__} {size}"
             makers[name] = (work, {"count": size, "passes": passes})
             taken[name] = size * passes
-    found = rounds(makers, given.rounds)
-    line: dict[str, Any] = {}
+    turns = rounds(makers, given.rounds)
+    line: dict[str, object] = {}
     for stage in ("train", "attack", "softlabels"):
-        each = {
-            size: [(cpu / taken[f"{stage} {size}"], peak) for cpu, _, peak in
-                   found[f"{stage} {size}"]] for size in sizes
-        }  # fmt: skip
-        first, last = ([cpu for cpu, _ in each[size]] for size in (sizes[0], sizes[-1]))
+        costs = {
+            size: [
+                (cpu / taken[f"{stage} {size}"], peak) for cpu, _, peak in turns[f"{stage} {size}"]
+            ]
+            for size in sizes
+        }
+        first, last = ([cpu for cpu, _ in costs[size]] for size in (sizes[0], sizes[-1]))
         line[f"flat_{stage}"] = ratio(last, first)
         line[f"microseconds_{stage}"] = {
-            size: round(1e6 * statistics.median(cpu for cpu, _ in each[size]), 2) for size in sizes
+            size: round(1e6 * statistics.median(cpu for cpu, _ in costs[size]), 2) for size in sizes
         }
         line[f"memory_{stage}"] = {
-            size: round(max(peak for _, peak in each[size])) for size in sizes
+            size: round(max(peak for _, peak in costs[size])) for size in sizes
         }
     return line
 
 
-def analyses(given: argparse.Namespace) -> dict[str, Any]:
+def analyses(given: argparse.Namespace) -> dict[str, dict[int, object]]:
     from advkit import registry
 
     sizes = (given.examples // 4, given.examples)
     wanted = [
-        name for name, part in registry.parts("analyses").items()
-        if "logits" in part.constants.get("KINDS", ()) and not part.constants.get("PROBES")
+        name
+        for name, part in registry.parts("analyses").items()
+        if "logits" in part.constants.get("KINDS", ())
+        and not part.constants.get("PROBES")
         and name not in given.skip.split(",")
-    ]  # fmt: skip
-    line: dict[str, Any] = {}
+    ]
+    line: dict[str, dict[int, object]] = {}
     with tempfile.TemporaryDirectory(dir=given.scratch) as place:
         paths = {size: Path(place) / f"{size}.h5" for size in sizes}
         for size, path in paths.items():
-            rounds({"write": (writer, {"path": str(path), "size": size,
-                                       "classes": given.classes})}, 0)  # fmt: skip
+            rounds(
+                {"write": (writer, {"path": str(path), "size": size, "classes": given.classes})}, 0
+            )
         line["file_mib"] = {
             size: round(path.stat().st_size / 2**20) for size, path in paths.items()
         }
         for name in wanted:
             for size, path in paths.items():
                 try:
-                    found = rounds({name: (once, {"name": name, "path": str(path)})}, 1)[name][0]
+                    cpu, _, peak = rounds({name: (once, {"name": name, "path": str(path)})}, 1)[
+                        name
+                    ][0]
                 except EOFError:  # its error is on stderr
                     line.setdefault(name, {})[size] = None
                     continue
                 line.setdefault(name, {})[size] = {
-                    "seconds": round(found[0], 2), "peak_mib": round(found[2])
-                }  # fmt: skip
+                    "seconds": round(cpu, 2),
+                    "peak_mib": round(peak),
+                }
     return line
 
 
@@ -268,7 +330,7 @@ def main() -> None:
     parser.add_argument("--scratch", help="folder for the logits files")
     parser.add_argument("--only", choices=("stages", "analyses"))
     given = parser.parse_args()
-    line: dict[str, Any] = {"benchmark": "linear"}
+    line: dict[str, object] = {"benchmark": "linear"}
     if given.only != "analyses":
         line |= stages(given)
     if given.only != "stages":

@@ -13,7 +13,6 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import _machine
 import _ours
@@ -21,7 +20,7 @@ from _contest import Makers, rounds
 from _timing import ratio
 from soft_labels import write
 
-METHODS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, object]] = {
     "at": {"method": "at"},
     "again": {"method": "at"},
     "adr": {"method": "adr"},
@@ -50,21 +49,24 @@ def main() -> None:
             if name == "soft":
                 flags["soft_labels"] = str(labels)
             makers[name] = (_ours.step, {"flags": flags, "count": count, "threads": 1})
-        found = rounds(makers, given.rounds)
-    seconds = {name: [cpu for cpu, *_ in values] for name, values in found.items()}
+        turns = rounds(makers, given.rounds)
+    seconds = {name: [cpu for cpu, *_ in values] for name, values in turns.items()}
     ratios = {name: ratio(seconds[name], seconds["at"]) for name in seconds if name != "at"}
     line = {
         "benchmark": "overheads",
-        **{f"overhead_{name}": round(each["median"] - 1, 4) for name, each in ratios.items()
-           if name != "again"},
+        **{
+            f"overhead_{name}": round(spread["median"] - 1, 4)
+            for name, spread in ratios.items()
+            if name != "again"
+        },
         "noise": ratios["again"],
-        "ranges": {name: [each["min"], each["max"]] for name, each in ratios.items()},
-        "seconds": {name: round(statistics.median(each), 4) for name, each in seconds.items()},
+        "ranges": {name: [spread["min"], spread["max"]] for name, spread in ratios.items()},
+        "seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
         "batch_size": given.batch_size,
         "width": given.width,
         "rounds": given.rounds,
         "machine": _machine.described(),
-    }  # fmt: skip
+    }
     print(json.dumps(line))
 
 

@@ -14,13 +14,15 @@ import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
-from _timing import interleaved, ratio
+from _timing import cpu_seconds, ratio
 from torch import nn
 
 from advkit import data
+from advkit.artifacts.descriptions import Checkpoint
+from advkit.bench import measure
 from advkit.config import resolve
 from advkit.images.image_set import Images, ImageSet
 from advkit.runtime.reporting import Reporter
@@ -40,20 +42,35 @@ class Counting(nn.Module):
         return logits
 
 
-def described(images: ImageSet) -> dict[str, Any]:
-    return {
-        "kind": "checkpoint", "digest": "none", "method": "natural", "arch": "linear",
-        "config": {}, "data": {"name": images.name, "classes": list(images.classes)},
+def described(images: ImageSet) -> Checkpoint:
+    info = {
+        "kind": "checkpoint",
+        "digest": "none",
+        "method": "natural",
+        "arch": "linear",
+        "role": "best",
+        "seed": 0,
+        "parents": [],
+        "config": {},
+        "data": {"name": images.name, "classes": list(images.classes)},
         "metrics": {"clean_accuracy": 0.0},
-    }  # fmt: skip
+    }
+    return cast(Checkpoint, info)
 
 
 def write(images: ImageSet, out: Path, views: str) -> None:
     teacher = Counting(math.prod(images.shape), len(images.classes))
     labelling.Labelling(
-        teacher, described(images), images, views=views, dtype="float32", top_k=None, seed=0,
-        batch_size=500, environment={},
-    ).write(out)  # fmt: skip
+        teacher,
+        described(images),
+        images,
+        views=views,
+        dtype="float32",
+        top_k=None,
+        seed=0,
+        batch_size=500,
+        environment={},
+    ).write(out)
 
 
 def epoch(images: ImageSet, folder: Path, **flags: str) -> Callable[[], None]:
@@ -81,9 +98,14 @@ def main() -> None:
         folder = Path(place)
         count, classes = given.examples, given.classes
         many = Images(
-            "synthetic", "train", torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8),
-            torch.arange(count) % classes, tuple(map(str, range(classes))), 1, False,
-        )  # fmt: skip
+            "synthetic",
+            "train",
+            torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8),
+            torch.arange(count) % classes,
+            tuple(map(str, range(classes))),
+            1,
+            False,
+        )
         write(many, folder / "many.h5", "1")
         size = (folder / "many.h5").stat().st_size
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -95,7 +117,8 @@ def main() -> None:
             "again": epoch(digits, folder, labels="onehot"),
             "stored": epoch(digits, folder, **soft),
         }
-        seconds = interleaved(runs, given.rounds)
+        turns = {name: cpu_seconds(run) for name, run in runs.items()}
+        seconds = measure.in_turn(turns, given.rounds)
     line = {
         "benchmark": "soft_labels",
         "ratio_stored": ratio(seconds["stored"], seconds["onehot"]),

@@ -88,7 +88,7 @@ def torchattacks_pgd(bn: str, size: int, width: int, threads: int) -> Callable[[
     return lambda: attack(x, y)
 
 
-def measured(given: argparse.Namespace, threads: int) -> dict[str, Any]:
+def measured(given: argparse.Namespace, threads: int) -> dict[str, object]:
     shared = {"size": given.batch_size, "width": given.width, "threads": threads}
     makers: Makers = {}
     for bn in ("eval", "train") if given.train_mode else ("eval",):
@@ -99,9 +99,9 @@ def measured(given: argparse.Namespace, threads: int) -> dict[str, Any]:
     makers["again"] = (ours, {"bn": "eval", **shared})
     makers["torchattacks"] = (torchattacks_pgd, {"bn": "eval", **shared})
     makers["pgd"] = (our_pgd, {"bn": "eval", **shared})
-    found = rounds(makers, given.rounds)
+    turns = rounds(makers, given.rounds)
     clock = 0 if threads == 1 else 1  # threads that wait for each other burn CPU time
-    seconds = {name: [each[clock] for each in values] for name, values in found.items()}
+    seconds = {name: [turn[clock] for turn in values] for name, values in turns.items()}
     ratios = {
         f"{name}{mark}": ratio(seconds[f"{name}{mark}"], seconds[f"ours{mark}"])
         for mark in (("", "_train") if given.train_mode else ("",))
@@ -113,7 +113,7 @@ def measured(given: argparse.Namespace, threads: int) -> dict[str, Any]:
         **{f"ratio_{name}": value["median"] for name, value in ratios.items()},
         "noise": ratio(seconds["again"], seconds["ours"]),
         "ranges": {name: [value["min"], value["max"]] for name, value in ratios.items()},
-        "seconds": {name: round(statistics.median(each), 4) for name, each in seconds.items()},
+        "seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
         "clock": ("process CPU", "wall")[clock],
         "batch_size": given.batch_size,
         "width": given.width,

@@ -58,6 +58,7 @@ def pgd(
         start = threat.start(x, kind, generator)
     with folding.settled():
         path = _iterates(model, x, y, threat, steps, step_size, loss, start)
+        # The path is a generator: iterates before the last are freed as it goes.
         last, _ = deque(path, maxlen=1).pop()
     return last
 
@@ -84,6 +85,7 @@ def attack(
         step_size: in pixel space, or a share of ε such as eps/4.
         restarts: random starts; the worst is kept for each example.
     """
+    # Until an iterate is scored, the clean image stands.
     worst = x.clone()
     if steps < 1 or restarts < 1:
         raise UsageError("--steps and --restarts must be at least 1")
@@ -100,6 +102,7 @@ def attack(
                 last = x_adv
                 if logits is not None:
                     worst, score = _worse(worst, score, x_adv, logits, y)
+            # The last iterate had no pass of its own: its gradient is not needed, its verdict is.
             with torch.no_grad():
                 worst, score = _worse(worst, score, last, model(last), y)
     return worst

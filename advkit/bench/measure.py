@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner
 from advkit.training.selection import CHUNK, STEPS, accuracies
 
+T = TypeVar("T")
 META = torch.device("meta")
 WARM = 2
 """Steps before the first that counts."""
@@ -136,6 +137,7 @@ class Bench:
 
     def flops(self) -> int:
         """Count one step's floating-point operations (2 a multiply-add), without doing them."""
+        # The meta device computes shapes alone; autocast and compilation would hide operators.
         plain = dataclasses.replace(self.settings, amp=False, compile=False)
         learner, batches = self._learner(plain, META)
         with _Counting() as counted:
@@ -155,12 +157,12 @@ class Bench:
             x = batch.x.clone().requires_grad_(True)
             torch.autograd.grad(losses.cross_entropy(net(x), batch.y).sum(), x)
 
-        found = []
+        medians = []
         with modes.evaluating(net), modes.frozen(net), folding.settled():
             for work in (answer, steer):
                 work()
-                found.append(statistics.median(self.timed(work) for _ in range(repeats)))
-        return found[0] / len(batch.y), found[1] / len(batch.y)
+                medians.append(statistics.median(self.timed(work) for _ in range(repeats)))
+        return medians[0] / len(batch.y), medians[1] / len(batch.y)
 
 
 def compare(
@@ -180,39 +182,68 @@ def compare(
     reporter = reporter or Reporter()
     reporter.begin("rounds", len(chosen) + steps)
     alone = {}
-    for name, each in chosen.items():
-        alone[name] = _alone(each, facts, device)
+    for name, settings in chosen.items():
+        alone[name] = _alone(settings, facts, device)
         reporter.advance(1)
     first = next(iter(chosen))
-    rivals = {name: Bench(each, facts, device) for name, each in chosen.items()}
+    rivals = {name: Bench(settings, facts, device) for name, settings in chosen.items()}
     rivals[_AGAIN] = Bench(chosen[first], facts, device)
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for number in range(WARM + steps):
-        for name, rival in rivals.items():
-            seconds[name].append(rival.step(number))
-        reporter.advance(int(number >= WARM))
+    turns = {name: rival.step for name, rival in rivals.items()}
+    seconds = in_turn(turns, steps, WARM, lambda number: reporter.advance(int(number >= WARM)))
     reporter.end()
     costs = {
         name: Cost(
-            tuple(seconds[name][WARM:]), rivals[name].steps_per_epoch, each.batch_size, *alone[name]
+            tuple(seconds[name]),
+            rivals[name].steps_per_epoch,
+            settings.batch_size,
+            *alone[name],
         )
-        for name, each in chosen.items()
+        for name, settings in chosen.items()
     }
-    pairs = zip(seconds[_AGAIN][WARM:], seconds[first][WARM:], strict=True)
-    noise = statistics.median(a / b for a, b in pairs)
+    noise = statistics.median(ratios(seconds[_AGAIN], seconds[first]))
     limit = arithmetic_limit(device, chosen[first].amp)
     return Comparison(costs, noise, *rivals[first].passes(), limit)
 
 
+def in_turn(
+    turns: Mapping[str, Callable[[int], T]],
+    rounds: int,
+    warm: int = 1,
+    after: Callable[[int], None] = lambda _: None,
+) -> dict[str, list[T]]:
+    """Let each take its turn in every round; return what the rounds after the first gave.
+
+    Args:
+        turns: what to do in a round, from its number.
+        rounds: how many count.
+        warm: how many come before and do not.
+        after: called after each round with its number.
+    """
+    results: dict[str, list[T]] = {name: [] for name in turns}
+    for number in range(warm + rounds):
+        for name, turn in turns.items():
+            result = turn(number)
+            if number >= warm:
+                results[name].append(result)
+        after(number)
+    return results
+
+
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    """Return the ratio round by round: what slows a round slows both its sides."""
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
 def _alone(settings: Settings, facts: Facts, device: torch.device) -> tuple[float, int | None, int]:
     """Return validation seconds, peak bytes and operations of a step."""
+    # What an earlier method freed would else count as this one's.
     memory.give_back()
-    told = _reset_peak(device)
-    made = Bench(settings, facts, device)
+    measurable = _reset_peak(device)
+    bench = Bench(settings, facts, device)
     for number in range(WARM):
-        made.step(number)
-    peak = _peak(device) if told else None
-    return made.validation(), peak, made.flops()
+        bench.step(number)
+    peak = _peak(device) if measurable else None
+    return bench.validation(), peak, bench.flops()
 
 
 class _Counting(TorchDispatchMode):
@@ -223,13 +254,17 @@ class _Counting(TorchDispatchMode):
         self.total = 0
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        self,
+        func: torch._ops.OpOverload,
+        types: Collection[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
-            self.total += int(count(*args, **(kwargs or {}), out_val=found))
-        return found
+            self.total += int(count(*args, **(kwargs or {}), out_val=result))
+        return result
 
 
 def arithmetic_limit(device: torch.device, amp: bool, repeats: int = 5) -> float:
@@ -242,7 +277,7 @@ def arithmetic_limit(device: torch.device, amp: bool, repeats: int = 5) -> float
         began = time.perf_counter()
         a @ a
         _wait(device)
-        if number:
+        if number:  # the first product loads the library and warms up
             seconds.append(time.perf_counter() - began)
     return float(2 * SIDE**3 / min(seconds))
 

@@ -28,10 +28,10 @@ def parse_budget(text: str) -> float:
     Raises:
         UsageError: not a number above 0 with s, m, h or d behind it.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or not float(found[1]):
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not parts or not float(parts[1]):
         raise UsageError(f"--budget {text}: a number and s, m, h or d, for example 4h")
-    return float(found[1]) * UNITS[found[2]]
+    return float(parts[1]) * UNITS[parts[2]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class EvaluationCost:
         A robust image costs every pass, one that is right when clean but not robust those of
         APGD-CE (which breaks nearly all of them), any other one forward pass.
         """
+        # AutoAttack shows an image to each attack in turn until one breaks it.
         every = sum(self._cost(*passes) for passes in PASSES.values())
         first = self._cost(*PASSES["apgd-ce"])
         broken = max(self.clean - self.robust, 0)
@@ -96,17 +97,17 @@ def fitting(
     `n` is None where training and the smallest evaluation together exceed the budget (seconds).
     """
     rows: list[dict[str, object]] = []
-    for each in trainings:
+    for training in trainings:
         for share in SHARES:
-            epochs = max(1, round(each.epochs * share))
-            left = budget - each.hours(epochs) * 3600
-            kept = [n for n in sizes if evaluation.seconds(n) <= left]
+            epochs = max(1, round(training.epochs * share))
+            left = budget - training.hours(epochs) * 3600
+            affordable = [n for n in sizes if evaluation.seconds(n) <= left]
             rows.append(
                 {
-                    "method": each.method,
+                    "method": training.method,
                     "epochs": epochs,
-                    "hours": each.hours(epochs),
-                    "n": max(kept, default=None),
+                    "hours": training.hours(epochs),
+                    "n": max(affordable, default=None),
                 }
             )
     return rows

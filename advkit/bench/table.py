@@ -5,32 +5,46 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from advkit.artifacts.document import aligned
 from advkit.artifacts.result import Result
-from advkit.bench.measure import Comparison
+from advkit.bench.measure import Comparison, ratios
 from advkit.bench.projection import EvaluationCost, Training, counts, fitting
 from advkit.config.settings import Settings
 
 LABELS = {"at": "AT", "adr": "AT + ADR", "at-awp": "AT + AWP", "adr-awp": "AT + AWP + ADR"}
 """Method → what ADR's Table 6 calls it."""
-COLUMNS = (
-    "method",
-    "label",
-    "epochs",
-    "seconds_per_step",
-    "slowest_step",
-    "seconds_per_epoch",
-    "ratio",
-    "images_per_second",
-    "validation_seconds",
-    "peak_bytes",
-    "flops_per_step",
-    "share_of_limit",
-    "hours",
-    "kwh",
-)
+
+
+class Row(NamedTuple):
+    """One method's line of the table, and a row of its file."""
+
+    method: str
+    label: str
+    epochs: int
+    seconds_per_step: float
+    slowest_step: float
+    seconds_per_epoch: float
+    ratio: float
+    images_per_second: float
+    validation_seconds: float
+    peak_bytes: int | None
+    flops_per_step: int
+    share_of_limit: float
+    hours: float
+    kwh: float | None
+
+
+class Projected(NamedTuple):
+    """AutoAttack on n test images: hours, and the 95 % interval of the robust accuracy."""
+
+    n: int
+    hours: float
+    ci95: list[float]
+
+
+COLUMNS = Row._fields
 HEAD = ("method", "s/step", "s/epoch", "ratio", "peak GiB", "of limit", "epochs", "hours")
 
 
@@ -60,16 +74,22 @@ def report(
 
     Source: ADR, Table 6.
     """
-    rows = tuple(_row(name, each, comparison, wishes.watts) for name, each in chosen.items())
+    rows = tuple(
+        _row(name, settings, comparison, wishes.watts) for name, settings in chosen.items()
+    )
     evaluation = EvaluationCost(
         comparison.forward, comparison.gradient, wishes.clean, wishes.robust
     )
     sizes = counts(test)
-    groups = [_evaluated(evaluation, n) for n in sizes]
+    projected = [
+        Projected(n, evaluation.seconds(n) / 3600, list(evaluation.interval(n))) for n in sizes
+    ]
+    fits: list[dict[str, object]] = []
     if wishes.budget is not None:
-        trainings = [_training(name, each, comparison) for name, each in chosen.items()]
+        trainings = [_training(name, settings, comparison) for name, settings in chosen.items()]
         fits = fitting(trainings, evaluation, sizes, wishes.budget)
-        groups += [{"what": "fits", **row} for row in fits]
+    groups: list[dict[str, object]] = [{"what": "autoattack", **p._asdict()} for p in projected]
+    groups += [{"what": "fits", **fit} for fit in fits]
     numbers: dict[str, float | int | str | None] = {
         "limit_flops": comparison.limit,
         "noise": comparison.noise,
@@ -80,7 +100,7 @@ def report(
         "forward_seconds_per_image": comparison.forward,
         "gradient_seconds_per_image": comparison.gradient,
     }
-    text = "\n\n".join(_texts(rows, comparison, wishes.watts, groups))
+    text = "\n\n".join(_texts(rows, comparison, wishes.watts, projected, fits))
     return Result(numbers, COLUMNS, rows, text=text, groups=tuple(groups))
 
 
@@ -89,17 +109,14 @@ def _training(name: str, settings: Settings, comparison: Comparison) -> Training
     return Training(name, cost.seconds_per_epoch + cost.validation_seconds, settings.epochs)
 
 
-def _row(
-    name: str, settings: Settings, comparison: Comparison, watts: float | None
-) -> tuple[Any, ...]:
+def _row(name: str, settings: Settings, comparison: Comparison, watts: float | None) -> Row:
     cost, first = comparison.costs[name], next(iter(comparison.costs.values()))
     hours = _training(name, settings, comparison).hours()
     rate = cost.flops_per_step / cost.seconds_per_step
     energy = None if watts is None else hours * watts / 1000
-    pairs = zip(cost.seconds, first.seconds, strict=True)
-    by_round = statistics.median(a / b for a, b in pairs)
+    by_round = statistics.median(ratios(cost.seconds, first.seconds))
     ratio = by_round * cost.steps_per_epoch / first.steps_per_epoch
-    return (
+    return Row(
         name,
         LABELS.get(name, name.upper()),
         settings.epochs,
@@ -117,55 +134,48 @@ def _row(
     )
 
 
-def _evaluated(evaluation: EvaluationCost, n: int) -> dict[str, Any]:
-    low, high = evaluation.interval(n)
-    hours = evaluation.seconds(n) / 3600
-    return {"what": "autoattack", "n": n, "hours": hours, "ci95": [low, high]}
-
-
 def _texts(
-    rows: Sequence[tuple[Any, ...]],
+    rows: Sequence[Row],
     measured: Comparison,
     watts: float | None,
-    groups: Sequence[Mapping[str, Any]],
+    projected: Sequence[Projected],
+    fits: Sequence[Mapping[str, object]],
 ) -> list[str]:
     head = HEAD if watts is None else (*HEAD, "kWh")
     lines: list[Sequence[object]] = [head]
     for row in rows:
-        each = dict(zip(COLUMNS, row, strict=True))
-        peak = each["peak_bytes"]
-        shown = [
-            each["label"],
-            f"{each['seconds_per_step']:.4g}",
-            f"{each['seconds_per_epoch']:.4g}",
-            f"{each['ratio']:.2f}",
+        peak = row.peak_bytes
+        cells = [
+            row.label,
+            f"{row.seconds_per_step:.4g}",
+            f"{row.seconds_per_epoch:.4g}",
+            f"{row.ratio:.2f}",
             "-" if peak is None else f"{peak / 2**30:.2f}",
-            f"{each['share_of_limit']:.0%}",
-            each["epochs"],
-            f"{each['hours']:.3g}",
+            f"{row.share_of_limit:.0%}",
+            row.epochs,
+            f"{row.hours:.3g}",
         ]
-        lines.append(shown if each["kwh"] is None else [*shown, f"{each['kwh']:.3g}"])
+        lines.append(cells if row.kwh is None else [*cells, f"{row.kwh:.3g}"])
     texts = [aligned(lines)]
     texts[0] += (
         f"\nlimit {measured.limit / 1e9:.4g} GFLOP/s (matrix product); the first method again: "
         f"{measured.noise:.2f}"
     )
     interval: list[Sequence[object]] = [("AutoAttack n", "hours", "95 % interval", "half width")]
-    interval += [_interval(each) for each in groups if each["what"] == "autoattack"]
+    interval += [_interval(projection) for projection in projected]
     texts.append(aligned(interval))
-    fits = [each for each in groups if each["what"] == "fits"]
     if fits:
         head_ = ("method", "epochs", "hours", "AutoAttack n that fits")
-        texts.append(aligned([head_, *(_fit(each) for each in fits)]))
+        texts.append(aligned([head_, *(_fit(fit) for fit in fits)]))
     return texts
 
 
-def _interval(each: Mapping[str, Any]) -> tuple[object, ...]:
-    low, high = each["ci95"]
-    hours, half = f"{each['hours']:.3g}", f"{(high - low) / 2:.3f}"
-    return str(each["n"]), hours, f"{low:.3f} to {high:.3f}", half
+def _interval(projection: Projected) -> tuple[object, ...]:
+    low, high = projection.ci95
+    hours, half = f"{projection.hours:.3g}", f"{(high - low) / 2:.3f}"
+    return str(projection.n), hours, f"{low:.3f} to {high:.3f}", half
 
 
-def _fit(each: Mapping[str, Any]) -> tuple[object, ...]:
-    n = "none" if each["n"] is None else each["n"]
-    return each["method"], each["epochs"], f"{each['hours']:.3g}", n
+def _fit(fit: Mapping[str, object]) -> tuple[object, ...]:
+    n = "none" if fit["n"] is None else fit["n"]
+    return fit["method"], fit["epochs"], f"{fit['hours']:.3g}", n

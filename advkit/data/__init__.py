@@ -5,18 +5,17 @@ A data set is named `NAME` or `NAME:PATH`; the path wins over `--data-root`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from advkit import registry
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import InputError, UsageError
 from advkit.images.image_set import ImageSet
 
 __all__ = ["folder", "load", "load_for"]
 
 
-def load(text: str, split: str, *, root: str | Path | None = None, **options: Any) -> ImageSet:
+def load(text: str, split: str, *, root: str | Path | None = None, **options: object) -> ImageSet:
     """Load one split (`train` or `test`) of a data set.
 
     Args:
@@ -35,12 +34,12 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
     if needs_files and path is None and root is None:
         raise UsageError(f"where is {name}? write --data {name}:DIR or give --data-root")
     known = {option.name for option in part.options}
-    given = {key: value for key, value in options.items() if value is not None}
-    for key in given.keys() - known:
+    named = {key: value for key, value in options.items() if value is not None}
+    for key in named.keys() - known:
         raise UsageError(f"--{key.replace('_', '-')} has no meaning for the data set {name}")
     where = Path(path) if path is not None else Path(root or ".")
     try:
-        images: ImageSet = registry.load("data", name).load(where, split, **given)
+        images: ImageSet = registry.load("data", name).load(where, split, **named)
     except InputError as error:
         if needs_files and str(error).startswith(f"{name}: "):  # what images say of themselves
             raise InputError(f"{where}: {error}") from None
@@ -53,7 +52,7 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: An
 
 
 def load_for(
-    info: Mapping[str, Any],
+    info: Checkpoint,
     text: str,
     split: str,
     *,

@@ -94,6 +94,7 @@ def _variables(raw: bytes) -> Iterator[io.BytesIO | _Inflated]:
         if kind == MATRIX:
             yield io.BytesIO(content)
             continue
+        # A compressed element holds one variable, its tag included.
         inner = _Inflated(content)
         if inner.read(8)[:4] != struct.pack("<I", MATRIX):
             raise ValueError(f"no variable in the compressed data at byte {place}")
@@ -135,7 +136,7 @@ def _element(stream: io.BytesIO | _Inflated, most: int) -> tuple[int, bytes]:
     if size > most:
         raise ValueError(f"an element of {size} bytes where {most} are possible")
     data = _exactly(stream, size)
-    stream.read(-size % 8)
+    stream.read(-size % 8)  # elements begin at multiples of eight bytes
     return kind, data
 
 

@@ -26,6 +26,7 @@ def load(root: Path, split: str) -> Images:
 
     bunch = load_digits()
     labels = torch.from_numpy(bunch.target).long()
+    # Published as 0..16.
     images = (torch.from_numpy(bunch.images) * 255 / 16).round().to(torch.uint8)[:, None]
     tested = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):

@@ -38,7 +38,7 @@ def load(root: Path, split: str, *, image_size: int | None = None) -> Images:
     top = root / split
     names, listed = _listed(top)
     with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(lambda each: _pixels(each[0], image_size), listed))
+        decoded = list(pool.map(lambda pair: _pixels(pair[0], image_size), listed))
     sizes = {image.shape[:2] for image in decoded}
     if len(sizes) > 1:
         small, large = min(sizes), max(sizes)

@@ -47,10 +47,10 @@ def _class_count(root: Path, labels: Tensor, split: str) -> int:
         InputError: most of those classes have no example: a label is a mark, such as 255 for -1.
     """
     count = max(_FEWEST, int(labels.max()) + 1) if len(labels) else _FEWEST
-    there = int((torch.bincount(labels) > 0).sum())
-    if split == "train" and count > _FEWEST and 2 * there < count:
+    present = int((torch.bincount(labels) > 0).sum())
+    if split == "train" and count > _FEWEST and 2 * present < count:
         raise InputError(
-            f"{root}: label {count - 1} of example {int(labels.argmax())}, but only {there} of "
+            f"{root}: label {count - 1} of example {int(labels.argmax())}, but only {present} of "
             f"the classes 0..{count - 1} have an example"
         )
     return count
@@ -62,7 +62,7 @@ def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
     shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
-    spanned = math.prod(max(each, 1) for each in shape)  # what no array has, even an empty one
+    spanned = math.prod(max(side, 1) for side in shape)  # what no array has, even an empty one
     if len(raw) - header != math.prod(shape) or spanned > max(_MOST, len(raw)):
         raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()

@@ -66,11 +66,11 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
     pairs = []
     for name in names:
         inside = top / name
-        files = sorted(each.name for each in inside.iterdir()) if inside.is_dir() else []
-        files = [each for each in files if each.lower().endswith(_SUFFIX)]
+        files = sorted(path.name for path in inside.iterdir()) if inside.is_dir() else []
+        files = [file for file in files if file.lower().endswith(_SUFFIX)]
         if not files:
             raise InputError(f"{inside}: holds no .JPEG image")
-        pairs += [(f"{folder}/{name}/{each}", name) for each in files]
+        pairs += [(f"{folder}/{name}/{file}", name) for file in files]
     return pairs
 
 

@@ -31,7 +31,7 @@ def load(root: Path, split: str) -> Images:
 
     start = _SIDE if split == "test" else 0
     patches = [_patches(torch.tensor(load_sample_image(f"{name}.jpg")), start) for name in _NAMES]
-    labels = torch.cat([torch.full((len(each),), place) for place, each in enumerate(patches)])
+    labels = torch.cat([torch.full((len(cuts),), place) for place, cuts in enumerate(patches)])
     return Images("photos", split, torch.cat(patches), labels, _NAMES, pad=1, flip=True)
 
 

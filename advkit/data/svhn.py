@@ -56,6 +56,7 @@ def _images(path: Path, pixels: np.ndarray) -> Tensor:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:3] != (32, 32, 3):
         wanted = "uint8 (32, 32, 3, N)"
         raise InputError(f"{path}: X is {pixels.dtype} {pixels.shape}, not {wanted}")
+    # MATLAB keeps the examples last; a copy, because NumPy's view of the file is read-only.
     return torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
 from advkit.config.machine import computing
 from advkit.errors import InputError, UsageError
@@ -106,9 +106,10 @@ def attack(
     if settings.attack == "none":
         raise UsageError("attack none changes nothing: ask the model itself")
     _require_images(x)
-    device = next((each.device for each in model.parameters()), x.device)
+    device = next((tensor.device for tensor in model.parameters()), x.device)
     net = model if next(model.parameters(), None) is not None else Placed(model, device)
     with computing(device, torch.get_num_threads()):
+        # Two images: with one, a net that loses the batch's dimension would pass.
         classes = _classes(net, x[:2].to(device))
         images = Arrays(x, labels, classes)
         info = _described(images)
@@ -140,7 +141,7 @@ def _require_images(x: Tensor) -> None:
 def _classes(model: nn.Module, x: Tensor) -> int:
     """Return how many classes a net knows."""
     with modes.evaluating(model), torch.no_grad():
-        logits: Any = model(x)
+        logits: object = model(x)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"the model gives {shape} for {len(x)} images, not logits (N, classes)")
@@ -149,9 +150,9 @@ def _classes(model: nn.Module, x: Tensor) -> int:
     return int(logits.shape[1])
 
 
-def _described(images: Arrays) -> Mapping[str, Any]:
+def _described(images: Arrays) -> Checkpoint:
     """Return the description of a net that comes from no file."""
-    return {
+    description = {
         "kind": "checkpoint",
         "digest": HERE,
         "method": "unknown",
@@ -163,3 +164,4 @@ def _described(images: Arrays) -> Mapping[str, Any]:
         "model": {"input_shape": list(images.shape)},
         "data": {"name": images.name, "classes": list(images.classes)},
     }
+    return cast(Checkpoint, description)  # a net in memory has no settings of a run

@@ -22,6 +22,7 @@ def audited(x_adv: Tensor, x: Tensor, threat: Threat, name: str) -> Tensor:
     # An l2 or l1 norm is a sum over pixels, whose rounding grows with the radius.
     slack = SLACK if threat.norm == "linf" else 1e-5 * max(threat.eps, 1)
     low, high = x_adv.amin(), x_adv.amax()
+    # One look at the device for all three: each costs a GPU a wait.
     legal = (norm <= threat.eps + slack).all() & (low >= -SLACK) & (high <= 1 + SLACK)
     if not bool(legal):
         raise AdvkitError(

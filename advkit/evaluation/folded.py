@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from advkit.formulas import folding
 
 ADDITIONS = (operator.add, torch.add)
-IN_PLACE: dict[tuple[str, Any], Any] = {
+IN_PLACE: dict[tuple[str, object], Callable[..., object]] = {
     ("call_function", torch.relu_): F.relu,
     ("call_method", "relu_"): F.relu,
     ("call_method", "add_"): operator.add,
@@ -40,6 +40,7 @@ def folded(model: nn.Module) -> nn.Module | None:
     None where there is nothing to fold, or the net's code cannot be traced because it depends on
     the values it computes.
     """
+    # Copying a net costs memory: not where nothing comes of it.
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return None
     net = copy.deepcopy(model).eval().requires_grad_(False)
@@ -53,7 +54,7 @@ def folded(model: nn.Module) -> nn.Module | None:
         _apart(node)
         _overwrite(net, node)
         _average(graph, node)
-    graph.lint()
+    graph.lint()  # an edit that left a node without its input ends here, not in an attack
     return fx.GraphModule(net, graph).eval().to(memory_format=torch.channels_last)
 
 
@@ -81,6 +82,7 @@ def _fold(net: nn.Module, node: fx.Node) -> bool:
     if norm.running_mean is None or norm.running_var is None:
         return False
     dtype = conv.weight.dtype
+    # In double precision, so that the copy differs from the net by rounding and no more.
     weight, bias = folding.fold(conv.double(), norm.double())
     conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
@@ -90,7 +92,7 @@ def _fold(net: nn.Module, node: fx.Node) -> bool:
 
 
 def _calls(net: nn.Module, node: fx.Node, module: nn.Module) -> int:
-    return sum(_module(net, each) is module for each in node.graph.nodes)
+    return sum(_module(net, other) is module for other in node.graph.nodes)
 
 
 def _apart(node: fx.Node) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from advkit.artifacts import hdf5
+from advkit.artifacts import descriptions, hdf5
 from advkit.artifacts.claims import Claim, claims, require_digest, whole_info
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.rows import loaded
@@ -36,6 +36,7 @@ def logits(paths: Sequence[Path]) -> Logits:
                 f"{path} holds {size} of {total} examples: no share of one of {count} shards"
             )
         require_digest(path, info, _spread(whole, path, slice(place, total, count), total))
+    # Equal options are no proof: the rows say themselves which examples they are of.
     if len(set(whole["index"].tolist())) != total:
         raise MismatchError("two shards hold the same example: they are of other evaluations")
     return Logits(info=_logits_info(shards, total), **whole)  # type: ignore[arg-type]
@@ -48,16 +49,17 @@ def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> st
         mine = getattr(shard, name)
         if mine is None:
             continue
+        # Made once at full length, so that only one shard at a time is in memory.
         if name not in whole:
             whole[name] = torch.empty(total, *mine.shape[1:], dtype=mine.dtype)
         whole[name][rows] = loaded(mine)
     return str(shard.info["digest"])
 
 
-def _logits_info(shards: Sequence[Claim], total: int) -> dict[str, Any]:
+def _logits_info(shards: Sequence[Claim], total: int) -> descriptions.Logits:
     info = whole_info(shards)
     shares = [(shard["zero_gradient"], size) for _, shard, size in shards]
     # A share of whole examples: rounding undoes the division exactly.
     flat = [round(share * size) for share, size in shares if share is not None]
     info["zero_gradient"] = sum(flat) / total if len(flat) == len(shares) else None
-    return info
+    return cast(descriptions.Logits, info)

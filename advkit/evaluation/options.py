@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from advkit import registry
 from advkit.config.machine import Machine, Output, Sharded
@@ -12,6 +12,9 @@ from advkit.errors import UsageError
 from advkit.evaluation.settings import AUTOATTACK, BATCH_SIZE, FAST, SUITES, part_options
 from advkit.formulas.threat import NORMS, parse_eps
 from advkit.options import StageOptions, declared
+
+if TYPE_CHECKING:  # `--help` starts without it
+    from advkit.artifacts.descriptions import Settings
 
 VERSIONS = ("standard", "plus", "rand")
 
@@ -35,7 +38,7 @@ class ThreatOptions(StageOptions):
         if self.eps is not None:
             parse_eps(self.eps, self.norm or "linf")
 
-    def against(self, trained: Mapping[str, Any]) -> tuple[str, str]:
+    def against(self, trained: Settings) -> tuple[str, str]:
         """Return norm and ε, those of a checkpoint's configuration where they are left open.
 
         Raises:
@@ -125,7 +128,7 @@ class AttackOptions(Which, ThreatOptions, ExampleOptions, Machine, Sharded, Outp
         return {}
 
 
-def named(attack: str) -> dict[str, Any]:
+def named(attack: str) -> dict[str, bool | str]:
     """Return the options that choose an attack by one name, suites among them.
 
     >>> named("fast"), named("pgd")

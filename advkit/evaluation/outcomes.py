@@ -84,6 +84,7 @@ class Outcomes:
             norm: (B,) of the perturbations.
             x_adv: (B, C, H, W).
         """
+        # Only a standing example can fall: the first attack that breaks it is the one that counts.
         broken = (logits.argmax(1) != self.labels[rows]) & self.robust[rows]
         if attack.judges:
             self.broken_by[rows[broken]] = attack.attack

@@ -1,14 +1,22 @@
-"""Finished batches of an evaluation, kept beside its output until it is whole."""
+"""Finished batches of an evaluation, kept beside its output until it is whole.
+
+Unfinished work has four stores, because what is lost by a kill differs. Here a batch changes rows
+all over the examples, so one file of all rows is rewritten. Parts of a labels file
+(`artifacts.soft_labels.Writer`) are final when written, and only joined. Shards
+(`artifacts.sharing`) are whole files that other processes finish. A search (`search.ledger`) adds
+lines to a file that people read. The first two share `artifacts.checkpoint`, which makes a file
+whole or absent and checks its digest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
-from advkit.artifacts import checkpoint, provenance
+from advkit.artifacts import checkpoint, descriptions, provenance
 from advkit.errors import InputError, MismatchError
 
 KIND, LAYOUT = "partial", 3
@@ -23,7 +31,7 @@ class Partial:
     is written grows with the examples and not with their square.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
         self.path = path
         self.identity = {"schema": provenance.SCHEMA, "kind": KIND, "layout": LAYOUT, **identity}
         self.patches = 0
@@ -66,20 +74,20 @@ class Partial:
         self.patches = len(patches)
         return books, (info["done"][0], info["done"][1]), patches
 
-    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], descriptions.Partial]:
         tensors, info = checkpoint.read(path, KIND)
         if any(info.get(key) != value for key, value in self.identity.items()):
             raise MismatchError(f"{path}: of another evaluation")
-        return tensors, info
+        return tensors, cast(descriptions.Partial, info)
 
 
 def remove(path: Path) -> None:
     """Remove the files of an evaluation that is done, or of another one."""
     path.unlink(missing_ok=True)
-    for each in path.parent.iterdir():
-        head, _, number = each.name.rpartition(".")
+    for file in path.parent.iterdir():
+        head, _, number = file.name.rpartition(".")
         if head == path.name and number.isdecimal():
-            each.unlink()
+            file.unlink()
 
 
 def _numbered(path: Path, number: int) -> Path:

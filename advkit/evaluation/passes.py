@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
 from advkit.evaluation import folded
 from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
@@ -18,6 +19,7 @@ from advkit.runtime import seeding
 from advkit.runtime.reporting import Reporter
 
 FILL_STEPS = 20
+"""PGD's steps for the examples that get no iterate from the attack itself."""
 ROUNDING = 1e-3
 """Share of the largest logit that a copy of a net may be off: a wrong copy is off by far more."""
 
@@ -40,12 +42,20 @@ class Pass:
     attack: int = 0
 
 
+class Implementation(TypedDict, total=False):
+    """The package behind an attack, and how many classes its targeted attacks aim at."""
+
+    implementation: str
+    target_classes: int
+    fab_target_classes: int
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """The net whose gradients a transfer attack follows, and its checkpoint's description."""
 
     model: nn.Module
-    info: Mapping[str, Any]
+    info: Checkpoint
 
 
 def needs_surrogate(attack: str) -> bool:
@@ -60,7 +70,7 @@ def needs_surrogate(attack: str) -> bool:
 
 
 def require_surrogate(
-    settings: AttackSettings, info: Mapping[str, Any], surrogate: Surrogate | None
+    settings: AttackSettings, info: Checkpoint, surrogate: Surrogate | None
 ) -> None:
     """Check that a surrogate is there where one is needed, and can stand in for the model.
 
@@ -102,18 +112,20 @@ def attack_names(settings: AttackSettings, classes: int) -> list[str]:
         autoattack.require_classes(settings.attack, classes)
         return [settings.attack]
     names = autoattack.attacks(settings.version, classes)
+    # `fast` keeps AutoAttack's order and leaves attacks out.
     return [name for name in names if settings.attack == AUTOATTACK or name in autoattack.FAST]
 
 
-def implementation(settings: AttackSettings, classes: int) -> dict[str, Any]:
+def implementation(settings: AttackSettings, classes: int) -> Implementation:
     """Return what the description says of the package behind an attack, if there is one."""
     if settings.attack not in SUITES and not _like_autoattack(settings.attack):
         return {}
     from advkit.attacks.upstream import autoattack
 
-    description: dict[str, Any] = {"implementation": autoattack.package()}
+    description: Implementation = {"implementation": autoattack.package()}
     if settings.attack in SUITES:
         targets = autoattack.target_classes(settings.version, settings.norm, classes)
+        # Verdicts may change with the scheme of batches as with a version of the package.
         description["implementation"] += f", {autoattack.SCHEME}"
         description["target_classes"] = targets["apgd-t"]
         if targets["fab-t"] != targets["apgd-t"]:
@@ -141,7 +153,7 @@ def passes(
     if not names:
         return []
     (name,) = names
-    options = {**(settings.options or {})}
+    options: dict[str, object] = {**(settings.options or {})}
     if surrogate is not None:
         options["surrogate"] = surrogate.model
     module = registry.load("attacks", name)
@@ -159,6 +171,7 @@ def _suite(
 
     judge = autoattack.Judge(model, settings.threat, settings.version, classes, settings.seed)
 
+    # A function of its own: a lambda in the loop would see the last name and target only.
     def runner(name: str, target: int) -> Run:
         return lambda x, y, _: judge.attack(name, x, y, target)
 
@@ -186,6 +199,7 @@ def searched(
     """
     if settings.attack not in SUITES or settings.version == "rand":
         return model
+    # A copy with BN folded saves a pass over all activations in each of thousands of queries.
     copy = folded.folded(model)
     if copy is None or folded.agree(model, copy, x, ROUNDING):
         return copy or model
@@ -207,7 +221,7 @@ def _rest(
     name: str,
     module: ModuleType,
     settings: AttackSettings,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> Pass:
     highest = getattr(module, "highest", None)
     if highest is None:
@@ -245,7 +259,7 @@ def _runner(
     name: str,
     attack: Callable[..., Tensor],
     settings: AttackSettings,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> Run:
     same = _like_autoattack(name)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
 from advkit.artifacts import descriptions, provenance
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
 from advkit.evaluation import partial, passes, remarks
@@ -39,11 +40,11 @@ class Evaluation:
     def __init__(
         self,
         model: nn.Module,
-        info: Mapping[str, Any],
+        info: Checkpoint,
         images: ImageSet,
         settings: AttackSettings,
         *,
-        environment: Mapping[str, Any],
+        environment: Mapping[str, object],
         reporter: Reporter | None = None,
         surrogate: Surrogate | None = None,
     ) -> None:
@@ -54,6 +55,7 @@ class Evaluation:
         self.environment = environment
         self.reporter = reporter or Reporter()
         self.device = next(model.parameters()).device
+        # Labels of other classes mean nothing to the model: such examples get -1.
         self.known = self._in_distribution()
         if not self.known and settings.attack != "none":
             raise MismatchError(
@@ -65,8 +67,9 @@ class Evaluation:
         self.labels = labels if self.known else torch.full_like(labels, -1)
         self.classes = len(info["data"]["classes"])
         self.attacks = passes.attack_names(settings, self.classes)
-        kept = self._x(torch.arange(len(labels))) if settings.save_images else None
-        self.outcomes = Outcomes.unknown(self.labels, self.classes, kept)
+        # Clean images stand for adversarial ones until a pass gives others.
+        images_kept = self._x(torch.arange(len(labels))) if settings.save_images else None
+        self.outcomes = Outcomes.unknown(self.labels, self.classes, images_kept)
         self.done = (0, 0)  # passes that are behind us, and batches of the next one
         self.flat = 0
 
@@ -127,13 +130,14 @@ class Evaluation:
 
     def _passes(self) -> list[Pass]:
         # Attacks search on a faster copy, where one answers as the model does.
-        few = self._x(torch.arange(min(FEW, len(self.labels))))
-        net = passes.searched(self.model, self.settings, few, self.reporter)
+        sample = self._x(torch.arange(min(FEW, len(self.labels))))
+        net = passes.searched(self.model, self.settings, sample, self.reporter)
         return passes.passes(net, self.settings, self.classes, self.surrogate)
 
     def _x(self, rows: Tensor) -> Tensor:
         raw = self.images.batch(self.positions[rows])
-        return fitted(pixels(raw, self.device), tuple(self.info["model"]["input_shape"]))
+        channels, height, width = self.info["model"]["input_shape"]
+        return fitted(pixels(raw, self.device), (channels, height, width))
 
     def _chunks(self, rows: Tensor) -> Sequence[Tensor]:
         return torch.split(rows, self.settings.batch_size) if len(rows) else ()
@@ -156,6 +160,7 @@ class Evaluation:
         for rows in self._chunks(torch.arange(len(self.labels))):
             x = self._x(rows).requires_grad_(True)
             y = self.labels[rows].to(self.device)
+            # The sum leaves each example its own gradient.
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(cross_entropy(self.model(x), y).sum(), x)
             self.flat += int((gradient.flatten(1) == 0).all(1).sum())
@@ -169,8 +174,9 @@ class Evaluation:
         """
         if self.settings.version == "rand" or torch.equal(again := self.model(x), logits):
             return
-        much = (again - logits).abs().max() > ROUNDING * logits.abs().max()
-        if self.settings.attack in SUITES and bool(much):
+        # Smaller differences are rounding: some kernels add up in another order each time.
+        random = bool((again - logits).abs().max() > ROUNDING * logits.abs().max())
+        if self.settings.attack in SUITES and random:
             raise UsageError(
                 "the model answers differently to the same images: use --autoattack "
                 "--version rand, which averages over its answers"
@@ -251,7 +257,7 @@ class Evaluation:
             info=cast(descriptions.Logits, info),  # checked as one when it was made
         )
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         return {
             "config": self.settings.described(),
             "checkpoint": self.info["digest"],
@@ -266,6 +272,7 @@ class Evaluation:
         try:
             saved = store.load()
         except (InputError, MismatchError) as error:
+            # Batches of another evaluation are of no use to this one.
             self.reporter.note(f"{error}: started anew")
             partial.remove(path)
             return store

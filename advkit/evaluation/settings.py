@@ -49,9 +49,10 @@ class AttackSettings:
         """
         return Threat(self.norm, parse_eps(self.eps, self.norm))
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """The configuration as the artifact carries it: without paths."""
-        common = {
+        # What has no meaning for an attack is left out: equal work has an equal description.
+        common: dict[str, object] = {
             "attack": self.attack,
             "data": registry.split_path(self.data)[0],
             "seed": self.seed,
@@ -77,6 +78,7 @@ class AttackSettings:
     @property
     def file_stem(self) -> str:
         """What the output is called behind the checkpoint's name: attack and what is unusual."""
+        # The usual goes without saying, so that usual names stay short.
         words = [self.attack]
         if self.attack == AUTOATTACK and self.version != "standard":
             words.append(self.version)
@@ -95,20 +97,19 @@ class AttackSettings:
         return "-".join(words)
 
 
-def part_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def part_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of an attack with its defaults filled in.
 
     Raises:
         UsageError: unknown attack, or an option that it does not have.
     """
-    part = registry.part("attacks", name)
-    options = {option.name: option.default for option in part.options}
-    for key, value in given.items():
+    known = {option.name: option for option in registry.part("attacks", name).options}
+    options = {key: option.default for key, option in known.items()}
+    for key, value in chosen.items():
         if value is None:
             continue
-        if key not in options:
+        if key not in known:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
-        option = next(each for each in part.options if each.name == key)
-        option.check(value)
+        known[key].check(value)
         options[key] = value
     return options

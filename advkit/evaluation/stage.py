@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from advkit import data, models, registry
 from advkit.artifacts import checkpoint, files, hdf5, identity, sharing
 from advkit.artifacts import record as records
+from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
 from advkit.config.location import location
@@ -24,7 +25,7 @@ from advkit.evaluation.passes import Surrogate
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.evaluation.verdicts import figures
-from advkit.models import require_finite
+from advkit.images.image_set import ImageSet
 from advkit.parallel import shards
 from advkit.runtime.reporting import Reporter
 
@@ -97,24 +98,24 @@ def join(
     hdf5.require_name(out)
     started = time.monotonic()
     with files.lock(out):
-        logits = _joined([Path(each["path"]) for each in sources], out, overwrite, reporter)
+        logits = _joined([Path(record["path"]) for record in sources], out, overwrite, reporter)
     made_from = sharing.parent_file(sources, logits.info)
     return Evaluated(logits, out, made_from, round(time.monotonic() - started, 3))
 
 
 def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter) -> Logits:
     if out.exists() and not overwrite:
-        there = hdf5.read_logits(out)
-        sharing.require_whole(there.info, paths, out)
+        logits = hdf5.read_logits(out)
+        sharing.require_whole(logits.info, paths, out)
         reporter.note(f"{out}: already done")
-        return there
+        return logits
     logits = merge.logits(paths)
     remarks.of_merged(logits, reporter)
     digest = hdf5.write_logits(out, logits)
     return dataclasses.replace(logits, info={**logits.info, "digest": digest}, path=str(out))
 
 
-def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Mapping[str, Any]]:
+def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Checkpoint]:
     """Return what an evaluation of a checkpoint is, and the checkpoint's description.
 
     Raises:
@@ -122,7 +123,7 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Map
         UsageError: options that do not go with it.
     """
     info = checkpoint.read_info(path)
-    own = options.own()
+    own, surrogate = options.own(), options.surrogate
     settings = AttackSettings(
         attack=options.name,
         norm=options.norm or info["config"]["norm"],
@@ -134,7 +135,7 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Map
         limit=options.limit,
         save_images=options.save_images,
         options=own,
-        surrogate=_digest(options.surrogate),
+        surrogate=checkpoint.read_info(surrogate)["digest"] if surrogate else None,
         shard=shards.chosen(options.shard),
     )
     options.against(info["config"])
@@ -142,15 +143,10 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Map
     return settings, info
 
 
-def _digest(surrogate: str | None) -> str | None:
-    return str(checkpoint.read_info(Path(surrogate))["digest"]) if surrogate else None
-
-
-def _place(
-    path: Path, settings: AttackSettings, info: Mapping[str, Any], image_list: str | None
-) -> Path:
+def _place(path: Path, settings: AttackSettings, info: Checkpoint, image_list: str | None) -> Path:
     """Return where the logits go: beside the checkpoint, under a name that says what they are."""
     name, where = registry.split_path(settings.data)
+    # Data sets of one kind differ by their folder: `folder:a` and `folder:b` are both `folder`.
     other = "" if name == info["data"]["name"] else f"-on-{name}"
     if other and where:
         other += f"-{Path(where).resolve().name}"
@@ -177,10 +173,9 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
 
     def find(self) -> Logits:
         """Return the whole that lies there, checked to be of this evaluation."""
-        whole = dataclasses.replace(self.settings, shard=None)
-        return EvaluationWork(self.path, whole, self.options, self.place, self.reporter).made(
-            self.place
-        )[0]
+        settings = dataclasses.replace(self.settings, shard=None)
+        whole = EvaluationWork(self.path, settings, self.options, self.place, self.reporter)
+        return whole.made(self.place)[0]
 
     def work(self, out: Path) -> None:
         """Put this process's shard in place, unless it or the whole lies there."""
@@ -200,61 +195,73 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         """
         hdf5.require_name(out)
         unfinished = out.with_name(f"{out.name}.part")
+        # Locked before the first look: two calls must not both find nothing there.
         with files.lock(out):
-            device = self.options.torch_device()
-            model, info = models.load(self.path, device)
-            images = data.load_for(
-                info,
-                self.settings.data,
-                "test",
-                root=self.options.root,
-                image_size=self.options.image_size,
-                image_list=self.options.image_list,
-            )
+            model, info = models.load_finite(self.path, self.options.torch_device())
+            images = self._images(info)
             if out.exists() and not self.overwrite:
-                found = self._found(out, info, images.fingerprint)
+                logits = self._require_same(out, info, images.fingerprint)
                 partial.remove(unfinished)  # a kill may have come between the two
                 self.reporter.note(f"{out}: already done")
-                return found, 0.0
+                return logits, 0.0
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
-            require_finite(model.state_dict(), self.path)
-            surrogate = _surrogate(self.options.surrogate, device)
+            surrogate = _surrogate(self.options.surrogate, self.options.torch_device())
             started = time.monotonic()
-            threads = self.options.threads_for(info["arch"])
-            environment = {"device": device.type, "threads": threads}
-            with computing(device, threads):
-                result = Evaluation(
-                    model,
-                    info,
-                    images,
-                    self.settings,
-                    environment=environment,
-                    reporter=self.reporter,
-                    surrogate=surrogate,
-                ).run(unfinished)
+            result = self._run(model, info, images, surrogate, unfinished)
+            # Written first: a kill between the two leaves batches that the next call removes.
             hdf5.write_logits(out, result)
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)
 
-    def _found(self, out: Path, info: Mapping[str, Any], images: str) -> Logits:
+    def _images(self, info: Checkpoint) -> ImageSet:
+        options = self.options
+        return data.load_for(
+            info,
+            self.settings.data,
+            "test",
+            root=options.root,
+            image_size=options.image_size,
+            image_list=options.image_list,
+        )
+
+    def _run(
+        self,
+        model: nn.Module,
+        info: Checkpoint,
+        images: ImageSet,
+        surrogate: Surrogate | None,
+        unfinished: Path,
+    ) -> Logits:
+        device, threads = self.options.torch_device(), self.options.threads_for(info["arch"])
+        with computing(device, threads):
+            evaluation = Evaluation(
+                model,
+                info,
+                images,
+                self.settings,
+                environment={"device": device.type, "threads": threads},
+                reporter=self.reporter,
+                surrogate=surrogate,
+            )
+            return evaluation.run(unfinished)
+
+    def _require_same(self, out: Path, info: Checkpoint, images: str) -> Logits:
         """Return the file that lies there, if the same work made it.
 
         Raises:
             MismatchError: other work did; the message says what differs.
         """
-        there = hdf5.read_logits(out)
+        logits = hdf5.read_logits(out)
         package = passes.implementation(self.settings, len(info["data"]["classes"]))
         now = identity.of_work(
             self.settings.described(), info["digest"], images, package.get("implementation")
         )
-        identity.require_same(identity.identity(there.info), now, out)
-        return there
+        identity.require_same(identity.identity(logits.info), now, out)
+        return logits
 
 
 def _surrogate(path: str | None, device: torch.device) -> Surrogate | None:
     if not path:
         return None
-    model, info = models.load(path, device)
-    require_finite(model.state_dict(), path)
-    return Surrogate(model, info)
+    return Surrogate(*models.load_finite(path, device))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.record import Record
 from advkit.artifacts.rows import argmax
 from advkit.formulas.stats import wilson
 from advkit.formulas.threat import parse_eps
@@ -22,19 +21,20 @@ def accuracy_after(logits: Logits) -> dict[str, float]:
     return left
 
 
-def figures(logits: Logits) -> dict[str, Any]:
+def figures(logits: Logits) -> Record:
     """Return the accuracies of a logits file with their 95 % Wilson intervals, for its record.
 
     `accuracy_after` is the robust accuracy left after each attack. Without labels (out of
     distribution) accuracies are None; without an attack the robust ones are.
     """
     config, n = logits.info["config"], len(logits.labels)
-    row: dict[str, Any] = {"attack": config["attack"], "n": n}
+    row: Record = {"attack": config["attack"], "n": n}
     row |= {"clean_accuracy": None, "clean_ci95": None}
     row |= {"robust_accuracy": None, "ci95": None}
     if "eps" in config:
         threat = parse_eps(config["eps"], config["norm"])
         row |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
+    # Labels of -1: data of other classes, for which no answer is right.
     if bool((logits.labels >= 0).all()):
         clean = int((argmax(logits.clean) == logits.labels).sum())
         row |= {"clean_accuracy": clean / n, "clean_ci95": list(wilson(clean, n))}

@@ -7,7 +7,8 @@ refused at once.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from advkit.errors import UsageError
 from advkit.runtime.memory import moved
@@ -65,10 +66,11 @@ def answer(
     """
     import torch
 
-    def noise(shape: Any, like: Tensor) -> Tensor:
+    def noise(shape: Sequence[int], like: Tensor) -> Tensor:
         return moved(torch.randn(shape, generator=generator).to(like.dtype), like.device)
 
     kind, sigma = parse(text)
+    # Drawn for the whole batch, so that the noise does not depend on who shares it.
     if kind == "logits":
         logits: Tensor = teacher(x)
         if rows is None:

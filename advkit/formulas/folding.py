@@ -79,15 +79,16 @@ def _rest(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
     if norm.training or norm.running_mean is None:
         return False
     learning = (conv.weight, conv.bias, norm.weight, norm.bias)
-    learns = any(each is not None and each.requires_grad for each in learning)
+    learns = any(tensor is not None and tensor.requires_grad for tensor in learning)
     return not (learns and torch.is_grad_enabled())
 
 
 def _folded(conv: nn.Conv2d, norm: _BatchNorm) -> Folded:
+    # Outside of `settled` weights may change at any time; a compiled graph keeps no tensors.
     if _kept is None or torch.compiler.is_compiling():
         return fold(conv, norm)
     named = (conv.weight, conv.bias, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    sources = tuple(each for each in named if each is not None)
+    sources = tuple(tensor for tensor in named if tensor is not None)
     known = _kept.get(norm)
     dtype = _computed_in(conv.weight)
     if known is None or not known.fits(sources, dtype):
@@ -124,4 +125,4 @@ def _computed_in(weight: Tensor) -> torch.dtype:
 
 
 def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
-    return tuple(each._version for each in tensors)
+    return tuple(tensor._version for tensor in tensors)

@@ -42,6 +42,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     Source: Lin, "Divergence measures based on the Shannon entropy", 1991.
     """
     middle = entropy((p + q) / 2)
+    # Rounding may give −1e-8 where both are the same.
     return (middle - (entropy(p) + entropy(q)) / 2).clamp_min(0)
 
 

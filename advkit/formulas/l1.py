@@ -33,10 +33,10 @@ def project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     room = torch.where(delta > 0, 1 - origin, origin).clamp_min(0)
     size = delta.abs()
     theta = _threshold(size, room, eps)
-    kept = torch.minimum((size - theta).clamp_min(0), room)
-    projected = (origin + delta.sign() * kept).to(x.dtype)
+    length = torch.minimum((size - theta).clamp_min(0), room)
+    projected = (origin + delta.sign() * length).to(x.dtype)
     # Rounding may not add up over many pixels: towards x where it went beyond.
-    beyond = (projected.to(wide) - origin).abs() > kept
+    beyond = (projected.to(wide) - origin).abs() > length
     projected = torch.where(beyond, torch.nextafter(projected, x.flatten(1)), projected)
     return projected.clamp(0, 1).view_as(x)
 
@@ -67,6 +67,7 @@ def step(x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:
     """
     flat, slope = x_adv.flatten(1), gradient.flatten(1)
     stuck = ((flat <= 0) & (slope < 0)) | ((flat >= 1) & (slope > 0))
+    # A pixel that cannot move would use up a share of the step.
     steepness = torch.where(stuck, torch.zeros_like(slope), slope.abs())
     count = max(1, round(SHARE * flat.shape[1]))
     top = steepness.topk(count, dim=1)

@@ -25,6 +25,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         target: classes (B,) int64, or probabilities (B, C).
     """
     log_p = log_softmax(logits)
+    # A class needs one entry of the row; a one-hot row would cost C products.
     if target.dim() == 1:
         return -log_p.gather(1, target[:, None]).squeeze(1)
     return -(target * log_p).sum(1)
@@ -43,6 +44,7 @@ def kl_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return max_{c≠y} z_c − z_y per example, (B,): positive when misclassified."""
     true = logits.gather(1, y[:, None]).squeeze(1)
+    # −∞ takes the true class out of the maximum.
     others = logits.scatter(1, y[:, None], float("-inf"))
     return others.amax(1) - true
 

@@ -9,10 +9,8 @@ most (range/CELLS)²/4.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from advkit.runtime import seeding
 
@@ -30,7 +28,7 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(seeding.derive(seed, "bootstrap", *names))
 
 
-def means(values: Any, generator: np.random.Generator, draws: int = DRAWS) -> Values:
+def means(values: ArrayLike, generator: np.random.Generator, draws: int = DRAWS) -> Values:
     """Return the means of resampled values, (draws,).
 
     Args:
@@ -56,13 +54,15 @@ def ends(resampled: Values) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def of_mean(values: Any, generator: np.random.Generator, draws: int = DRAWS) -> tuple[float, float]:
+def of_mean(
+    values: ArrayLike, generator: np.random.Generator, draws: int = DRAWS
+) -> tuple[float, float]:
     """Return the 95 % interval of a mean; of a paired difference's, given the differences."""
     return ends(means(values, generator, draws))
 
 
 def of_difference(
-    first: Any, second: Any, generator: np.random.Generator, draws: int = DRAWS
+    first: ArrayLike, second: ArrayLike, generator: np.random.Generator, draws: int = DRAWS
 ) -> tuple[float, float]:
     """Return the 95 % interval of mean(second) − mean(first), two independent samples."""
     return ends(means(second, generator, draws) - means(first, generator, draws))
@@ -76,6 +76,7 @@ def _cells(values: Values) -> tuple[Values, NDArray[np.int64]]:
     if len(centres) <= CELLS:
         return centres, counts
     low, high = centres[0], centres[-1]
+    # The largest value belongs to the last bin, not to one of its own.
     place = np.minimum(((values - low) / (high - low) * CELLS).astype(np.int64), CELLS - 1)
     counts = np.bincount(place, minlength=CELLS)
     sums = np.bincount(place, weights=values, minlength=CELLS)

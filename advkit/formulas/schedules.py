@@ -14,6 +14,7 @@ from advkit.errors import UsageError, unknown
 SHAPES = ("cosine", "linear", "step", "constant")
 LR_SCHEDULES = ("multistep", "cosine", "cyclic")
 WARMUP_START = 1e-6
+"""As in timm's scheduler, which ADR's code uses."""
 
 
 def parse_span(text: str) -> tuple[float, float]:

@@ -56,6 +56,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     n, least = only_first + only_second, min(only_first, only_second)
     if least < 0:
         raise ValueError(f"{only_first} and {only_second} are not counts")
+    # Twice the tail would count the middle term twice.
     if only_first == only_second:
         return 1.0
     # 2^n overflows beyond a thousand, so the largest term is a logarithm and the rest are ratios.

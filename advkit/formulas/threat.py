@@ -85,6 +85,7 @@ class Threat:
         """
         if kind == "none":
             return x.clone()
+        # On the generator's device (the CPU), so that a GPU run draws the same noise.
         device = generator.device if generator is not None else x.device
         noise = x.new_empty((len(x) if rows is None else total, *x.shape[1:]), device=device)
         if kind == "normal":
@@ -97,6 +98,7 @@ class Threat:
             noise.normal_(generator=generator)
             if self.norm == "l1":  # signed exponentials are uniform in direction there
                 noise = noise.sign() * noise.clone().exponential_(generator=generator)
+            # A uniform radius, not a uniform point: in many dimensions that lies at the surface.
             radius = noise.new_empty((len(noise), 1, 1, 1))
             radius.uniform_(0, self.eps, generator=generator)
             length = self._length(noise)

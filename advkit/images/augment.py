@@ -31,6 +31,7 @@ def apply_views(images: Tensor, views: Tensor, pad: int) -> Tensor:
     count, _, height, width = images.shape
     views = moved(views, images.device).long()
     padded = F.pad(images, (pad, pad, pad, pad))
+    # One gather for the whole batch: a crop is a choice of rows and columns, a flip their order.
     rows = views[:, 0, None] + torch.arange(height, device=images.device)
     forward = torch.arange(width, device=images.device)
     columns = torch.where(views[:, 2, None] == 1, forward.flip(0), forward) + views[:, 1, None]

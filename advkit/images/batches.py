@@ -133,6 +133,7 @@ class Batches:
         else:
             raw = apply_views(self._plain(index), views, self.images.pad)
         y = self.images.labels[index]
+        # Places in the global batch: the attack's noise is drawn for all of it.
         rows = self._share(torch.arange(self.own))
         if self.extra:
             more, labels = self._more(epoch, step)

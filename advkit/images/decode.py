@@ -33,8 +33,8 @@ def classes(top: Path, wanted: str) -> tuple[str, ...]:
         raise InputError(f"{top}: no such folder; {wanted}")
     names = sorted(path.name for path in top.iterdir() if path.is_dir())
     if len(names) < 2:
-        there = f"only {names[0]!r}" if names else "none"
-        raise InputError(f"{top}: needs a folder for each of two classes or more; found {there}")
+        folders = f"only {names[0]!r}" if names else "none"
+        raise InputError(f"{top}: needs a folder for each of two classes or more; found {folders}")
     return tuple(names)
 
 
@@ -70,16 +70,16 @@ def decode(path: Path) -> Image.Image:
         raise InputError(f"{path}: not a readable image: {brief(error)}") from None
 
 
-def _require_worth(image: Image.Image, held: int) -> None:
-    """Refuse to unpack far more pixels than a file of `held` bytes is likely to hold.
+def _require_worth(image: Image.Image, size: int) -> None:
+    """Refuse to unpack far more pixels than a file of `size` bytes is likely to hold.
 
     Raises:
         ValueError: it claims so.
     """
     wide, high = image.size
     claimed = wide * high * len(image.getbands())
-    if claimed > max(FREE, INFLATION * held):
-        raise ValueError(f"{held} bytes that would unpack to {wide}x{high}: refused")
+    if claimed > max(FREE, INFLATION * size):
+        raise ValueError(f"{size} bytes that would unpack to {wide}x{high}: refused")
 
 
 def _require_checksums(path: Path) -> None:
@@ -89,12 +89,12 @@ def _require_checksums(path: Path) -> None:
         ValueError: a chunk is damaged or cut off.
     """
     raw = memoryview(path.read_bytes())
-    place, kind = 8, b""
+    place, kind = 8, b""  # behind the signature
     while kind != b"IEND":
         size = int.from_bytes(raw[place : place + 4], "big")
         chunk = raw[place + 4 : place + 8 + size]
-        said = raw[place + 8 + size : place + 12 + size]
-        if len(said) < 4 or zlib.crc32(chunk) != int.from_bytes(said, "big"):
+        checksum = raw[place + 8 + size : place + 12 + size]
+        if len(checksum) < 4 or zlib.crc32(chunk) != int.from_bytes(checksum, "big"):
             raise ValueError(f"damaged: the checksum at byte {place + 8 + size} does not match")
         kind = bytes(chunk[:4])
         place += 12 + size

@@ -34,6 +34,7 @@ class Extra:
         total = len(self.images.labels)
         places = torch.arange(t * self.count, (t + 1) * self.count)
         passes = places // total
+        # A batch may lie across the end of a pass: each part follows its own pass's order.
         chosen = torch.empty_like(places)
         for number in sorted(set(passes.tolist())):
             here = passes == number

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 
 from advkit.errors import InputError, brief
@@ -60,7 +61,8 @@ class Files(ImageSet):
     def batch(self, indices: Tensor) -> Tensor:
         """Return the centre crops (B, 3, size, size) uint8, decoded by threads."""
         with ThreadPoolExecutor() as pool:
-            return torch.stack(list(pool.map(self._centre, indices.tolist())))
+            images = pool.map(lambda index: self._plain(self._open(index)), indices.tolist())
+            return torch.stack(list(images))
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Draw n views, (n, 1) int64 seeds."""
@@ -79,26 +81,20 @@ class Files(ImageSet):
         sizes = ((path, (self.root / path).stat().st_size) for path in self.paths)
         return "\n".join(f"{path}\t{size}" for path, size in sizes).encode()
 
-    def _open(self, index: int) -> Any:
+    def _open(self, index: int) -> Image.Image:
         path = self.root / self.paths[index]
         image = decode(path)
         require_resizable(path, image)
         return image if image.mode == "RGB" else image.convert("RGB")
 
-    def _centre(self, index: int) -> Tensor:
-        resize, centre, tensor = self._plain
-        image: Tensor = tensor(centre(resize(self._open(index))))
-        return image
-
     @cached_property
-    def _plain(self) -> tuple[Any, Any, Any]:
+    def _plain(self) -> Callable[[Image.Image], Tensor]:
         from torchvision import transforms
 
-        return (
-            transforms.Resize(round(self.size * RESIZED)),
-            transforms.CenterCrop(self.size),
-            transforms.PILToTensor(),
-        )
+        resize = transforms.Resize(round(self.size * RESIZED))
+        steps = [resize, transforms.CenterCrop(self.size), transforms.PILToTensor()]
+        composed: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
+        return composed
 
     def _crop(self, index: int, seed: int) -> Tensor:
         from torchvision import transforms

@@ -165,8 +165,9 @@ class Images(ImageSet):
             float((share * (values - mean).square()).sum().sqrt())
             for share, mean in zip(shares, means, strict=True)
         ]
-        deviations = tuple(round(max(each, 1 / 255), 4) for each in spread)
-        return tuple(round(each, 4) for each in means), deviations
+        # A constant channel has deviation 0, which nothing can be divided by: one grey level then.
+        deviations = tuple(round(max(deviation, 1 / 255), 4) for deviation in spread)
+        return tuple(round(mean, 4) for mean in means), deviations
 
     def _counts(self, channel: int) -> Tensor:
         counts = torch.zeros(256, dtype=torch.float64)
@@ -183,14 +184,16 @@ def identity(channels: int) -> Statistics:
 
 def pixels(images: Tensor, device: torch.device | str) -> Tensor:
     """Return float32 pixels in [0, 1] on a device, from uint8 or as they are."""
-    there = moved(images, torch.device(device))
-    return there if there.is_floating_point() else there.float().div_(255)
+    # Bytes travel to the device, a quarter of what floats would be.
+    x = moved(images, torch.device(device))
+    return x if x.is_floating_point() else x.float().div_(255)
 
 
 def fitted(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Resize and convert images (B, C, H, W) to a model's input shape (channels, H, W)."""
     channels, height, width = shape
     if x.shape[1] != channels:
+        # Colour goes to grey by the mean, grey to colour by repetition.
         grey = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
         x = grey.expand(-1, channels, -1, -1)
     if x.shape[2:] != (height, width):

@@ -14,17 +14,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from advkit.errors import InputError, brief
-from advkit.images import npz
 
 BLOCK = 4096
 """Rows read at a time."""
+INFLATION, FREE = 100, 256 << 20
+"""Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
+MOST = 100_000
+"""Classes: a label beyond is a slip, and each class would get a name."""
 LONGEST = 1000
 """Characters of a header, which is Python and parsed as such; ours have some hundred."""
 
@@ -35,7 +38,7 @@ class Array:
 
     member: str
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     fortran: bool
     start: int
 
@@ -80,8 +83,8 @@ def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
     """
     member = f"{name}.npy"
     if member not in archive.namelist():
-        held = [each.removesuffix(".npy") for each in archive.namelist()[:8]]
-        raise InputError(f"{path}: holds no array {name!r}, only {brief(held)}")
+        names = [name.removesuffix(".npy") for name in archive.namelist()[:8]]
+        raise InputError(f"{path}: holds no array {name!r}, only {brief(names)}")
     packing = archive.getinfo(member).compress_type
     if packing not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA may claim gigabytes
         raise InputError(f"{path}: {name} is packed in a way that NumPy never writes ({packing})")
@@ -120,20 +123,12 @@ def _taken(entry: IO[bytes], array: Array, shape: tuple[int, ...]) -> np.ndarray
     return np.frombuffer(raw, array.dtype).reshape(shape)
 
 
-def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     """Read a short header: version 2, for longer ones, holds no plain array."""
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(entry, max_header_size=LONGEST)
     raise ValueError(f"npy version {version}")
-
-
-INFLATION, FREE = 100, 256 << 20
-"""Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
-
-
-MOST = 100_000
-"""Classes: a label beyond is a slip, and each class would get a name."""
 
 
 def read(path: Path) -> tuple[Tensor, Tensor]:
@@ -145,7 +140,7 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: the file is missing, corrupt or forged, or its arrays are not such.
     """
-    with npz.opened(path) as archive:
+    with opened(path) as archive:
         image, label = _headers(path, archive)
         labels = _labels(path, archive, label)
         return _images(archive, image), labels
@@ -153,7 +148,7 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
 
 def described(path: Path) -> tuple[int, tuple[int, ...]]:
     """Return the highest label and the shape (C, H, W) of a file without unpacking its images."""
-    with npz.opened(path) as archive:
+    with opened(path) as archive:
         image, label = _headers(path, archive)
         shape = tuple(image.shape[axis] for axis in _axes(image.shape)[1:])
         return int(_labels(path, archive, label).max()), shape
@@ -161,7 +156,7 @@ def described(path: Path) -> tuple[int, tuple[int, ...]]:
 
 def _headers(path: Path, archive: zipfile.ZipFile) -> tuple[Array, Array]:
     """Return what `image` and `label` declare, once it goes together and with the file."""
-    image, label = (npz.header(path, archive, name) for name in ("image", "label"))
+    image, label = (header(path, archive, name) for name in ("image", "label"))
     if image.dtype != np.uint8 or not _axes(image.shape):
         wanted = "uint8 (N, H, W, C) with 1 or 3 channels"
         raise InputError(f"{path}: image is {image.dtype} {image.shape}, not {wanted}")
@@ -192,14 +187,14 @@ def _images(archive: zipfile.ZipFile, image: Array) -> Tensor:
     axes = _axes(image.shape)
     pixels = np.empty([image.shape[axis] for axis in axes], np.uint8)
     done = 0
-    for block in npz.blocks(archive, image):
+    for block in blocks(archive, image):
         pixels[done : done + len(block)] = block.transpose(axes)
         done += len(block)
     return torch.from_numpy(pixels)
 
 
 def _labels(path: Path, archive: zipfile.ZipFile, label: Array) -> Tensor:
-    labels = np.concatenate(list(npz.blocks(archive, label)))
+    labels = np.concatenate(list(blocks(archive, label)))
     wrong = (labels < 0) | (labels >= MOST)
     if wrong.any():
         first = int(wrong.argmax())

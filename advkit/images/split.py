@@ -48,12 +48,12 @@ def validation(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = seeding.generator(seed, "validation split")
     counts = torch.bincount(labels)
     share = quotas(counts, size)
-    held = torch.zeros(len(labels), dtype=torch.bool)
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(len(counts)):
         members = (labels == label).nonzero().flatten()
         order = torch.randperm(len(members), generator=generator)
-        held[members[order[: int(share[label])]]] = True
-    return (~held).nonzero().flatten(), held.nonzero().flatten()
+        held_out[members[order[: int(share[label])]]] = True
+    return (~held_out).nonzero().flatten(), held_out.nonzero().flatten()
 
 
 def first(labels: Tensor, n: int | None) -> Tensor:

@@ -40,6 +40,7 @@ def rectify(logits: Tensor, y: Tensor, tau: float, lam: float) -> Tensor:
     wide = torch.promote_types(logits.dtype, torch.float32)
     p = F.softmax(logits.to(wide) / tau, dim=1)
     p_true = p.gather(1, y[:, None])
+    # Trust falls by as much as the teacher prefers another class to the true one.
     lam_i = (lam - (p.amax(1, keepdim=True) - p_true)).clamp(0, 1)
     return lam_i * p + (1 - lam_i) * F.one_hot(y, p.shape[1]).to(p.dtype)
 
@@ -67,6 +68,7 @@ def targets(
         raise AdvkitError("ADR labels need the EMA teacher")
     temperature = anneal_to(*parse_span(tau), context.progress, anneal)
     trust = anneal_to(*parse_span(lambda_), context.progress, anneal)
+    # The teacher sees the same crops and flips as the student, before the attack.
     if teacher_noise is None:
         logits = context.teacher(batch.x)
     elif context.noise is None:

@@ -6,11 +6,10 @@ An architecture is named by its file; trailing numbers are its first options in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +17,22 @@ from torch import Tensor, nn
 from advkit import registry
 from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
-from advkit.models._blocks import SubsampledConv
+from advkit.models._blocks import Statistics, SubsampledConv
 from advkit.runtime import seeding
 
-__all__ = ["Statistics", "SubsampledConv", "build", "load", "require_finite", "restore"]
-
-
-Statistics = tuple[Sequence[float], Sequence[float]]
+__all__ = [
+    "Statistics",
+    "SubsampledConv",
+    "build",
+    "load",
+    "load_finite",
+    "require_finite",
+    "restore",
+]
 
 
 def build(
-    arch: str, classes: int, *, channels: int, statistics: Statistics, seed: int, **options: Any
+    arch: str, classes: int, *, channels: int, statistics: Statistics, seed: int, **options: object
 ) -> nn.Module:
     """Build a freshly initialised net; the global generator is left as it was.
 
@@ -63,6 +67,7 @@ def build(
         net: nn.Module = module.build(
             classes, channels=channels, statistics=statistics, **{**options, **numbers}
         )
+    # The layout that convolutions are fastest in, on CPUs and GPUs.
     return net.to(memory_format=torch.channels_last)
 
 
@@ -80,7 +85,22 @@ def load(
     return model.to(device).eval(), info
 
 
-def restore(tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: object) -> nn.Module:
+def load_finite(
+    path: Path | str, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, descriptions.Checkpoint]:
+    """Rebuild the net of a checkpoint whose answers are to be used, see `load`.
+
+    Raises:
+        NumericalError: a weight is not finite.
+    """
+    model, info = load(path, device)
+    require_finite(model.state_dict(), path)
+    return model, info
+
+
+def restore(
+    tensors: Mapping[str, Tensor], info: descriptions.Checkpoint, where: object
+) -> nn.Module:
     """Build the net that a description names and fill it.
 
     Raises:
@@ -117,12 +137,13 @@ def restore(tensors: Mapping[str, Tensor], info: Mapping[str, Any], where: objec
     return model
 
 
-def _require_size(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _require_size(options: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
     """Refuse to build a net of more layers or channels than a file has weights.
 
     Raises:
         ValueError: an option says so.
     """
+    # Each unit of width or depth has at least one weight of its own.
     most = sum(tensor.numel() for tensor in tensors.values())
     for name, value in options.items():
         if isinstance(value, int) and value > most:

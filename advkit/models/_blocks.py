@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from advkit.errors import unknown
 
 Activation = Callable[[Tensor], Tensor]
+Statistics = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of pixels in [0, 1], per channel."""
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu_, "silu": F.silu}
 """relu works in place: BN, convolutions and sums never need what they gave."""
 
@@ -26,7 +28,7 @@ class Net(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, statistics: tuple[Sequence[float], Sequence[float]], **options: Any) -> None:
+    def __init__(self, statistics: Statistics, **options: object) -> None:
         super().__init__(**options)
         for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
@@ -75,3 +77,33 @@ def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 def pooled(x: Tensor) -> Tensor:
     """Average over all positions: (B, C, H, W) → (B, C)."""
     return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def stages(
+    block: Callable[[int, int, int, str], nn.Module],
+    inputs: int,
+    widths: Sequence[int],
+    counts: Sequence[int],
+    act: str,
+) -> list[nn.Sequential]:
+    """Return a stage of blocks for each width; from the second on, its first block has stride 2."""
+    chain = []
+    for number, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        stage = nn.Sequential()
+        for place in range(count):
+            stage.append(block(inputs, width, 2 if number and not place else 1, act))
+            inputs = width
+        chain.append(stage)
+    return chain
+
+
+def wide_groups(
+    block: Callable[[int, int, int, str], nn.Module], name: str, depth: int, widen: int, act: str
+) -> list[nn.Sequential]:
+    """Return a wide net's three groups of (depth − 4)/6 blocks: 16·K, 32·K and 64·K channels.
+
+    `name` is what published checkpoints call the blocks of a group.
+    """
+    widths = [16 * widen * 2**group for group in range(3)]
+    groups = stages(block, 16, widths, [(depth - 4) // 6] * 3, act)
+    return [nn.Sequential(OrderedDict({name: group})) for group in groups]

@@ -10,13 +10,19 @@ Adversarial Examples", 2020, and the PyTorch models published with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advkit.formulas.folding import normed
-from advkit.models._blocks import Net, activation, conv3x3, pooled
+from advkit.models._blocks import (
+    Net,
+    Statistics,
+    activation,
+    conv3x3,
+    pooled,
+    stages,
+    wide_groups,
+)
 
 
 class SameConv(nn.Conv2d):
@@ -33,8 +39,8 @@ class SameConv(nn.Conv2d):
         height, width = x.shape[-2:]
         top, left = (1, 1) if self.stride[0] == 1 else (height % 2, width % 2)
         padded = F.pad(x, (left, 1, top, 1))
-        found: Tensor = super()._conv_forward(padded, weight, bias)
-        return found
+        result: Tensor = super()._conv_forward(padded, weight, bias)
+        return result
 
 
 class WideBlock(nn.Module):
@@ -54,22 +60,9 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.batchnorm_0(x))
-        kept = self.shortcut(out) if self.changes else x
-        changed: Tensor = self.conv_1(self.act(normed(self.conv_0, self.batchnorm_1, out)))
-        return changed + kept
-
-
-class Group(nn.Module):
-    """One group of blocks; `block` is the name that published checkpoints use."""
-
-    def __init__(self, blocks: Sequence[WideBlock]) -> None:
-        super().__init__()
-        self.block = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the blocks in turn."""
-        out: Tensor = self.block(x)
-        return out
+        skip = self.shortcut(out) if self.changes else x
+        residual: Tensor = self.conv_1(self.act(normed(self.conv_0, self.batchnorm_1, out)))
+        return residual + skip
 
 
 class WideResNet(Net):
@@ -79,7 +72,7 @@ class WideResNet(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         depth: int,
         widen: int,
         act: str,
@@ -87,16 +80,9 @@ class WideResNet(Net):
         super().__init__(statistics)
         self.act = activation(act)
         self.init_conv = conv3x3(channels, 16)
-        inputs, groups = 16, []
-        for group in range(3):
-            outputs = 16 * widen * 2**group
-            blocks = [WideBlock(inputs, outputs, 2 if group else 1, act)]
-            blocks += [WideBlock(outputs, outputs, 1, act) for _ in range((depth - 10) // 6)]
-            groups.append(Group(blocks))
-            inputs = outputs
-        self.layer = nn.Sequential(*groups)
-        self.batchnorm = nn.BatchNorm2d(inputs)
-        self.logits = nn.Linear(inputs, classes)
+        self.layer = nn.Sequential(*wide_groups(WideBlock, "block", depth, widen, act))
+        self.batchnorm = nn.BatchNorm2d(64 * widen)
+        self.logits = nn.Linear(64 * widen, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
@@ -121,10 +107,10 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
-        kept = self.shortcut(x) if self.changes else x
+        skip = self.shortcut(x) if self.changes else x
         out = normed(self.conv_2d_1, self.batchnorm_1, self.act(self.batchnorm_0(x)))
-        changed: Tensor = self.conv_2d_2(self.act(out))
-        return changed + kept
+        residual: Tensor = self.conv_2d_2(self.act(out))
+        return residual + skip
 
 
 class PreActResNet18(Net):
@@ -134,22 +120,18 @@ class PreActResNet18(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         width: int,
         act: str,
     ) -> None:
         super().__init__(statistics)
         self.act = activation(act)
         self.conv_2d = conv3x3(channels, width)
-        inputs, layers = width, []
-        for stage in range(4):
-            outputs = width * 2**stage
-            first = PreActBlock(inputs, outputs, 2 if stage else 1, act)
-            layers.append(nn.Sequential(first, PreActBlock(outputs, outputs, 1, act)))
-            inputs = outputs
+        widths = [width * 2**stage for stage in range(4)]
+        layers = stages(PreActBlock, width, widths, [2] * 4, act)
         self.layer_0, self.layer_1, self.layer_2, self.layer_3 = layers
-        self.batchnorm = nn.BatchNorm2d(inputs)
-        self.logits = nn.Linear(inputs, classes)
+        self.batchnorm = nn.BatchNorm2d(widths[-1])
+        self.logits = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 from torch import Tensor, nn
 
-from advkit.models._blocks import Net
+from advkit.models._blocks import Net, Statistics
 
 
 @cache
@@ -25,9 +24,7 @@ def _bottleneck_net() -> type[nn.Module]:
     return ImageNetResNet
 
 
-def bottlenecks(
-    classes: int, statistics: tuple[Sequence[float], Sequence[float]], base_width: int
-) -> nn.Module:
+def bottlenecks(classes: int, statistics: Statistics, base_width: int) -> nn.Module:
     """Return a 50-layer net whose inner 3×3 convolutions start at `base_width` channels.
 
     Source: torchvision's `resnet50` (64) and `wide_resnet50_2` (128), with their initialisation.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from advkit.formulas.folding import normed
-from advkit.models._blocks import Net, activation, conv1x1, conv3x3, pooled
+from advkit.models._blocks import Net, Statistics, activation, conv1x1, conv3x3, pooled, stages
 
 
 class BasicBlock(nn.Module):
@@ -31,6 +31,7 @@ class BasicBlock(nn.Module):
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(normed(self.conv1, self.bn1, x))
         out = normed(self.conv2, self.bn2, out)
+        # In place: neither BN nor the sum needs its own output for a gradient.
         return self.act(out.add_(self._kept(x)))
 
     def _kept(self, x: Tensor) -> Tensor:
@@ -47,31 +48,27 @@ class ResNet(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         blocks: Sequence[int],
         width: int,
         act: str,
     ) -> None:
         super().__init__(statistics)
         self.act = activation(act)
-        self.stages = len(blocks)
         self.conv1 = conv3x3(channels, width)
         self.bn1 = nn.BatchNorm2d(width)
-        inputs = width
-        for stage, count in enumerate(blocks):
-            outputs = width * 2**stage
-            layer = nn.Sequential()
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layer.append(BasicBlock(inputs, outputs, stride, act))
-                inputs = outputs
-            self.add_module(f"layer{stage + 1}", layer)
-        self.linear = nn.Linear(inputs, classes)
+        widths = [width * 2**stage for stage in range(len(blocks))]
+        self.names = [f"layer{number}" for number in range(1, len(blocks) + 1)]
+        for name, layer in zip(
+            self.names, stages(BasicBlock, width, widths, blocks, act), strict=True
+        ):
+            self.add_module(name, layer)
+        self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
         out = self.act(normed(self.conv1, self.bn1, self.normalise(x)))
-        for stage in range(self.stages):
-            out = self.get_submodule(f"layer{stage + 1}")(out)
+        for name in self.names:
+            out = self.get_submodule(name)(out)
         logits: Tensor = self.linear(pooled(out))
         return logits

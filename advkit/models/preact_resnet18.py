@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from advkit.errors import unknown
 from advkit.formulas.folding import normed
 from advkit.models import _deepmind
-from advkit.models._blocks import Net, conv1x1, conv3x3, pooled
+from advkit.models._blocks import Net, Statistics, conv1x1, conv3x3, pooled, stages
 from advkit.models._blocks import activation as activation_of
 
 
@@ -31,9 +30,9 @@ class PreActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
-        kept = self.shortcut(out) if self.changes else x
-        changed: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
-        return changed + kept
+        skip = self.shortcut(out) if self.changes else x
+        residual: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
+        return residual + skip
 
 
 class PreActResNet18(Net):
@@ -43,23 +42,18 @@ class PreActResNet18(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         width: int,
         act: str,
     ) -> None:
         super().__init__(statistics)
         self.act = activation_of(act)
         self.conv1 = conv3x3(channels, width)
-        inputs = width
-        layers = []
-        for stage in range(4):
-            outputs = width * 2**stage
-            first = PreActBlock(inputs, outputs, 2 if stage else 1, act)
-            layers.append(nn.Sequential(first, PreActBlock(outputs, outputs, 1, act)))
-            inputs = outputs
+        widths = [width * 2**stage for stage in range(4)]
+        layers = stages(PreActBlock, width, widths, [2] * 4, act)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self.bn = nn.BatchNorm2d(inputs)
-        self.linear = nn.Linear(inputs, classes)
+        self.bn = nn.BatchNorm2d(widths[-1])
+        self.linear = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
@@ -77,7 +71,7 @@ def build(
     classes: int,
     *,
     channels: int,
-    statistics: tuple[Sequence[float], Sequence[float]],
+    statistics: Statistics,
     width: int = 64,
     activation: str = "relu",
     form: Literal["original", "deepmind"] = "original",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
+from advkit.models._blocks import Statistics
 from advkit.models._resnet import ResNet
 
 LIMITS = {"width": ">= 1"}
@@ -15,7 +14,7 @@ def build(
     classes: int,
     *,
     channels: int,
-    statistics: tuple[Sequence[float], Sequence[float]],
+    statistics: Statistics,
     width: int = 64,
     activation: str = "relu",
 ) -> nn.Module:

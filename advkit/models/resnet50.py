@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
+from advkit.models._blocks import Statistics
 from advkit.models._imagenet import bottlenecks
 
 CHANNELS = (3,)
 
 
-def build(
-    classes: int, *, channels: int, statistics: tuple[Sequence[float], Sequence[float]]
-) -> nn.Module:
+def build(classes: int, *, channels: int, statistics: Statistics) -> nn.Module:
     """Build the net.
 
     Source: He et al., "Deep Residual Learning", CVPR 2016; the stride is on the 3×3 convolution.

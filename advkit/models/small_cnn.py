@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from advkit.formulas.folding import normed
-from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.models._blocks import Net, Statistics, conv3x3, pooled
 from advkit.models._blocks import activation as activation_of
 
 
@@ -18,7 +16,7 @@ class SmallCNN(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         width: int,
         act: str,
     ) -> None:
@@ -45,7 +43,7 @@ def build(
     classes: int,
     *,
     channels: int,
-    statistics: tuple[Sequence[float], Sequence[float]],
+    statistics: Statistics,
     width: int = 32,
     activation: str = "relu",
 ) -> nn.Module:

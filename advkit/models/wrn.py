@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from advkit.errors import UsageError, unknown
 from advkit.formulas.folding import normed
 from advkit.models import _deepmind
-from advkit.models._blocks import Net, conv3x3, pooled
+from advkit.models._blocks import Net, Statistics, conv3x3, pooled, wide_groups
 from advkit.models._blocks import activation as activation_of
 
 
@@ -32,22 +31,9 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out = self.act(self.bn1(x))
-        kept = self.convShortcut(out) if self.changes else x
-        changed: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
-        return changed + kept
-
-
-class Group(nn.Module):
-    """One group of blocks; `layer` is the name that published checkpoints use."""
-
-    def __init__(self, blocks: Sequence[WideBlock]) -> None:
-        super().__init__()
-        self.layer = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the blocks in turn."""
-        out: Tensor = self.layer(x)
-        return out
+        skip = self.convShortcut(out) if self.changes else x
+        residual: Tensor = self.conv2(self.act(normed(self.conv1, self.bn2, out)))
+        return residual + skip
 
 
 class WideResNet(Net):
@@ -57,7 +43,7 @@ class WideResNet(Net):
         self,
         classes: int,
         channels: int,
-        statistics: tuple[Sequence[float], Sequence[float]],
+        statistics: Statistics,
         depth: int,
         widen: int,
         act: str,
@@ -65,19 +51,10 @@ class WideResNet(Net):
         super().__init__(statistics)
         self.act = activation_of(act)
         self.conv1 = conv3x3(channels, 16)
-        inputs = 16
-        groups = []
-        for group in range(3):
-            outputs = 16 * widen * 2**group
-            blocks = []
-            for block in range((depth - 4) // 6):
-                stride = 2 if group > 0 and block == 0 else 1
-                blocks.append(WideBlock(inputs, outputs, stride, act))
-                inputs = outputs
-            groups.append(Group(blocks))
-        self.block1, self.block2, self.block3 = groups
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.fc = nn.Linear(inputs, classes)
+        self.block1, self.block2, self.block3 = wide_groups(WideBlock, "layer", depth, widen, act)
+        self.bn1 = nn.BatchNorm2d(64 * widen)
+        self.fc = nn.Linear(64 * widen, classes)
+        # He's initialisation by fan-out, as in the TRADES code; PyTorch's own goes by fan-in.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -99,7 +76,7 @@ def build(
     classes: int,
     *,
     channels: int,
-    statistics: tuple[Sequence[float], Sequence[float]],
+    statistics: Statistics,
     depth: int = 34,
     widen: int = 10,
     activation: str = "relu",

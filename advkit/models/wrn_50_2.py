@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
+from advkit.models._blocks import Statistics
 from advkit.models._imagenet import bottlenecks
 
 CHANNELS = (3,)
 
 
-def build(
-    classes: int, *, channels: int, statistics: tuple[Sequence[float], Sequence[float]]
-) -> nn.Module:
+def build(classes: int, *, channels: int, statistics: Statistics) -> nn.Module:
     """Build the net.
 
     Source: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from advkit.formulas.losses import cross_entropy, kl_divergence, log_softmax
 from advkit.objectives import Given
 
+# As in the reference code, whose attack starts as that of TRADES does.
 START = "normal"
 LIMITS = {"beta": ">= 0"}
 
@@ -33,8 +34,10 @@ def outer(
     """
     clean, adversarial = model(x), model(x_adv)
     p_adv = log_softmax(adversarial).exp()
+    # The true class is put below every probability, so that the maximum is over the others.
     other = p_adv.scatter(1, given.y[:, None], -1.0).amax(1)
     boosted = cross_entropy(adversarial, given.targets) - torch.log(1.0001 - other + 1e-12)
+    # An example that is unsure when clean weighs more in the robust term.
     p_true = log_softmax(clean).exp().gather(1, given.y[:, None]).squeeze(1)
     robust = kl_divergence(clean, adversarial) * (1.0000001 - p_true)
     stats = {"clean": clean.detach(), "adversarial": adversarial.detach()}

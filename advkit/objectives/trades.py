@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from advkit.formulas.losses import cross_entropy, kl_divergence
 from advkit.objectives import Given
 
+# Not x itself: there KL(clean ‖ adversarial) has its minimum and no gradient.
 START = "normal"
+# With cross-entropy the attack never asks for clean logits, and BN sees no pass for them.
 CLEAN_WHEN = {"inner": ["kl"]}
 LIMITS = {"beta": ">= 0"}
 

@@ -46,10 +46,11 @@ def local_rank() -> int:
 def cores() -> int:
     """Return the CPU cores that this process may use, its share where several share them."""
     try:
-        there = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
-        there = os.cpu_count() or 1
-    return max(1, there // (local_world() if world() > 1 else 1))
+        cores = os.cpu_count() or 1
+    # Ranks of one machine share its cores.
+    return max(1, cores // (local_world() if world() > 1 else 1))
 
 
 def _place(name: str, among: str, count: int, default: int | None) -> int:
@@ -62,6 +63,6 @@ def _place(name: str, among: str, count: int, default: int | None) -> int:
 def _number(name: str, default: int | None, least: int = 0) -> int:
     text = os.environ.get(name, "" if default is None else str(default))
     if not text.isdecimal() or int(text) < least:
-        said = f"{name}={text}" if name in os.environ else f"{name} is not set and WORLD_SIZE is"
-        raise UsageError(f"{said}: a number from {least} on is needed; torchrun sets it")
+        value = f"{name}={text}" if name in os.environ else f"{name} is not set and WORLD_SIZE is"
+        raise UsageError(f"{value}: a number from {least} on is needed; torchrun sets it")
     return int(text)

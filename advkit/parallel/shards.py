@@ -54,16 +54,16 @@ def parse(text: str) -> Shard:
     Raises:
         UsageError: not two numbers, or I is not in 1..N.
     """
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    parts = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
         raise UsageError(f"--shard {text}: wanted I/N with I from 1 to N, as in 1/3")
-    return Shard(int(found[1]), int(found[2]))
+    return Shard(int(parts[1]), int(parts[2]))
 
 
 def said(info: Mapping[str, Any]) -> Shard | None:
     """Return which shard a description says its file is, None of a whole one."""
-    found = info.get("config", {}).get("shard")
-    return None if found is None else Shard(*found)
+    pair = info.get("config", {}).get("shard")
+    return None if pair is None else Shard(*pair)
 
 
 def whole(path: Path) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from advkit.parallel import ranks
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for the others; rank 0 writes checkpoints meanwhile."""
 FAILED = 1000
+"""Added to the exit code of rank 0's failure, so that one number also carries answers."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    control: Any = None
+    control: dist.ProcessGroup | None = None
 
     @property
     def alone(self) -> bool:
@@ -62,9 +63,10 @@ class World:
         for tensor in tensors:
             groups.setdefault(tensor.dtype, []).append(tensor)
         for group in groups.values():
+            # One collective for all: a message costs more than its bytes.
             flat = torch.cat([tensor.flatten() for tensor in group])
             dist.all_reduce(flat)
-            parts = torch.split(flat.div_(self.size), [each.numel() for each in group])
+            parts = torch.split(flat.div_(self.size), [tensor.numel() for tensor in group])
             for tensor, part in zip(group, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
@@ -79,9 +81,9 @@ class World:
         """Return the largest value of any rank."""
         if self.alone:
             return value
-        found = torch.tensor(value)
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
-        return int(found)
+        most = torch.tensor(value)
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self.control)
+        return int(most)
 
     def led(self, work: Callable[[], bool]) -> bool:
         """Do something on rank 0 alone and tell the others how it went.
@@ -116,7 +118,11 @@ def start(device: torch.device) -> World:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    control = dist.new_group(timeout=PATIENCE, backend="gloo") if device.type == "cuda" else None
+    control = None
+    if device.type == "cuda":
+        # new_group gives a number to ranks outside the group; here all ranks are in it.
+        group = dist.new_group(timeout=PATIENCE, backend="gloo")
+        control = cast("dist.ProcessGroup", group)
     return World(dist.get_rank(), dist.get_world_size(), control)
 
 

@@ -19,10 +19,11 @@ from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, pixels
 from advkit.labels.soft import soften
 from advkit.runtime import modes, seeding
-from advkit.search.ledger import Trial
+from advkit.search.ledger import Judged, Trial
 from advkit.training.run_folder import RunFolder
 
 ATTACKS = ("apgd-ce", "apgd-t")
+"""AutoAttack's first two: what breaks nearly all that breaks, at a fraction of its passes."""
 BATCH = 256
 
 
@@ -43,15 +44,22 @@ class Evaluator:
             hits += int(correct(self.source(batch), batch.y).sum())
         return hits / len(self.held_out)
 
-    def measured(self, folder: RunFolder, settings: Settings) -> Trial:
-        """Return the figures of a finished run's best checkpoint."""
+    def measured(
+        self, kind: str, temperature: float, folder: RunFolder, settings: Settings
+    ) -> Trial:
+        """Return the trial of a finished run: the figures of its best checkpoint."""
         model, info = models.load(folder.checkpoint("best"), self.device)
-        figures = {"clean_accuracy": info["metrics"]["clean_accuracy"], "digest": info["digest"]}
+        trial: Trial = {
+            "kind": kind,
+            "temperature": temperature,
+            "clean_accuracy": info["metrics"]["clean_accuracy"],
+            "digest": info["digest"],
+        }
         if settings.attack_steps == 0:
-            return figures
+            return trial
         alarm = any("masking_alarm" in row for row in folder.rows())
         judged = judge(model, self.images, self.held_out, self.source, settings)
-        return {**figures, "masking_alarm": alarm, **judged}
+        return {**trial, "masking_alarm": alarm, **judged}
 
 
 def judge(
@@ -60,7 +68,7 @@ def judge(
     held_out: Tensor,
     source: Callable[[Batch], Tensor],
     settings: Settings,
-) -> dict[str, float]:
+) -> Judged:
     """Measure a student on held-out examples.
 
     Returns `robust_accuracy` under APGD-CE and APGD-T (three classes or fewer: APGD-CE alone),
@@ -69,11 +77,14 @@ def judge(
     """
     threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
     temperature = settings.options_of("labels")["temperature"]
+    # An objective without β is measured by TRADES' own.
     beta = settings.options_of("objectives").get("beta", 6.0)
     device = next(model.parameters()).device
     suite = autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
-    names = [n for n in autoattack.attacks("standard", len(images.classes)) if n in ATTACKS]
-    sums = dict.fromkeys(("robust_accuracy", "pgd_accuracy", "loss_ce", "loss_kl"), 0.0)
+    names = [
+        name for name in autoattack.attacks("standard", len(images.classes)) if name in ATTACKS
+    ]
+    sums = Judged(robust_accuracy=0, pgd_accuracy=0, loss_ce=0, loss_kl=0)
     for start in range(0, len(held_out), BATCH):
         batch = plain(images, held_out[start : start + BATCH], source, device)
         x, y = batch.x, batch.y
@@ -84,18 +95,26 @@ def judge(
             target = soften(source(batch), temperature).to(clean.dtype)
             shift = beta * kl_divergence(clean, adversarial).sum()
             ce = cross_entropy(clean, target).sum()
+            # KL(target ‖ clean) is the cross-entropy less the target's entropy, with 0·log 0 = 0.
             entropy = -torch.special.xlogy(target, target).sum()
             standing = correct(clean, y)
             sums["pgd_accuracy"] += int(correct(adversarial, y).sum())
             sums["loss_ce"] += float(ce + shift)
             sums["loss_kl"] += float(ce - entropy + shift)
             for name in names:
+                # Whom an attack broke the next one need not see.
                 rows = standing.nonzero().flatten()
                 if len(rows):
                     attacked = suite.attack(name, x[rows], y[rows])
                     standing[rows] = correct(model(attacked), y[rows])
             sums["robust_accuracy"] += int(standing.sum())
-    return {name: value / len(held_out) for name, value in sums.items()}
+    n = len(held_out)
+    return {
+        "robust_accuracy": sums["robust_accuracy"] / n,
+        "pgd_accuracy": sums["pgd_accuracy"] / n,
+        "loss_ce": sums["loss_ce"] / n,
+        "loss_kl": sums["loss_kl"] / n,
+    }
 
 
 def plain(

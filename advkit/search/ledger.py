@@ -1,17 +1,44 @@
-"""The trials of a search in its folder: one JSON line each, never run again."""
+"""The trials of a search in its folder: one JSON line each, never run again.
+
+Lines, unlike the other stores of unfinished work (see `evaluation.partial`): a trial is a run of
+hours that people follow, and its figures are the result.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from advkit.artifacts import files
 from advkit.errors import InputError, MismatchError, NumericalError
 
-Trial = dict[str, Any]
-"""`kind`, `temperature`, and what was measured: a line of JSON."""
+
+class Judged(TypedDict):
+    """What was measured of a student on held-out examples, see `evaluator.judge`."""
+
+    robust_accuracy: float
+    pgd_accuracy: float
+    loss_ce: float
+    loss_kl: float
+
+
+class Trial(TypedDict):
+    """A run at one temperature, `substitute` or `ltd`, and its figures: a line of JSON.
+
+    A natural substitute has its clean accuracy alone.
+    """
+
+    kind: str
+    temperature: float
+    clean_accuracy: float
+    digest: str
+    masking_alarm: NotRequired[bool]
+    robust_accuracy: NotRequired[float]
+    pgd_accuracy: NotRequired[float]
+    loss_ce: NotRequired[float]
+    loss_kl: NotRequired[float]
 
 
 class Ledger:

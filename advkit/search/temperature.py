@@ -9,10 +9,10 @@ high T. Both are reported; the default criterion is robust accuracy where no mas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
@@ -32,6 +32,8 @@ from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import split_of
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+Choice = dict[str, float | int | str | None]
+"""The temperature that was chosen, by what, and the others' figures: numbers of the result."""
 TOLERANCE = 0.05
 """Clean accuracy below the teacher's that still passes the first step, where none is given."""
 
@@ -79,7 +81,7 @@ class TemperatureSearch:
         self.evaluator = Evaluator(images, held_out, source, machine.device)
         self.ledger = Ledger(out)
 
-    def run(self) -> tuple[dict[str, Any], list[Trial]]:
+    def run(self) -> tuple[Choice, list[Trial]]:
         """Search, or go on searching; return the choice and all trials.
 
         Raises:
@@ -88,6 +90,7 @@ class TemperatureSearch:
         self.open()
         threshold = self._threshold()
         tau_max = self._first_step(threshold)
+        # From τ_max on the teacher's labels cost too much clean accuracy: not tried on students.
         feasible = [t for t in self.plan.grid if tau_max is None or t < tau_max]
         if not feasible:
             raise InputError(
@@ -114,6 +117,7 @@ class TemperatureSearch:
             f"# grid {grid}, criterion {self.plan.criterion}, threshold {self.plan.threshold}, "
             f"refine {self.plan.refine}\n"
         )
+        # Paths and the number of workers change no figure: a search may go on elsewhere.
         outside = tuple(start for key in OUTSIDE for start in (f"{key} = ", f"# {key} is "))
         lines = [line for line in resolved.toml().splitlines() if not line.startswith(outside)]
         return plan + "\n".join(line.split("  #")[0] for line in lines) + "\n"
@@ -142,9 +146,11 @@ class TemperatureSearch:
         order = sorted(trial["temperature"] for trial in tried)
         best = self._best(tried)["temperature"]
         place = order.index(best)
+        # In log T: the effect of a temperature goes by its ratio, and the grid is spaced so.
         low = math.log(order[max(place - 1, 0)])
         above = order[place + 1 :] or ([tau_max] if tau_max else order[-1:])
         high = math.log(above[0])
+        # The golden ratio lets each step keep one of its two inner points: one run a step.
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         values: dict[float, Trial] = {}
 
@@ -166,7 +172,7 @@ class TemperatureSearch:
         finished = self.ledger.find(kind, temperature)
         if finished is not None:
             return finished
-        chosen: dict[str, Any] = {"temperature": temperature}
+        chosen: dict[str, object] = {"temperature": temperature}
         if kind == "substitute":
             chosen |= {"objective": "natural", "attack_steps": 0}
         layers = [_without_objective(layer) for layer in self.layers] if kind != "ltd" else None
@@ -182,25 +188,22 @@ class TemperatureSearch:
             resume=True,
             reporter=self.machine.reporter,
         )
-        figures = self.evaluator.measured(folder, resolved.settings)
-        trial = {"kind": kind, "temperature": temperature, **figures}
+        trial = self.evaluator.measured(kind, temperature, folder, resolved.settings)
         self.ledger.add(trial)
         return trial
 
     def _score(self, trial: Trial) -> float:
         if self.plan.criterion == "loss":
-            return -float(trial["loss_ce"])
-        return -math.inf if trial["masking_alarm"] else float(trial["robust_accuracy"])
+            return -trial["loss_ce"]
+        return -math.inf if trial["masking_alarm"] else trial["robust_accuracy"]
 
     def _best(self, tried: Sequence[Trial]) -> Trial:
         # Of equals the lower temperature: less of the true class is given away.
         return max(tried, key=lambda trial: (self._score(trial), -trial["temperature"]))
 
-    def _choice(
-        self, tried: list[Trial], threshold: float, tau_max: float | None
-    ) -> dict[str, Any]:
-        def least(key: str) -> float:
-            return float(min(tried, key=lambda trial: float(trial[key]))["temperature"])
+    def _choice(self, tried: list[Trial], threshold: float, tau_max: float | None) -> Choice:
+        def least(key: Literal["loss_ce", "loss_kl"]) -> float:
+            return min(tried, key=lambda trial: trial[key])["temperature"]
 
         quiet = [trial for trial in tried if not trial["masking_alarm"]]
         by_robust = max(
@@ -222,7 +225,7 @@ class TemperatureSearch:
             "n": len(self.evaluator.held_out),
         }
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return the description of the search's result."""
         described = {**self.base.described(), "grid": list(self.plan.grid)}
         return provenance.describe(
@@ -237,5 +240,5 @@ class TemperatureSearch:
 def _without_objective(layer: Layer) -> Layer:
     """Drop options that a natural substitute has no use for."""
     gone = ("inner", "beta", "joint_batch", "attack_steps", "objective", "method", "awp")
-    values: Mapping[str, Any] = {k: v for k, v in layer[0].items() if k not in gone}
+    values = {key: value for key, value in layer[0].items() if key not in gone}
     return {**values, "labels": "soft"}, layer[1]

@@ -9,13 +9,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 __all__ = ["labelling", "merge", "options", "source", "stage"]
 
 
 class _Callable(ModuleType):
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         return import_module("advkit.api").softlabels(*args, **kwargs)
 
 

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from advkit.artifacts import provenance
+from advkit.artifacts.descriptions import Checkpoint, Labels
 from advkit.artifacts.soft_labels import Writer
 from advkit.errors import MismatchError, NumericalError, UsageError
 from advkit.images.augment import apply_views, draw_views, every_view
@@ -21,6 +22,7 @@ from advkit.runtime import modes, seeding
 from advkit.runtime.reporting import Reporter
 
 PART_BYTES = 16 << 20
+"""Logits of a part, about: what a kill loses, and what is in memory at a time."""
 IMPLAUSIBLE = 0.2
 """How far a teacher may fall below its validation accuracy before the images or labels are
 suspected to be others than those it was trained on."""
@@ -67,22 +69,13 @@ def part_rows(classes: int, views: int) -> int:
     return max(1, PART_BYTES // (4 * classes * views))
 
 
-def _within(rows: Tensor, share: range) -> Tensor:
-    return (rows >= share.start) & (rows < share.stop)
-
-
-def _input(info: Mapping[str, Any]) -> tuple[int, int] | None:
-    shape = info.get("model", {}).get("input_shape")
-    return tuple(shape[1:]) if shape else None
-
-
 class Labelling:
     """One labels file in the making."""
 
     def __init__(
         self,
         teacher: nn.Module,
-        info: Mapping[str, Any],
+        info: Checkpoint,
         images: ImageSet,
         *,
         views: str,
@@ -90,7 +83,7 @@ class Labelling:
         top_k: int | None,
         seed: int,
         batch_size: int,
-        environment: Mapping[str, Any],
+        environment: Mapping[str, object],
         reporter: Reporter | None = None,
         shard: Shard | None = None,
     ) -> None:
@@ -110,11 +103,12 @@ class Labelling:
         self.dtype, self.top_k, self.batch_size = FLOATS[dtype], top_k, batch_size
         # A folder's images may have been resized; students load them at the same size.
         resized = info["config"].get("image_size") is not None
-        size = images.shape[1] if resized or images.shape[1:] != _input(info) else None
+        expected = tuple(info.get("model", {}).get("input_shape", ()))[1:]
+        size = images.shape[1] if resized or images.shape[1:] != expected else None
         self.table = view_table(images, views, seed)
         self.environment = dict(environment)
         self.seed = seed
-        self.config: dict[str, Any] = {
+        self.config: dict[str, object] = {
             "data": images.name,
             "views": views,
             "dtype": dtype,
@@ -160,11 +154,11 @@ class Labelling:
     def _blocks(self) -> dict[int, Tensor]:
         """Return the rows of each part by the part's number in the whole file."""
         size = part_rows(self.classes, self.view_count)
-        whole = torch.split(torch.arange(len(self.images.labels)), size)
-        mine = {n: rows[_within(rows, self.rows)] for n, rows in enumerate(whole)}
-        return {number: rows for number, rows in mine.items() if len(rows)}
+        rows = torch.arange(self.rows.start, self.rows.stop)
+        parts = range(self.rows.start // size, (self.rows.stop - 1) // size + 1)
+        return {number: rows[rows // size == number] for number in parts}
 
-    def write(self, out: Path) -> dict[str, Any]:
+    def write(self, out: Path) -> Labels:
         """Label what is not labelled yet, join the parts, and return the description.
 
         Raises:
@@ -186,13 +180,13 @@ class Labelling:
         accuracy = writer.hits / (len(self.rows) * self.view_count)
         self.suspect(accuracy)
         description = self._describe(accuracy)
-        return {**description, "digest": writer.finish(blocks, description)}
+        return cast(Labels, {**description, "digest": writer.finish(blocks, description)})
 
     @torch.no_grad()
     def _part(self, block: Tensor) -> tuple[dict[str, Tensor], int]:
         """Return one part's arrays and in how many views the teacher is right."""
-        found = [self._rows(rows) for rows in torch.split(block, self._step)]
-        joined = {name: torch.cat([each[name] for each in found]) for name in found[0]}
+        batches = [self._rows(rows) for rows in torch.split(block, self._step)]
+        joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         joined |= {"/index": block.clone(), "/labels": self.images.labels[block].clone()}
         if self.table is not None:
             joined["/views"] = self.table[block].clone()
@@ -209,12 +203,15 @@ class Labelling:
             raise NumericalError(
                 f"the teacher's logits of example {int(rows[0])} on are not finite"
             )
+        # All views of an example follow each other, as its rows of the table do.
         y = self.images.labels[rows].repeat_interleave(self.view_count)
         hits = (logits.argmax(1) == y).sum()[None]
+        # Softmax does not see a shift; with the maximum at 0 half precision loses least.
         logits = logits - logits.amax(1, keepdim=True)
         shape = (len(rows), self.view_count) if self.table is not None else (len(rows),)
         if self.top_k is None:
             return {"/logits": self._narrow(logits.view(*shape, -1)), "hits": hits}
+        # The mass of the classes left out is kept as one number, so that rows still sum to 1.
         values, classes = logits.topk(self.top_k, dim=1)
         others = logits.scatter(1, classes, -math.inf).logsumexp(1)
         return {
@@ -225,6 +222,7 @@ class Labelling:
         }
 
     def _narrow(self, values: Tensor) -> Tensor:
+        # Half precision would turn what lies below its range into -inf, and 0 · -inf into NaN.
         lowest = torch.finfo(self.dtype).min
         return values.clamp_min(lowest).to(self.dtype)
 
@@ -237,7 +235,7 @@ class Labelling:
                 f"validation accuracy {expected:.3f}: other images, or labels in another order?"
             )
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         return {
             "teacher": self.info["digest"],
             "data": self.images.fingerprint,
@@ -245,7 +243,7 @@ class Labelling:
             "environment": self.environment,
         }
 
-    def _describe(self, accuracy: float) -> dict[str, Any]:
+    def _describe(self, accuracy: float) -> dict[str, object]:
         source = provenance.data_parent(self.images.name, "train", self.images.fingerprint)
         return provenance.describe(
             "labels",

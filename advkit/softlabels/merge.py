@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from advkit.artifacts import soft_labels
 from advkit.artifacts.claims import Claim, claims, require_digest, whole_info
+from advkit.artifacts.descriptions import Labels
 from advkit.artifacts.rows import loaded
 from advkit.artifacts.soft_labels import Arrays
 from advkit.errors import MismatchError
 from advkit.softlabels.labelling import part_rows, view_count
 
 
-def labels(paths: Sequence[Path], out: Path) -> dict[str, Any]:
+def labels(paths: Sequence[Path], out: Path) -> Labels:
     """Join the shards of one labels file into `out` and return its description.
 
     Raises:
@@ -24,40 +25,42 @@ def labels(paths: Sequence[Path], out: Path) -> dict[str, Any]:
         MismatchError: they are not all shards of one labels file.
         StorageError: disk full, folder gone.
     """
-    found = claims(paths, "labels")
-    info = whole_info(found)
-    total = found[0][1]["config"]["examples"]
+    shards = claims(paths, "labels")
+    info = whole_info(shards)
+    total = shards[0][1]["config"]["examples"]
     views = view_count(info["config"]["views"], info["pad"], info["flip"])
-    hits = sum(round(each["teacher_accuracy"] * size * views) for _, each, size in found)
+    # An accuracy is a share of whole hits: rounding undoes the division exactly.
+    hits = sum(round(shard["teacher_accuracy"] * size * views) for _, shard, size in shards)
     info["teacher_accuracy"] = hits / (total * views)
-    parts = _parts(found, part_rows(len(info["data"]["classes"]), views), total)
-    return {**info, "digest": soft_labels.write(out, parts, info)}
+    parts = _parts(shards, part_rows(len(info["data"]["classes"]), views), total)
+    return cast(Labels, {**info, "digest": soft_labels.write(out, parts, info)})
 
 
-def _parts(found: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
+def _parts(shards: Sequence[Claim], size: int, total: int) -> Iterator[Arrays]:
     """Yield the parts that one process would have written, `size` examples each."""
-    held: Arrays = {}
+    # Shards end where batches do, parts where one process would have ended them.
+    pending: Arrays = {}
     end = 0
-    for path, claim, _ in found:
+    for path, claim, _ in shards:
         shard, info = soft_labels.read_parts(path)
         arrays = {name: loaded(array).numpy() for name, array in shard.items()}
         require_digest(path, claim, info["digest"])
         if int(arrays["/index"][0]) != end:
             raise MismatchError(f"{path} does not begin at example {end}, where the last one ended")
         end += len(arrays["/index"])
-        held = _joined(held, arrays, path)
-        while len(held["/index"]) >= size:
-            yield {name: array[:size] for name, array in held.items()}
-            held = {name: array[size:] for name, array in held.items()}
+        pending = _joined(pending, arrays, path)
+        while len(pending["/index"]) >= size:
+            yield {name: array[:size] for name, array in pending.items()}
+            pending = {name: array[size:] for name, array in pending.items()}
     if end != total:
         raise MismatchError(f"the shards end at example {end} of {total}")
-    if len(held["/index"]):
-        yield held
+    if len(pending["/index"]):
+        yield pending
 
 
-def _joined(held: Arrays, more: Arrays, path: Path) -> Arrays:
-    if not held:
+def _joined(pending: Arrays, more: Arrays, path: Path) -> Arrays:
+    if not pending:
         return more
-    if {n: a.shape[1:] for n, a in held.items()} != {n: a.shape[1:] for n, a in more.items()}:
+    if {n: a.shape[1:] for n, a in pending.items()} != {n: a.shape[1:] for n, a in more.items()}:
         raise MismatchError(f"{path} holds other arrays than the shards before it")
-    return {name: np.concatenate((array, more[name])) for name, array in held.items()}
+    return {name: np.concatenate((array, more[name])) for name, array in pending.items()}

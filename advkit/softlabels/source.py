@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advkit import models
-from advkit.artifacts import checkpoint, provenance, soft_labels
+from advkit.artifacts import checkpoint, descriptions, soft_labels
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.config.settings import Settings
 from advkit.errors import MismatchError
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet
-from advkit.models import require_finite
 from advkit.runtime.memory import moved
 from advkit.runtime.reporting import Reporter
-from advkit.softlabels import source as soft_source
+
+Info = descriptions.Labels | descriptions.Checkpoint
+"""Description of what soft labels come from: a labels file or a teacher."""
 
 
 class Stored:
@@ -50,10 +49,11 @@ class Live:
     def __call__(self, batch: Batch) -> Tensor:
         """Return logits (B, C), row maximum subtracted, in eval mode."""
         logits: Tensor = self.teacher(batch.x)
+        # As a labels file stores them, so that both sources give the same rows.
         return logits - logits.amax(1, keepdim=True)
 
 
-def info(labels: str | None, teacher: str | None) -> Mapping[str, Any]:
+def info(labels: str | None, teacher: str | None) -> Info:
     """Return the description of the labels file or the teacher, having checked the file."""
     if labels is not None:
         return soft_labels.read(labels, stay=True).info
@@ -66,7 +66,7 @@ def load(
     images: ImageSet,
     device: torch.device,
     reporter: Reporter,
-) -> tuple[Stored | Live, Mapping[str, Any]]:
+) -> tuple[Stored | Live, Info]:
     """Return the source and the description of what it reads.
 
     Raises:
@@ -75,11 +75,10 @@ def load(
         NumericalError: a weight of the teacher is not finite.
     """
     if labels is not None:
-        found = soft_labels.read(Path(labels))
-        return Stored(found, images, reporter), found.info
-    model, description = models.load(str(teacher), device)
+        stored = soft_labels.read(Path(labels))
+        return Stored(stored, images, reporter), stored.info
+    model, description = models.load_finite(str(teacher), device)
     _require_classes(description["data"]["classes"], images, teacher)
-    require_finite(model.state_dict(), teacher)
     return Live(model), description
 
 
@@ -98,6 +97,7 @@ def require_fit(labels: SoftLabels, images: ImageSet) -> None:
         )
     source = labels.info["parents"][-1]
     if source["digest"] != images.fingerprint:
+        # Equal labels in the same order: the pixels differ, for example after another resize.
         same = bool((labels.labels == images.labels).all())
         what = "other images" if same else "another order or other labels"
         raise MismatchError(
@@ -122,20 +122,3 @@ def _require_classes(names: Sequence[str], images: ImageSet, where: object) -> N
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-
-
-def chosen(
-    settings: Settings, images: ImageSet, device: torch.device, reporter: Reporter
-) -> tuple[soft_source.Stored | soft_source.Live | None, list[dict[str, Any]]]:
-    """Return the source of soft labels, if any, and it as a parent."""
-    if settings.labels != "soft":
-        return None, []
-    source, info = soft_source.load(
-        settings.soft_labels, settings.teacher, images, device, reporter
-    )
-    if settings.labels_digest not in (None, info["digest"]):
-        raise MismatchError(
-            f"{settings.soft_labels or settings.teacher}: its digest is "
-            f"{str(info['digest'])[:19]}, the configuration names {settings.labels_digest}"
-        )
-    return source, [provenance.parent(info)]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from advkit import data, models
 from advkit.artifacts import files, hdf5, identity, sharing, soft_labels
 from advkit.artifacts import record as records
+from advkit.artifacts.descriptions import Labels
 from advkit.artifacts.record import Record
 from advkit.config.location import location
 from advkit.config.machine import computing
-from advkit.models import require_finite
 from advkit.parallel import shards
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import merge
@@ -27,7 +27,7 @@ from advkit.softlabels.options import SoftlabelsOptions
 class Labelled:
     """A labels file in place: its description, its teacher and where the data lie."""
 
-    info: Mapping[str, Any]
+    info: Labels
     path: Path
     teacher: Path | None
     data: str
@@ -88,32 +88,29 @@ def join(
     hdf5.require_name(out)
     began = time.monotonic()
     with files.lock(out):
-        info = _joined([Path(each["path"]) for each in sources], out, overwrite, reporter)
+        info = _joined([Path(record["path"]) for record in sources], out, overwrite, reporter)
     teacher = sharing.parent_file(sources, info)
-    place = next((each["data"] for each in sources if "data" in each), info["data"]["name"])
+    place = next((record["data"] for record in sources if "data" in record), info["data"]["name"])
     return Labelled(info, out, teacher, place, round(time.monotonic() - began, 3))
 
 
-def _joined(
-    paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter
-) -> Mapping[str, Any]:
+def _joined(paths: Sequence[Path], out: Path, overwrite: bool, reporter: Reporter) -> Labels:
     if out.exists() and not overwrite:
-        there = dict(soft_labels.read(out, stay=True).info)
-        sharing.require_whole(there, paths, out)
+        info = soft_labels.read(out, stay=True).info
+        sharing.require_whole(info, paths, out)
         reporter.note(f"{out}: already done")
-        return there
+        return info
     return merge.labels(paths, out)
 
 
-class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
+class LabelsWork(sharing.ShardedWork[Labels]):
     """One labels file: found, made whole or in shards, or joined from them."""
 
     kind = "labels"
 
     def __init__(self, path: Path, options: SoftlabelsOptions, reporter: Reporter) -> None:
         self.device = options.torch_device()
-        self.teacher, self.info = models.load(path, self.device)
-        require_finite(self.teacher.state_dict(), path)
+        self.teacher, self.info = models.load_finite(path, self.device)
         self.threads = options.threads_for(self.info["arch"])
         self.data = location(path, self.info, options.data)
         self.images = data.load_for(
@@ -121,7 +118,7 @@ class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
         )
         self.options, self.reporter = options, reporter
         self.labelling = self._labelling(options.shard)
-        place = Path(options.out) if options.out else _place(path, self.labelling)
+        place = Path(options.out) if options.out else _place(path, options)
         super().__init__(place, options.overwrite, reporter)
 
     def _labelling(self, shard: str | None, *, whole: bool = False) -> Labelling:
@@ -141,7 +138,7 @@ class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
             shard=None if whole else shards.chosen(shard),
         )
 
-    def find(self) -> Mapping[str, Any]:
+    def find(self) -> Labels:
         """Return the description of the whole that lies there, checked to be of this work."""
         self.labelling = self._labelling(None, whole=True)
         return self.written(self.place)[0]
@@ -150,11 +147,11 @@ class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
         """Put this process's shard in place, unless it or the whole lies there."""
         self.written(out, self.place)
 
-    def merge(self, paths: Sequence[Path]) -> Mapping[str, Any]:
+    def merge(self, paths: Sequence[Path]) -> Labels:
         """Join the shards."""
         return _joined(paths, self.place, self.overwrite, self.reporter)
 
-    def written(self, out: Path, whole: Path | None = None) -> tuple[Mapping[str, Any], bool]:
+    def written(self, out: Path, whole: Path | None = None) -> tuple[Labels, bool]:
         """Return the description of the file at `out` and whether it was there already.
 
         Where the shard is gone because it is merged already, it is that of the `whole`.
@@ -164,30 +161,36 @@ class LabelsWork(sharing.ShardedWork[Mapping[str, Any]]):
         """
         with files.lock(out):
             if out.exists() and not self.overwrite:
-                there = soft_labels.read_parts(out, soft_labels.LARGE)[1]
-                self._require_same(there, out)
+                info = _described(out)
+                self._require_same(info, out)
+                # A kill may have come between writing the file and removing its parts.
                 shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
                 self.reporter.note(f"{out}: already done")
-                return there, True
+                return info, True
             if whole is not None and whole.exists() and not self.overwrite:
-                return soft_labels.read_parts(whole, soft_labels.LARGE)[1], True
+                return _described(whole), True
             with computing(self.device, self.threads):
                 return self.labelling.write(out), False
 
-    def _require_same(self, there: Mapping[str, Any], out: Path) -> None:
+    def _require_same(self, info: Labels, out: Path) -> None:
         now = identity.of_work(
             self.labelling.config, self.info["digest"], self.images.fingerprint, called="teacher"
         )
-        identity.require_same(identity.identity(there, "teacher"), now, out)
+        identity.require_same(identity.identity(info, "teacher"), now, out)
 
 
-def _place(path: Path, work: Labelling) -> Path:
+def _described(path: Path) -> Labels:
+    """Return the description of a labels file whose digest was checked, its arrays left there."""
+    return cast(Labels, soft_labels.read_parts(path, soft_labels.LARGE)[1])
+
+
+def _place(path: Path, options: SoftlabelsOptions) -> Path:
     """Return where the labels go: beside the teacher, under a name that says what they are."""
-    words = [f"views-{work.config['views']}"]
-    if work.config["dtype"] != "float32":
-        words.append(work.config["dtype"])
-    if work.config["top_k"]:
-        words.append(f"top{work.config['top_k']}")
-    if work.seed:
-        words.append(f"s{work.seed}")
+    words = [f"views-{options.views}"]
+    if options.dtype != "float32":
+        words.append(options.dtype)
+    if options.top_k:
+        words.append(f"top{options.top_k}")
+    if options.seed:
+        words.append(f"s{options.seed}")
     return path.with_name(f"{path.stem}.labels-{'-'.join(words)}.h5")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from advkit import registry
 from advkit.artifacts.record import Record
@@ -24,12 +24,12 @@ def configuration(options: TrainOptions, upstream: Upstream | None = None) -> re
         UsageError: an option that the run has no use for, or soft labels that nobody named.
         MismatchError: inputs other than those that the configuration names.
     """
-    found = layers(options)
-    if resolve.labels_of(*(layer for layer, _ in found)) == "soft" and not options.print_config:
-        found = bound(found, upstream)
-    if not options.print_config:
-        found = bound_extra(found)
-    resolved = resolve.resolve(*found, preset=options.preset)
+    known = layers(options)
+    if not options.print_config:  # which asks for no file
+        if resolve.labels_of(*(layer for layer, _ in known)) == "soft":
+            known = bound(known, upstream)
+        known = bound_extra(known)
+    resolved = resolve.resolve(*known, preset=options.preset)
     resolve.refuse_idle(options.settings, resolved.settings)
     return resolved
 
@@ -60,6 +60,7 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
         UsageError: nobody names any.
     """
     from advkit.softlabels import source as soft_source
+    from advkit.softlabels.labelling import SPLIT
 
     named = _named(known)
     source: Record = {}
@@ -67,24 +68,30 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
         if upstream is None:
             raise UsageError("no labels or teacher given: name --soft-labels or --teacher")
         source = upstream()
+        # A bare path on standard input tells its kind by its name alone.
         teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
         named["teacher" if teacher else "soft_labels"] = source["path"]
     pair = named.get("soft_labels"), named.get("teacher")
     info = soft_source.info(*pair)
-    require_digest(named, "labels", info["digest"], str(pair[0] or pair[1]))
-    said = source.get("data")
+    require_digest(named.get("labels_digest"), "labels", info["digest"], str(pair[0] or pair[1]))
+    place = source.get("data")
+    # A teacher says in its configuration how it was split, a labels file beside its own.
+    split = cast(
+        Mapping[str, object],
+        info["config"] if info["kind"] == "checkpoint" else info.get("split", {}),
+    )
     inherited = {
         "data": location(
-            Path(str(pair[0] or pair[1])), info, said if isinstance(said, str) else None
+            Path(str(pair[0] or pair[1])), info, place if isinstance(place, str) else None
         ),
         "arch": info["arch"],
         # Teacher and student share the validation split.
-        **{key: _split_of(info).get(key) for key in ("split_seed", "val_size", "limit")},
+        **{key: split.get(key) for key in SPLIT},
     }
     if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
         inherited["image_size"] = info["config"].get("image_size")
-    found = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
-    return [(inherited, "the soft labels'"), *known, (found, "bound at the start of the run")]
+    binding = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
+    return [(inherited, "the soft labels'"), *known, (binding, "bound at the start of the run")]
 
 
 def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
@@ -100,34 +107,23 @@ def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
     from advkit.images import extra
 
     digest = extra.digest(Path(named["extra_data"]))
-    require_digest(named, "extra", digest, named["extra_data"])
+    require_digest(named.get("extra_digest"), "extra data", digest, named["extra_data"])
     return [*known, ({"extra_digest": digest}, "bound at the start of the run")]
 
 
-WORDS = {"labels": "other labels", "extra": "other extra data"}
-
-
-def require_digest(named: Mapping[str, Any], what: str, digest: str, where: str) -> None:
+def require_digest(wanted: str | None, what: str, digest: str, where: str) -> None:
     """Check that an input is the one that a configuration names, if it names one.
 
     Raises:
         MismatchError: it is not.
     """
-    wanted = named.get(f"{what}_digest")
-    if wanted not in (None, digest):
+    if wanted is not None and wanted != digest:
         raise MismatchError(
             f"{where}: its digest is {digest[:19]}, the configuration names {wanted[:19]}: "
-            f"{WORDS[what]} than the run began with"
+            f"other {what} than the run began with"
         )
 
 
 def _named(known: list[resolve.Layer]) -> dict[str, Any]:
     """Return what the layers name, the strongest last."""
     return {key: value for layer, _ in known for key, value in layer.items() if value is not None}
-
-
-def _split_of(info: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = (
-        info["config"] if info["kind"] == "checkpoint" else info.get("split", {})
-    )
-    return found

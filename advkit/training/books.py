@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ def add(sums: Tensor, output: StepOutput, y: Tensor) -> Tensor:
         y: true classes, (B,).
     """
     size, loss, logits = len(y), output.loss, output.logits
+    # A zero stands for logits that this objective does not show: the sums keep their shape.
     hits = [
         (logits[kind].argmax(1) == y).sum() if kind in logits else loss.new_zeros(())
         for kind in KINDS
@@ -48,17 +48,19 @@ def add(sums: Tensor, output: StepOutput, y: Tensor) -> Tensor:
     return sums
 
 
-def averages(sums: Tensor) -> dict[str, Any]:
+def averages(sums: Tensor) -> dict[str, float]:
     """Return what an epoch's row says of training: n, mean loss and entropy, accuracies."""
-    of = dict(zip(SUMS, sums.tolist(), strict=True))
-    n = max(of["n"], 1)
-    row: dict[str, Any] = {"n": int(of["n"])}
-    row |= {"loss": of["loss"] / n, "target_entropy": of["entropy"] / n}
-    row |= {name: of[kind] / of[f"{kind}_n"] for kind, name in KINDS.items() if of[f"{kind}_n"] > 0}
+    totals = dict(zip(SUMS, sums.tolist(), strict=True))
+    n = max(totals["n"], 1)  # an epoch that has not begun averages to 0
+    row = {"n": int(totals["n"]), "loss": totals["loss"] / n}
+    row["target_entropy"] = totals["entropy"] / n
+    for kind, name in KINDS.items():
+        if totals[f"{kind}_n"] > 0:
+            row[name] = totals[kind] / totals[f"{kind}_n"]
     return row
 
 
-def masking(row: Mapping[str, Any], classes: int) -> str | None:
+def masking(row: Mapping[str, float], classes: int) -> str | None:
     """Return a warning where an epoch bears LTD's masking signature.
 
     It is near-perfect robustness on near-uniform targets.

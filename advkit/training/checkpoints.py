@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from advkit.artifacts import checkpoint, provenance
+from advkit.artifacts.descriptions import Metrics
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.images.image_set import ImageSet
@@ -35,8 +35,8 @@ class RunFiles:
         self,
         settings: Settings,
         images: ImageSet,
-        parents: list[dict[str, Any]],
-        environment: Mapping[str, Any],
+        parents: Sequence[Mapping[str, object]],
+        environment: Mapping[str, object],
         world: World | None = None,
     ) -> None:
         self.settings, self.images = settings, images
@@ -45,7 +45,7 @@ class RunFiles:
         self.parents, self.environment = parents, {**environment, **shared}
         self.elastic: list[list[int]] = []
 
-    def describe(self, kind: str, **more: Any) -> dict[str, Any]:
+    def describe(self, kind: str, **more: object) -> dict[str, object]:
         """Return the description of an artifact of this run."""
         settings, images = self.settings, self.images
         mean, std = statistics_of(settings, images)
@@ -70,9 +70,7 @@ class RunFiles:
             **more,
         )
 
-    def write(
-        self, folder: RunFolder, role: str, model: nn.Module, metrics: Mapping[str, Any]
-    ) -> None:
+    def write(self, folder: RunFolder, role: str, model: nn.Module, metrics: Metrics) -> None:
         """Write one checkpoint, on rank 0.
 
         Raises:
@@ -80,6 +78,7 @@ class RunFiles:
         """
         if not self.world.leads:
             return
+        # What cannot be judged is not written: a checkpoint in place is a net that answers.
         tensors = model.state_dict()
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -94,10 +93,10 @@ class RunFiles:
             NumericalError: the run diverged since the loss was last looked at.
         """
         learner.guard.agree()
-        whole = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
+        summed = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
         if not self.world.leads:
             return
-        tensors = pack(learner.model, learner.average, learner.optimizer, whole)
+        tensors = pack(learner.model, learner.average, learner.optimizer, summed)
         description = self.describe(
             "state",
             epoch=progress.epoch,
@@ -123,7 +122,8 @@ class RunFiles:
             MismatchError: it was made from other data, or by another number of processes.
         """
         tensors, info = checkpoint.read(folder.state_file, "state")
-        begun, now = ([each["digest"] for each in of] for of in (info["parents"], self.parents))
+        begun = [parent["digest"] for parent in info["parents"]]
+        now = [parent["digest"] for parent in self.parents]
         if begun != now:
             raise MismatchError(
                 f"{folder.path}: training data or soft labels changed since this run began"
@@ -137,6 +137,7 @@ class RunFiles:
         self.elastic = list(info.get("elastic", []))
         if was != self.world.size:
             self.elastic.append([info["epoch"], info["step"], was, self.world.size])
+        # The number of processes is dealt with above; device and threads only change rounding.
         if {**info["environment"], "world": 0} != {**self.environment, "world": 0}:
             reporter.warn(
                 f"resumed on {self.environment}, begun on {info['environment']}: "
@@ -151,5 +152,4 @@ class RunFiles:
             folder.keep_rows(info["epoch"])
         else:
             sums = torch.zeros_like(sums)  # they are added up over ranks
-        best = {role: dict(metrics) for role, metrics in info["best"].items()}
-        return Progress(info["epoch"], info["step"], best, sums, info["alarmed"])
+        return Progress(info["epoch"], info["step"], dict(info["best"]), sums, info["alarmed"])

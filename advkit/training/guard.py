@@ -36,6 +36,7 @@ class Guard:
         Raises:
             NumericalError: naming epoch, step, value, what it was made from, and learning rate.
         """
+        # In place and without a look: a GPU goes on while the process queues the next step.
         self.finite &= torch.isfinite(value.detach())
         if self.device.type != "cpu" and step % CHECK_EVERY:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +76,7 @@ class Learner:
         self.shared = self.world.wrapped(self.passes)
         if settings.amp and isinstance(soft, Live):
             soft.teacher = self.passes_of(soft.teacher)
+        # One average serves both uses: ADR's teacher is the weight average that `--wa` reports.
         needs_ema = settings.wa or self.parts.needs_ema
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
@@ -85,6 +85,7 @@ class Learner:
             lr=settings.lr,
             momentum=settings.momentum,
             nesterov=settings.nesterov and settings.momentum > 0,
+            # One kernel over all parameters instead of one each; PyTorch has it on these devices.
             fused=device.type in ("cpu", "cuda"),
         )
         self.guard = Guard(self.optimizer, device, self.world)
@@ -101,6 +102,7 @@ class Learner:
     def learn(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         """Train on one batch, in the order of the ADR authors' code."""
         settings, model = self.settings, self.model
+        # Schedules count iterations of the whole run, so that a resumed run needs no state of them.
         t = epoch * self.steps + step
         self._set_rate(t)
         self._set_bn_momentum(t)
@@ -216,6 +218,7 @@ class Learner:
     def _backward(self, loss: Tensor, logits: Mapping[str, Tensor], epoch: int, step: int) -> None:
         """Refuse a non-finite loss or gradient; leave the gradient on the parameters."""
         self.guard.check(loss, "loss", logits, epoch, step)
+        # Set to None, not to zero: the backward pass then writes gradients instead of adding them.
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -265,12 +268,12 @@ def _built(settings: Settings, images: ImageSet, device: torch.device) -> nn.Mod
 
 def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the iteration t of the whole run."""
-    warmup = round(settings.warmup * steps)
+    warmup = round(settings.warmup * steps)  # epochs may be a fraction: a fortieth of a short run
     name, peak, epochs, drops = settings.lr_schedule, settings.lr, settings.epochs, settings.drops
     return lambda t: learning_rate(name, peak, t, steps, epochs, drops, warmup)
 
 
-def _groups(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, settings: Settings) -> list[dict[str, object]]:
     """Return the optimizer's parameter groups; BN has its own where it does not decay."""
     every = list(model.parameters())
     if settings.norm_decay:

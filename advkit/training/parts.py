@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,8 +54,9 @@ def parts_of(settings: Settings) -> Parts:
     )
 
 
-def _bound(function: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
+def _bound(function: FunctionType, options: Mapping[str, object]) -> partial[Any]:
     """Bind the options that a function declares, under its own spelling (`lambda_`)."""
+    # A part gets the options it declares; `lambda` is a word of Python, hence `lambda_`.
     declared = function.__kwdefaults__ or {}
     values = {name: options[name.rstrip("_")] for name in declared if name.rstrip("_") in options}
     return partial(function, **values)

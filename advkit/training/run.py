@@ -39,8 +39,11 @@ def train(
     settings, reporter = resolved.settings, reporter or Reporter()
     world = world or World()
     torch.set_num_threads(threads)
+    stack = ExitStack()  # holds the folder, in the process that leads
 
+    # Rank 0 alone looks at the folder, and the others hear what it decided.
     def opened() -> bool:
+        stack.enter_context(folder.held())
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
         folder.tidy()
         return not folder.done or overwrite
@@ -52,8 +55,8 @@ def train(
             folder.keep_rows(0)
         return going_on
 
-    with ExitStack() as stack:
-        if not world.led(lambda: _held(stack, folder) and opened()):
+    with stack:
+        if not world.led(opened):
             return False
         try:
             images = data.load(
@@ -72,10 +75,4 @@ def train(
         trainer.fit(folder)
         trainer.finish(folder)
         world.led(lambda: True)  # nobody leaves before the last file is in place
-    return True
-
-
-def _held(stack: ExitStack, folder: RunFolder) -> bool:
-    """Hold the folder until the stack closes."""
-    stack.enter_context(folder.held())
     return True

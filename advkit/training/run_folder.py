@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from advkit.artifacts import files
 from advkit.config import resolve
@@ -17,6 +16,8 @@ from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, UsageError
 
 ROLES = ("best", "best-ema", "final", "final-ema")
+Row = dict[str, float]
+"""An epoch's metrics: counts, averages, seconds, and whether the masking alarm rang."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,17 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         files.folder(self.path)
-        files.sweep(self.path, self._names())
+        files.sweep(self.path, self._names())  # temporary files of a killed writer
         if not self.config_file.exists():
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
         # A configuration alone is no run yet: nothing was learned that another could overwrite.
-        there = self._own_settings()
+        own = self._own_settings()
         begun = self.state_file.exists() or self.metrics_file.exists() or self.done
         if overwrite or not begun:
             return
-        changed = resolve.differences(there, wanted.settings)
+        changed = resolve.differences(own, wanted.settings)
         if changed:
             raise MismatchError(
                 f"{self.path} holds a run with other options ({changed}): "
@@ -130,14 +131,13 @@ class RunFolder:
     def _same(self, wanted: Resolved) -> bool:
         if self.state_file.exists():
             return True
-        there = self.config_file.exists()
-        return there and self._own_settings().flat() == wanted.settings.flat()
+        return self.config_file.exists() and self._own_settings().flat() == wanted.settings.flat()
 
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""
         return resolve.resolve((resolve.read(self.config_file), "the run's own")).settings
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Return the metrics so far, a row an epoch."""
         if not self.metrics_file.exists():
             return []
@@ -153,6 +153,6 @@ class RunFolder:
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines()[:epochs]
             files.write_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
-    def add_row(self, row: Mapping[str, Any]) -> None:
+    def add_row(self, row: Mapping[str, float]) -> None:
         """Append one epoch's metrics."""
         files.append_line(self.metrics_file, json.dumps(row, allow_nan=False))

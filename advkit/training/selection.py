@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
@@ -18,6 +18,18 @@ from advkit.runtime import modes, seeding
 
 STEPS = 10
 CHUNK = 256
+"""Steps of PGD, and examples of a batch, whose start names its noise."""
+ACCURACIES: tuple[Literal["clean_accuracy", "robust_accuracy"], ...] = (
+    "clean_accuracy",
+    "robust_accuracy",
+)
+
+
+class Accuracies(TypedDict, total=False):
+    """What is measured of a net on the validation split, each in [0, 1]."""
+
+    clean_accuracy: float
+    robust_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Validation:
     seed: int
     world: World = World()
 
-    def measure(self, model: nn.Module, between: Callable[[], None]) -> dict[str, Any]:
+    def measure(self, model: nn.Module, between: Callable[[], None]) -> Accuracies:
         """Return `clean_accuracy` and, with a threat, `robust_accuracy`, each in [0, 1].
 
         The noise is the same in every epoch, so that a better figure means a better model.
@@ -58,15 +70,15 @@ class Validation:
             device = next(model.parameters()).device
             clean, robust = self.world.sum(torch.tensor([clean, robust], device=device)).tolist()
             between()
-        figures = {"clean_accuracy": clean / len(self.positions)}
+        figures: Accuracies = {"clean_accuracy": clean / len(self.positions)}
         if self.threat is not None:
             figures["robust_accuracy"] = robust / len(self.positions)
         return figures
 
 
-def better(figures: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+def better(figures: Accuracies, best: Accuracies | None) -> bool:
     """Whether a model beats the best so far; of equals the earlier stays."""
-    key = "robust_accuracy" if "robust_accuracy" in figures else "clean_accuracy"
+    key = ACCURACIES["robust_accuracy" in figures]
     return best is None or figures[key] > best[key]
 
 
@@ -94,6 +106,7 @@ def accuracies(
     y = images.labels[positions].to(device)
     with modes.evaluating(model), torch.no_grad():
         right = correct(model(x), y)
+        # Robust means right on both: an attack that undoes an error does not count.
         if threat is None:
             return int(right.sum()), 0
         x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from advkit.artifacts import checkpoint
 from advkit.artifacts import record as records
@@ -17,13 +16,10 @@ from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
 from advkit.training import run as training
 from advkit.training.options import TrainOptions
-from advkit.training.run_folder import RunFolder
+from advkit.training.run_folder import ROLES, Row, RunFolder
 
-ROLES = {
-    "best": ("best",),
-    "final": ("final",),
-    "all": ("best", "best-ema", "final", "final-ema"),
-}
+EMITTED = {"best": ("best",), "final": ("final",), "all": ROLES}
+"""`--emit` → the roles whose checkpoints get a record."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +72,14 @@ def train(
         return None
     if not fresh:
         reporter.note(f"{folder.path}: already done")
-    found = list(_records(folder, chosen, options.emit))
-    if not found:
+    emitted = list(_records(folder, chosen, options.emit))
+    if not emitted:
         raise InputError(
             f"{folder.path}: the run is done, but its {options.emit} checkpoint is gone"
         )
     if fresh:
-        _tell(found[0], reporter)
-    return Trained(folder, found)
+        _tell(emitted[0], reporter)
+    return Trained(folder, emitted)
 
 
 def _tell(record: Record, reporter: Reporter) -> None:
@@ -97,10 +93,11 @@ def _tell(record: Record, reporter: Reporter) -> None:
 
 
 def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]:
+    # With `--wa` the average is what the run is for; `all` names both.
     suffix = "-ema" if chosen.wa and emit != "all" else ""
     rows = folder.rows()
     seconds = round(sum(row["seconds"] for row in rows), 3)
-    for role in (f"{each}{suffix}" for each in ROLES[emit]):
+    for role in (f"{role}{suffix}" for role in EMITTED[emit]):
         path = folder.checkpoint(role)
         if path.exists():
             info = checkpoint.read_info(path)
@@ -119,9 +116,10 @@ def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]
             )
 
 
-def _gap(rows: Sequence[dict[str, Any]], role: str) -> dict[str, float]:
+def _gap(rows: Sequence[Row], role: str) -> dict[str, float]:
     """Return best, final and their difference on the validation split."""
     key = "val_robust_accuracy" + ("-ema" if role.endswith("-ema") else "")
+    # Epochs without an attack (natural training) have no such figure.
     values = [row[key] for row in rows if key in row]
     if not values:
         return {}

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advkit.artifacts.descriptions import Metrics
 from advkit.training.books import no_sums
 
 
@@ -29,7 +29,7 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
-    best: dict[str, dict[str, Any]] = field(default_factory=dict)
+    best: dict[str, Metrics] = field(default_factory=dict)
     sums: Tensor = field(default_factory=no_sums)
     alarmed: bool = False
 
@@ -42,6 +42,7 @@ def pack(
     model: nn.Module, average: nn.Module | None, optimizer: torch.optim.SGD, progress: Progress
 ) -> dict[str, Tensor]:
     """Return every tensor of the state under one flat naming."""
+    # Flat names and tensors alone, which safetensors holds; no pickled optimizer.
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     if average is not None:
         tensors |= {f"ema.{name}": value for name, value in average.state_dict().items()}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from advkit.artifacts import provenance
+from advkit.artifacts.descriptions import Metrics
 from advkit.config.settings import Settings
-from advkit.errors import MismatchError, Stopped
-from advkit.images import extra as _extra
+from advkit.errors import Stopped
+from advkit.images import extra as extra_data
 from advkit.images.batches import Batch, Batches
 from advkit.images.extra import Extra
 from advkit.images.files import Files
@@ -23,13 +23,17 @@ from advkit.parallel import ranks
 from advkit.parallel.world import World
 from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
-from advkit.softlabels.source import chosen
+from advkit.softlabels import source as soft_source
 from advkit.training import books
+from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
-from advkit.training.run_folder import RunFolder
-from advkit.training.selection import Validation, better
+from advkit.training.run_folder import Row, RunFolder
+from advkit.training.selection import ACCURACIES, Validation, better
 from advkit.training.state import Progress
+
+Parents = Sequence[Mapping[str, object]]
+"""What a run is made from, as descriptions carry it."""
 
 
 class Trainer:
@@ -49,8 +53,8 @@ class Trainer:
         self.world = world or World()
         self.images = images
         source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
-        self.soft, labels = chosen(settings, images, device, reporter)
-        self.extra, more = _extra_data(settings, images)
+        self.soft, labels = _soft_labels(settings, images, device, reporter)
+        extra, more = _extra_data(settings, images)
         self.files = RunFiles(
             settings,
             images,
@@ -59,20 +63,24 @@ class Trainer:
             self.world,
         )
         training, held_out = split_of(settings, images)
+        workers = 0
+        if isinstance(images, Files):
+            workers = ranks.cores() if settings.workers is None else settings.workers
         self.batches = Batches(
             images,
             training,
             settings.batch_size,
             settings.seed,
             device,
+            # Crops come from the labels' own views: others would have no label.
             table=self.soft.views if self.soft else None,
-            extra=self.extra,
-            workers=_workers(settings, images),
+            extra=extra,
+            workers=workers,
             rank=self.world.rank,
             world=self.world.size,
         )
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
-        # Natural training is selected on clean accuracy.
+        # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
@@ -99,6 +107,7 @@ class Trainer:
         progress, steps = self.progress, len(self.batches)
         # A run may go on amid an epoch, whose order is a function of seed and epoch.
         done = progress.epoch * steps + progress.step
+        # Counted in steps of the whole run, so that a resumed one shows where it stands.
         self.reporter.begin("training", self.settings.epochs * steps, done)
         # A signal waits for the end of a step: only there is the state whole.
         with signals.deferred():
@@ -125,18 +134,12 @@ class Trainer:
             figures = self.validation.measure(
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
-            row.update({f"val_{name}{role[4:]}": value for name, value in figures.items()})
+            suffix = role.removeprefix("best")
+            row |= {f"val_{key}{suffix}": figures[key] for key in ACCURACIES if key in figures}
             # Written at once: a run that is stopped later has its best checkpoint in place.
             if better(figures, progress.best.get(role)):
-                figures = {
-                    "epoch": progress.epoch + 1,
-                    "n": len(self.validation.positions),
-                    **figures,
-                }
-                if progress.alarmed:
-                    figures["masking_alarm"] = True
-                progress.best[role] = figures
-                self.files.write(folder, role, model, figures)
+                progress.best[role] = self._metrics(progress.epoch + 1, row, suffix)
+                self.files.write(folder, role, model, progress.best[role])
         seconds = time.monotonic() - started
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
         if self.world.leads:
@@ -147,7 +150,7 @@ class Trainer:
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
 
-    def _row(self) -> dict[str, Any]:
+    def _row(self) -> Row:
         """Return the epoch's row so far, and raise the alarm of masking where it is due."""
         last = (self.progress.epoch + 1) * len(self.batches) - 1
         averages = books.averages(self.progress.sums)
@@ -176,25 +179,23 @@ class Trainer:
 
     def finish(self, folder: RunFolder) -> None:
         """Write the last weights; the student's come last, as the mark of a finished run."""
-        last = folder.rows()[-1] if self.world.leads else {}
+        row, epochs = folder.rows()[-1] if self.world.leads else {}, self.settings.epochs
         if self.learner.average is not None:
-            self.files.write(folder, "final-ema", self.learner.average, self._last(last, "-ema"))
-        self.files.write(folder, "final", self.learner.model, self._last(last, ""))
+            metrics = self._metrics(epochs, row, "-ema")
+            self.files.write(folder, "final-ema", self.learner.average, metrics)
+        self.files.write(folder, "final", self.learner.model, self._metrics(epochs, row, ""))
         if self.world.leads:
             folder.state_file.unlink(missing_ok=True)
 
-    def _last(self, row: Mapping[str, Any], suffix: str) -> dict[str, Any]:
-        """Return the metrics of the last epoch for the student or its average."""
-        names = ("clean_accuracy", "robust_accuracy")
-        values = {name: row.get(f"val_{name}{suffix}") for name in names}
-        figures = {name: value for name, value in values.items() if value is not None}
-        alarm = {"masking_alarm": True} if self.progress.alarmed else {}
-        return {
-            "epoch": self.settings.epochs,
-            "n": len(self.validation.positions),
-            **figures,
-            **alarm,
-        }
+    def _metrics(self, epoch: int, row: Row, suffix: str) -> Metrics:
+        """Return what a checkpoint says of the student, or its average, by an epoch's row."""
+        metrics: Metrics = {"epoch": epoch, "n": len(self.validation.positions)}
+        for key in ACCURACIES:
+            if f"val_{key}{suffix}" in row:
+                metrics[key] = row[f"val_{key}{suffix}"]
+        if self.progress.alarmed:
+            metrics["masking_alarm"] = True
+        return metrics
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:
         """Go back to the saved state.
@@ -214,23 +215,26 @@ def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
     return limited[training], limited[held_out]
 
 
-def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, list[dict[str, Any]]]:
+def _soft_labels(
+    settings: Settings, images: ImageSet, device: torch.device, reporter: Reporter
+) -> tuple[soft_source.Stored | soft_source.Live | None, Parents]:
+    """Return the source of soft labels, if any, and it as a parent."""
+    if settings.labels != "soft":
+        return None, []
+    labels, teacher = settings.soft_labels, settings.teacher
+    source, info = soft_source.load(labels, teacher, images, device, reporter)
+    # Again: the configuration may name a digest without the command line having bound it.
+    require_digest(settings.labels_digest, "labels", info["digest"], str(labels or teacher))
+    return source, [provenance.parent(info)]
+
+
+def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, Parents]:
     """Return the stream of extra images, if any, and it as a parent."""
     if settings.extra_data is None:
         return None, []
     path = Path(settings.extra_data)
-    digest = _extra.digest(path)
-    if settings.extra_digest not in (None, digest):
-        raise MismatchError(
-            f"{path}: its digest is {digest[:19]}, the configuration names "
-            f"{settings.extra_digest[:19]}"
-        )
+    digest = extra_data.digest(path)
+    require_digest(settings.extra_digest, "extra data", digest, str(path))
     count = round(settings.batch_size * settings.extra_fraction)
-    stream = Extra(_extra.read(path, images), count, settings.seed)
+    stream = Extra(extra_data.read(path, images), count, settings.seed)
     return stream, [provenance.data_parent("extra", "train", digest)]
-
-
-def _workers(settings: Settings, images: ImageSet) -> int:
-    if not isinstance(images, Files):
-        return 0
-    return settings.workers if settings.workers is not None else ranks.cores()

@@ -44,12 +44,12 @@ def perturbed(model: nn.Module, gradients: Mapping[str, Tensor], radius: float) 
     """
     parameters = dict(model.named_parameters())
     before = {name: parameters[name].detach().clone() for name in gradients}
-    there: dict[str, Tensor] = {}
+    perturbed_weights: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, gradient in gradients.items():
             size = radius * before[name].norm() / (gradient.norm() + TINY)
             parameters[name].add_(gradient * size)
-            there[name] = parameters[name].detach().clone()
+            perturbed_weights[name] = parameters[name].detach().clone()
     try:
         yield
     except BaseException:
@@ -59,4 +59,4 @@ def perturbed(model: nn.Module, gradients: Mapping[str, Tensor], radius: float) 
         raise
     with torch.no_grad():
         for name, values in before.items():
-            parameters[name].copy_(values + (parameters[name] - there[name]))
+            parameters[name].copy_(values + (parameters[name] - perturbed_weights[name]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,9 @@ class Ema:
         if not 0 <= decay < 1:
             raise UsageError(f"--ema-decay {decay} is not in [0, 1)")
         self.decay = decay
-        self._average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._average: Callable[[list[Tensor], list[Tensor], int], None] = get_ema_multi_avg_fn(
+            decay
+        )  # type: ignore[no-untyped-call]
         self.model = copy.deepcopy(student).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -41,10 +43,12 @@ class Ema:
         """Move one step towards the student."""
         mine, theirs = _tensors(self.model), _tensors(student)
         floating = [name for name, tensor in mine.items() if tensor.is_floating_point()]
+        # PyTorch's own average moves all tensors in a few kernels, not in one each.
         self._average([mine[name] for name in floating], [theirs[name] for name in floating], 0)
-        whole = sorted(mine.keys() - set(floating))
-        if whole:
-            torch._foreach_copy_([mine[name] for name in whole], [theirs[name] for name in whole])
+        integers = sorted(mine.keys() - set(floating))
+        if integers:
+            sources = [theirs[name] for name in integers]
+            torch._foreach_copy_([mine[name] for name in integers], sources)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Callable
 from importlib.metadata import version as installed
-from typing import Any
 
 import torch
 from pyautoattack import AutoAttack
@@ -93,6 +92,7 @@ def safely(model: nn.Module, perturb: Perturb, x: Tensor, y: Tensor) -> Tensor:
         y: (B,) int64.
     """
     _silence()
+    # Upstream seeds the global generators; the fork gives them back as they were.
     devices = [x.device] if x.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),
@@ -136,9 +136,9 @@ def apgd(
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         if highest:  # upstream seeds only its other branch
-            torch.manual_seed(settings["seed"])
-        found: Tensor = attack.perturb(x, y, best_loss=highest)
-        return found
+            torch.manual_seed(generator.initial_seed())
+        x_adv: Tensor = attack.perturb(x, y, best_loss=highest)
+        return x_adv
 
     return safely(model, perturb, x, y)
 
@@ -221,6 +221,7 @@ class Judge:
         _silence()
         self.model, self.threat, self.seed = model, threat, seed
         self.counts = target_classes(version, threat.norm, classes)
+        # Building the suite seeds the global generators too.
         device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self.suite = AutoAttack(
@@ -272,28 +273,29 @@ class Judge:
         attack = self.suite.apgd_targeted
         attack.init_hyperparam(x)
         torch.manual_seed(self.seed if target == 1 else seeding.derive(self.seed, "apgd-t", target))
+        # The class of rank `target` by clean logits, as upstream's loop sets it.
         attack.y_target = self.model(x).argsort(dim=1)[:, -1 - target]
         if attack.use_largereps:
             steps = [math.ceil(share * attack.n_iter_orig) for share in (0.3, 0.3)]
             steps.append(attack.n_iter_orig - sum(steps))
             radii = [times * attack.eps_orig for times in (3.0, 2.0, 1.0)]
-            _, standing, _, found = attack.decr_eps_pgd(x, y, radii, steps)
+            _, standing, _, x_adv = attack.decr_eps_pgd(x, y, radii, steps)
         else:
-            _, standing, _, found = attack.attack_single_run(x, y)
-        return torch.where(_wide(standing == 0), found, x)
+            _, standing, _, x_adv = attack.attack_single_run(x, y)
+        return torch.where(_wide(standing == 0), x_adv, x)
 
     def _fab(self, x: Tensor, y: Tensor, target: int) -> Tensor:
         """Run FAB on one target; it minimises the norm, so what it finds may lie outside."""
         attack = self.suite.fab
-        attack.target_class = target + 1
-        found = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=True)
-        return torch.where(_wide(self.threat.distance(found, x) <= self.threat.eps), found, x)
+        attack.target_class = target + 1  # upstream counts the predicted class as 1
+        x_adv = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=True)
+        return torch.where(_wide(self.threat.distance(x_adv, x) <= self.threat.eps), x_adv, x)
 
     def _square(self, x: Tensor, y: Tensor, _: int) -> Tensor:
         attack = self.suite.square
         attack.seed, attack.predict = self.seed, self.model
-        found: Tensor = attack.perturb(x, y)
-        return found
+        x_adv: Tensor = attack.perturb(x, y)
+        return x_adv
 
 
 def _wide(chosen: Tensor) -> Tensor:
@@ -311,7 +313,7 @@ def _classes(model: nn.Module, x: Tensor, y: Tensor) -> int:
     return safely(model, lambda x, _: model(x), x[:1], y[:1]).shape[1]
 
 
-def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) -> dict[str, Any]:
+def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) -> dict[str, object]:
     return {
         "norm": NORM[threat.norm],
         "eps": threat.eps,
@@ -323,7 +325,7 @@ def _settings(x: Tensor, threat: Threat, generator: Generator, restarts: int) ->
 
 def _apgd_settings(
     x: Tensor, threat: Threat, generator: Generator, steps: int, restarts: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     if threat.norm == "l1" and steps < STAGES_L1:
         raise UsageError(f"--steps {steps}: APGD in l1 needs at least {STAGES_L1}")
     return {
