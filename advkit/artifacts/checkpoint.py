@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from advkit.artifacts import descriptions, files, provenance
+from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, brief, storage
 
@@ -25,7 +26,7 @@ HEADER = 16 << 20
 """Bytes of the longest header that is read: room for a hundred thousand tensors."""
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
+def write(path: Path, tensors: Mapping[str, Tensor], description: Description) -> str:
     """Write tensors and description atomically; return the digest.
 
     Raises:
@@ -52,8 +53,14 @@ def read(
     path: Path | str, kind: Literal["state"]
 ) -> tuple[dict[str, Tensor], descriptions.State]: ...
 @overload
-def read(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Any]: ...
-def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], Any]:
+def read(
+    path: Path | str, kind: Literal["part"]
+) -> tuple[dict[str, Tensor], descriptions.Part]: ...
+@overload
+def read(
+    path: Path | str, kind: Literal["partial"]
+) -> tuple[dict[str, Tensor], descriptions.Partial]: ...
+def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], object]:
     """Read (tensors, description), checking kind and digest.
 
     Raises:
@@ -96,10 +103,10 @@ def _metadata(raw: bytes) -> dict[str, str]:
     if size > HEADER:
         raise ValueError(f"a header of {size} bytes")
     header = json.loads(raw[8 : 8 + size])
-    found = header.get("__metadata__", {}) if isinstance(header, dict) else None
-    if not isinstance(found, dict):
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
         raise ValueError("the header is no object")
-    return found
+    return metadata
 
 
 def read_info(path: Path | str) -> descriptions.Checkpoint:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from advkit.artifacts.descriptions import Described, Description
 from advkit.artifacts.identity import differences, identity
 from advkit.errors import InputError, MismatchError
 from advkit.parallel import shards
@@ -15,6 +16,7 @@ OWN = {"digest", "environment", "zero_gradient", "teacher_accuracy", "config", "
 """What shards of one work may say differently, or what is compared piece by piece."""
 
 
+T = TypeVar("T", str, int)
 OF_SHARDS = {"logits": {"shard"}, "labels": {"shard", "batch_size", "examples"}}
 """What the configuration of a shard says beyond the whole one's."""
 
@@ -32,28 +34,26 @@ def claims(paths: Sequence[Path], kind: str) -> list[Claim]:
     """
     from advkit.artifacts import hdf5  # heavy; the command line imports this module to start
 
-    found = [(path, *hdf5.read_claim(path, kind)) for path in paths]
+    read: list[Claim] = [(path, *hdf5.read_claim(path, kind)) for path in paths]
     there: dict[int, Claim] = {}
-    for claim in found:
+    for claim in read:
         path, info, _ = claim
         shard = shards.said(info)
         if shard is None:
             raise MismatchError(f"{path} is no shard but a whole {kind} file: leave it out")
-        require_same_work(found[0][0], found[0][1], path, info)
+        require_same_work(read[0][0], read[0][1], path, info)
         if shard.number in there:
             before = there[shard.number][0]
             raise MismatchError(f"shard {shard} is there twice: {before} and {path}")
         there[shard.number] = claim
-    count = found[0][1]["config"]["shard"][1]
+    count = read[0][1]["config"]["shard"][1]
     missing = [str(Shard(k, count)) for k in range(1, count + 1) if k not in there]
     if missing:
         raise MismatchError(f"of {count} shards these are missing: {', '.join(missing)}")
     return [there[number] for number in sorted(there)]
 
 
-def require_same_work(
-    first: Path, mine: Mapping[str, Any], other: Path, its: Mapping[str, Any]
-) -> None:
+def require_same_work(first: Path, mine: Description, other: Path, its: Description) -> None:
     """Check that two descriptions are of shards of one work.
 
     Raises:
@@ -64,15 +64,16 @@ def require_same_work(
         raise MismatchError(f"{other} is no shard of the work of {first} ({', '.join(differs)})")
 
 
-def _work(info: Mapping[str, Any]) -> dict[str, Any]:
+def _work(info: Description) -> dict[str, object]:
     own = {key: value for key, value in identity(info).items() if key != "shard"}
-    others = "".join(each["digest"] for each in info["parents"][1:-1])
+    # Between the net and the data stands at most the net that a transfer attack goes through.
+    others = "".join(parent["digest"] for parent in cast(Described, info)["parents"][1:-1])
     rest = {key: value for key, value in info.items() if key not in OWN}
     count = getattr(shards.said(info), "count", 0)
     return {"surrogate": others, **rest, **own, "shards": count}
 
 
-def require_digest(path: Path, info: Mapping[str, Any], found: str) -> None:
+def require_digest(path: Path, info: Description, found: str) -> None:
     """Check that a shard has not changed since its claim was read.
 
     Raises:
@@ -82,22 +83,22 @@ def require_digest(path: Path, info: Mapping[str, Any], found: str) -> None:
         raise InputError(f"{path}: it changed while it was read")
 
 
-def whole_info(found: Sequence[Claim]) -> dict[str, Any]:
+def whole_info(claimed: Sequence[Claim]) -> dict[str, Any]:
     """Return the description of the whole but for figures; where environments differ, their sets.
 
     With shards made on a CPU and on a GPU its device is `["cpu", "cuda"]`.
     """
-    first = found[0][1]
+    first = claimed[0][1]
     strip = OF_SHARDS[first["kind"]]
-    environments = [info["environment"] for _, info, _ in found]
-    values = {key: [each.get(key) for each in environments] for key in environments[0]}
+    environments = [info["environment"] for _, info, _ in claimed]
+    values = {key: [one.get(key) for one in environments] for key in environments[0]}
     return {
         **{key: value for key, value in first.items() if key != "digest"},
         "config": {key: value for key, value in first["config"].items() if key not in strip},
-        "environment": {key: _one(each) for key, each in values.items()},
+        "environment": {key: _one(several) for key, several in values.items()},
     }
 
 
-def _one(values: Sequence[Any]) -> Any:
+def _one(values: Sequence[T]) -> T | list[T]:
     distinct = sorted(set(values))
     return distinct[0] if len(distinct) == 1 else distinct

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 NOTHING = "–"
 """A cell where nothing is known."""
@@ -65,7 +64,7 @@ class Source:
     """A file behind the tables: its name, and what its description says of it."""
 
     name: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
 
 @dataclass(frozen=True)

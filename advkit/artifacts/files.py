@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, and locks on the outputs of a run."""
+"""Files that appear whole or not at all, and locks on the outputs of a run.
+
+The lock is our own, for `filelock` leaves its file behind on Unix and cannot name the holder.
+"""
 
 from __future__ import annotations
 
@@ -150,16 +153,16 @@ def head(path: Path, wanted: str) -> bytes:
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for
             raise InputError(f"{shown(path)}: a pipe or device; wanted: {wanted}, as a file")
         with path.open("rb") as file:
-            found = file.read(16)
+            start = file.read(16)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (wanted: {wanted})") from None
     except OSError as error:
         raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise InputError(f"{shown(path)}: not a path (wanted: {wanted})") from None
-    if not found:
+    if not start:
         raise InputError(f"{path}: empty file (wanted: {wanted})")
-    return found
+    return start
 
 
 def shown(path: Path, width: int = 80) -> str:
@@ -174,15 +177,15 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
     Raises:
         InputError: it does not; the message says what it is instead.
     """
-    found = head(path, wanted)
+    start = head(path, wanted)
     # safetensors begins with the length of its JSON, which may look like a pickle's first bytes.
-    safetensors = found[8:9] == b"{"
+    safetensors = start[8:9] == b"{"
     for prefix, what in MAGIC.items():
         if safetensors and prefix.startswith(b"\x80"):
             continue
-        if prefix != magic and found.startswith(prefix):
+        if prefix != magic and start.startswith(prefix):
             raise InputError(f"{path}: this is {what}; wanted: {wanted}")
-    if magic and not found.startswith(magic):
+    if magic and not start.startswith(magic):
         kind = "this is a checkpoint (safetensors); " if safetensors else ""
         raise InputError(f"{path}: {kind}not {wanted}")
 

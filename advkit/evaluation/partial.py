@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from torch import Tensor
 
-from advkit.artifacts import checkpoint, provenance
+from advkit.artifacts import checkpoint, descriptions, provenance
 from advkit.errors import InputError, MismatchError
 
-KIND, LAYOUT = "partial", 3
+KIND: Final = "partial"
+LAYOUT = 3
 Patch = tuple[Tensor, Tensor]
 """Rows (B,) and their images (B, C, H, W)."""
 
@@ -23,7 +24,7 @@ class Partial:
     is written grows with the examples and not with their square.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
         self.path = path
         self.identity = {"schema": provenance.SCHEMA, "kind": KIND, "layout": LAYOUT, **identity}
         self.patches = 0
@@ -42,10 +43,10 @@ class Partial:
         # Images first: books that name a patch find it in place.
         if patch is not None and len(patch[0]):
             tensors = dict(zip(("rows", "images"), patch, strict=True))
-            checkpoint.write(_numbered(self.path, self.patches), tensors, self.identity)
+            _write(_numbered(self.path, self.patches), tensors, self.identity)
             self.patches += 1
         state = {"done": list(done), "patches": self.patches}
-        checkpoint.write(self.path, books, {**self.identity, **state})
+        _write(self.path, books, {**self.identity, **state})
 
     def load(self) -> tuple[dict[str, Tensor], tuple[int, int], list[Patch]] | None:
         """Return (books, done, patches in their order), None where there are none.
@@ -66,11 +67,16 @@ class Partial:
         self.patches = len(patches)
         return books, (info["done"][0], info["done"][1]), patches
 
-    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], descriptions.Partial]:
         tensors, info = checkpoint.read(path, KIND)
         if any(info.get(key) != value for key, value in self.identity.items()):
             raise MismatchError(f"{path}: of another evaluation")
         return tensors, info
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, object]) -> None:
+    descriptions.require_whole(info)
+    checkpoint.write(path, tensors, info)
 
 
 def remove(path: Path) -> None:
