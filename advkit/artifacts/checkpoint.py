@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError
@@ -57,9 +57,7 @@ def read(
     path: Path | str, kind: Literal["part"]
 ) -> tuple[dict[str, Tensor], descriptions.Part]: ...
 @overload
-def read(
-    path: Path | str, kind: Literal["partial"]
-) -> tuple[dict[str, Tensor], descriptions.Partial]: ...
+def read(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Any]: ...
 def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], object]:
     """Read (tensors, description), checking kind and digest.
 

@@ -374,6 +374,22 @@ class Partial(TypedDict):
     digest: Word
 
 
+class Trial(TypedDict):
+    """A line of a search's ledger; a substitute is not attacked, see `JUDGED`."""
+
+    kind: Literal["substitute", "ltd"]
+    temperature: Positive
+    clean_accuracy: Share
+    digest: NotRequired[Word]
+    masking_alarm: NotRequired[bool]
+    robust_accuracy: NotRequired[Share]
+    pgd_accuracy: NotRequired[Share]
+    loss_ce: NotRequired[Real]
+    loss_kl: NotRequired[Real]
+
+
+JUDGED = ("masking_alarm", "robust_accuracy", "loss_ce", "loss_kl")
+"""What a student's trial always says: the search chooses by it."""
 DEFINITIONS: Mapping[str, Kind] = {
     "checkpoint": Checkpoint,
     "state": State,
@@ -406,6 +422,15 @@ def require_whole(info: Description) -> None:
     wrong = _fault({**info, "digest": "later"})
     if wrong:
         raise ValueError(f"the description of a {info['kind']} file in which {wrong}")
+
+
+def trial_fault(trial: object) -> str:
+    """Return the first thing that keeps a line of a ledger from being a trial; empty if nothing."""
+    wrong = fault(trial, Trial)
+    if wrong:
+        return wrong
+    described = cast(Trial, trial)
+    return _missing(described, JUDGED) if described["kind"] == "ltd" else ""
 
 
 def _fault(info: Description) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 from torch import Tensor
 
 from advkit.artifacts import checkpoint, descriptions, provenance
 from advkit.errors import InputError, MismatchError
 
-KIND: Final = "partial"
-LAYOUT = 3
+KIND, LAYOUT = "partial", 3
 Patch = tuple[Tensor, Tensor]
 """Rows (B,) and their images (B, C, H, W)."""
 
@@ -24,7 +23,7 @@ class Partial:
     is written grows with the examples and not with their square.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
         self.identity = {"schema": provenance.SCHEMA, "kind": KIND, "layout": LAYOUT, **identity}
         self.patches = 0
@@ -40,13 +39,14 @@ class Partial:
         Raises:
             StorageError: disk full, folder read-only or gone.
         """
+        descriptions.require_whole(self.identity)
         # Images first: books that name a patch find it in place.
         if patch is not None and len(patch[0]):
             tensors = dict(zip(("rows", "images"), patch, strict=True))
-            _write(_numbered(self.path, self.patches), tensors, self.identity)
+            checkpoint.write(_numbered(self.path, self.patches), tensors, self.identity)
             self.patches += 1
         state = {"done": list(done), "patches": self.patches}
-        _write(self.path, books, {**self.identity, **state})
+        checkpoint.write(self.path, books, {**self.identity, **state})
 
     def load(self) -> tuple[dict[str, Tensor], tuple[int, int], list[Patch]] | None:
         """Return (books, done, patches in their order), None where there are none.
@@ -67,16 +67,11 @@ class Partial:
         self.patches = len(patches)
         return books, (info["done"][0], info["done"][1]), patches
 
-    def _read(self, path: Path) -> tuple[dict[str, Tensor], descriptions.Partial]:
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, info = checkpoint.read(path, KIND)
         if any(info.get(key) != value for key, value in self.identity.items()):
             raise MismatchError(f"{path}: of another evaluation")
         return tensors, info
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, object]) -> None:
-    descriptions.require_whole(info)
-    checkpoint.write(path, tensors, info)
 
 
 def remove(path: Path) -> None:
