@@ -115,7 +115,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {what} {brief(name)!r}: {question}{known}".rstrip())
 
 
-def brief(said: object, width: int = 160) -> str:
+def brief(value: object, width: int = 160) -> str:
     """Return what a library or a foreign file says as one printable line of bounded length.
 
     >>> brief(ValueError("first\\nsecond"))
@@ -123,7 +123,7 @@ def brief(said: object, width: int = 160) -> str:
     >>> brief(KeyError()), brief("x" * 9, width=4)
     ('KeyError', 'xxx…')
     """
-    line = next(iter(str(said).splitlines()), "") or type(said).__name__
+    line = next(iter(str(value).splitlines()), "") or type(value).__name__
     line = printable(line[:width])
     return line if len(line) < width else f"{line[: width - 1]}…"
 

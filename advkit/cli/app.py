@@ -104,14 +104,14 @@ def run(arguments: list[str]) -> int:
     if sys.stdout is None:
         say(stage, "error: stdout is closed: there is nowhere to put a record")
         return StorageError.code
-    before = {each: signal.getsignal(each) for each in signals.HANDLED}
+    before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.install()
     memory.take_over()
     try:
         return guarded(stage, "--debug" in arguments, lambda: _invoke(arguments))
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         signals.release()
         memory.take_over(False)
         settle_stderr()

@@ -72,17 +72,17 @@ def _evaluated(
 
     path = Path(records.wanted(source, ("checkpoint",)))
     here = replace(wanted, data=stage.data_of(wanted.data, source), out=once.take())
-    found = evaluate(path, here, speaker("attack", call))
+    evaluated = evaluate(path, here, speaker("attack", call))
     once.used = True
-    return None if found is None else found.record
+    return None if evaluated is None else evaluated.record
 
 
 def _joined(call: Call, demand: Demand) -> Iterator[Record]:
     from advkit.evaluation.stage import join
 
-    found, output = shards.inputs(call, "logits"), call.build(Output)
-    out = shards.merged_place(output.out, found)
-    whole = join(found, out, overwrite=output.overwrite, reporter=speaker("attack", call))
+    pieces, output = shards.inputs(call, "logits"), call.build(Output)
+    out = shards.merged_place(output.out, pieces)
+    whole = join(pieces, out, overwrite=output.overwrite, reporter=speaker("attack", call))
     if whole.logits.broken_by is None and demand.fail_under is not None:
         raise UsageError("--fail-under has no meaning for --attack none")
     record = whole.record

@@ -34,18 +34,18 @@ def _labelled(
 
     path = Path(records.wanted(source, ("checkpoint",)))
     here = replace(wanted, data=stage.data_of(wanted.data, source), out=once.take())
-    found = label(path, here, speaker("softlabels", call))
+    labelled = label(path, here, speaker("softlabels", call))
     once.used = True
-    return None if found is None else found.record
+    return None if labelled is None else labelled.record
 
 
 def _joined(call: Call) -> Iterator[Record]:
     from advkit.softlabels.stage import join
 
-    found, output = shards.inputs(call, "labels"), call.build(Output)
-    out = shards.merged_place(output.out, found)
+    pieces, output = shards.inputs(call, "labels"), call.build(Output)
+    out = shards.merged_place(output.out, pieces)
     reporter = speaker("softlabels", call)
-    yield join(found, out, overwrite=output.overwrite, reporter=reporter).record
+    yield join(pieces, out, overwrite=output.overwrite, reporter=reporter).record
 
 
 COMMAND = Command(

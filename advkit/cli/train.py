@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
@@ -17,7 +16,7 @@ from advkit.training.options import TrainOptions
 OWN = shown(TrainOptions)
 
 
-def run(call: Call, name: str = "train", **fixed: Any) -> Iterator[Record | str]:
+def run(call: Call, name: str = "train", **fixed: str) -> Iterator[Record | str]:
     """Resolve, train, and yield the records of the checkpoints asked for.
 
     Args:

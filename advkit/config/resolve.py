@@ -28,6 +28,8 @@ ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
 DOTS = 4000
 """Dots beyond which a file is no configuration; ours have some hundred."""
+Defaults = Mapping[str, Mapping[str, object]]
+"""Folder → option → default, of the chosen part of each folder."""
 FLAG = "flag"
 """Origin of what was given on the command line."""
 
@@ -57,12 +59,12 @@ class Resolved:
         return "\n".join(lines) + "\n"
 
 
-def _spelt(value: Any) -> str:
+def _spelt(value: object) -> str:
     """Return a value as TOML, which spells strings, numbers, booleans and lists as JSON does."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, object]:
     """Read a configuration file.
 
     Raises:
@@ -92,16 +94,16 @@ def _blaming(origin: str | None) -> Iterator[None]:
         raise UsageError(f"{error} ({origin})") from None
 
 
-Layer = tuple[Mapping[str, Any], str]
+Layer = tuple[Mapping[str, object], str]
 """Option → value, None where it is not given; and what the layer is called in origins."""
 
 
-def labels_of(*layers: Mapping[str, Any]) -> str:
+def labels_of(*layers: Mapping[str, object]) -> str:
     """Return the label source that layers choose, the last one being the strongest."""
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for layer in layers:
         _lay(given, {}, layer, "")
-    named = methods.parse(given.get("method", Settings.method))
+    named = methods.parse(str(given.get("method", Settings.method)))
     return str(given.get("labels", named.labels))
 
 
@@ -116,7 +118,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         UsageError: an unknown key, name or preset, a value out of range, or an option that the
             chosen parts do not have.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     origins: dict[str, str] = {}
     replaced: set[str] = set()
     for layer, origin in layers:
@@ -156,21 +158,22 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
 
 
 def _elsewhere(
-    settings: Settings, preset: str, facts: Mapping[str, Any], given: Mapping[str, Any]
+    settings: Settings, preset: str, facts: Mapping[str, object], given: Mapping[str, object]
 ) -> dict[str, str]:
     """Return where the other preset has another value, as comments."""
     (other,) = set(methods.PRESETS) - {preset}
     flat = settings.flat()
-    found = {}
+    remarks = {}
     for rule in methods.rules(other):
         if rule.fits(facts):
             for key, value in rule.values.items():
-                found[key] = "" if value == flat.get(key) else f"--preset {other}: {_spelt(value)}"
-    return {key: text for key, text in found.items() if text and key in flat and key not in given}
+                same = value == flat.get(key)  # a later rule may take an earlier one back
+                remarks[key] = "" if same else f"--preset {other}: {_spelt(value)}"
+    return {key: text for key, text in remarks.items() if text and key in flat and key not in given}
 
 
 def _lay(
-    given: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
+    given: dict[str, object], origins: dict[str, str], layer: Mapping[str, object], origin: str
 ) -> None:
     if layer.get("method") is not None:
         for key in (*CHOICES, "awp"):  # a method named later replaces what was chosen earlier
@@ -182,7 +185,7 @@ def _lay(
                 given[key], origins[key] = coerced(key, value), origin
 
 
-def coerced(key: str, value: Any) -> Any:
+def coerced(key: str, value: object) -> object:
     """Bring a value from TOML or the command line to its option's type.
 
     >>> coerced("lr_drops", "100,150"), coerced("eps", 0.5), coerced("lr", 1)
@@ -201,7 +204,7 @@ def coerced(key: str, value: Any) -> Any:
     return fitted
 
 
-def fit(option: Option, value: Any) -> Any:
+def fit(option: Option, value: object) -> Any:
     """Bring a value from TOML, the command line or Python to an option's type.
 
     Raises:
@@ -215,7 +218,7 @@ def fit(option: Option, value: Any) -> Any:
         ) from None
 
 
-def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
+def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     """Refuse flags that nothing in a run would look at, rather than let them seem to work.
 
     Files hold every option, idle ones too, so that only what was typed is checked.
@@ -255,7 +258,7 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError
     return value
@@ -266,7 +269,7 @@ def _integers(value: Any) -> list[int]:
     return [_integer(word) for word in words]
 
 
-_FIT: Mapping[str, Callable[[Any], Any]] = {
+_FIT: Mapping[str, Callable[[object], object]] = {
     "int": _integer,
     "float": _real,
     "bool": _boolean,
@@ -275,7 +278,7 @@ _FIT: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str, str]) -> None:
+def _choose(values: dict[str, Any], given: Mapping[str, object], origins: dict[str, str]) -> None:
     """Settle objective, labels and weight space; an explicit part beats the named method."""
     with _blaming(origins.get("method")):
         named = methods.parse(values["method"])
@@ -294,7 +297,7 @@ def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str,
         values["arch"] = ARCH.get(split_path(values["data"])[0], "resnet18")
 
 
-def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     """Return folder → option → default for the chosen part of each folder."""
     with _blaming(origins.get("arch")):
         arch, numbers = registry.split_numbers(values["arch"])
@@ -304,22 +307,23 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, d
         "models": ("arch", arch),
         "data": ("data", split_path(values["data"])[0]),
     }
-    found = {}
+    defaults = {}
     for folder, (key, name) in chosen.items():
         with _blaming(origins.get(key)):
             known = registry.part(folder, name).options
-        found[folder] = {each.name: each.default for each in known if each.name not in numbers}
-    return found
+        # Depth and width of wrn-34-10 are in its name: as options they would be said twice.
+        defaults[folder] = {o.name: o.default for o in known if o.name not in numbers}
+    return defaults
 
 
-def _known(parts: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _known(parts: Defaults) -> set[str]:
     return {*own_options(), *(name for names in parts.values() for name in names)}
 
 
 def _refuse_strays(
-    given: Mapping[str, Any],
-    parts: Mapping[str, Mapping[str, Any]],
-    values: Mapping[str, Any],
+    given: Mapping[str, object],
+    parts: Defaults,
+    values: Mapping[str, object],
     origins: Mapping[str, str],
 ) -> None:
     for key in sorted(given.keys() - _known(parts)):
@@ -335,7 +339,7 @@ def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
     """Refuse a norm under which the ε of a weaker layer, rule or default would be read anew."""
     norm, stale = Settings.norm, False
     for layer, _ in layers:
-        named = layer.get("norm") or norm
+        named = str(layer.get("norm") or norm)
         stale = layer.get("eps") is None and (stale or named != norm)
         norm = named
     if stale:

@@ -33,7 +33,7 @@ class Rule:
     """What a declared value must be: in words, and as a check that may look at the options."""
 
     words: str
-    holds: Callable[[Any, Options], bool]
+    holds: Callable[[object, Options], bool]
 
 
 def _words(*known: str) -> Rule:
@@ -43,7 +43,7 @@ def _words(*known: str) -> Rule:
     )
 
 
-def _choices_of_options(value: Any, options: Options) -> bool:
+def _choices_of_options(value: object, options: Options) -> bool:
     return isinstance(value, dict) and all(
         name in options
         and isinstance(words, list | tuple)
@@ -53,7 +53,7 @@ def _choices_of_options(value: Any, options: Options) -> bool:
     )
 
 
-def _limits(value: Any, options: Options) -> bool:
+def _limits(value: object, options: Options) -> bool:
     return isinstance(value, dict) and all(
         name in options and isinstance(limits, str) and readable(limits)
         for name, limits in value.items()

@@ -78,8 +78,8 @@ def peak() -> int | None:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    line = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(line[1]) * 1024 if line else None
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

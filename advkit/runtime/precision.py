@@ -42,9 +42,9 @@ def require_bf16(device: torch.device) -> None:
 
 def _without_bf16(device: torch.device) -> str:
     if device.type == "cuda":
-        found = torch.cuda.get_device_capability(device)
-        slow = f"compute capability {found[0]}.{found[1]}, bfloat16 needs 8.0 (Ampere)"
-        return slow if found < AMPERE else ""
+        major, minor = torch.cuda.get_device_capability(device)
+        slow = f"compute capability {major}.{minor}, bfloat16 needs 8.0 (Ampere)"
+        return slow if (major, minor) < AMPERE else ""
     if device.type == "cpu":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         slow = "this processor has neither AVX512-BF16 nor AMX, without which bfloat16 is slower"
@@ -68,8 +68,8 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
             f"--compile: torch.compile does not work here ({type(error).__name__}: {first}); "
             "install a compiler (g++ for CPUs), or leave it out"
         ) from None
-    found: nn.Module = torch.compile(net)  # type: ignore[assignment]
-    return found
+    compiled_net: nn.Module = torch.compile(net)  # type: ignore[assignment]
+    return compiled_net
 
 
 def _trial(x: Tensor) -> Tensor:

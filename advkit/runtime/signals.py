@@ -25,8 +25,8 @@ class _State:
 def install() -> None:
     """Take over the signals of this process (main thread only)."""
     release()
-    for each in HANDLED:
-        signal.signal(each, _handle)
+    for number in HANDLED:
+        signal.signal(number, _handle)
 
 
 @contextmanager

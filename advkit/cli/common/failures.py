@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TextIO
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
@@ -63,11 +63,11 @@ def perform(command: Command, call: Call) -> None:
     if not (talk.verbose or talk.debug):
         warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
-        for record in command.run(call) or ():
+        for record in command.run(call):
             emit(stdout, record, talk.json)
 
 
-def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
+def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
     """Run `work` and return its exit code, with one line on stderr for a failure."""
     try:
         try:
@@ -76,7 +76,7 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
         except BrokenPipeError:
             _abandon_stdout()
             raise ReaderGone("the reader of stdout went away; files are in place") from None
-        return code if isinstance(code, int) else 0
+        return code
     except SystemExit as error:
         if not error.code:  # shell completion ends this way
             return 0
@@ -106,9 +106,9 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        found = failure(error)
-        say(stage, f"error: {found}")
-        return found.code
+        reason = failure(error)
+        say(stage, f"error: {reason}")
+        return reason.code
 
 
 def failure(error: Exception) -> AdvkitError:

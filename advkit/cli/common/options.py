@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from advkit import registry
+from advkit.artifacts.record import Record
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
 from advkit.options import Option, StageOptions, declared, options_of
@@ -45,20 +46,20 @@ class Call:
     """One call of a command: its input files and the options that were typed."""
 
     files: tuple[str, ...] = ()
-    typed: Mapping[str, Any] = field(default_factory=dict)
+    typed: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, files: str | Sequence[str] | None, given: Mapping[str, Any]) -> Call:
+    def of(cls, files: str | Sequence[str] | None, parsed: Mapping[str, object]) -> Call:
         """Return a call from the parser's values; None is what was not given."""
         named = (files,) if isinstance(files, str) else tuple(files or ())
-        return cls(named, {key: value for key, value in given.items() if value is not None})
+        return cls(named, {key: value for key, value in parsed.items() if value is not None})
 
     @cached_property
     def talk(self) -> Talk:
         """How records, progress and errors are to look."""
         return Talk.build(self.typed)
 
-    def build(self, stage: type[Stage], **more: Any) -> Stage:
+    def build(self, stage: type[Stage], **more: object) -> Stage:
         """Return the options of a stage.
 
         Raises:
@@ -66,7 +67,7 @@ class Call:
         """
         return stage.build({**self.typed, **more})
 
-    def pick(self, options: Iterable[Option]) -> dict[str, Any]:
+    def pick(self, options: Iterable[Option]) -> dict[str, object]:
         """Return those of the options that were typed, by name."""
         names = [option.name for option in options]
         return {name: self.typed[name] for name in names if name in self.typed}
@@ -84,8 +85,8 @@ def shown(declaring: type) -> tuple[Option, ...]:
 
 
 def _with_default(option: Option) -> str:
-    said = option.default is None or option.default is False or option.default == ""
-    return option.help if said else f"{option.help} ({option.default})"
+    no_default = option.default is None or option.default is False or option.default == ""
+    return option.help if no_default else f"{option.help} ({option.default})"
 
 
 DATA_ROOT, *MACHINE = shown(Machine)
@@ -104,7 +105,7 @@ class Command:
     name: str
     help: str
     options: Sequence[Option]
-    run: Callable[[Call], Any]
+    run: Callable[[Call], Iterable[Record | str]]
     argument: str = ""
     listing: tuple[str, ...] = ()
     example: str = ""
@@ -119,23 +120,24 @@ class Command:
 def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None]) -> None:
     """Register a command; Typer reads its parameters from a signature made here."""
 
-    def callback(*, files: Any = None, **given: Any) -> None:
-        call(command, Call.of(files, {name.rstrip("_"): each for name, each in given.items()}))
+    def callback(*, files: str | Sequence[str] | None = None, **parsed: object) -> None:
+        values = {name.rstrip("_"): value for name, value in parsed.items()}
+        call(command, Call.of(files, values))
 
     parameters = [_parameter(option) for option in command.every]
     if command.argument:
         parameters.insert(0, _argument(command))
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    callback.__annotations__ = {each.name: each.annotation for each in parameters}
+    callback.__annotations__ = {one.name: one.annotation for one in parameters}
     app.command(command.name, help=_help(command))(callback)
 
 
 def _help(command: Command) -> str:
     lines = [command.help]
     for folder in command.listing:
-        found = registry.parts(folder).values()
+        parts = registry.parts(folder).values()
         noun = registry.NOUNS[folder].capitalize()
-        lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in found))
+        lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in parts))
     if command.example:
         lines.append(f"Example: {command.example}")
     return "\n\n".join(lines).replace("[", "\\[")
@@ -176,7 +178,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     return _keyword(name, Annotated[typed | None, info])
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: object) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
