@@ -100,11 +100,11 @@ Layer = tuple[Mapping[str, object], str]
 
 def labels_of(*layers: Mapping[str, object]) -> str:
     """Return the label source that layers choose, the last one being the strongest."""
-    given: dict[str, object] = {}
+    explicit: dict[str, object] = {}
     for layer in layers:
-        _lay(given, {}, layer, "")
-    named = methods.parse(str(given.get("method", Settings.method)))
-    return str(given.get("labels", named.labels))
+        _lay(explicit, {}, layer, "")
+    named = methods.parse(str(explicit.get("method", Settings.method)))
+    return str(explicit.get("labels", named.labels))
 
 
 def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
@@ -118,33 +118,33 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         UsageError: an unknown key, name or preset, a value out of range, or an option that the
             chosen parts do not have.
     """
-    given: dict[str, object] = {}
+    explicit: dict[str, object] = {}
     origins: dict[str, str] = {}
     replaced: set[str] = set()
     for layer, origin in layers:
         if layer.get("method") is not None:
-            replaced = set(given)
-        _lay(given, origins, layer, origin)
+            replaced = set(explicit)
+        _lay(explicit, origins, layer, origin)
         replaced -= {key for key, value in layer.items() if value is not None}
     with _blaming(origins.get("norm")):
         _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
-    values.update(given)
-    _choose(values, given, origins)
+    values.update(explicit)
+    _choose(values, explicit, origins)
     for name in ("default", *([preset] if preset else [])):
         for rule in methods.fitting(name, methods.facts(values)):
-            for key in set(rule.open) - given.keys():
+            for key in set(rule.open) - explicit.keys():
                 raise UsageError(
                     f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
                     f"--{key.replace('_', '-')}"
                 )
             for key, value in rule.values.items():
-                if key not in given:
+                if key not in explicit:
                     values[key], origins[key] = value, rule.source
     parts = _parts(values, origins)
     for key in replaced - _known(parts):  # options of parts that a later method replaced
-        given.pop(key, None)
-    _refuse_strays(given, parts, values, origins)
+        explicit.pop(key, None)
+    _refuse_strays(explicit, parts, values, origins)
     settings = Settings(
         **{name: values[name] for name in own_options()},
         parts={
@@ -153,12 +153,12 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         },
     )
     _validate(settings, origins)
-    elsewhere = _elsewhere(settings, preset, methods.facts(values), given) if preset else {}
+    elsewhere = _elsewhere(settings, preset, methods.facts(values), explicit) if preset else {}
     return Resolved(settings, origins, elsewhere)
 
 
 def _elsewhere(
-    settings: Settings, preset: str, facts: Mapping[str, object], given: Mapping[str, object]
+    settings: Settings, preset: str, facts: Mapping[str, object], explicit: Mapping[str, object]
 ) -> dict[str, str]:
     """Return where the other preset has another value, as comments."""
     (other,) = set(methods.PRESETS) - {preset}
@@ -169,20 +169,22 @@ def _elsewhere(
             for key, value in rule.values.items():
                 same = value == flat.get(key)  # a later rule may take an earlier one back
                 remarks[key] = "" if same else f"--preset {other}: {_spelt(value)}"
-    return {key: text for key, text in remarks.items() if text and key in flat and key not in given}
+    return {
+        key: text for key, text in remarks.items() if text and key in flat and key not in explicit
+    }
 
 
 def _lay(
-    given: dict[str, object], origins: dict[str, str], layer: Mapping[str, object], origin: str
+    explicit: dict[str, object], origins: dict[str, str], layer: Mapping[str, object], origin: str
 ) -> None:
     if layer.get("method") is not None:
         for key in (*CHOICES, "awp"):  # a method named later replaces what was chosen earlier
-            given.pop(key, None)
+            explicit.pop(key, None)
             origins.pop(key, None)
     for key, value in layer.items():
         if value is not None:
             with _blaming(origin):
-                given[key], origins[key] = coerced(key, value), origin
+                explicit[key], origins[key] = coerced(key, value), origin
 
 
 def coerced(key: str, value: object) -> object:
@@ -278,14 +280,16 @@ _FIT: Mapping[str, Callable[[object], object]] = {
 }
 
 
-def _choose(values: dict[str, Any], given: Mapping[str, object], origins: dict[str, str]) -> None:
+def _choose(
+    values: dict[str, Any], explicit: Mapping[str, object], origins: dict[str, str]
+) -> None:
     """Settle objective, labels and weight space; an explicit part beats the named method."""
     with _blaming(origins.get("method")):
         named = methods.parse(values["method"])
     for key in CHOICES:
-        values[key] = given.get(key, getattr(named, key))
+        values[key] = explicit.get(key, getattr(named, key))
         origins.setdefault(key, f"method {values['method']}")
-    if named.awp and "awp" not in given:
+    if named.awp and "awp" not in explicit:
         values["awp"], origins["awp"] = methods.AWP_RADIUS, f"method {values['method']}"
     values["method"] = methods.Choices(
         values["objective"], values["labels"], values["wa"], values["awp"] > 0
@@ -321,12 +325,12 @@ def _known(parts: Defaults) -> set[str]:
 
 
 def _refuse_strays(
-    given: Mapping[str, object],
+    explicit: Mapping[str, object],
     parts: Defaults,
     values: Mapping[str, object],
     origins: Mapping[str, str],
 ) -> None:
-    for key in sorted(given.keys() - _known(parts)):
+    for key in sorted(explicit.keys() - _known(parts)):
         with _blaming(origins.get(key)):
             error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
