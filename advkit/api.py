@@ -215,6 +215,7 @@ def train(*, progress: bool = False, **options: object) -> Run:
         resolved = binding.configuration(wanted)
         done = training.train(resolved, wanted, lambda: reporter)
     assert done is not None  # one process leads itself
+    # With --wa the weight average is what is selected and reported.
     suffix = "-ema" if resolved.settings.wa else ""
     return Run(done.folder.path, done.folder.checkpoint(f"best{suffix}"), done.records[0])
 

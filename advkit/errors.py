@@ -108,6 +108,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     "unknown method 'adrr': did you mean 'adr'? (known: adr, at, trades)"
     """
     names = sorted(known)
+    # Below difflib's 0.6: in names as short as these one wrong letter weighs much.
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = " or ".join(repr(word) for word in near)
     question = f"did you mean {hint}? " if near else ""

@@ -32,6 +32,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], description: Description) -
     Raises:
         StorageError: disk full, folder read-only or gone.
     """
+    # safetensors refuses strided tensors, and the digest is over bytes in the CPU's memory.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = provenance.digest(description, _arrays(plain))
     text = provenance.canonical({**description, "digest": digest})
@@ -97,7 +98,7 @@ def _metadata(raw: bytes) -> dict[str, str]:
         ValueError: it is none, or so long that reading it alone would cost what no model needs.
         RecursionError: it is too deep.
     """
-    size = int.from_bytes(raw[:8], "little")
+    size = int.from_bytes(raw[:8], "little")  # safetensors: u64 length, JSON, then the tensors
     if size > HEADER:
         raise ValueError(f"a header of {size} bytes")
     header = json.loads(raw[8 : 8 + size])
@@ -118,7 +119,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> list[Array]:
             name,
             str(tensor.dtype),
             tuple(tensor.shape),
-            tensor.reshape(-1).view(torch.uint8).numpy().data,
+            tensor.reshape(-1).view(torch.uint8).numpy().data,  # bytes: NumPy has no bfloat16
         )
         for name, tensor in tensors.items()
     ]

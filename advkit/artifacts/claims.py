@@ -89,6 +89,7 @@ def whole_info(claimed: Sequence[Claim]) -> dict[str, Any]:
     With shards made on a CPU and on a GPU its device is `["cpu", "cuda"]`.
     """
     first = claimed[0][1]
+    # Whatever shards differ in must go, so that the whole is what one process would have written.
     strip = OF_SHARDS[first["kind"]]
     environments = [info["environment"] for _, info, _ in claimed]
     values = {key: [one.get(key) for one in environments] for key in environments[0]}

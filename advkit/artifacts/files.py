@@ -43,6 +43,7 @@ def folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         sweep(path, ())
+        # Tried, not asked: permission bits say nothing of root, full disks and network shares.
         probe.touch()
         probe.unlink(missing_ok=True)
     except OSError as error:
@@ -68,6 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with signals.whole():
         try:
             yield temporary
+            # Content before name, then the name itself: a power cut leaves the old or the new.
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
@@ -118,6 +120,7 @@ def lock(output: Path) -> Iterator[None]:
         os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
+        # While still locked: unlinked afterwards, it could be the next holder's file.
         path.unlink(missing_ok=True)
         os.close(handle)
 
@@ -134,7 +137,7 @@ def _acquire(path: Path, output: Path) -> int:
             holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
             os.close(handle)
             raise BusyError(f"{output} is being written by {holder}: wait for it") from None
-        except FileNotFoundError:
+        except FileNotFoundError:  # unlinked meanwhile: try again
             pass
         except OSError as error:  # a network disk may have no locks
             os.close(handle)
@@ -212,9 +215,9 @@ def _sync(path: Path) -> None:
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 is sent to nobody: it asks whether there is a process
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # somebody else's
         return True
     return True

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.generic]
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
+"""Rows of a chunk at most: HDF5 reads, and checks, whole chunks."""
 CHUNK_BYTES = 8 << 20
 # Pinned, not "latest": the same arrays give the same bytes whatever HDF5 is installed.
 LIBVER = ("v110", "v110")
@@ -164,6 +165,7 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, object], int]:
 
 def unreadable(path: Path, error: Exception) -> InputError | BusyError:
     """Say what HDF5's failure to read a file means: a living writer, a dead one, or damage."""
+    # HDF5 locks what it writes, and its file says so until it is closed: two signs of a writer.
     if isinstance(error, BlockingIOError):
         return BusyError(f"{path}: another process has it open for writing: wait for it")
     reason = brief(error)
@@ -252,6 +254,7 @@ def get_text(file: h5py.File, name: str) -> str | None:
     if name not in file.attrs:
         return None
     attribute = file.attrs.get_id(name)
+    # Asked of the low level: reading a forged variable-length attribute can hang HDF5.
     kind = attribute.get_type()
     if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str() or attribute.shape:
         return None
@@ -332,7 +335,7 @@ def read_arrays(
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     arrays: dict[str, Rows] = {}
-    was = mark(path)
+    was = mark(path)  # before the first look: what changes while it is read is found out
     try:
         with h5py.File(path, "r") as file:
             text = get_text(file, "advkit")

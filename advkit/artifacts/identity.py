@@ -16,6 +16,7 @@ Identity = Mapping[str, object]
 def identity(info: Description, called: str = "checkpoint") -> dict[str, object]:
     """Return what the work was that made an artifact of a net and data, from its description."""
     made = cast(Labels | Logits, info)
+    # Parents are the net first and the data last; a transfer attack's surrogate stands between.
     net, *_, data = (parent["digest"] for parent in made["parents"])
     return of_work(made["config"], net, data, cast(Logits, info).get("implementation"), called)
 

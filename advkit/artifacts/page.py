@@ -10,6 +10,7 @@ from pathlib import Path
 
 from advkit.artifacts.document import Cell, Document, Figure, Sheet, Source, one_line
 
+# Whatever a file's description holds, a browser that shows the page runs and fetches nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").strip()
 

@@ -38,10 +38,12 @@ def canonical(value: object) -> str:
 def digest(description: Description, arrays: Iterable[Array]) -> str:
     """Return the sha256 over the arrays in name order and the description but for its digest."""
     sha = hashlib.sha256()
+    # Name, dtype and shape go in too: the same bytes under another shape are another array.
     for array in sorted(arrays, key=lambda array: array.name):
         sha.update(canonical([array.name, array.dtype, list(array.shape)]).encode())
         for piece in [array.data] if isinstance(array.data, bytes | memoryview) else array.data:
             sha.update(piece)
+    # Its own digest is in the description: left out, it can be checked with what is read back.
     rest = {key: value for key, value in description.items() if key != "digest"}
     sha.update(canonical(rest).encode())
     return f"sha256:{sha.hexdigest()}"

@@ -77,7 +77,7 @@ def shown(text: str, width: int = 60) -> str:
 
 def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None  # JSON has neither NaN nor infinity, and jq stops at them
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -73,6 +73,7 @@ class Stored:
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         try:
+            # Its digest was checked when it was opened: a file replaced since then was not.
             if mark(self.path) != self.mark:
                 raise InputError(f"{self.path}: it changed while it was read")
             with h5py.File(self.path, "r") as file:

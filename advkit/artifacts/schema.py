@@ -161,7 +161,7 @@ def _entries(value: object, kind: type, inner: tuple[Kind, ...], key: str) -> It
 def _plainly(value: object, kind: type) -> bool:
     """Whether a value is of a plain type; no number is NaN, infinite, or true."""
     if isinstance(value, bool):
-        return kind is bool
+        return kind is bool  # a bool is an int to Python
     if kind is float:
         return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, kind)

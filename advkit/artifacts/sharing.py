@@ -65,6 +65,7 @@ def together(work: ShardedWork[T]) -> tuple[T, bool] | None:
         result = work.find()
         remove(paths, parent)  # of a call that was ended between merging and tidying up
         return result, True
+    # Held for the whole: rank 0 alone merges, and a second torchrun is refused at once.
     with files.lock(work.place):
         work.work(mine)
         work.reporter.note(f"shard 1/{len(paths)} is done: waiting for the others")

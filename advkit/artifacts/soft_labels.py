@@ -157,6 +157,7 @@ def read_parts(
 
 
 def _require_order(index: Tensor, shard: bool, path: Path) -> None:
+    # A shard's rows keep their positions in the split, so that the join can check them.
     first = int(index[0]) if shard else 0
     if not torch.equal(index, torch.arange(first, first + len(index))):
         what = "the shard" if shard else "the split"
@@ -293,7 +294,7 @@ def _append(file: h5py.File, name: str, array: Numbers) -> None:
             maxshape=(None, *array.shape[1:]),
             dtype=array.dtype,
             chunks=chunk_shape(array.shape, array.itemsize),
-            fletcher32=True,
+            fletcher32=True,  # without it one flipped bit in four is read in silence
         )
     file[name].resize(start + len(array), axis=0)
     file[name][start:] = array

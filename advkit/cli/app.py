@@ -101,6 +101,7 @@ def run(arguments: list[str]) -> int:
     stage = " ".join(words[: 2 if words and words[0] in GROUPS else 1])
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (for the life of the process)
+    # Python has None where the caller closed the descriptor (`>&-`).
     if sys.stdout is None:
         say(stage, "error: stdout is closed: there is nowhere to put a record")
         return StorageError.code
@@ -129,6 +130,7 @@ def _invoke(arguments: list[str]) -> int:
     Raises:
         UsageError: the command line is wrong; Typer's own message, in one line.
     """
+    # Outside its standalone mode Typer raises instead of printing in its own form and exiting.
     try:
         code = _program()(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:

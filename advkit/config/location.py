@@ -24,6 +24,7 @@ def location(path: Path, info: Mapping[str, object], named: str | None) -> str:
     if named:
         return named
     name = cast(Data, info["data"])["name"]
+    # The run folder's configuration has the path, unless the checkpoint was moved away from it.
     beside = path.parent / "config.toml"
     if beside.exists():
         place = str(resolve.read(beside).get("data", name))

@@ -67,6 +67,7 @@ def parse(name: str) -> Choices:
     Raises:
         UsageError: no such method.
     """
+    # From the end: a base may hold a dash itself (trades-adr), and -wa comes after -awp.
     wa = name.endswith("-wa")
     base = name.removesuffix("-wa").removesuffix("-awp")
     awp = name.removesuffix("-wa").endswith("-awp")

@@ -122,6 +122,8 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
     origins: dict[str, str] = {}
     replaced: set[str] = set()
     for layer, origin in layers:
+        # A method in a stronger layer replaces the parts that weaker layers chose, so that options
+        # which only those parts have are dropped; in the same or a stronger layer they are strays.
         if layer.get("method") is not None:
             replaced = set(explicit)
         _lay(explicit, origins, layer, origin)
@@ -131,6 +133,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
     values.update(explicit)
     _choose(values, explicit, origins)
+    # Rules in their order, later ones over earlier ones, but never over what was given.
     for name in ("default", *([preset] if preset else [])):
         for rule in methods.fitting(name, methods.facts(values)):
             for key in set(rule.open) - explicit.keys():
@@ -228,6 +231,7 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     Raises:
         UsageError: naming the flag and what it waits for.
     """
+    # The reason is empty for an option that something does look at.
     multistep = settings.lr_schedule == "multistep"
     averages = settings.wa or settings.labels == "adr"
     waits = {
@@ -249,6 +253,7 @@ def differences(old: Settings, new: Settings) -> str:
 
 
 def _integer(value: Any) -> int:
+    # True == 1 in Python, and int() cuts 1.5 to 1: neither is a whole number that was meant.
     if isinstance(value, bool) or int(value) != float(value):
         raise ValueError
     return int(value)
@@ -291,6 +296,7 @@ def _choose(
         origins.setdefault(key, f"method {values['method']}")
     if named.awp and "awp" not in explicit:
         values["awp"], origins["awp"] = methods.AWP_RADIUS, f"method {values['method']}"
+    # The name follows the choices: `--method at --labels adr` is a run of method adr.
     values["method"] = methods.Choices(
         values["objective"], values["labels"], values["wa"], values["awp"] > 0
     ).name

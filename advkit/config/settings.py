@@ -164,6 +164,7 @@ class Settings:
         """DATA-ARCH-METHOD-sSEED, safe as a folder's name."""
         name, path = split_path(self.data)
         data = f"{name}-{Path(path).resolve().name}" if path else name
+        # The folder's name alone: its path may be long, and another on the next machine.
         text = f"{data}-{self.arch}-{self.method}-s{self.seed}"
         return re.sub(r"[^\w.+-]+", "_", text)
 

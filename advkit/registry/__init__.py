@@ -131,6 +131,7 @@ def shared_options(folder: str) -> tuple[Option, ...]:
     options = []
     for shared in owners.values():
         option = shared[0][1]
+        # With several defaults none may be shown as the option's: each part keeps its own.
         agreed = all(other.default == option.default for _, other in shared)
         names = [name if agreed else f"{name}: {other.default}" for name, other in shared]
         text = f"{option.help} ({', '.join(names)})"
@@ -209,6 +210,7 @@ def _read(folder: str, path: Path) -> Part:
             options[option.name] = option
             problems += [wrong] if wrong else []
     constants, misdeclared = declarations.constants(folder, tree, options)
+    # LIMITS name options, which are all known only now.
     for option_name, limits in constants.get("LIMITS", {}).items():
         options[option_name] = replace(options[option_name], limits=limits)
     doc = ast.get_docstring(tree) or ""

@@ -60,6 +60,7 @@ def _limits(value: object, options: Options) -> bool:
     )
 
 
+# `type(value) is int` below, not isinstance: True would be a count of 1.
 _SIZES = {"train", "test", "classes", "channels", "size"}
 _FLAG = Rule("True or False", lambda value, _: isinstance(value, bool))
 _COUNT = Rule("a number of 1 or more", lambda value, _: type(value) is int and value >= 1)
@@ -167,6 +168,7 @@ def _assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None, int]]:
 def options(node: ast.FunctionDef) -> Iterator[tuple[Option, str]]:
     """Yield each option of an entry function, and what is wrong with it or nothing."""
     helps = _argument_help(ast.get_docstring(node) or "")
+    # Keyword-only without a default is what the engine supplies, such as a generator: no option.
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         if default is None:
             continue

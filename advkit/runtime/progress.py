@@ -71,6 +71,7 @@ class Lines(Quiet):
 
     def _speak(self) -> None:
         seconds = time.monotonic() - self.began
+        # By the pace since this process began: what an earlier one did took none of its time.
         left = (self.total - self.done) * seconds / max(self.done - self.first, 1)
         clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
         words = [f"{self.what} {self.done}/{self.total}", *described(self.figures), clock]

@@ -58,6 +58,7 @@ def perform(command: Command, call: Call) -> None:
     Raises:
         AdvkitError: as the work does; `guarded` turns it into an exit code.
     """
+    # Records keep the real stdout: a stray print of a library must not end up among them.
     stdout = sys.stdout
     talk = call.talk
     if not (talk.verbose or talk.debug):
@@ -74,6 +75,7 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
             code = work()
             sys.stdout.flush()
         except BrokenPipeError:
+            # Caught here and not left to SIGPIPE, which would end training when any pipe closes.
             _abandon_stdout()
             raise ReaderGone("the reader of stdout went away; files are in place") from None
         return code
@@ -119,6 +121,7 @@ def failure(error: Exception) -> AdvkitError:
         return UsageError(
             f"the package {package} is not installed: python -m pip install {package}"
         )
+    # By name: torch, whose class it is, may not have been imported.
     if type(error).__name__ == "OutOfMemoryError":
         return AdvkitError("out of memory on the device: lower --batch-size")
     if isinstance(error, MemoryError) or any(words in first for words in NO_MEMORY):

@@ -127,6 +127,7 @@ def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None
     parameters = [_parameter(option) for option in command.every]
     if command.argument:
         parameters.insert(0, _argument(command))
+    # Typer takes defaults from the signature and types from the annotations.
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {one.name: one.annotation for one in parameters}
     app.command(command.name, help=_help(command))(callback)
@@ -140,6 +141,7 @@ def _help(command: Command) -> str:
         lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in parts))
     if command.example:
         lines.append(f"Example: {command.example}")
+    # Rich takes [word] for markup.
     return "\n\n".join(lines).replace("[", "\\[")
 
 
@@ -157,6 +159,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.default is not None and option.default != "":
         shown = str(option.default).lower() if option.kind == "bool" else option.default
         text += f" ({shown})"
+    # What turns something on for one call has no off form; a setting may be on in a file.
     flags = [option.flag]
     if option.kind == "bool" and option.panel not in (DIALOGUE, "Actions"):
         flags = [f"{option.flag}/--no-{option.flag[2:]}"]
@@ -174,6 +177,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         envvar="ADVKIT_DATA" if option.name == "data_root" else None,
         show_envvar=False,
     )
+    # A Python keyword can be no parameter; `add` takes the underscore away again.
     name = option.name + "_" if option.name in ("lambda",) else option.name
     return _keyword(name, Annotated[typed | None, info])
 

@@ -39,6 +39,7 @@ def _stdin(wanted: str) -> Iterator[str]:
     """Yield lines; an empty stdin yields a marker, so that inputs behind it still get a turn."""
     seen = False
     for raw in sys.stdin.buffer if sys.stdin is not None else ():
+        # File names are bytes on POSIX: what is no UTF-8 must reach the file system unchanged.
         text = raw.decode("utf-8", errors="surrogateescape").strip()
         if text:
             seen = True
