@@ -514,6 +514,7 @@ def _reporter(stage: str, progress: bool) -> Reporter:
 @contextmanager
 def _guest() -> Iterator[None]:
     """Work in somebody's process: Ctrl-C is theirs, and their `no_grad` does not reach in."""
+    # Inside `inference_mode` no gradient can be had, and `enable_grad` alone does not end it.
     with signals.interruptible(), torch.inference_mode(False), torch.enable_grad():
         yield
 

@@ -34,6 +34,7 @@ Side = Annotated[int, Within(1, 1 << 14)]
 """Pixels of an image's edge, or channels."""
 
 
+# Radii, steps and spans stay text in a description, as they were typed: 8/255 is no float.
 def _radius(text: str) -> str:
     try:
         return "" if amount(text) <= LARGEST_EPS else f"is above {LARGEST_EPS:g}"
@@ -168,6 +169,7 @@ class Split(TypedDict):
     limit: NotRequired[Some | None]
 
 
+# `lambda` is a keyword, which the class form cannot have for a name.
 Reserved = TypedDict("Reserved", {"lambda": NotRequired[Span]})
 
 

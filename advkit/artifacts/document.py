@@ -92,6 +92,7 @@ def markdown(document: Document) -> str:
 
 
 def _table(sheet: Sheet) -> str:
+    # Figures to the right, so that their digits stand under each other.
     rule = ["---" if place < sheet.words else "---:" for place in range(len(sheet.head))]
     rows = [[_escaped(text) for text in sheet.flat_head], rule]
     rows += [[_cell(cell) for cell in row] for row in sheet.rows]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advkit.artifacts import descriptions, files, provenance
-from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
 from advkit.errors import BusyError, InputError, StorageError, UsageError, brief, storage
@@ -107,7 +106,15 @@ def write_logits(path: Path, logits: Logits) -> str:
         for name, rows in values.items()
         if rows is not None
     }
-    return _write(path, arrays, logits.info)
+    digested = _digested({name: torch.from_numpy(array) for name, array in arrays.items()})
+    digest = provenance.digest(logits.info, digested)
+    with files.replacing(path) as temporary, writing(temporary, path) as file:
+        for name, array in arrays.items():
+            chunk = chunk_shape(array.shape, array.itemsize)
+            # No compression: floats hardly shrink, and a small file could claim a huge array.
+            file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
+        set_text(file, "advkit", provenance.canonical({**logits.info, "digest": digest}))
+    return digest
 
 
 def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
@@ -225,19 +232,6 @@ def _impossible(
         return InputError(f"{path}: {name} holds NaN or infinity (example {row})")
     what, (low, high) = "label" if name == "/labels" else name, limits
     return InputError(f"{path}: {what} {value} of example {row} is not in {low:g}..{high:g}")
-
-
-def _write(path: Path, arrays: Mapping[str, Numbers], description: Description) -> str:
-    digest = provenance.digest(
-        description, _digested({name: torch.from_numpy(array) for name, array in arrays.items()})
-    )
-    text = provenance.canonical({**description, "digest": digest})
-    with files.replacing(path) as temporary, writing(temporary, path) as file:
-        for name, array in arrays.items():
-            chunk = chunk_shape(array.shape, array.itemsize)
-            file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
-        set_text(file, "advkit", text)
-    return digest
 
 
 def set_text(file: h5py.File, name: str, text: str) -> None:

@@ -88,6 +88,7 @@ def _spans(sheet: Sheet) -> list[str]:
     for text, count in sheet.spans:
         if text:
             cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(text)}}}")
+            # (lr) trims the rule at both ends: neighbouring headings stay apart.
             rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         else:
             cells += [""] * count

@@ -60,6 +60,7 @@ def together(work: ShardedWork[T]) -> tuple[T, bool] | None:
     if ranks.rank() > 0:
         work.work(mine)
         return None
+    # Seen to change when torchrun dies: this process is then somebody else's child.
     parent = os.getppid()
     if work.place.exists() and not work.overwrite:
         result = work.find()

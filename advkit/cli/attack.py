@@ -83,6 +83,7 @@ def _joined(call: Call, demand: Demand) -> Iterator[Record]:
     pieces, output = shards.inputs(call, "logits"), call.build(Output)
     out = shards.merged_place(output.out, pieces)
     whole = join(pieces, out, overwrite=output.overwrite, reporter=speaker("attack", call))
+    # Only the file says whether it was attacked: --merge is called without --attack.
     if whole.logits.broken_by is None and demand.fail_under is not None:
         raise UsageError("--fail-under has no meaning for --attack none")
     record = whole.record

@@ -17,7 +17,7 @@ from advkit.options import options_of
 def run(call: Call) -> Iterator[Record]:
     """Time every method and yield one record with the table."""
     wanted = call.build(BenchOptions, settings=call.pick(settings.options()))
-    from advkit.bench.stage import bench
+    from advkit.bench.stage import bench  # imports torch, which --help does without
 
     def show(text: str) -> None:
         if not call.talk.quiet:

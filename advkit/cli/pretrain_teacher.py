@@ -11,7 +11,6 @@ from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 
-FIXED = {"method": "natural"}
 LEFT_OUT = {
     "method",
     "objective",
@@ -41,7 +40,7 @@ LEFT_OUT = {
 
 def run(call: Call) -> Iterator[Record | str]:
     """Train with the method that a teacher has."""
-    return train.run(call, "pretrain-teacher", **FIXED)
+    return train.run(call, "pretrain-teacher", method="natural")
 
 
 COMMAND = Command(

@@ -22,7 +22,7 @@ def run(call: Call) -> Iterator[Record]:
     """Search and yield one record with the choice."""
     wanted = call.build(SearchOptions)
     runs = call.build(TrainOptions, settings={**call.pick(settings.options()), "method": "ltd"})
-    from advkit.search.stage import search
+    from advkit.search.stage import search  # imports torch, which --help does without
 
     reporter = speaker("search temperature", call)
     searched = search(wanted, runs, lambda: train.labels_or_teacher(call), reporter)

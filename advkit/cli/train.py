@@ -11,6 +11,7 @@ from advkit.cli.common.speaker import speaker
 from advkit.config import settings
 from advkit.errors import UsageError
 from advkit.parallel import ranks
+from advkit.training import binding
 from advkit.training.options import TrainOptions
 
 OWN = shown(TrainOptions)
@@ -24,14 +25,13 @@ def run(call: Call, name: str = "train", **fixed: str) -> Iterator[Record | str]
         name: how the stage is called in messages.
         fixed: settings that the stage does not leave open.
     """
-    from advkit.training import binding
-
     wanted = call.build(TrainOptions, settings={**call.pick(settings.options()), **fixed})
+    # Later: stdin is read only where no option names the labels, and may be a terminal.
     resolved = binding.configuration(wanted, lambda: labels_or_teacher(call))
     if wanted.print_config:
         yield resolved.toml()
         return
-    from advkit.training.stage import train
+    from advkit.training.stage import train  # imports torch, which --help does without
 
     trained = train(resolved, wanted, lambda: speaker(name, call))
     yield from () if trained is None else trained.records
