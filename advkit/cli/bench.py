@@ -32,10 +32,7 @@ COMMAND = Command(
     (
         *options_of(BenchOptions),
         *(option for option in settings.options() if option.name not in LEFT_OUT),
-        options.DATA_ROOT,
-        *options.MACHINE,
-        options.OUT,
-        options.OVERWRITE,
+        *options.STAGE,
     ),
     run,
     example="advkit bench --data cifar10 --arch resnet18 --budget 12h",

@@ -49,10 +49,7 @@ COMMAND = Command(
     (
         *(option for option in settings.options() if option.name not in LEFT_OUT),
         *train.OWN,
-        options.DATA_ROOT,
-        *options.MACHINE,
-        options.OUT,
-        options.OVERWRITE,
+        *options.STAGE,
     ),
     run,
     listing=("models", "data"),

@@ -57,10 +57,7 @@ COMMAND = Command(
     (
         *settings.options(),
         *OWN,
-        options.DATA_ROOT,
-        *options.MACHINE,
-        options.OUT,
-        options.OVERWRITE,
+        *options.STAGE,
     ),
     run,
     listing=("objectives", "labels", "models", "data"),

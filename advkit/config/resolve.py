@@ -118,32 +118,14 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         UsageError: an unknown key, name or preset, a value out of range, or an option that the
             chosen parts do not have.
     """
-    explicit: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    replaced: set[str] = set()
-    for layer, origin in layers:
-        # A method in a stronger layer replaces the parts that weaker layers chose, so that options
-        # which only those parts have are dropped; in the same or a stronger layer they are strays.
-        if layer.get("method") is not None:
-            replaced = set(explicit)
-        _lay(explicit, origins, layer, origin)
-        replaced -= {key for key, value in layer.items() if value is not None}
+    explicit, origins, replaced = _laid(layers)
     with _blaming(origins.get("norm")):
         _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
     values.update(explicit)
     _choose(values, explicit, origins)
-    # Rules in their order, later ones over earlier ones, but never over what was given.
     for name in ("default", *([preset] if preset else [])):
-        for rule in methods.fitting(name, methods.facts(values)):
-            for key in set(rule.open) - explicit.keys():
-                raise UsageError(
-                    f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
-                    f"--{key.replace('_', '-')}"
-                )
-            for key, value in rule.values.items():
-                if key not in explicit:
-                    values[key], origins[key] = value, rule.source
+        _apply_rules(name, values, explicit, origins)
     parts = _parts(values, origins)
     for key in replaced - _known(parts):  # options of parts that a later method replaced
         explicit.pop(key, None)
@@ -158,6 +140,38 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
     _validate(settings, origins)
     elsewhere = _elsewhere(settings, preset, methods.facts(values), explicit) if preset else {}
     return Resolved(settings, origins, elsewhere)
+
+
+def _laid(layers: Sequence[Layer]) -> tuple[dict[str, object], dict[str, str], set[str]]:
+    """Return what the layers say, where each value comes from, and what a later method replaced.
+
+    A method in a stronger layer replaces the parts that weaker layers chose, so that options which
+    only those parts have are dropped; in the same or a stronger layer they are strays.
+    """
+    explicit: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    replaced: set[str] = set()
+    for layer, origin in layers:
+        if layer.get("method") is not None:
+            replaced = set(explicit)
+        _lay(explicit, origins, layer, origin)
+        replaced -= {key for key, value in layer.items() if value is not None}
+    return explicit, origins, replaced
+
+
+def _apply_rules(
+    preset: str, values: dict[str, Any], explicit: Mapping[str, object], origins: dict[str, str]
+) -> None:
+    """Let the rules that fit set values: later ones over earlier ones, none over a layer."""
+    for rule in methods.fitting(preset, methods.facts(values)):
+        for key in set(rule.open) - explicit.keys():
+            raise UsageError(
+                f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
+                f"--{key.replace('_', '-')}"
+            )
+        for key, value in rule.values.items():
+            if key not in explicit:
+                values[key], origins[key] = value, rule.source
 
 
 def _elsewhere(

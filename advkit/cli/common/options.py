@@ -92,6 +92,8 @@ def _with_default(option: Option) -> str:
 DATA_ROOT, *MACHINE = shown(Machine)
 (SHARD,) = shown(Sharded)
 OUT, OVERWRITE = shown(Output)
+STAGE = (DATA_ROOT, *MACHINE, OUT, OVERWRITE)
+"""What stages share: where the data lie, where to compute, and where the result goes."""
 
 
 @dataclass(frozen=True)
