@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from advkit.artifacts import descriptions
 from advkit.artifacts.descriptions import Described, Description
 from advkit.artifacts.identity import differences, identity
 from advkit.errors import InputError, MismatchError
@@ -66,20 +67,19 @@ def require_same_work(first: Path, mine: Description, other: Path, its: Descript
 
 def _work(info: Description) -> dict[str, object]:
     own = {key: value for key, value in identity(info).items() if key != "shard"}
-    # Between the net and the data stands at most the net that a transfer attack goes through.
     others = "".join(parent["digest"] for parent in cast(Described, info)["parents"][1:-1])
     rest = {key: value for key, value in info.items() if key not in OWN}
     count = getattr(shards.said(info), "count", 0)
     return {"surrogate": others, **rest, **own, "shards": count}
 
 
-def require_digest(path: Path, info: Description, found: str) -> None:
+def require_digest(path: Path, info: Description, digest: str) -> None:
     """Check that a shard has not changed since its claim was read.
 
     Raises:
         InputError: it has.
     """
-    if info.get("digest") != found:
+    if info.get("digest") != digest:
         raise InputError(f"{path}: it changed while it was read")
 
 
@@ -93,11 +93,13 @@ def whole_info(claimed: Sequence[Claim]) -> dict[str, Any]:
     strip = OF_SHARDS[first["kind"]]
     environments = [info["environment"] for _, info, _ in claimed]
     values = {key: [one.get(key) for one in environments] for key in environments[0]}
-    return {
+    whole = {
         **{key: value for key, value in first.items() if key != "digest"},
         "config": {key: value for key, value in first["config"].items() if key not in strip},
         "environment": {key: _one(several) for key, several in values.items()},
     }
+    descriptions.require_whole(whole)
+    return whole
 
 
 def _one(values: Sequence[T]) -> T | list[T]:

@@ -23,11 +23,13 @@ Description = Mapping[str, object]
 """A description of any kind; once it is checked, its kind's definition says what it holds."""
 
 Word = Annotated[str, Sized(1, SHORT)]
+# Up to 2**53 a float holds every whole number, and so does any other reader of the JSON.
 Count = Annotated[int, Within(0, 2**53)]
 """How many there are, none included."""
 Some = Annotated[int, Within(1, 2**53)]
 Integer = Annotated[int, Within(-(2**63), 2**63)]
 Real = Annotated[float, Within(-1e300, 1e300)]
+# From the smallest float above 0 on.
 Positive = Annotated[float, Within(5e-324, 1e300)]
 Share = Annotated[float, Within(0, 1)]
 Side = Annotated[int, Within(1, 1 << 14)]

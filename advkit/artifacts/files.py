@@ -21,6 +21,7 @@ from advkit.runtime import signals
 MAGIC = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
     b"PK\x03\x04": "a PyTorch or zip archive, which advkit never unpickles",
+    # Pickles of protocols 2 to 5; the older ones begin with nothing of their own.
     b"\x80\x02": "a pickle, which advkit never loads",
     b"\x80\x03": "a pickle, which advkit never loads",
     b"\x80\x04": "a pickle, which advkit never loads",

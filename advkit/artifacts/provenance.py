@@ -112,6 +112,7 @@ def check(
         InputError: no description, another kind, or a digest that does not match.
         MismatchError: written by a newer or older format version.
     """
+    # Kind and version first: a digest that does not match would be said of the wrong thing.
     info = parse(text, where, wanted)
     try:
         actual = digest(info, arrays)

@@ -24,6 +24,7 @@ def make(kind: str, path: Path | str | None, digest: str, **figures: object) -> 
 
 def relative(path: Path | str) -> str:
     """Return a path relative to the working directory where it lies below it, else absolute."""
+    # Links are not followed: the name that somebody chose is the one that the next stage gets.
     absolute = os.path.abspath(path)
     here = os.getcwd()
     inside = absolute == here or absolute.startswith(here.rstrip("/") + "/")

@@ -99,6 +99,7 @@ def _there(path: Path, mine: Path, kind: str, overwrite: bool) -> bool:
 def remove(paths: Sequence[Path], parent: int) -> None:
     """Remove the shards' files once the whole is in place, each when nobody reads it any more."""
     for path in paths:
+        # A rank that found its shard done may still be reading it under its lock.
         while path.exists():
             try:
                 with files.lock(path):

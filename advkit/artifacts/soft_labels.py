@@ -280,6 +280,7 @@ def write(out: Path, parts: Iterable[Arrays], description: Description) -> str:
         for part in parts:
             for name, array in sorted(part.items()):
                 _append(file, name, array)
+        # Over the rows as they were stored, piece by piece: the file may not fit into memory.
         digest = provenance.digest(description, _pieces(file))
         set_text(file, "advkit", provenance.canonical({**description, "digest": digest}))
     return digest

@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> int:
         return StorageError.code
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.install()
-    memory.take_over()
+    memory.take_over()  # the process is ours: its allocator may be told to keep what is freed
     try:
         return guarded(stage, "--debug" in arguments, lambda: _invoke(arguments))
     finally:

@@ -73,7 +73,7 @@ def _evaluated(
     path = Path(records.wanted(source, ("checkpoint",)))
     here = replace(wanted, data=stage.data_of(wanted.data, source), out=once.take())
     evaluated = evaluate(path, here, speaker("attack", call))
-    once.used = True
+    once.used = True  # an input that failed leaves -o to the next one
     return None if evaluated is None else evaluated.record
 
 

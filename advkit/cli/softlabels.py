@@ -35,7 +35,7 @@ def _labelled(
     path = Path(records.wanted(source, ("checkpoint",)))
     here = replace(wanted, data=stage.data_of(wanted.data, source), out=once.take())
     labelled = label(path, here, speaker("softlabels", call))
-    once.used = True
+    once.used = True  # an input that failed leaves -o to the next one
     return None if labelled is None else labelled.record
 
 

@@ -131,6 +131,7 @@ def fitting(preset: str, facts: Mapping[str, object]) -> Iterator[Rule]:
     if preset not in (*PRESETS, "default"):
         raise unknown("preset", preset, PRESETS)
     fit = [rule for rule in rules(preset) if rule.fits(facts)]
+    # A paper that did not try a combination has no numbers for it; defaults are for everything.
     if not fit and preset != "default":
         about = ", ".join(f"{key} {facts[key]}" for key in ("data", "arch", "objective", "labels"))
         about += (", AWP" if facts["awp"] else "") + (", extra data" if facts["extra"] else "")

@@ -76,6 +76,7 @@ class Lines(Quiet):
         clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
         words = [f"{self.what} {self.done}/{self.total}", *described(self.figures), clock]
         line = ", ".join(words)
+        # The end of a piece of work may be told by its last step already.
         if line != self.spoken:
             say(self.stage, line)
         self.spoken = line

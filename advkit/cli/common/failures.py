@@ -124,6 +124,7 @@ def failure(error: Exception) -> AdvkitError:
     # By name: torch, whose class it is, may not have been imported.
     if type(error).__name__ == "OutOfMemoryError":
         return AdvkitError("out of memory on the device: lower --batch-size")
+    # On a CPU torch and oneDNN raise RuntimeError: only the words tell.
     if isinstance(error, MemoryError) or any(words in first for words in NO_MEMORY):
         return AdvkitError("out of memory: lower --batch-size, or free some")
     if ranks.world() > 1 and any(words in str(error) for words in PEER_GONE):

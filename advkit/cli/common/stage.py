@@ -91,7 +91,7 @@ def each(
             yield record
             if verdict is not None:
                 verdict(record)
-        except (Stopped, ReaderGone):
+        except (Stopped, ReaderGone):  # these end the command, not the one input
             raise
         except Exception as error:
             if call.talk.debug:
