@@ -22,6 +22,8 @@ from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, brief, storage
 
 WANTED = "a checkpoint (.safetensors)"
+BROKEN = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError)
+"""How safetensors and torch tell that a file is not what it claims to be."""
 HEADER = 16 << 20
 """Bytes of the longest header that is read: room for a hundred thousand tensors."""
 
@@ -76,15 +78,7 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
         provenance.parse(text, path, kind)
         tensors = load(raw)
         arrays = _arrays(tensors)
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AssertionError,
-    ) as error:
+    except BROKEN as error:
         raise InputError(
             f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
         ) from None

@@ -14,7 +14,6 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
-from advkit.cli.common.speaker import speaker
 from advkit.config.machine import DIALOGUE
 from advkit.errors import Verdict
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
@@ -51,7 +50,7 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
     )
     if not part.constants.get("COMPARES", False):
         stage.Once(call, wanted.out)
-    work = Analysis(part, wanted, speaker(name, call))
+    work = Analysis(part, wanted, call.reporter(name))
     alone = part.constants.get("ALONE")
     if alone and alone in wanted.parts:
         yield from _drawn(work, [_record(work, [], call)])

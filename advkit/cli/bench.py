@@ -9,7 +9,6 @@ from advkit.artifacts.record import Record
 from advkit.bench.options import LEFT_OUT, BenchOptions
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
-from advkit.cli.common.speaker import speaker
 from advkit.config import settings
 from advkit.options import options_of
 
@@ -23,7 +22,7 @@ def run(call: Call) -> Iterator[Record]:
         if not call.talk.quiet:
             print(text, file=sys.stderr)
 
-    yield bench(wanted, speaker("bench", call), show).record
+    yield bench(wanted, call.reporter("bench"), show).record
 
 
 COMMAND = Command(

@@ -11,30 +11,11 @@ from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 
-LEFT_OUT = {
-    "method",
-    "objective",
-    "labels",
-    "wa",
-    "awp",
-    "awp_form",
-    "awp_warmup",
-    "bn_momentum",
-    "sync_bn",
-    "ema_decay",
-    "attack_steps",
-    "step_size",
-    "attack_start",
-    "attack_bn",
-    "soft_labels",
-    "teacher",
-    "labels_digest",
-    "student_temperature",
-    *(
-        option.name
-        for folder in ("labels", "objectives")
-        for option in registry.shared_options(folder)
-    ),
+LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum"}
+LEFT_OUT |= {"sync_bn", "ema_decay", "attack_steps", "step_size", "attack_start", "attack_bn"}
+LEFT_OUT |= {"soft_labels", "teacher", "labels_digest", "student_temperature"}
+LEFT_OUT |= {
+    option.name for shelf in ("labels", "objectives") for option in registry.shared_options(shelf)
 }
 
 

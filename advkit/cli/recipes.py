@@ -11,7 +11,6 @@ from advkit import registry
 from advkit.artifacts import files
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
-from advkit.cli.common.speaker import speaker
 from advkit.config.machine import Output
 from advkit.errors import MismatchError, StorageError, UsageError, storage, unknown
 
@@ -86,7 +85,7 @@ def copied(call: Call) -> Iterator[str]:
     for path in missing:
         _write(path, places[path])
     if not missing:
-        speaker("recipes copy", call).note(f"{places[known[name]]}: already done")
+        call.reporter("recipes copy").note(f"{places[known[name]]}: already done")
     yield f"{places[known[name]]}\n"
 
 

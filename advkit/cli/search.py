@@ -9,7 +9,6 @@ from advkit.artifacts.record import Record
 from advkit.cli import train
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
-from advkit.cli.common.speaker import speaker
 from advkit.config import settings
 from advkit.options import options_of
 from advkit.search.options import SearchOptions
@@ -24,7 +23,7 @@ def run(call: Call) -> Iterator[Record]:
     runs = call.build(TrainOptions, settings={**call.pick(settings.options()), "method": "ltd"})
     from advkit.search.stage import search  # imports torch, which --help does without
 
-    reporter = speaker("search temperature", call)
+    reporter = call.reporter("search temperature")
     searched = search(wanted, runs, lambda: train.labels_or_teacher(call), reporter)
     if not call.talk.quiet:
         print(searched.text, file=sys.stderr)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
-from advkit.cli.common.speaker import speaker
 from advkit.config import settings
 from advkit.errors import UsageError
 from advkit.parallel import ranks
@@ -33,7 +32,7 @@ def run(call: Call, name: str = "train", **fixed: str) -> Iterator[Record | str]
         return
     from advkit.training.stage import train  # imports torch, which --help does without
 
-    trained = train(resolved, wanted, lambda: speaker(name, call))
+    trained = train(resolved, wanted, lambda: call.reporter(name))
     yield from () if trained is None else trained.records
 
 

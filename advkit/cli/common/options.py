@@ -15,6 +15,9 @@ from advkit.artifacts.record import Record
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
 from advkit.options import Option, StageOptions, declared, options_of
+from advkit.parallel import ranks
+from advkit.runtime import progress
+from advkit.runtime.reporting import Reporter
 
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
@@ -58,6 +61,13 @@ class Call:
     def talk(self) -> Talk:
         """How records, progress and errors are to look."""
         return Talk.build(self.typed)
+
+    def reporter(self, stage: str) -> Reporter:
+        """Return the reporter of a stage; of the processes that torchrun started one speaks."""
+        # With --shard the processes do separate work, and each speaks for its own.
+        if ranks.rank() > 0 and not self.typed.get("shard"):
+            return Reporter()
+        return progress.reporter(stage, quiet=self.talk.quiet)
 
     def build(self, stage: type[Stage], **more: object) -> Stage:
         """Return the options of a stage.
