@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from advkit.artifacts import descriptions
 from advkit.artifacts.descriptions import Described, Description
@@ -15,15 +15,19 @@ from advkit.parallel.shards import Shard
 
 OWN = {"digest", "environment", "zero_gradient", "teacher_accuracy", "config", "parents"}
 """What shards of one work may say differently, or what is compared piece by piece."""
-
-
-T = TypeVar("T", str, int)
 OF_SHARDS = {"logits": {"shard"}, "labels": {"shard", "batch_size", "examples"}}
 """What the configuration of a shard says beyond the whole one's."""
 
 
-Claim = tuple[Path, Mapping[str, Any], int]
-"""A shard's file, what it says of itself, and how many examples it holds."""
+T = TypeVar("T", str, int)
+
+
+class Claim(NamedTuple):
+    """A shard's file, what it says of itself, and how many examples it holds."""
+
+    path: Path
+    info: Mapping[str, Any]
+    size: int
 
 
 def claims(paths: Sequence[Path], kind: str) -> list[Claim]:
@@ -35,19 +39,20 @@ def claims(paths: Sequence[Path], kind: str) -> list[Claim]:
     """
     from advkit.artifacts import hdf5  # heavy; the command line imports this module to start
 
-    read: list[Claim] = [(path, *hdf5.read_claim(path, kind)) for path in paths]
+    read = [Claim(path, *hdf5.read_claim(path, kind)) for path in paths]
+    first = read[0]
     there: dict[int, Claim] = {}
     for claim in read:
-        path, info, _ = claim
-        shard = shards.said(info)
+        path = claim.path
+        shard = shards.said(claim.info)
         if shard is None:
             raise MismatchError(f"{path} is no shard but a whole {kind} file: leave it out")
-        require_same_work(read[0][0], read[0][1], path, info)
+        require_same_work(first.path, first.info, path, claim.info)
         if shard.number in there:
-            before = there[shard.number][0]
+            before = there[shard.number].path
             raise MismatchError(f"shard {shard} is there twice: {before} and {path}")
         there[shard.number] = claim
-    count = read[0][1]["config"]["shard"][1]
+    count = first.info["config"]["shard"][1]
     missing = [str(Shard(k, count)) for k in range(1, count + 1) if k not in there]
     if missing:
         raise MismatchError(f"of {count} shards these are missing: {', '.join(missing)}")
@@ -88,10 +93,10 @@ def whole_info(claimed: Sequence[Claim]) -> dict[str, Any]:
 
     With shards made on a CPU and on a GPU its device is `["cpu", "cuda"]`.
     """
-    first = claimed[0][1]
+    first = claimed[0].info
     # Whatever shards differ in must go, so that the whole is what one process would have written.
     strip = OF_SHARDS[first["kind"]]
-    environments = [info["environment"] for _, info, _ in claimed]
+    environments = [claim.info["environment"] for claim in claimed]
     values = {key: [one.get(key) for one in environments] for key in environments[0]}
     whole = {
         **{key: value for key, value in first.items() if key != "digest"},
