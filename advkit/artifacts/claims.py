@@ -97,16 +97,21 @@ def whole_info(claimed: Sequence[Claim]) -> dict[str, Any]:
     # Whatever shards differ in must go, so that the whole is what one process would have written.
     strip = OF_SHARDS[first["kind"]]
     environments = [claim.info["environment"] for claim in claimed]
-    values = {key: [one.get(key) for one in environments] for key in environments[0]}
+    names = dict.fromkeys(name for environment in environments for name in environment)
     whole = {
         **{key: value for key, value in first.items() if key != "digest"},
         "config": {key: value for key, value in first["config"].items() if key not in strip},
-        "environment": {key: _one(several) for key, several in values.items()},
+        "environment": {name: _distinct(environments, name) for name in names},
     }
     descriptions.require_whole(whole)
     return whole
 
 
-def _one(values: Sequence[T]) -> T | list[T]:
-    distinct = sorted(set(values))
-    return distinct[0] if len(distinct) == 1 else distinct
+def _distinct(environments: Sequence[Mapping[str, T | list[T]]], name: str) -> T | list[T]:
+    """Return what the shards say of it: one value, or a sorted list of several."""
+    values: set[T] = set()
+    for environment in environments:
+        value = environment.get(name, [])  # a shard may say less than another
+        values.update(value if isinstance(value, list) else [value])
+    ordered = sorted(values)
+    return ordered[0] if len(ordered) == 1 else ordered

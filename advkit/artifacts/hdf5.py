@@ -130,6 +130,9 @@ def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
     arrays, info = read_arrays(Path(path), "logits", DTYPES, LARGE if stay else ())
     classes = _classes(path, arrays)
     described = cast(descriptions.Logits, info)  # checked as one when it was parsed
+    named = len(described["data"]["classes"])
+    if named != classes:
+        raise InputError(f"{path}: it names {named} classes, its logits are of {classes}")
     _require_possible(path, arrays, classes, len(described["attacks"]))
     small = {name: loaded(arrays[name]) for name in arrays.keys() - LARGE}
     return Logits(

@@ -56,7 +56,8 @@ def _spread(whole: dict[str, Tensor], path: Path, rows: slice, total: int) -> st
 
 def _logits_info(shards: Sequence[Claim], total: int) -> dict[str, Any]:
     info = whole_info(shards)
-    if info["zero_gradient"] is not None:
-        flat = sum(round(shard["zero_gradient"] * size) for _, shard, size in shards)
-        info["zero_gradient"] = flat / total
+    shares = [(shard["zero_gradient"], size) for _, shard, size in shards]
+    # A share of whole examples: rounding undoes the division exactly.
+    flat = [round(share * size) for share, size in shares if share is not None]
+    info["zero_gradient"] = sum(flat) / total if len(flat) == len(shares) else None
     return info

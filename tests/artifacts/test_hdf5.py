@@ -20,8 +20,10 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError
 from tests.described import described
 
-INFO = described("logits", attacks=["pgd", "fgsm"])
+ATTACKED = {"attacks": ["pgd", "fgsm"]}
 CLEAN = {"attack": "none", "data": "digits", "seed": 0, "batch_size": 250, "limit": None}
+WITHOUT = {"attacks": [], "config": CLEAN}
+INFO = described("logits", **ATTACKED)
 FIELDS = ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images")
 
 
@@ -40,7 +42,7 @@ def sample(n: int = 6, classes: int = 3, attacked: bool = True, images: bool = T
         index=torch.randperm(n, generator=draw),
         labels=torch.randint(0, classes, (n,), generator=draw),
         clean=torch.randn(n, classes, generator=draw),
-        info=INFO if attacked else described("logits", attacks=[], config=CLEAN),
+        info=described("logits", classes, **(ATTACKED if attacked else WITHOUT)),
         **extra,
     )
 
@@ -73,6 +75,12 @@ def test_a_file_longer_than_a_chunk_round_trips(tmp_path):
     logits = sample(hdf5.CHUNK + 3, 2, images=False)
     hdf5.write_logits(tmp_path / "x.h5", logits)
     assert content(hdf5.read_logits(tmp_path / "x.h5")) == content(logits)
+
+
+def test_as_many_classes_as_logits_are_named(tmp_path):
+    hdf5.write_logits(tmp_path / "x.h5", dataclasses.replace(sample(), info=described("logits", 2)))
+    with pytest.raises(InputError, match="it names 2 classes, its logits are of 3"):
+        hdf5.read_logits(tmp_path / "x.h5")
 
 
 def test_half_precision_is_stored_as_float32(tmp_path):

@@ -81,6 +81,20 @@ def test_environments_that_differ(tmp_path):
     assert merge.logits(paths).info["environment"] == {"device": ["cpu", "cuda"], "threads": 1}
 
 
+def test_environments_of_which_one_says_less(tmp_path):
+    def silent(info):
+        info["environment"] = {"threads": [1, 2]}
+
+    paths = [shard(tmp_path, n, change=silent if n == 2 else None) for n in (1, 2, 3)]
+    assert merge.logits(paths).info["environment"] == {"device": "cpu", "threads": [1, 2]}
+
+
+def test_a_share_that_one_shard_does_not_know(tmp_path):
+    paths = [shard(tmp_path, n, change=lambda info: info.update(zero_gradient=None))
+             if n == 2 else shard(tmp_path, n) for n in (1, 2, 3)]  # fmt: skip
+    assert merge.logits(paths).info["zero_gradient"] is None
+
+
 def test_an_example_in_two_shards(tmp_path):
     first, second = (shard(tmp_path, number, 2) for number in (1, 2))
     there = hdf5.read_logits(second)
