@@ -10,7 +10,7 @@ On the command line `advkit train --data digits | advkit attack --autoattack`; i
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advkit.api import analyze, attack, evaluate, load, softlabels, train
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "analyze", "attack", "evaluate", "load", "softlabels", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public function when it is first asked for: until then nothing heavy is loaded."""
     if name in __all__:
         return getattr(import_module("advkit.api"), name)

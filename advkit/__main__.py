@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not supported():
         print(f"advkit: error: {ELSEWHERE}", file=sys.stderr)
         return 2
+    # Not before: on Windows the import itself would fail, with a traceback for a message.
     from advkit.cli.app import run
 
     return run(list(sys.argv[1:] if arguments is None else arguments))

@@ -15,10 +15,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advkit import models, registry
@@ -26,8 +27,10 @@ from advkit.analyses.drawing import plot as drawing
 from advkit.analyses.running.options import AnalyzeOptions, ProbeOptions
 from advkit.analyses.running.stage import Analysis, Analyzed
 from advkit.artifacts import soft_labels
+from advkit.artifacts.descriptions import Checkpoint, Metrics
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
+from advkit.artifacts.result import Number
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.config import resolve, settings
 from advkit.errors import InputError, UsageError, unknown
@@ -113,8 +116,8 @@ class Info:
     input_shape: tuple[int, int, int]
     norm: str | None
     eps: str | None
-    metrics: Mapping[str, Any]
-    described: Mapping[str, Any]
+    metrics: Metrics
+    described: Checkpoint
 
 
 class Model(nn.Module):
@@ -123,8 +126,12 @@ class Model(nn.Module):
     info: Info
 
 
+Values = TypeVar("Values", Tensor, NDArray[np.generic])
+"""Arrays of one kind: what comes in as NumPy's goes out as NumPy's."""
+
+
 @dataclass(frozen=True)
-class Attacked:
+class Attacked(Generic[Values]):
     """What an attack made of N examples; arrays are of the kind that the images came in.
 
     `images` (N, C, H, W) float32 lie within ε; `logits` and `clean_logits` are (N, K) float32.
@@ -132,10 +139,10 @@ class Attacked:
     was wrong on the clean image. `ci95` is the Wilson interval of `robust_accuracy`.
     """
 
-    images: Any
-    logits: Any
-    clean_logits: Any
-    broken_by: Any
+    images: Values
+    logits: Values
+    clean_logits: Values
+    broken_by: Values
     attacks: tuple[str, ...]
     clean_accuracy: float
     robust_accuracy: float
@@ -145,12 +152,12 @@ class Attacked:
 
 @dataclass(frozen=True)
 class Result:
-    """What an analysis found: `numbers` by name, the table's `columns` and `rows`, the record."""
+    """What an analysis gives: `numbers` by name, the table's `columns`, `rows`, the record."""
 
     analyzed: Analyzed
 
     @property
-    def numbers(self) -> Mapping[str, Any]:
+    def numbers(self) -> Mapping[str, Number]:
         """Figures under the names that records have."""
         return self.analyzed.result.numbers
 
@@ -160,7 +167,7 @@ class Result:
         return self.analyzed.result.columns
 
     @property
-    def rows(self) -> tuple[tuple[Any, ...], ...]:
+    def rows(self) -> tuple[tuple[object, ...], ...]:
         """The whole table."""
         return self.analyzed.result.rows
 
@@ -183,7 +190,7 @@ class Result:
         return drawing.figure([(self.analyzed.name, self.analyzed.result)])
 
 
-def train(*, progress: bool = False, **options: Any) -> Run:
+def train(*, progress: bool = False, **options: object) -> Run:
     """Train a classifier in a run folder, or find that run done.
 
     Args:
@@ -197,10 +204,10 @@ def train(*, progress: bool = False, **options: Any) -> Run:
         AdvkitError: see `errors`.
     """
     _require_one_process("train")
-    given = _plain(options)
+    values = _plain(options)
     every = settings.options()
-    chosen = _taken(given, every)
-    wanted = _built(TrainOptions, given, {option.name for option in every}, settings=chosen)
+    chosen = _taken(values, every)
+    wanted = _built(TrainOptions, values, {option.name for option in every}, settings=chosen)
     if wanted.print_config:
         raise UsageError("print_config is for the command line: it prints and trains nothing")
     reporter = _reporter("train", progress)
@@ -208,6 +215,7 @@ def train(*, progress: bool = False, **options: Any) -> Run:
         resolved = binding.configuration(wanted)
         done = training.train(resolved, wanted, lambda: reporter)
     assert done is not None  # one process leads itself
+    # With --wa the weight average is what is selected and reported.
     suffix = "-ema" if resolved.settings.wa else ""
     return Run(done.folder.path, done.folder.checkpoint(f"best{suffix}"), done.records[0])
 
@@ -231,9 +239,9 @@ def load(checkpoint: Place | Run, *, device: str = "cpu") -> Model:
         data=info["data"]["name"],
         classes=tuple(info["data"]["classes"]),
         input_shape=(channels, height, width),
-        norm=trained.get("norm"),
-        eps=trained.get("eps"),
-        metrics=info.get("metrics", {}),
+        norm=trained["norm"],
+        eps=trained["eps"],
+        metrics=info["metrics"],
         described=info,
     )
     return net
@@ -241,8 +249,8 @@ def load(checkpoint: Place | Run, *, device: str = "cpu") -> Model:
 
 def attack(
     model: nn.Module,
-    x: Tensor | np.ndarray[Any, Any],
-    y: Tensor | np.ndarray[Any, Any],
+    x: Values,
+    y: Tensor | NDArray[np.generic],
     *,
     attack: str = "autoattack",
     norm: str = "linf",
@@ -252,15 +260,15 @@ def attack(
     version: str = "standard",
     surrogate: nn.Module | None = None,
     progress: bool = False,
-    **options: Any,
-) -> Attacked:
+    **options: object,
+) -> Attacked[Values]:
     """Attack any net on images in memory; what the net says alone decides who is broken.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False)).requires_grad_(False)
     >>> net[1].weight[:] = torch.tensor([[1.0], [-1.0]])
     >>> x, y = torch.tensor([0.2, 0.6]).view(2, 1, 1, 1), torch.tensor([0, 0])
-    >>> found = attack(net, x, y, attack="pgd", eps=0.3)
-    >>> found.clean_accuracy, found.robust_accuracy, found.broken_by.tolist()
+    >>> attacked = attack(net, x, y, attack="pgd", eps=0.3)
+    >>> attacked.clean_accuracy, attacked.robust_accuracy, attacked.broken_by.tolist()
     (1.0, 1.0, [-1, -1])
 
     Args:
@@ -306,25 +314,27 @@ def attack(
         logits = arrays.attack(
             model, images, labels, wanted, surrogate=surrogate, reporter=reporter
         )
-    return _attacked(logits, as_numpy=isinstance(x, np.ndarray))
+    return _attacked(logits, type(x))
 
 
-def _attacked(logits: Logits, *, as_numpy: bool) -> Attacked:
-    found = figures(logits)
-    given = (logits.images, logits.adversarial, logits.clean, logits.broken_by)
-    tensors = [torch.as_tensor(each) for each in given]
-    images, attacked, clean, broken_by = [each.numpy() for each in tensors] if as_numpy else tensors
-    low, high = found["ci95"]
+def _attacked(logits: Logits, kind: type[Values]) -> Attacked[Values]:
+    rows = (logits.images, logits.adversarial, logits.clean, logits.broken_by)
+    tensors = [torch.as_tensor(array) for array in rows]
+    as_numpy = issubclass(kind, np.ndarray)
+    arrays = [tensor.numpy() for tensor in tensors] if as_numpy else tensors
+    images, attacked, clean, broken_by = cast(list[Values], arrays)
+    accuracies = figures(logits)
+    low, high = accuracies["ci95"]
     return Attacked(
         images=images,
         logits=attacked,
         clean_logits=clean,
         broken_by=broken_by,
         attacks=tuple(logits.attacks),
-        clean_accuracy=found["clean_accuracy"],
-        robust_accuracy=found["robust_accuracy"],
+        clean_accuracy=accuracies["clean_accuracy"],
+        robust_accuracy=accuracies["robust_accuracy"],
         ci95=(low, high),
-        accuracy_after=found["accuracy_after"],
+        accuracy_after=accuracies["accuracy_after"],
     )
 
 
@@ -334,7 +344,7 @@ def evaluate(
     attack: str = "autoattack",
     out: str | Path | None = None,
     progress: bool = False,
-    **options: Any,
+    **options: object,
 ) -> Logits:
     """Attack a checkpoint on its test data and write the logits, or find them written.
 
@@ -349,11 +359,11 @@ def evaluate(
         AdvkitError: see `errors`.
     """
     _require_one_process("evaluate")
-    given = _plain({**options, "out": out})
+    values = _plain({**options, "out": out})
     every = registry.shared_options("attacks")
-    parts = _taken(given, every)
+    parts = _taken(values, every)
     names = {option.name for option in every}
-    wanted = _built(AttackOptions, {**given, **named(attack)}, names, parts=parts)
+    wanted = _built(AttackOptions, {**values, **named(attack)}, names, parts=parts)
     with _guest():
         done = evaluation.evaluate(_path(checkpoint), wanted, _reporter("attack", progress))
     assert done is not None
@@ -365,7 +375,7 @@ def softlabels(
     *,
     out: str | Path | None = None,
     progress: bool = False,
-    **options: Any,
+    **options: object,
 ) -> SoftLabels:
     """Write a teacher's logits for its training data, or find them written.
 
@@ -392,7 +402,7 @@ def analyze(
     out: str | Path | None = None,
     plot: str | Path | None = None,
     progress: bool = False,
-    **options: Any,
+    **options: object,
 ) -> Result:
     """Analyse logits, labels or checkpoints.
 
@@ -409,12 +419,12 @@ def analyze(
         AdvkitError: see `errors`.
     """
     part = registry.part("analyses", name)
-    given = _plain({**options, "out": out, "plot": plot})
-    parts = _taken(given, part.options)
-    asked = options_of(ProbeOptions, inherited=True) if part.constants.get("PROBES") else ()
-    probe = ProbeOptions(**_taken(given, asked))
-    names = {option.name for option in (*part.options, *asked)}
-    wanted = _built(AnalyzeOptions, given, names, parts=parts, probe=probe)
+    values = _plain({**options, "out": out, "plot": plot})
+    parts = _taken(values, part.options)
+    probing = options_of(ProbeOptions, inherited=True) if part.constants.get("PROBES") else ()
+    probe = ProbeOptions(**_taken(values, probing))
+    names = {option.name for option in (*part.options, *probing)}
+    wanted = _built(AnalyzeOptions, values, names, parts=parts, probe=probe)
     work = Analysis(part, wanted, _reporter(f"analyze {name}", progress))
     alone = part.constants.get("ALONE")
     if not inputs and not (alone and alone in parts):
@@ -422,22 +432,25 @@ def analyze(
     if len(inputs) > 1 and not work.compares:
         raise UsageError(f"analyze {name} looks at one input: call it once for each")
     with _guest():
-        found = work.analyze([work.read(str(_path(each))) for each in inputs])
+        analyzed = work.analyze([work.read(str(_path(place))) for place in inputs])
         work.draw()
-    return Result(found)
+    return Result(analyzed)
 
 
 Stage = TypeVar("Stage", bound=StageOptions)
 
 
 def _built(
-    stage: type[Stage], given: Mapping[str, Any], more: AbstractSet[str] = frozenset(), **parts: Any
+    stage: type[Stage],
+    values: Mapping[str, object],
+    more: AbstractSet[str] = frozenset(),
+    **parts: object,
 ) -> Stage:
     """Return a stage's options.
 
     Args:
         stage: the class that declares them.
-        given: what was given, by name.
+        values: of its options, by name.
         more: names that are options too, and were taken out before.
         parts: fields that are no options.
 
@@ -445,23 +458,23 @@ def _built(
         UsageError: one that the stage does not have, or of another type.
     """
     known = {option.name: option for option in options_of(stage, inherited=True)}
-    for name in given:
+    for name in values:
         if name not in known:
             raise unknown("option", name, known.keys() | more)
-    fitted = {name: resolve.fit(known[name], value) for name, value in given.items()}
+    fitted = {name: resolve.fit(known[name], value) for name, value in values.items()}
     return stage.build({**fitted, **parts})
 
 
-def _taken(given: dict[str, Any], options: Iterable[Option]) -> dict[str, Any]:
-    """Take some options out of those given, each of its type."""
+def _taken(values: dict[str, object], options: Iterable[Option]) -> dict[str, Any]:
+    """Take the values of some options out, each brought to its option's type."""
     return {
-        option.name: resolve.fit(option, given.pop(option.name))
+        option.name: resolve.fit(option, values.pop(option.name))
         for option in options
-        if option.name in given
+        if option.name in values
     }
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(options: Mapping[str, object]) -> dict[str, object]:
     """Return options as the command line has them: files as text, `lambda_` as lambda."""
     return {
         name.rstrip("_"): str(_path(value)) if isinstance(value, Path | Run | InFile) else value
@@ -476,13 +489,13 @@ def _path(place: Place | Run) -> Path:
     return Path(place.path if isinstance(place, InFile) else place)
 
 
-def _pixels(x: Tensor | np.ndarray[Any, Any]) -> Tensor:
+def _pixels(x: Tensor | NDArray[np.generic]) -> Tensor:
     """Return images on the CPU as float32; uint8 are pixels in 0..255."""
     images = torch.as_tensor(x).detach().cpu()
     return images.float().div(255) if images.dtype == torch.uint8 else images.float()
 
 
-def _labels(y: Tensor | np.ndarray[Any, Any]) -> Tensor:
+def _labels(y: Tensor | NDArray[np.generic]) -> Tensor:
     """Return labels on the CPU.
 
     Raises:
@@ -501,6 +514,7 @@ def _reporter(stage: str, progress: bool) -> Reporter:
 @contextmanager
 def _guest() -> Iterator[None]:
     """Work in somebody's process: Ctrl-C is theirs, and their `no_grad` does not reach in."""
+    # Inside `inference_mode` no gradient can be had, and `enable_grad` alone does not end it.
     with signals.interruptible(), torch.inference_mode(False), torch.enable_grad():
         yield
 

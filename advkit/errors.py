@@ -108,6 +108,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     "unknown method 'adrr': did you mean 'adr'? (known: adr, at, trades)"
     """
     names = sorted(known)
+    # Below difflib's 0.6: in names as short as these one wrong letter weighs much.
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = " or ".join(repr(word) for word in near)
     question = f"did you mean {hint}? " if near else ""
@@ -115,7 +116,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {what} {brief(name)!r}: {question}{known}".rstrip())
 
 
-def brief(said: object, width: int = 160) -> str:
+def brief(value: object, width: int = 160) -> str:
     """Return what a library or a foreign file says as one printable line of bounded length.
 
     >>> brief(ValueError("first\\nsecond"))
@@ -123,7 +124,7 @@ def brief(said: object, width: int = 160) -> str:
     >>> brief(KeyError()), brief("x" * 9, width=4)
     ('KeyError', 'xxx…')
     """
-    line = next(iter(str(said).splitlines()), "") or type(said).__name__
+    line = next(iter(str(value).splitlines()), "") or type(value).__name__
     line = printable(line[:width])
     return line if len(line) < width else f"{line[: width - 1]}…"
 

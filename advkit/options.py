@@ -20,7 +20,7 @@ class Option:
 
     name: str
     kind: str
-    default: Any
+    default: object
     help: str
     panel: str = ""
     choices: tuple[str, ...] = ()
@@ -42,13 +42,13 @@ class Option:
         if not self.limits or value is None:
             return
         values = parse_span(value) if isinstance(value, str) else value
-        for each in values if isinstance(values, list | tuple) else [values]:
-            if not within(self.limits, each):
+        for number in values if isinstance(values, list | tuple) else [values]:
+            if not within(self.limits, number):
                 raise UsageError(f"{self.flag} {value} is not {self.limits}")
 
 
 def declared(
-    default: Any,
+    default: object,
     panel: str,
     text: str,
     choices: tuple[str, ...] = (),
@@ -76,22 +76,23 @@ def options_of(declaring: type, *, inherited: bool = False) -> tuple[Option, ...
     >>> @dataclass
     ... class Cut:
     ...     depth: int | None = declared(None, "Saw", "in millimetres", limits=">= 1")
-    >>> [(each.flag, each.kind, each.limits) for each in options_of(Cut)]
+    >>> [(option.flag, option.kind, option.limits) for option in options_of(Cut)]
     [('--depth', 'int', '>= 1')]
     """
     own = inspect.get_annotations(declaring)
     return tuple(
         Option(
-            each.name,
-            each.metadata["kind"] or str(each.type).removesuffix(" | None"),
-            each.default,
-            each.metadata["help"],
-            each.metadata["panel"],
-            each.metadata["choices"],
-            each.metadata["limits"],
+            entry.name,
+            # Annotations are text here: every module has `from __future__ import annotations`.
+            entry.metadata["kind"] or str(entry.type).removesuffix(" | None"),
+            entry.default,
+            entry.metadata["help"],
+            entry.metadata["panel"],
+            entry.metadata["choices"],
+            entry.metadata["limits"],
         )
-        for each in dataclasses.fields(declaring)
-        if "help" in each.metadata and (inherited or each.name in own)
+        for entry in dataclasses.fields(declaring)
+        if "help" in entry.metadata and (inherited or entry.name in own)
     )
 
 
@@ -109,10 +110,10 @@ class StageOptions:
             option.check(getattr(self, option.name))
 
     @classmethod
-    def build(cls, given: Mapping[str, Any]) -> Self:
-        """Return the options that were given; None and what is no option of these is left out."""
-        names = {each.name for each in dataclasses.fields(cls)}
-        return cls(**{k: v for k, v in given.items() if k in names and v is not None})
+    def build(cls, values: Mapping[str, object]) -> Self:
+        """Return the options of these values; None and what is no option of theirs is left out."""
+        names = {entry.name for entry in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in names and v is not None})
 
 
 def within(limits: str, value: float) -> bool:
@@ -121,6 +122,7 @@ def within(limits: str, value: float) -> bool:
     >>> within("[0, 1)", 1.0), within("> 0", 0.5)
     (False, True)
     """
+    # No eval: limits come out of the files of parts, which are read without being run.
     bound = re.fullmatch(r"(>=?) (\S+)", limits)
     if bound:
         least = float(bound[2])
@@ -147,9 +149,9 @@ def parse_temperatures(text: str) -> list[float]:
         UsageError: not positive numbers apart by commas.
     """
     try:
-        found = sorted({float(word) for word in text.split(",")})
+        temperatures = sorted({float(word) for word in text.split(",")})
     except ValueError:
-        found = []
-    if not found or found[0] <= 0 or not math.isfinite(found[-1]):
+        temperatures = []
+    if not temperatures or temperatures[0] <= 0 or not math.isfinite(temperatures[-1]):
         raise UsageError(f"--temperatures {text!r}: positive numbers apart by commas")
-    return found
+    return temperatures

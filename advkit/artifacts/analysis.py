@@ -10,47 +10,20 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import cast
 
 import h5py
 import numpy as np
 
-from advkit.artifacts import document, files, latex, page, provenance
-from advkit.artifacts.document import Document
+from advkit.artifacts import descriptions, document, files, latex, page, provenance
+from advkit.artifacts.descriptions import Description
 from advkit.artifacts.hdf5 import MAGIC, get_text, set_text, writing
+from advkit.artifacts.result import Result
 from advkit.errors import InputError, MismatchError, UsageError
 
 SUFFIXES = (".json", ".csv", ".h5")
 DOCUMENTS = (".md", ".tex", ".html")
 """Formats for people, of analyses that say so."""
-
-
-class Table(Protocol):
-    """What an analysis gives to be written."""
-
-    @property
-    def numbers(self) -> Mapping[str, Any]:
-        """Figures by name."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns."""
-
-    @property
-    def rows(self) -> tuple[tuple[Any, ...], ...]:
-        """The whole table."""
-
-    @property
-    def groups(self) -> tuple[dict[str, Any], ...]:
-        """Rows taken together; none for most analyses."""
-
-    @property
-    def more(self) -> Mapping[str, Any]:
-        """Other plain lists and objects by name; none for most analyses."""
-
-    @property
-    def document(self) -> Document | None:
-        """The tables as a person reads them, for analyses that write documents."""
 
 
 def check(path: Path, formats: Sequence[str] = ()) -> None:
@@ -70,12 +43,12 @@ def check(path: Path, formats: Sequence[str] = ()) -> None:
     files.folder(path.parent)
 
 
-def digest(table: Table, description: Mapping[str, Any]) -> str:
+def digest(table: Result, description: Description) -> str:
     """Return the digest of numbers, table and description."""
     return _digest(_plain(table), description)
 
 
-def write(path: Path, table: Table, description: Mapping[str, Any]) -> None:
+def write(path: Path, table: Result, description: Description) -> None:
     """Write the numbers and the whole table.
 
     JSON holds both and the description; HDF5 a data set a column, with numbers and description
@@ -95,28 +68,25 @@ def write(path: Path, table: Table, description: Mapping[str, Any]) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def require_same(path: Path, table: Table, description: Mapping[str, Any]) -> None:
+def require_same(path: Path, table: Result, description: Description) -> None:
     """Check that the file in place is what this work would write.
 
     Raises:
         MismatchError: it is something else.
     """
     text = _plain_text(path, table, {**description, "digest": digest(table, description)})
-    if text is not None:
-        try:
+    try:
+        if text is not None:
             same = path.read_bytes() == text.encode("utf-8")
-        except OSError:
-            same = False
-    else:
-        try:
+        else:
             same = read_info(path)["digest"] == digest(table, description)
-        except InputError:
-            same = False
+    except (OSError, InputError):  # what cannot be read is not what this work would write
+        same = False
     if not same:
         raise MismatchError(f"{path} holds something else: choose another -o, or --overwrite")
 
 
-def read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> descriptions.Analysis:
     """Return the description of a JSON or HDF5 analysis, its digest checked.
 
     Raises:
@@ -125,15 +95,15 @@ def read_info(path: Path) -> dict[str, Any]:
     try:
         content, text = _hdf5_content(path) if _is_hdf5(path) else _json_content(path)
         info = provenance.parse(text, path, "analysis")
-        found = _digest(content, info)
+        actual = _digest(content, info)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # among them RecursionError
         raise InputError(f"{path}: not made by advkit, or corrupt") from None
-    if found != info.get("digest"):
+    if actual != info.get("digest"):
         raise InputError(f"{path}: corrupt: the content does not match its digest; make it anew")
-    return info
+    return cast(descriptions.Analysis, info)  # checked as one when it was parsed
 
 
-def _plain_text(path: Path, table: Table, full: Mapping[str, Any]) -> str | None:
+def _plain_text(path: Path, table: Result, full: Description) -> str | None:
     """Return the text of a format that carries no description to check; None for the others."""
     suffix = path.suffix.lower()
     if suffix == ".csv":
@@ -147,7 +117,7 @@ def _plain_text(path: Path, table: Table, full: Mapping[str, Any]) -> str | None
     return (latex.latex if suffix == ".tex" else document.markdown)(table.document)
 
 
-def csv_text(table: Table) -> str:
+def csv_text(table: Result) -> str:
     """Return the table as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -156,29 +126,31 @@ def csv_text(table: Table) -> str:
     return text.getvalue()
 
 
-def json_text(table: Table, description: Mapping[str, Any]) -> str:
+def json_text(table: Result, description: Description) -> str:
     """Return description, numbers and table as JSON."""
     content = {"advkit": description, **_plain(table)}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _digest(content: Mapping[str, Any], description: Mapping[str, Any]) -> str:
+def _digest(content: Mapping[str, object], description: Description) -> str:
+    # The same for JSON and HDF5: a digest of what they say, not of how a format spells it.
     raw = provenance.canonical(content).encode()
     return provenance.digest(description, [provenance.Array("analysis", "json", (len(raw),), raw)])
 
 
-def _plain(table: Table) -> dict[str, Any]:
+def _plain(table: Result) -> dict[str, object]:
     rows = [list(row) for row in table.rows]
     plain = {"numbers": dict(table.numbers), "columns": list(table.columns), "rows": rows}
     groups = {"groups": list(table.groups)} if table.groups else {}
     return {**plain, **groups, **table.more}
 
 
-def _write_hdf5(temporary: Path, path: Path, table: Table, description: Mapping[str, Any]) -> None:
+def _write_hdf5(temporary: Path, path: Path, table: Result, description: Description) -> None:
     with writing(temporary, path) as file:
         for place, name in enumerate(table.columns):
             values = [row[place] for row in table.rows]
             if all(isinstance(value, int | float | None) for value in values):
+                # HDF5 has no null: a gap is NaN here, and null in `content`.
                 file[name] = np.asarray([np.nan if value is None else value for value in values])
             else:
                 texts = ["" if value is None else str(value) for value in values]
@@ -193,12 +165,12 @@ def _is_hdf5(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _hdf5_content(path: Path) -> tuple[dict[str, Any], str]:
+def _hdf5_content(path: Path) -> tuple[dict[str, object], str]:
     with h5py.File(path, "r") as file:
         return json.loads(get_text(file, "content") or ""), str(get_text(file, "advkit"))
 
 
-def _json_content(path: Path) -> tuple[dict[str, Any], str]:
+def _json_content(path: Path) -> tuple[dict[str, object], str]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("no object")

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 
-from advkit.artifacts import analysis, checkpoint, files, hdf5, provenance, soft_labels
+from advkit.artifacts import (
+    analysis,
+    checkpoint,
+    descriptions,
+    files,
+    hdf5,
+    provenance,
+    soft_labels,
+)
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 
+Exchanged = (
+    descriptions.Checkpoint | descriptions.Labels | descriptions.Logits | descriptions.Analysis
+)
+"""What describes a file that stages exchange."""
 WANTED = "an advkit artifact"
 
 
-def read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> Exchanged:
     """Return the description of a checkpoint, labels, logits or analysis file, digest checked.
 
     Raises:
@@ -30,10 +40,10 @@ def read_info(path: Path) -> dict[str, Any]:
             return analysis.read_info(path)
         if kind == "labels":  # shards of one too
             return soft_labels.read_parts(path, soft_labels.LARGE)[1]
-        return dict(_reader(kind)(path).info)
+        return hdf5.read_logits(path, stay=True).info
     if head.lstrip().startswith(b"{") and path.suffix != ".safetensors":
         return analysis.read_info(path)
-    return dict(checkpoint.read_info(path))
+    return checkpoint.read_info(path)
 
 
 def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
@@ -45,12 +55,8 @@ def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
     path = Path(path)
     files.require(path, f"a {' or '.join(kinds)} file (HDF5)", hdf5.MAGIC)
     kind = _kind(path)
-    found: Logits | SoftLabels = _reader(kind if kind in kinds else kinds[0])(path)
-    return found
-
-
-def _reader(kind: str) -> Any:
-    return partial(soft_labels.read if kind == "labels" else hdf5.read_logits, stay=True)
+    wanted = kind if kind in kinds else kinds[0]  # the reader of another kind refuses it
+    return (soft_labels.read if wanted == "labels" else hdf5.read_logits)(path, stay=True)
 
 
 def _kind(path: Path) -> str:

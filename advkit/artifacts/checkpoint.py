@@ -17,20 +17,24 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from advkit.artifacts import descriptions, files, provenance
+from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, brief, storage
 
 WANTED = "a checkpoint (.safetensors)"
+BROKEN = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError)
+"""How safetensors and torch tell that a file is not what it claims to be."""
 HEADER = 16 << 20
 """Bytes of the longest header that is read: room for a hundred thousand tensors."""
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> str:
+def write(path: Path, tensors: Mapping[str, Tensor], description: Description) -> str:
     """Write tensors and description atomically; return the digest.
 
     Raises:
         StorageError: disk full, folder read-only or gone.
     """
+    # safetensors refuses strided tensors, and the digest is over bytes in the CPU's memory.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = provenance.digest(description, _arrays(plain))
     text = provenance.canonical({**description, "digest": digest})
@@ -52,8 +56,12 @@ def read(
     path: Path | str, kind: Literal["state"]
 ) -> tuple[dict[str, Tensor], descriptions.State]: ...
 @overload
+def read(
+    path: Path | str, kind: Literal["part"]
+) -> tuple[dict[str, Tensor], descriptions.Part]: ...
+@overload
 def read(path: Path | str, kind: str) -> tuple[dict[str, Tensor], Any]: ...
-def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], Any]:
+def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor], object]:
     """Read (tensors, description), checking kind and digest.
 
     Raises:
@@ -70,15 +78,7 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
         provenance.parse(text, path, kind)
         tensors = load(raw)
         arrays = _arrays(tensors)
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AssertionError,
-    ) as error:
+    except BROKEN as error:
         raise InputError(
             f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
         ) from None
@@ -92,14 +92,14 @@ def _metadata(raw: bytes) -> dict[str, str]:
         ValueError: it is none, or so long that reading it alone would cost what no model needs.
         RecursionError: it is too deep.
     """
-    size = int.from_bytes(raw[:8], "little")
+    size = int.from_bytes(raw[:8], "little")  # safetensors: u64 length, JSON, then the tensors
     if size > HEADER:
         raise ValueError(f"a header of {size} bytes")
     header = json.loads(raw[8 : 8 + size])
-    found = header.get("__metadata__", {}) if isinstance(header, dict) else None
-    if not isinstance(found, dict):
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
         raise ValueError("the header is no object")
-    return found
+    return metadata
 
 
 def read_info(path: Path | str) -> descriptions.Checkpoint:
@@ -113,7 +113,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> list[Array]:
             name,
             str(tensor.dtype),
             tuple(tensor.shape),
-            tensor.reshape(-1).view(torch.uint8).numpy().data,
+            tensor.reshape(-1).view(torch.uint8).numpy().data,  # bytes: NumPy has no bfloat16
         )
         for name, tensor in tensors.items()
     ]

@@ -7,10 +7,10 @@ that no stage needs, and those that earlier versions did not write.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
-from advkit.artifacts.schema import Sized, Within, amount, fault
+from advkit.artifacts.schema import Kind, Sized, Within, amount, fault
 from advkit.errors import InputError
 
 MANY, SHORT, LONG = 1 << 8, 1 << 12, 1 << 20
@@ -19,18 +19,24 @@ DEEPEST = 16
 """Generations from an artifact back to its data; LTD's longest chain has five."""
 LARGEST_EPS = 1e6
 
+Description = Mapping[str, object]
+"""A description of any kind; once it is checked, its kind's definition says what it holds."""
+
 Word = Annotated[str, Sized(1, SHORT)]
+# Up to 2**53 a float holds every whole number, and so does any other reader of the JSON.
 Count = Annotated[int, Within(0, 2**53)]
 """How many there are, none included."""
 Some = Annotated[int, Within(1, 2**53)]
 Integer = Annotated[int, Within(-(2**63), 2**63)]
 Real = Annotated[float, Within(-1e300, 1e300)]
+# From the smallest float above 0 on.
 Positive = Annotated[float, Within(5e-324, 1e300)]
 Share = Annotated[float, Within(0, 1)]
 Side = Annotated[int, Within(1, 1 << 14)]
 """Pixels of an image's edge, or channels."""
 
 
+# Radii, steps and spans stay text in a description, as they were typed: 8/255 is no float.
 def _radius(text: str) -> str:
     try:
         return "" if amount(text) <= LARGEST_EPS else f"is above {LARGEST_EPS:g}"
@@ -38,7 +44,7 @@ def _radius(text: str) -> str:
         return "is no number"
 
 
-def _ball(config: Mapping[str, Any]) -> str:
+def _ball(config: Settings | Recipe | Attack) -> str:
     """Check ε, which a norm bounds: linf's is in pixel space."""
     if config.get("norm") == "linf" and "eps" in config and amount(config["eps"]) > 1:
         return ".eps is not in 0..1"
@@ -50,7 +56,7 @@ def _step(text: str) -> str:
     before, shared, after = text.partition("eps")
     factors = [before.rstrip(" *"), after.lstrip(" /")] if shared else [text]
     try:
-        right = all(amount(each) > 0 for each in factors if each or not shared)
+        right = all(amount(factor) > 0 for factor in factors if factor or not shared)
     except ValueError:
         right = False
     return "" if right else "is no step size"
@@ -165,6 +171,7 @@ class Split(TypedDict):
     limit: NotRequired[Some | None]
 
 
+# `lambda` is a keyword, which the class form cannot have for a name.
 Reserved = TypedDict("Reserved", {"lambda": NotRequired[Span]})
 
 
@@ -349,7 +356,7 @@ class Part(TypedDict):
 
     schema: int
     kind: Word
-    work: dict[str, Any]
+    work: dict[str, object]
     rows: Some
     number: Count
     hits: NotRequired[Count]
@@ -362,7 +369,7 @@ class Partial(TypedDict):
     schema: int
     kind: Word
     layout: Count
-    config: dict[str, Any]
+    config: dict[str, object]
     checkpoint: Word
     data: Word
     environment: Environment
@@ -371,7 +378,23 @@ class Partial(TypedDict):
     digest: Word
 
 
-DEFINITIONS: Mapping[str, Any] = {
+class Trial(TypedDict):
+    """A line of a search's ledger; a substitute is not attacked, see `JUDGED`."""
+
+    kind: Literal["substitute", "ltd"]
+    temperature: Positive
+    clean_accuracy: Share
+    digest: NotRequired[Word]
+    masking_alarm: NotRequired[bool]
+    robust_accuracy: NotRequired[Share]
+    pgd_accuracy: NotRequired[Share]
+    loss_ce: NotRequired[Real]
+    loss_kl: NotRequired[Real]
+
+
+JUDGED = ("masking_alarm", "robust_accuracy", "loss_ce", "loss_kl")
+"""What a student's trial always says: the search chooses by it."""
+DEFINITIONS: Mapping[str, Kind] = {
     "checkpoint": Checkpoint,
     "state": State,
     "labels": Labels,
@@ -383,7 +406,7 @@ DEFINITIONS: Mapping[str, Any] = {
 """Kind → what its description holds."""
 
 
-def require(info: Mapping[str, Any], where: object) -> None:
+def require(info: Description, where: object) -> None:
     """Check a description that was read against the definition of its kind.
 
     Raises:
@@ -394,7 +417,7 @@ def require(info: Mapping[str, Any], where: object) -> None:
         raise InputError(f"{where}: corrupt: in its description {wrong}")
 
 
-def require_whole(info: Mapping[str, Any]) -> None:
+def require_whole(info: Description) -> None:
     """Check a description that is to be written, but for the digest, which it does not have yet.
 
     Raises:
@@ -405,65 +428,77 @@ def require_whole(info: Mapping[str, Any]) -> None:
         raise ValueError(f"the description of a {info['kind']} file in which {wrong}")
 
 
-def _fault(info: Mapping[str, Any]) -> str:
+def trial_fault(trial: object) -> str:
+    """Return the first thing that keeps a line of a ledger from being a trial; empty if nothing."""
+    wrong = fault(trial, Trial)
+    if wrong:
+        return wrong
+    described = cast(Trial, trial)
+    return _missing(described, JUDGED) if described["kind"] == "ltd" else ""
+
+
+def _fault(info: Description) -> str:
+    kind = str(info["kind"])
     try:
-        wrong = fault(info, DEFINITIONS[info["kind"]]) or _chain(info.get("parents", []))
-        return wrong or _members(info)
+        wrong = fault(info, DEFINITIONS[kind])
+        if wrong or "parents" not in info:
+            return wrong
+        described = cast(Described, info)
+        return _chain_fault(described["parents"]) or _kind_fault(described)
     except RecursionError:
         return "something is nested too deep"
 
 
-def _chain(parents: list[Any]) -> str:
+def _chain_fault(parents: Sequence[object]) -> str:
     """Check all ancestors, each against what its kind always says."""
-    waiting = [(f"parents.{place}", each, 1) for place, each in enumerate(parents)]
+    # With a list of those still to be looked at: a forged chain may be deeper than Python's stack.
+    waiting = [(f"parents.{place}", parent, 1) for place, parent in enumerate(parents)]
     while waiting:
-        key, each, depth = waiting.pop()
-        wrong = fault(each, Parent)
+        key, claimed, depth = waiting.pop()
+        wrong = fault(claimed, Parent)
         if wrong:
-            return f"{key}.{wrong}" if isinstance(each, dict) else f"{key} is no object"
-        missing = [name for name in PARENTS.get(each["kind"], ()) if name not in each]
+            return f"{key}.{wrong}" if isinstance(claimed, dict) else f"{key} is no object"
+        parent = cast(Parent, claimed)
+        missing = _missing(parent, PARENTS.get(parent["kind"], ()))
         if missing:
-            return f"{key}.{missing[0]} is missing"
+            return f"{key}.{missing}"
         if depth > DEEPEST:
             return f"{key} is more than {DEEPEST} generations deep"
-        own = enumerate(each.get("parents", []))
-        waiting += [(f"{key}.parents.{place}", one, depth + 1) for place, one in own]
+        own = enumerate(parent.get("parents", []))
+        waiting += [(f"{key}.parents.{place}", older, depth + 1) for place, older in own]
     return ""
 
 
-def _members(info: Mapping[str, Any]) -> str:
+def _kind_fault(info: Described) -> str:
     """Check what the keys of one kind owe each other."""
-    rules = {"labels": _of_labels, "logits": _of_logits}
-    return rules[info["kind"]](info) if info["kind"] in rules else ""
-
-
-def _between(parents: list[Any]) -> str:
-    """Check that there is a net, and data last."""
-    kinds = [each["kind"] for each in parents]
-    if len(kinds) < 2 or kinds[0] != "checkpoint" or kinds[-1] != "data":
+    if info["kind"] == "labels":
+        wrong = _labelling_fault(cast(Labels, info)["config"])
+    elif info["kind"] == "logits":
+        wrong = _evaluation_fault(cast(Logits, info))
+    else:
+        return ""
+    kinds = [parent["kind"] for parent in info["parents"]]
+    if not wrong and (len(kinds) < 2 or kinds[0] != "checkpoint" or kinds[-1] != "data"):
         return "parents are not a checkpoint first and data last"
-    return ""
+    return wrong
 
 
-def _of_labels(info: Mapping[str, Any]) -> str:
-    config = info["config"]
+def _labelling_fault(config: Labelling) -> str:
     views = config["views"]
     if views != "all" and not (views.isascii() and views.isdecimal() and 0 < int(views) <= 2**31):
         return "config.views is no count and not all"
-    if "shard" in config:
-        missing = [key for key in ("batch_size", "examples") if key not in config]
-        if missing:
-            return f"config.{missing[0]} is missing"
-    return _between(info["parents"])
+    wrong = _missing(config, ("batch_size", "examples")) if "shard" in config else ""
+    return f"config.{wrong}" if wrong else ""
 
 
-def _of_logits(info: Mapping[str, Any]) -> str:
-    config = info["config"]
-    if config["attack"] == "none":
-        return _between(info["parents"])
-    missing = [key for key in ("norm", "eps") if key not in config]
-    if missing:
-        return f"config.{missing[0]} is missing"
-    if not info["attacks"]:
-        return "attacks is empty"
-    return _between(info["parents"])
+def _evaluation_fault(info: Logits) -> str:
+    if info["config"]["attack"] == "none":
+        return ""
+    wrong = _missing(info["config"], ("norm", "eps"))
+    if wrong:
+        return f"config.{wrong}"
+    return "" if info["attacks"] else "attacks is empty"
+
+
+def _missing(keys: Collection[str], wanted: Iterable[str]) -> str:
+    return next((f"{key} is missing" for key in wanted if key not in keys), "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 NOTHING = "–"
 """A cell where nothing is known."""
@@ -65,7 +64,7 @@ class Source:
     """A file behind the tables: its name, and what its description says of it."""
 
     name: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ def markdown(document: Document) -> str:
 
 
 def _table(sheet: Sheet) -> str:
+    # Figures to the right, so that their digits stand under each other.
     rule = ["---" if place < sheet.words else "---:" for place in range(len(sheet.head))]
     rows = [[_escaped(text) for text in sheet.flat_head], rule]
     rows += [[_cell(cell) for cell in row] for row in sheet.rows]

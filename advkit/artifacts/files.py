@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, and locks on the outputs of a run."""
+"""Files that appear whole or not at all, and locks on the outputs of a run.
+
+The lock is our own, for `filelock` leaves its file behind on Unix and cannot name the holder.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from advkit.runtime import signals
 MAGIC = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
     b"PK\x03\x04": "a PyTorch or zip archive, which advkit never unpickles",
+    # Pickles of protocols 2 to 5; the older ones begin with nothing of their own.
     b"\x80\x02": "a pickle, which advkit never loads",
     b"\x80\x03": "a pickle, which advkit never loads",
     b"\x80\x04": "a pickle, which advkit never loads",
@@ -40,6 +44,7 @@ def folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         sweep(path, ())
+        # Tried, not asked: permission bits say nothing of root, full disks and network shares.
         probe.touch()
         probe.unlink(missing_ok=True)
     except OSError as error:
@@ -65,6 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with signals.whole():
         try:
             yield temporary
+            # Content before name, then the name itself: a power cut leaves the old or the new.
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
@@ -115,6 +121,7 @@ def lock(output: Path) -> Iterator[None]:
         os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
+        # While still locked: unlinked afterwards, it could be the next holder's file.
         path.unlink(missing_ok=True)
         os.close(handle)
 
@@ -131,7 +138,7 @@ def _acquire(path: Path, output: Path) -> int:
             holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
             os.close(handle)
             raise BusyError(f"{output} is being written by {holder}: wait for it") from None
-        except FileNotFoundError:
+        except FileNotFoundError:  # unlinked meanwhile: try again
             pass
         except OSError as error:  # a network disk may have no locks
             os.close(handle)
@@ -150,16 +157,16 @@ def head(path: Path, wanted: str) -> bytes:
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for
             raise InputError(f"{shown(path)}: a pipe or device; wanted: {wanted}, as a file")
         with path.open("rb") as file:
-            found = file.read(16)
+            start = file.read(16)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (wanted: {wanted})") from None
     except OSError as error:
         raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise InputError(f"{shown(path)}: not a path (wanted: {wanted})") from None
-    if not found:
+    if not start:
         raise InputError(f"{path}: empty file (wanted: {wanted})")
-    return found
+    return start
 
 
 def shown(path: Path, width: int = 80) -> str:
@@ -174,15 +181,15 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
     Raises:
         InputError: it does not; the message says what it is instead.
     """
-    found = head(path, wanted)
+    start = head(path, wanted)
     # safetensors begins with the length of its JSON, which may look like a pickle's first bytes.
-    safetensors = found[8:9] == b"{"
+    safetensors = start[8:9] == b"{"
     for prefix, what in MAGIC.items():
         if safetensors and prefix.startswith(b"\x80"):
             continue
-        if prefix != magic and found.startswith(prefix):
+        if prefix != magic and start.startswith(prefix):
             raise InputError(f"{path}: this is {what}; wanted: {wanted}")
-    if magic and not found.startswith(magic):
+    if magic and not start.startswith(magic):
         kind = "this is a checkpoint (safetensors); " if safetensors else ""
         raise InputError(f"{path}: {kind}not {wanted}")
 
@@ -209,9 +216,9 @@ def _sync(path: Path) -> None:
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 is sent to nobody: it asks whether there is a process
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # somebody else's
         return True
     return True

@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from advkit.artifacts import descriptions, files, provenance
@@ -20,9 +21,15 @@ from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
 from advkit.errors import BusyError, InputError, StorageError, UsageError, brief, storage
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Numbers = NDArray[np.generic]
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK = 4096
+"""Rows of a chunk at most: HDF5 reads, and checks, whole chunks."""
 CHUNK_BYTES = 8 << 20
+# Pinned, not "latest": the same arrays give the same bytes whatever HDF5 is installed.
 LIBVER = ("v110", "v110")
 DTYPES = {
     "/index": "int64",
@@ -63,7 +70,7 @@ class Logits:
     @property
     def attacks(self) -> list[str]:
         """Names of the attacks in the order in which they were run."""
-        return list(self.info.get("attacks", []))
+        return list(self.info["attacks"])
 
 
 def require_name(path: Path) -> None:
@@ -99,7 +106,15 @@ def write_logits(path: Path, logits: Logits) -> str:
         for name, rows in values.items()
         if rows is not None
     }
-    return _write(path, arrays, logits.info)
+    digested = _digested({name: torch.from_numpy(array) for name, array in arrays.items()})
+    digest = provenance.digest(logits.info, digested)
+    with files.replacing(path) as temporary, writing(temporary, path) as file:
+        for name, array in arrays.items():
+            chunk = chunk_shape(array.shape, array.itemsize)
+            # No compression: floats hardly shrink, and a small file could claim a huge array.
+            file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
+        set_text(file, "advkit", provenance.canonical({**logits.info, "digest": digest}))
+    return digest
 
 
 def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
@@ -114,10 +129,11 @@ def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
     """
     arrays, info = read_arrays(Path(path), "logits", DTYPES, LARGE if stay else ())
     classes = _classes(path, arrays)
-    named = len(info["data"]["classes"])
+    described = cast(descriptions.Logits, info)  # checked as one when it was parsed
+    named = len(described["data"]["classes"])
     if named != classes:
         raise InputError(f"{path}: it names {named} classes, its logits are of {classes}")
-    _require_possible(path, arrays, classes, len(info.get("attacks", [])))
+    _require_possible(path, arrays, classes, len(described["attacks"]))
     small = {name: loaded(arrays[name]) for name in arrays.keys() - LARGE}
     return Logits(
         index=small["/index"],
@@ -127,17 +143,17 @@ def read_logits(path: Path | str, *, stay: bool = False) -> Logits:
         norm=small.get("/adversarial/norm"),
         broken_by=small.get("/adversarial/broken_by"),
         images=arrays.get("/adversarial/images"),
-        info=cast(descriptions.Logits, info),  # checked as one when it was parsed
+        info=described,
         path=str(path),
     )
 
 
-def read_info(path: Path | str, kind: str) -> dict[str, Any]:
+def read_info(path: Path | str, kind: str) -> dict[str, object]:
     """Read the description of an HDF5 artifact, with its digest checked."""
     return read_arrays(Path(path), kind, DTYPES, LARGE)[1]
 
 
-def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
+def read_claim(path: Path, kind: str) -> tuple[dict[str, object], int]:
     """Return what a file says of itself, the digest not checked, and how many examples it holds.
 
     Raises:
@@ -149,7 +165,7 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
     try:
         with h5py.File(path, "r") as file:
             info = provenance.parse(get_text(file, "advkit"), path, kind)
-            index = _place(file, "/index", path.stat().st_size)
+            index = _dataset(file, "/index", path.stat().st_size)
             if index is None:
                 raise KeyError("it holds no /index")
             return info, len(index)
@@ -159,6 +175,7 @@ def read_claim(path: Path, kind: str) -> tuple[dict[str, Any], int]:
 
 def unreadable(path: Path, error: Exception) -> InputError | BusyError:
     """Say what HDF5's failure to read a file means: a living writer, a dead one, or damage."""
+    # HDF5 locks what it writes, and its file says so until it is closed: two signs of a writer.
     if isinstance(error, BlockingIOError):
         return BusyError(f"{path}: another process has it open for writing: wait for it")
     reason = brief(error)
@@ -220,21 +237,6 @@ def _impossible(
     return InputError(f"{path}: {what} {value} of example {row} is not in {low:g}..{high:g}")
 
 
-def _write(
-    path: Path, arrays: Mapping[str, np.ndarray[Any, Any]], description: Mapping[str, Any]
-) -> str:
-    digest = provenance.digest(
-        description, _digested({name: torch.from_numpy(array) for name, array in arrays.items()})
-    )
-    text = provenance.canonical({**description, "digest": digest})
-    with files.replacing(path) as temporary, writing(temporary, path) as file:
-        for name, array in arrays.items():
-            chunk = chunk_shape(array.shape, array.itemsize)
-            file.create_dataset(name, data=array, chunks=chunk, fletcher32=True)
-        set_text(file, "advkit", text)
-    return digest
-
-
 def set_text(file: h5py.File, name: str, text: str) -> None:
     """Write a text attribute of fixed length.
 
@@ -249,11 +251,12 @@ def get_text(file: h5py.File, name: str) -> str | None:
     if name not in file.attrs:
         return None
     attribute = file.attrs.get_id(name)
+    # Asked of the low level: reading a forged variable-length attribute can hang HDF5.
     kind = attribute.get_type()
     if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str() or attribute.shape:
         return None
-    found = file.attrs[name]
-    return found.decode() if isinstance(found, bytes) else str(found)
+    text = file.attrs[name]
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 class _Sink(io.FileIO):
@@ -265,7 +268,7 @@ class _Sink(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, data: Any, /) -> int:
+    def write(self, data: ReadableBuffer, /) -> int:
         """Write all of it, or remember why not."""
         size = memoryview(data).nbytes
         if self.error is not None:
@@ -313,7 +316,7 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 def read_arrays(
     path: Path, kind: str, dtypes: Mapping[str, str], stay: Collection[str] = ()
-) -> tuple[dict[str, Rows], dict[str, Any]]:
+) -> tuple[dict[str, Rows], dict[str, object]]:
     """Read the named arrays that are there, and the description; check kind, dtype and digest.
 
     Args:
@@ -329,30 +332,30 @@ def read_arrays(
     """
     files.require(path, f"a {kind} file (HDF5)", MAGIC)
     arrays: dict[str, Rows] = {}
-    was = mark(path)
+    was = mark(path)  # before the first look: what changes while it is read is found out
     try:
         with h5py.File(path, "r") as file:
             text = get_text(file, "advkit")
             provenance.parse(text, path, kind)
             for name, dtype in dtypes.items():
-                found = _place(file, name, path.stat().st_size)
-                if found is None:
+                dataset = _dataset(file, name, path.stat().st_size)
+                if dataset is None:
                     continue
-                if str(found.dtype) not in dtype.split("|"):
-                    raise InputError(f"{path}: {name} is {found.dtype}, not {dtype}")
+                if str(dataset.dtype) not in dtype.split("|"):
+                    raise InputError(f"{path}: {name} is {dataset.dtype}, not {dtype}")
                 if name in stay:
-                    narrow = getattr(torch, str(found.dtype))
-                    arrays[name] = Stored(path, name, found.shape, narrow, was)
+                    narrow = getattr(torch, str(dataset.dtype))
+                    arrays[name] = Stored(path, name, dataset.shape, narrow, was)
                 else:
-                    arrays[name] = torch.from_numpy(np.asarray(found[()]))
+                    arrays[name] = torch.from_numpy(np.asarray(dataset[()]))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise unreadable(path, error) from None
     return arrays, provenance.check(text, _digested(arrays), path, kind)
 
 
-def _place(file: h5py.File, name: str, size: int) -> h5py.Dataset | None:
+def _dataset(file: h5py.File, name: str, size: int) -> h5py.Dataset | None:
     """Find one array by its fixed name, never through a link that leaves the file."""
-    place: Any = file
+    place: h5py.Group | h5py.Dataset = file
     for part in name.strip("/").split("/"):
         if part not in place:
             return None

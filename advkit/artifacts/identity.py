@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from advkit.artifacts.descriptions import Description, Labels, Logits
 from advkit.errors import MismatchError
 
-Identity = Mapping[str, Any]
+Identity = Mapping[str, object]
 """What a piece of work is, by name; equal for equal work."""
 
 
-def identity(info: Mapping[str, Any], called: str = "checkpoint") -> dict[str, Any]:
+def identity(info: Description, called: str = "checkpoint") -> dict[str, object]:
     """Return what the work was that made an artifact of a net and data, from its description."""
-    net, *_, data = (parent["digest"] for parent in info["parents"])
-    return of_work(info["config"], net, data, info.get("implementation"), called)
+    made = cast(Labels | Logits, info)
+    # Parents are the net first and the data last; a transfer attack's surrogate stands between.
+    net, *_, data = (parent["digest"] for parent in made["parents"])
+    return of_work(made["config"], net, data, cast(Logits, info).get("implementation"), called)
 
 
 def of_work(
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     net: str,
     data: str,
     implementation: str | None = None,
     called: str = "checkpoint",
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what a piece of work is that may not have been done yet.
 
     Args:

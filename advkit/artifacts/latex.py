@@ -73,9 +73,9 @@ def _sheet(sheet: Sheet, notes: tuple[str, ...]) -> str:
         lines += [r"\midrule"] if place in sheet.breaks else []
         lines.append(_row([_cell(cell) for cell in row]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    told = [escape(note) for note in (*sheet.notes, *notes)]
-    if told:
-        below = r"\\ {}".join(f"{note}." for note in told)  # {}: a [ would be an argument
+    remarks = [escape(note) for note in (*sheet.notes, *notes)]
+    if remarks:
+        below = r"\\ {}".join(f"{note}." for note in remarks)  # {}: a [ would be an argument
         lines += ["", r"\smallskip", rf"\parbox{{\linewidth}}{{\footnotesize {below}}}"]
     return "\n".join([*lines, r"\end{table}"])
 
@@ -88,6 +88,7 @@ def _spans(sheet: Sheet) -> list[str]:
     for text, count in sheet.spans:
         if text:
             cells.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(text)}}}")
+            # (lr) trims the rule at both ends: neighbouring headings stay apart.
             rules.append(rf"\cmidrule(lr){{{start}-{start + count - 1}}}")
         else:
             cells += [""] * count

@@ -7,15 +7,15 @@ import json
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from advkit.artifacts.document import Cell, Document, Figure, Sheet, Source, one_line
 
+# Whatever a file's description holds, a browser that shows the page runs and fetches nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").strip()
 
 
-def html(document: Document, description: Mapping[str, Any]) -> str:
+def html(document: Document, description: Mapping[str, object]) -> str:
     """Return the whole page; everything that came from a file is escaped.
 
     Args:
@@ -91,16 +91,16 @@ def _figure(picture: Figure) -> str:
     return f"<figure>{image}<figcaption>{_text(picture.title)}</figcaption></figure>"
 
 
-def _provenance(sources: tuple[Source, ...], description: Mapping[str, Any]) -> Iterator[str]:
+def _provenance(sources: tuple[Source, ...], description: Mapping[str, object]) -> Iterator[str]:
     yield '<h2 id="provenance">Provenance</h2>'
     yield "<p>What each file says of itself, and the description of this page.</p>"
     for source in sources:
         yield f"<details><summary>{_text(source.name)}</summary>{_json(source.facts)}</details>"
-    kept = {key: value for key, value in description.items() if key != "parents"}
-    yield f"<details><summary>this page</summary>{_json(kept)}</details>"
+    own = {key: value for key, value in description.items() if key != "parents"}
+    yield f"<details><summary>this page</summary>{_json(own)}</details>"
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def _json(value: Mapping[str, object]) -> str:
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True)
     safe = text.encode("utf-8", errors="replace").decode("utf-8")  # a lone surrogate has no bytes
     return f"<pre>{escape(safe)}</pre>"

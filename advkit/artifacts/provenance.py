@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from advkit import __version__
 from advkit.artifacts import descriptions
+from advkit.artifacts.descriptions import Description
 from advkit.errors import InputError, MismatchError, brief
 
 SCHEMA = 1
@@ -23,7 +24,7 @@ class Array(NamedTuple):
     data: memoryview | bytes | Iterable[memoryview | bytes]
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """Return JSON with one spelling: sorted keys, no spaces, no NaN.
 
     >>> canonical({"b": 1, "a": [0.1]})
@@ -34,13 +35,15 @@ def canonical(value: Any) -> str:
     )
 
 
-def digest(description: Mapping[str, Any], arrays: Iterable[Array]) -> str:
+def digest(description: Description, arrays: Iterable[Array]) -> str:
     """Return the sha256 over the arrays in name order and the description but for its digest."""
     sha = hashlib.sha256()
-    for array in sorted(arrays, key=lambda each: each.name):
+    # Name, dtype and shape go in too: the same bytes under another shape are another array.
+    for array in sorted(arrays, key=lambda array: array.name):
         sha.update(canonical([array.name, array.dtype, list(array.shape)]).encode())
         for piece in [array.data] if isinstance(array.data, bytes | memoryview) else array.data:
             sha.update(piece)
+    # Its own digest is in the description: left out, it can be checked with what is read back.
     rest = {key: value for key, value in description.items() if key != "digest"}
     sha.update(canonical(rest).encode())
     return f"sha256:{sha.hexdigest()}"
@@ -49,12 +52,12 @@ def digest(description: Mapping[str, Any], arrays: Iterable[Array]) -> str:
 def describe(
     kind: str,
     *,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     seed: int,
-    parents: Sequence[Mapping[str, Any]],
-    environment: Mapping[str, Any],
-    **more: Any,
-) -> dict[str, Any]:
+    parents: Sequence[Mapping[str, object]],
+    environment: Mapping[str, object],
+    **more: object,
+) -> dict[str, object]:
     """Return the description of a new artifact, without time, host or path.
 
     Args:
@@ -78,44 +81,49 @@ def describe(
         "seed": seed,
         "versions": versions,
         "environment": dict(environment),
-        "parents": [dict(each) for each in parents],
+        "parents": [dict(parent) for parent in parents],
         **more,
     }
     descriptions.require_whole(description)
     return description
 
 
-def parent(info: Mapping[str, Any]) -> dict[str, Any]:
+def parent(info: Description) -> dict[str, object]:
     """Return an artifact as its children name it, with its own parents: the chain to the data."""
     keep = ("kind", "digest", "method", "arch", "role", "seed", "parents")
-    found = {key: info[key] for key in keep if key in info}
-    temperature = info.get("config", {}).get("temperature")
-    return found if temperature is None else {**found, "temperature": temperature}
+    link = {key: info[key] for key in keep if key in info}
+    config = info.get("config")
+    # A student's targets depend on the temperature, which no other key of the chain tells.
+    temperature = config.get("temperature") if isinstance(config, Mapping) else None
+    return link if temperature is None else {**link, "temperature": temperature}
 
 
-def data_parent(name: str, split: str, fingerprint: str) -> dict[str, Any]:
+def data_parent(name: str, split: str, fingerprint: str) -> dict[str, object]:
     """Return a data set as the first link of a chain."""
     return {"kind": "data", "name": name, "split": split, "digest": fingerprint}
 
 
-def check(text: str | None, arrays: Iterable[Array], where: object, wanted: str) -> dict[str, Any]:
+def check(
+    text: str | None, arrays: Iterable[Array], where: object, wanted: str
+) -> dict[str, object]:
     """Parse a description and prove that it and the arrays are what was written.
 
     Raises:
         InputError: no description, another kind, or a digest that does not match.
         MismatchError: written by a newer or older format version.
     """
+    # Kind and version first: a digest that does not match would be said of the wrong thing.
     info = parse(text, where, wanted)
     try:
-        found = digest(info, arrays)
+        actual = digest(info, arrays)
     except (ValueError, RecursionError):  # NaN or broken text, which no writer of ours leaves
         raise InputError(f"{where}: corrupt: its description is not canonical JSON") from None
-    if found != info.get("digest"):
+    if actual != info.get("digest"):
         raise InputError(f"{where}: corrupt: the content does not match its digest; make it anew")
     return info
 
 
-def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
+def parse(text: str | None, where: object, wanted: str) -> dict[str, object]:
     """Parse a description and check it against the definition of its kind (not the digest).
 
     Raises:
@@ -135,7 +143,7 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, Any]:
     return info
 
 
-def claimed(text: str | None, where: object) -> dict[str, Any]:
+def claimed(text: str | None, where: object) -> dict[str, object]:
     """Parse a description without believing it yet.
 
     Raises:

@@ -12,9 +12,10 @@ from advkit.errors import InputError, brief
 
 KINDS = ("checkpoint", "labels", "logits", "analysis")
 Record = dict[str, Any]
+"""A line of JSON on its way in or out: what its keys hold depends on the stage."""
 
 
-def make(kind: str, path: Path | str | None, digest: str, **figures: Any) -> Record:
+def make(kind: str, path: Path | str | None, digest: str, **figures: object) -> Record:
     """Return a record; figures that are not finite numbers become null."""
     record: Record = {"kind": kind, "path": relative(path) if path else None, "digest": digest}
     record.update({name: _plain(value) for name, value in figures.items()})
@@ -23,6 +24,7 @@ def make(kind: str, path: Path | str | None, digest: str, **figures: Any) -> Rec
 
 def relative(path: Path | str) -> str:
     """Return a path relative to the working directory where it lies below it, else absolute."""
+    # Links are not followed: the name that somebody chose is the one that the next stage gets.
     absolute = os.path.abspath(path)
     here = os.getcwd()
     inside = absolute == here or absolute.startswith(here.rstrip("/") + "/")
@@ -74,11 +76,11 @@ def shown(text: str, width: int = 60) -> str:
     return repr(clean if len(clean) <= width else clean[: width - 1] + "…")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None  # JSON has neither NaN nor infinity, and jq stops at them
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(entry) for entry in value]
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from advkit.artifacts.document import Document
 
@@ -12,11 +12,14 @@ Number = float | int | str | list[float] | None
 """A figure of a record; a list is an interval (low, high)."""
 
 
-Panel = Callable[[Any], None]
+if TYPE_CHECKING:  # an analysis that draws nothing does not wait for matplotlib
+    from matplotlib.axes import Axes
+
+Panel = Callable[["Axes"], None]
 """Draws on one matplotlib Axes."""
 
 
-Layer = Callable[[Any, str, int], None]
+Layer = Callable[["Axes", str, int], None]
 """Draws on one matplotlib Axes that others draw on too, under a name and in the place's colour."""
 
 
@@ -40,7 +43,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Result:
-    """What an analysis found.
+    """What an analysis gives.
 
     `numbers` go to the record, under stable names; `columns` and `rows` are the whole table;
     `panels` draw the picture side by side; `sketches` serve a terminal; `text` is a table for
@@ -53,12 +56,12 @@ class Result:
 
     numbers: Mapping[str, Number]
     columns: tuple[str, ...] = ()
-    rows: tuple[tuple[Any, ...], ...] = ()
+    rows: tuple[tuple[object, ...], ...] = ()
     panels: tuple[Panel, ...] = ()
     sketches: tuple[Histogram | Curve, ...] = ()
     text: str = ""
-    groups: tuple[dict[str, Any], ...] = ()
+    groups: tuple[Mapping[str, object], ...] = ()
     verdict: str = ""
     overlay: tuple[Layer, ...] = ()
-    more: dict[str, Any] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
     document: Document | None = None

@@ -47,8 +47,8 @@ Mark = tuple[int, int, int]
 
 def mark(path: Path) -> Mark:
     """Return what changes when a file is replaced or rewritten."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,27 @@ class Stored:
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         try:
+            # Its digest was checked when it was opened: a file replaced since then was not.
             if mark(self.path) != self.mark:
                 raise InputError(f"{self.path}: it changed while it was read")
             with h5py.File(self.path, "r") as file:
-                found = self._read(file[self.name], rows)
+                read = self._read(file[self.name], rows)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise InputError(f"{self.path}: truncated or corrupt: {brief(error)}") from None
-        return found.view(len(found), *self.shape[1:])
+        return read.view(len(read), *self.shape[1:])
 
     def _read(self, dataset: h5py.Dataset, rows: slice | Tensor) -> Tensor:
         if isinstance(rows, slice):
             return torch.from_numpy(dataset[rows])
         places = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
-        found = torch.empty((len(places), *dataset.shape[1:]), dtype=self.dtype)
+        scattered = torch.empty((len(places), *dataset.shape[1:]), dtype=self.dtype)
         # HDF5 takes scattered rows one by one: whole blocks are faster, and each is bounded.
         block = torch.div(places, height(self), rounding_mode="floor")
         for number in torch.unique(block).tolist():
             start, chosen = number * height(self), block == number
-            held = torch.from_numpy(dataset[start : start + height(self)])
-            found[chosen] = held[places[chosen] - start]
-        return found
+            whole = torch.from_numpy(dataset[start : start + height(self)])
+            scattered[chosen] = whole[places[chosen] - start]
+        return scattered
 
 
 def height(rows: Rows) -> int:
@@ -107,9 +108,9 @@ def pieces(*arrays: Rows) -> Iterator[tuple[Tensor, ...]]:
     Args:
         arrays: of N rows each; how many a piece has goes by the widest.
     """
-    step = min(height(each) for each in arrays)
+    step = min(height(array) for array in arrays)
     for start in range(0, len(arrays[0]), step):
-        yield tuple(each[start : start + step] for each in arrays)
+        yield tuple(array[start : start + step] for array in arrays)
 
 
 def piecewise(function: Callable[..., Tensor], *arrays: Rows) -> Tensor:

@@ -17,6 +17,7 @@ from typing import (
     Any,
     Literal,
     NotRequired,
+    TypeAlias,
     Union,
     get_args,
     get_origin,
@@ -33,6 +34,8 @@ WORDS = {
     list: "no list",
     dict: "no object",
 }
+Kind: TypeAlias = Any
+"""A type as an annotation spells it: typing has no name for all of them."""
 Rule = Callable[[Any], str]
 """Says what is wrong with a value of the right type; empty if nothing is."""
 
@@ -72,6 +75,7 @@ def amount(text: str) -> float:
     Raises:
         ValueError: it is none, or longer than anybody writes.
     """
+    # Bounded lengths: an exponent of nine digits would be a Fraction that fills the memory.
     if not re.fullmatch(
         r"\s*\+?[0-9_]{0,20}\.?[0-9]{0,30}(e[+-]?[0-9]{1,2})?(/[0-9]{1,20})?\s*",
         text,
@@ -84,7 +88,7 @@ def amount(text: str) -> float:
         raise ValueError from None
 
 
-def fault(value: object, kind: Any) -> str:
+def fault(value: object, kind: Kind) -> str:
     """Return the first thing that keeps JSON from being of a type; empty if nothing does.
 
     >>> fault({"n": "3"}, dict[str, int])
@@ -94,7 +98,7 @@ def fault(value: object, kind: Any) -> str:
 
 
 @cache
-def fields(kind: type) -> Mapping[str, tuple[Any, bool]]:
+def fields(kind: type) -> Mapping[str, tuple[Kind, bool]]:
     """Return a TypedDict's keys: the type of each, and whether it has to be there."""
     hints = get_type_hints(kind, include_extras=True)
     return {
@@ -103,9 +107,9 @@ def fields(kind: type) -> Mapping[str, tuple[Any, bool]]:
     }
 
 
-def _faults(value: object, kind: Any, key: str) -> Iterator[str]:
-    origin = get_origin(kind)
-    if kind is Any:
+def _faults(value: object, kind: Kind, key: str) -> Iterator[str]:
+    origin: Kind = get_origin(kind)
+    if kind in (Any, object):
         return
     if origin is Annotated:
         base, *rules = get_args(kind)
@@ -114,14 +118,16 @@ def _faults(value: object, kind: Any, key: str) -> Iterator[str]:
         if _plainly(value, get_origin(base) or base if not is_typeddict(base) else dict):
             yield from (_join(key, text) for rule in sizes if (text := rule(value)))
         wrong = next(_faults(value, base, key), "")
-        told = (text for rule in rules if (text := rule(value)))
-        yield from [wrong] if wrong else (_join(key, text) for text in told)
+        # A rule may rest on the type, so that a wrong type is all that is said of a value.
+        broken = (text for rule in rules if (text := rule(value)))
+        yield from [wrong] if wrong else (_join(key, text) for text in broken)
     elif origin in (Union, UnionType):
-        several = [next(_faults(value, each, key), "") for each in get_args(kind)]
-        if all(several):
-            yield several[0]
+        alternatives = [next(_faults(value, one, key), "") for one in get_args(kind)]
+        if all(alternatives):
+            yield alternatives[0]
     elif origin is Literal:
-        if not any(value == each and type(value) is type(each) for each in get_args(kind)):
+        # 1 == True == 1.0 in Python, and they are three things in JSON.
+        if not any(value == word and type(value) is type(word) for word in get_args(kind)):
             yield f"{key} is none of {', '.join(map(str, get_args(kind)))}"
     elif is_typeddict(kind):
         yield from _members(value, kind, key)
@@ -143,19 +149,19 @@ def _members(value: object, kind: type, key: str) -> Iterator[str]:
             yield f"{place} is missing"
 
 
-def _entries(value: object, kind: type, inner: tuple[Any, ...], key: str) -> Iterator[str]:
+def _entries(value: object, kind: type, inner: tuple[Kind, ...], key: str) -> Iterator[str]:
     if not isinstance(value, kind):
         yield f"{key} is {WORDS[kind]}"
         return
-    named = value.items() if isinstance(value, dict) else enumerate(value)  # type: ignore[arg-type]
-    for name, each in named:
-        yield from _faults(each, inner[-1], f"{key}.{name}" if key else str(name))
+    entries = value.items() if isinstance(value, dict) else enumerate(value)  # type: ignore[arg-type]
+    for name, entry in entries:
+        yield from _faults(entry, inner[-1], f"{key}.{name}" if key else str(name))
 
 
 def _plainly(value: object, kind: type) -> bool:
     """Whether a value is of a plain type; no number is NaN, infinite, or true."""
     if isinstance(value, bool):
-        return kind is bool
+        return kind is bool  # a bool is an int to Python
     if kind is float:
         return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     return isinstance(value, kind)

@@ -6,13 +6,14 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from advkit.artifacts import checkpoint, files, hdf5
 from advkit.artifacts import record as records
 from advkit.artifacts.claims import claims, require_same_work, whole_info
+from advkit.artifacts.descriptions import Described, Description
 from advkit.artifacts.identity import identity, require_same
 from advkit.artifacts.record import Record
 from advkit.errors import BusyError, MismatchError, Stopped
@@ -59,11 +60,13 @@ def together(work: ShardedWork[T]) -> tuple[T, bool] | None:
     if ranks.rank() > 0:
         work.work(mine)
         return None
+    # Seen to change when torchrun dies: this process is then somebody else's child.
     parent = os.getppid()
     if work.place.exists() and not work.overwrite:
         result = work.find()
         remove(paths, parent)  # of a call that was ended between merging and tidying up
         return result, True
+    # Held for the whole: rank 0 alone merges, and a second torchrun is refused at once.
     with files.lock(work.place):
         work.work(mine)
         work.reporter.note(f"shard 1/{len(paths)} is done: waiting for the others")
@@ -83,8 +86,9 @@ def _there(path: Path, mine: Path, kind: str, overwrite: bool) -> bool:
     if not path.exists():
         return False
     try:
-        found = [hdf5.read_claim(each, kind)[0] for each in (mine, path)]
-        require_same_work(mine, found[0], path, found[1])
+        require_same_work(
+            mine, hdf5.read_claim(mine, kind)[0], path, hdf5.read_claim(path, kind)[0]
+        )
     except MismatchError:
         if overwrite:
             return False
@@ -95,6 +99,7 @@ def _there(path: Path, mine: Path, kind: str, overwrite: bool) -> bool:
 def remove(paths: Sequence[Path], parent: int) -> None:
     """Remove the shards' files once the whole is in place, each when nobody reads it any more."""
     for path in paths:
+        # A rank that found its shard done may still be reading it under its lock.
         while path.exists():
             try:
                 with files.lock(path):
@@ -115,36 +120,36 @@ def _pause(parent: int) -> None:
     time.sleep(EVERY)
 
 
-def parent_file(shards: Sequence[Record], info: Mapping[str, Any]) -> Path | None:
+def parent_file(shards: Sequence[Record], info: Description) -> Path | None:
     """Return the checkpoint that shards were made from: as a record says, or found beside them."""
-    for each in shards:
-        if isinstance(each.get("checkpoint"), str):
-            return Path(each["checkpoint"])
-    parent = info["parents"][0]
-    for each in shards:
-        path = Path(each["path"]).with_name(f"{parent.get('role', 'best')}.safetensors")
+    for record in shards:
+        if isinstance(record.get("checkpoint"), str):
+            return Path(record["checkpoint"])
+    parent = cast(Described, info)["parents"][0]
+    for record in shards:
+        path = Path(record["path"]).with_name(f"{parent.get('role', 'best')}.safetensors")
         if path.exists() and checkpoint.read_info(path)["digest"] == parent["digest"]:
             return path
     return None
 
 
-def require_whole(there: Mapping[str, Any], paths: Sequence[Path], out: Path) -> None:
+def require_whole(there: Description, paths: Sequence[Path], out: Path) -> None:
     """Check that the whole file in place was made by the work that shards are of.
 
     Raises:
         MismatchError: it was not, or the shards are not all there; the message says what differs.
     """
-    now = whole_info(claims(paths, there["kind"]))
+    now = whole_info(claims(paths, str(there["kind"])))
     require_same(identity(there), identity(now), out)
 
 
-def named(info: Mapping[str, Any]) -> dict[str, Any]:
+def named(info: Description) -> dict[str, list[int]]:
     """Return what the record of a shard says beyond that of a whole file."""
     shard = said(info)
     return {"shard": shard.described} if shard else {}
 
 
-def origin(made_from: Path | None, out: Path) -> dict[str, Any]:
+def origin(made_from: Path | None, out: Path) -> dict[str, str | None]:
     """Return what a record says of the run and the checkpoint, null where nobody knows it."""
     folder = (made_from or out).resolve().parent.name
     return {"run": folder, "checkpoint": records.relative(made_from) if made_from else None}

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import h5py
 import numpy as np
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from advkit.artifacts import checkpoint, descriptions, files, provenance
-from advkit.artifacts.hdf5 import chunk_shape, read_arrays, set_text, writing
+from advkit.artifacts.descriptions import Description
+from advkit.artifacts.hdf5 import Numbers, chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, loaded, pieces
 from advkit.errors import InputError, MismatchError
@@ -31,7 +32,7 @@ DTYPES = {
     "/classes": "int16",
     "/rest": "float32|float16",
 }
-Arrays = dict[str, np.ndarray[Any, Any]]
+Arrays = dict[str, Numbers]
 """Name of a dataset → its rows."""
 LARGE = {"/logits", "/classes"}
 """What can stay in the file until it is looked at."""
@@ -82,13 +83,14 @@ class SoftLabels:
         kept classes at temperature 1, an approximation at others.
         """
         wide = torch.promote_types(self.logits.dtype, torch.float32)
-        kept = loaded(self.logits)[rows, view].to(wide)
+        top = loaded(self.logits)[rows, view].to(wide)
         if self.classes is None or self.rest is None:
-            return kept
-        others = self.class_count - kept.shape[1]
+            return top
+        others = self.class_count - top.shape[1]
+        # rest is log Σ exp over the others: log of each one's even share is rest − log others.
         even = self.rest[rows, view].to(wide) - math.log(max(others, 1))
         full = even[:, None].expand(-1, self.class_count).clone()
-        return full.scatter(1, loaded(self.classes)[rows, view].long(), kept)
+        return full.scatter(1, loaded(self.classes)[rows, view].long(), top)
 
 
 def read(path: Path | str, *, stay: bool = False) -> SoftLabels:
@@ -118,7 +120,7 @@ def read(path: Path | str, *, stay: bool = False) -> SoftLabels:
         views=None if views is None else loaded(views),
         classes=_by_view(arrays["/classes"], 3) if "/classes" in arrays else None,
         rest=None if rest is None else loaded(_by_view(rest, 2)),
-        info=cast(descriptions.Labels, info),  # checked as one when it was parsed
+        info=info,
         path=str(path),
     )
 
@@ -130,7 +132,9 @@ def _by_view(array: Rows, dimensions: int) -> Rows:
     return array.apart() if isinstance(array, Stored) else loaded(array)[:, None]
 
 
-def read_parts(path: Path, stay: Collection[str] = ()) -> tuple[dict[str, Rows], dict[str, Any]]:
+def read_parts(
+    path: Path, stay: Collection[str] = ()
+) -> tuple[dict[str, Rows], descriptions.Labels]:
     """Read the arrays and the description of a labels file or of a shard of one, both checked.
 
     Args:
@@ -140,20 +144,20 @@ def read_parts(path: Path, stay: Collection[str] = ()) -> tuple[dict[str, Rows],
     Raises:
         InputError: missing, corrupt, of another kind, or holding impossible values.
     """
-    arrays, info = read_arrays(path, "labels", DTYPES, stay)
+    arrays, described = read_arrays(path, "labels", DTYPES, stay)
+    info = cast(descriptions.Labels, described)  # checked as one when it was parsed
     missing = {"/index", "/labels", "/logits"} - arrays.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}")
-    classes = info.get("data", {}).get("classes")
-    if classes is None:
-        raise InputError(f"{path}: its description names no classes")
-    _require_shapes(arrays, len(classes), path)
+    classes = len(info["data"]["classes"])
+    _require_shapes(arrays, classes, path)
     _require_order(loaded(arrays["/index"]), shards.said(info) is not None, path)
-    _require_values(arrays, len(classes), path)
+    _require_values(arrays, classes, path)
     return arrays, info
 
 
 def _require_order(index: Tensor, shard: bool, path: Path) -> None:
+    # A shard's rows keep their positions in the split, so that the join can check them.
     first = int(index[0]) if shard else 0
     if not torch.equal(index, torch.arange(first, first + len(index))):
         what = "the shard" if shard else "the split"
@@ -179,8 +183,8 @@ def _require_shapes(arrays: Mapping[str, Rows], classes: int, path: Path) -> Non
     }
     for name, right in wanted.items():
         if name in arrays and tuple(arrays[name].shape) != right:
-            found = tuple(arrays[name].shape)
-            raise InputError(f"{path}: {name} has shape {found}, not {right}")
+            shape = tuple(arrays[name].shape)
+            raise InputError(f"{path}: {name} has shape {shape}, not {right}")
 
 
 def _require_values(arrays: Mapping[str, Rows], classes: int, path: Path) -> None:
@@ -211,7 +215,7 @@ class Writer:
     the views that the teacher classified right, over the parts so far.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, object]) -> None:
         self.out = out
         self.folder = files.folder(parts_of(out))
         self.identity = {"schema": provenance.SCHEMA, "kind": "part", **identity}
@@ -226,8 +230,9 @@ class Writer:
             info = checkpoint.read(path, "part")[1]
         except (InputError, MismatchError):  # torn, or of another version: made anew
             return False
-        hits = info.pop("hits", 0)
-        if {**self.identity, "number": number, "digest": info["digest"]} != info:
+        hits = info.get("hits", 0)
+        expected = {**self.identity, "number": number, "hits": hits, "digest": info["digest"]}
+        if expected != {"hits": hits, **info}:
             return False
         self.hits += hits
         return True
@@ -235,10 +240,11 @@ class Writer:
     def add(self, number: int, arrays: Mapping[str, Tensor], hits: int) -> None:
         """Write one part: dataset name → rows, and how often the teacher was right in it."""
         description = {**self.identity, "number": number, "hits": hits}
+        descriptions.require_whole(description)
         checkpoint.write(self._path(number), arrays, description)
         self.hits += hits
 
-    def finish(self, numbers: Iterable[int], description: Mapping[str, Any]) -> str:
+    def finish(self, numbers: Iterable[int], description: Description) -> str:
         """Join the parts into the file, one in memory at a time; return the digest.
 
         Raises:
@@ -262,7 +268,7 @@ class Writer:
         return self.folder / f"part-{number:05}.safetensors"
 
 
-def write(out: Path, parts: Iterable[Arrays], description: Mapping[str, Any]) -> str:
+def write(out: Path, parts: Iterable[Arrays], description: Description) -> str:
     """Write a labels file atomically, part by part; return its digest.
 
     The same parts give the same bytes, whoever made them.
@@ -274,12 +280,13 @@ def write(out: Path, parts: Iterable[Arrays], description: Mapping[str, Any]) ->
         for part in parts:
             for name, array in sorted(part.items()):
                 _append(file, name, array)
+        # Over the rows as they were stored, piece by piece: the file may not fit into memory.
         digest = provenance.digest(description, _pieces(file))
         set_text(file, "advkit", provenance.canonical({**description, "digest": digest}))
     return digest
 
 
-def _append(file: h5py.File, name: str, array: np.ndarray[Any, Any]) -> None:
+def _append(file: h5py.File, name: str, array: Numbers) -> None:
     start = len(file[name]) if name in file else 0
     if name not in file:
         file.create_dataset(
@@ -288,7 +295,7 @@ def _append(file: h5py.File, name: str, array: np.ndarray[Any, Any]) -> None:
             maxshape=(None, *array.shape[1:]),
             dtype=array.dtype,
             chunks=chunk_shape(array.shape, array.itemsize),
-            fletcher32=True,
+            fletcher32=True,  # without it one flipped bit in four is read in silence
         )
     file[name].resize(start + len(array), axis=0)
     file[name][start:] = array

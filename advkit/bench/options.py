@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from advkit.config.machine import Machine, Output
 from advkit.config.methods import PRESETS
 from advkit.config.settings import METHOD, RUN
-from advkit.options import StageOptions, declared
+from advkit.options import declared
 
 METHODS = "at,adr,at-awp,adr-awp,trades,ltd"
+LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "soft_labels", "teacher", "labels_digest"}
+LEFT_OUT |= {"extra_data", "extra_fraction", "extra_digest", "workers", "split_seed", "image_list"}
+"""What the bench chooses by itself, or what changes no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(StageOptions):
-    """What `advkit bench` times, and what its projections assume."""
+class BenchOptions(Machine, Output):
+    """What `advkit bench` times, and what its projections assume; `settings` are of all runs."""
 
     methods: str = declared(METHODS, "Bench", "methods to time; ratios are to the first")
     steps: int = declared(5, "Bench", "timed training steps of each method", limits=">= 1")
@@ -27,3 +33,4 @@ class BenchOptions(StageOptions):
     )
     preset: str | None = declared(None, METHOD, "numbers of the paper or of its code", PRESETS)
     config: str | None = declared(None, RUN, "read options from a TOML file; flags win")
+    settings: Mapping[str, Any] = field(default_factory=dict)

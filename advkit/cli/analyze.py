@@ -14,7 +14,6 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
-from advkit.cli.common.speaker import speaker
 from advkit.config.machine import DIALOGUE
 from advkit.errors import Verdict
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
@@ -51,7 +50,7 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
     )
     if not part.constants.get("COMPARES", False):
         stage.Once(call, wanted.out)
-    work = Analysis(part, wanted, speaker(name, call))
+    work = Analysis(part, wanted, call.reporter(name))
     alone = part.constants.get("ALONE")
     if alone and alone in wanted.parts:
         yield from _drawn(work, [_record(work, [], call)])
@@ -78,15 +77,15 @@ def _read(work: Analysis, source: Record) -> Input:
 
 
 def _record(work: Analysis, inputs: list[Input], call: Call) -> Record:
-    """Analyse, show a person what was found, and return the record."""
-    found = work.analyze(inputs)
+    """Analyse, show a person the result, and return the record."""
+    analyzed = work.analyze(inputs)
     if not call.talk.quiet:
-        if found.result.text:
-            print(f"{found.name}\n{found.result.text}", file=sys.stderr)
+        if analyzed.result.text:
+            print(f"{analyzed.name}\n{analyzed.result.text}", file=sys.stderr)
         if sys.stderr.isatty():
-            for figure in found.result.sketches:
-                print("\n".join(spark(figure)), file=sys.stderr)
-    return found.record
+            for sketch in analyzed.result.sketches:
+                print("\n".join(spark(sketch)), file=sys.stderr)
+    return analyzed.record
 
 
 def _judge(work: Analysis) -> None:
@@ -100,10 +99,10 @@ def _judge(work: Analysis) -> None:
         raise Verdict(negative)
 
 
-def _drawn(work: Analysis, found: Iterable[Record]) -> Iterator[Record]:
+def _drawn(work: Analysis, records: Iterable[Record]) -> Iterator[Record]:
     """Pass the records on, then draw the picture of all of them."""
     try:
-        yield from found
+        yield from records
     finally:  # also where an input failed: the others are drawn
         work.draw()
 
@@ -119,13 +118,13 @@ def _probe_options(part: Part) -> tuple[Option, ...]:
         *options.MACHINE,
     )
     return tuple(
-        replace(each, help=f"{each.help} ({own})") if each.name == "limit" and own else each
-        for each in every
+        replace(option, help=f"{option.help} ({own})") if option.name == "limit" and own else option
+        for option in every
     )
 
 
 def _command(part: Part) -> Command:
-    formats = "".join(f", {each}" for each in part.constants.get("FORMATS", ()))
+    formats = "".join(f", {suffix}" for suffix in part.constants.get("FORMATS", ()))
     out = Option("out", "str", None, f"{OUT}{formats} or .h5", DIALOGUE)
     shared: tuple[Option, ...] = (*shown(AnalyzeOptions), out, options.OVERWRITE)
     if part.constants.get("PROBES"):

@@ -101,17 +101,18 @@ def run(arguments: list[str]) -> int:
     stage = " ".join(words[: 2 if words and words[0] in GROUPS else 1])
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (for the life of the process)
+    # Python has None where the caller closed the descriptor (`>&-`).
     if sys.stdout is None:
         say(stage, "error: stdout is closed: there is nowhere to put a record")
         return StorageError.code
-    before = {each: signal.getsignal(each) for each in signals.HANDLED}
+    before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.install()
-    memory.take_over()
+    memory.take_over()  # the process is ours: its allocator may be told to keep what is freed
     try:
         return guarded(stage, "--debug" in arguments, lambda: _invoke(arguments))
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         signals.release()
         memory.take_over(False)
         settle_stderr()
@@ -129,6 +130,7 @@ def _invoke(arguments: list[str]) -> int:
     Raises:
         UsageError: the command line is wrong; Typer's own message, in one line.
     """
+    # Outside its standalone mode Typer raises instead of printing in its own form and exiting.
     try:
         code = _program()(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:

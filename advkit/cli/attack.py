@@ -11,7 +11,6 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, shards, stage
 from advkit.cli.common.options import Call, Command, shown
-from advkit.cli.common.speaker import speaker
 from advkit.config.machine import Output
 from advkit.errors import UsageError, Verdict
 from advkit.evaluation.options import AttackOptions, ExampleOptions, ThreatOptions, Which
@@ -72,17 +71,18 @@ def _evaluated(
 
     path = Path(records.wanted(source, ("checkpoint",)))
     here = replace(wanted, data=stage.data_of(wanted.data, source), out=once.take())
-    found = evaluate(path, here, speaker("attack", call))
-    once.used = True
-    return None if found is None else found.record
+    evaluated = evaluate(path, here, call.reporter("attack"))
+    once.used = True  # an input that failed leaves -o to the next one
+    return None if evaluated is None else evaluated.record
 
 
 def _joined(call: Call, demand: Demand) -> Iterator[Record]:
     from advkit.evaluation.stage import join
 
-    found, output = shards.inputs(call, "logits"), call.build(Output)
-    out = shards.merged_place(output.out, found)
-    whole = join(found, out, overwrite=output.overwrite, reporter=speaker("attack", call))
+    pieces, output = shards.inputs(call, "logits"), call.build(Output)
+    out = shards.merged_place(output.out, pieces)
+    whole = join(pieces, out, overwrite=output.overwrite, reporter=call.reporter("attack"))
+    # Only the file says whether it was attacked: --merge is called without --attack.
     if whole.logits.broken_by is None and demand.fail_under is not None:
         raise UsageError("--fail-under has no meaning for --attack none")
     record = whole.record

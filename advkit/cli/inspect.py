@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from advkit.artifacts import record as records
+from advkit.artifacts.descriptions import Parent
 from advkit.artifacts.record import Record
 from advkit.cli.common import stage
 from advkit.cli.common.options import Call, Command
@@ -22,7 +22,7 @@ def _inspected(source: Record) -> Record:
 
     path = Path(records.wanted(source, records.KINDS))
     info = artifact.read_info(path)
-    chain = [f"{info['kind']} {_short(info['digest'])}", *_chain(info)]
+    chain = [f"{info['kind']} {_short(info['digest'])}", *_chain(info["parents"])]
     return records.make(
         info["kind"],
         path,
@@ -34,13 +34,13 @@ def _inspected(source: Record) -> Record:
     )
 
 
-def _chain(info: Mapping[str, Any], depth: int = 1) -> Iterator[str]:
+def _chain(parents: Sequence[Parent], depth: int = 1) -> Iterator[str]:
     """Yield the ancestors, nearest first, indented by generation."""
-    for parent in info.get("parents", []):
-        words = [parent["kind"], *(str(parent[k]) for k in ("method", "name") if k in parent)]
-        words += [str(parent[k]) for k in ("role", "split") if k in parent]
+    for parent in parents:
+        names = [parent.get(key) for key in ("method", "name", "role", "split")]
+        words = [parent["kind"], *(str(name) for name in names if name is not None)]
         yield "  " * depth + " ".join(words) + f" {_short(parent['digest'])}"
-        yield from _chain(parent, depth + 1)
+        yield from _chain(parent.get("parents", []), depth + 1)
 
 
 def _short(digest: str) -> str:

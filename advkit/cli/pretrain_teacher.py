@@ -11,37 +11,17 @@ from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 
-FIXED = {"method": "natural"}
-LEFT_OUT = {
-    "method",
-    "objective",
-    "labels",
-    "wa",
-    "awp",
-    "awp_form",
-    "awp_warmup",
-    "bn_momentum",
-    "sync_bn",
-    "ema_decay",
-    "attack_steps",
-    "step_size",
-    "attack_start",
-    "attack_bn",
-    "soft_labels",
-    "teacher",
-    "labels_digest",
-    "student_temperature",
-    *(
-        option.name
-        for folder in ("labels", "objectives")
-        for option in registry.shared_options(folder)
-    ),
+LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum"}
+LEFT_OUT |= {"sync_bn", "ema_decay", "attack_steps", "step_size", "attack_start", "attack_bn"}
+LEFT_OUT |= {"soft_labels", "teacher", "labels_digest", "student_temperature"}
+LEFT_OUT |= {
+    option.name for shelf in ("labels", "objectives") for option in registry.shared_options(shelf)
 }
 
 
 def run(call: Call) -> Iterator[Record | str]:
     """Train with the method that a teacher has."""
-    return train.run(call, "pretrain-teacher", **FIXED)
+    return train.run(call, "pretrain-teacher", method="natural")
 
 
 COMMAND = Command(
@@ -50,10 +30,7 @@ COMMAND = Command(
     (
         *(option for option in settings.options() if option.name not in LEFT_OUT),
         *train.OWN,
-        options.DATA_ROOT,
-        *options.MACHINE,
-        options.OUT,
-        options.OVERWRITE,
+        *options.STAGE,
     ),
     run,
     listing=("models", "data"),

@@ -11,7 +11,6 @@ from advkit import registry
 from advkit.artifacts import files
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
-from advkit.cli.common.speaker import speaker
 from advkit.config.machine import Output
 from advkit.errors import MismatchError, StorageError, UsageError, storage, unknown
 
@@ -36,8 +35,8 @@ def folder() -> Path:
 def recipes() -> dict[str, Path]:
     """Return every recipe by name: its place among the recipes, without the suffix."""
     root = folder()
-    found = sorted([*root.glob("[!_]*.sh"), *root.glob("slurm/*.sbatch")])
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
+    scripts = sorted([*root.glob("[!_]*.sh"), *root.glob("slurm/*.sbatch")])
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in scripts}
 
 
 def about(recipe: Path) -> str:
@@ -53,12 +52,12 @@ def about(recipe: Path) -> str:
 
 def needed(recipe: Path) -> list[Path]:
     """Return a recipe and the helpers that it, or one of them, sources."""
-    found = [recipe]
-    for path in found:
+    scripts = [recipe]
+    for path in scripts:  # grows while it is gone through: helpers source helpers
         text = path.read_text(encoding="utf-8")
         helpers = [path.with_name(name) for name in SOURCED.findall(text)]
-        found += [helper for helper in helpers if helper not in found]
-    return found
+        scripts += [helper for helper in helpers if helper not in scripts]
+    return scripts
 
 
 def listed(call: Call) -> Iterator[str]:
@@ -86,7 +85,7 @@ def copied(call: Call) -> Iterator[str]:
     for path in missing:
         _write(path, places[path])
     if not missing:
-        speaker("recipes copy", call).note(f"{places[known[name]]}: already done")
+        call.reporter("recipes copy").note(f"{places[known[name]]}: already done")
     yield f"{places[known[name]]}\n"
 
 
@@ -97,7 +96,7 @@ def _write(path: Path, place: Path) -> None:
         temporary.write_bytes(path.read_bytes())
         if _runs(path):
             mode = temporary.stat().st_mode
-            temporary.chmod(mode | (mode & 0o444) >> 2)
+            temporary.chmod(mode | (mode & 0o444) >> 2)  # r-- to r-x, for each who may read
 
 
 def _words(call: Call, known: dict[str, Path]) -> tuple[str, Path]:

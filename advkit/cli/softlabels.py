@@ -10,7 +10,6 @@ from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, shards, stage
 from advkit.cli.common.options import Call, Command, shown
-from advkit.cli.common.speaker import speaker
 from advkit.config.machine import Output
 from advkit.softlabels.options import SoftlabelsOptions
 
@@ -34,18 +33,18 @@ def _labelled(
 
     path = Path(records.wanted(source, ("checkpoint",)))
     here = replace(wanted, data=stage.data_of(wanted.data, source), out=once.take())
-    found = label(path, here, speaker("softlabels", call))
-    once.used = True
-    return None if found is None else found.record
+    labelled = label(path, here, call.reporter("softlabels"))
+    once.used = True  # an input that failed leaves -o to the next one
+    return None if labelled is None else labelled.record
 
 
 def _joined(call: Call) -> Iterator[Record]:
     from advkit.softlabels.stage import join
 
-    found, output = shards.inputs(call, "labels"), call.build(Output)
-    out = shards.merged_place(output.out, found)
-    reporter = speaker("softlabels", call)
-    yield join(found, out, overwrite=output.overwrite, reporter=reporter).record
+    pieces, output = shards.inputs(call, "labels"), call.build(Output)
+    out = shards.merged_place(output.out, pieces)
+    reporter = call.reporter("softlabels")
+    yield join(pieces, out, overwrite=output.overwrite, reporter=reporter).record
 
 
 COMMAND = Command(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
-from advkit.cli.common.speaker import speaker
 from advkit.config import settings
 from advkit.errors import UsageError
 from advkit.parallel import ranks
+from advkit.training import binding
 from advkit.training.options import TrainOptions
 
 OWN = shown(TrainOptions)
 
 
-def run(call: Call, name: str = "train", **fixed: Any) -> Iterator[Record | str]:
+def run(call: Call, name: str = "train", **fixed: str) -> Iterator[Record | str]:
     """Resolve, train, and yield the records of the checkpoints asked for.
 
     Args:
@@ -25,16 +24,15 @@ def run(call: Call, name: str = "train", **fixed: Any) -> Iterator[Record | str]
         name: how the stage is called in messages.
         fixed: settings that the stage does not leave open.
     """
-    from advkit.training import binding
-
     wanted = call.build(TrainOptions, settings={**call.pick(settings.options()), **fixed})
+    # Later: stdin is read only where no option names the labels, and may be a terminal.
     resolved = binding.configuration(wanted, lambda: labels_or_teacher(call))
     if wanted.print_config:
         yield resolved.toml()
         return
-    from advkit.training.stage import train
+    from advkit.training.stage import train  # imports torch, which --help does without
 
-    trained = train(resolved, wanted, lambda: speaker(name, call))
+    trained = train(resolved, wanted, lambda: call.reporter(name))
     yield from () if trained is None else trained.records
 
 
@@ -58,10 +56,7 @@ COMMAND = Command(
     (
         *settings.options(),
         *OWN,
-        options.DATA_ROOT,
-        *options.MACHINE,
-        options.OUT,
-        options.OVERWRITE,
+        *options.STAGE,
     ),
     run,
     listing=("objectives", "labels", "models", "data"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from advkit import registry
+from advkit.artifacts.descriptions import Data
 from advkit.config import resolve
 
 
-def location(path: Path, info: Mapping[str, Any], named: str | None) -> str:
+def location(path: Path, info: Mapping[str, object], named: str | None) -> str:
     """Find a checkpoint's data: what was named, else what the run's configuration says.
 
     Checkpoints hold no path, so that equal work gives equal bytes wherever it is done.
@@ -22,7 +23,8 @@ def location(path: Path, info: Mapping[str, Any], named: str | None) -> str:
     """
     if named:
         return named
-    name = str(info["data"]["name"])
+    name = cast(Data, info["data"])["name"]
+    # The run folder's configuration has the path, unless the checkpoint was moved away from it.
     beside = path.parent / "config.toml"
     if beside.exists():
         place = str(resolve.read(beside).get("data", name))

@@ -79,6 +79,7 @@ def torch_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.world() > 1:
         name = f"cuda:{ranks.local_rank()}"
+    # How many there are of each kind; MPS and the CPU have no number.
     kind, _, number = name.partition(":")
     there = {
         "cpu": 0 if number else 1,
@@ -110,7 +111,9 @@ def computing(device: torch.device, threads: int) -> Iterator[None]:
         try:
             torch.set_num_threads(threads)
             if device.type == "cuda":
-                _set(False, False, False, True)
+                # TF32 rounds what is multiplied to ten bits, coarse beside perturbations of 8/255.
+                # Benchmarking picks kernels by the clock, so that a rerun may pick others.
+                _set(tf32=False, matmul_tf32=False, benchmark=False, deterministic=True)
             yield
         finally:
             if device.type == "cuda":

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from advkit import registry
 from advkit.errors import UsageError, unknown
@@ -67,6 +67,7 @@ def parse(name: str) -> Choices:
     Raises:
         UsageError: no such method.
     """
+    # From the end: a base may hold a dash itself (trades-adr), and -wa comes after -awp.
     wa = name.endswith("-wa")
     base = name.removesuffix("-wa").removesuffix("-awp")
     awp = name.removesuffix("-wa").endswith("-awp")
@@ -86,11 +87,11 @@ class Rule:
     """
 
     source: str
-    when: Mapping[str, tuple[Any, ...]]
-    values: Mapping[str, Any]
+    when: Mapping[str, tuple[object, ...]]
+    values: Mapping[str, object]
     open: tuple[str, ...] = ()
 
-    def fits(self, facts: Mapping[str, Any]) -> bool:
+    def fits(self, facts: Mapping[str, object]) -> bool:
         """Whether every condition names the fact at hand."""
         return all(facts.get(key) in allowed for key, allowed in self.when.items())
 
@@ -111,17 +112,17 @@ def rules(preset: str) -> tuple[Rule, ...]:
     )
 
 
-def facts(values: Mapping[str, Any]) -> dict[str, Any]:
+def facts(values: Mapping[str, object]) -> dict[str, object]:
     """Return what rules may ask about: settings, with AWP and extra data as on or off."""
     return {
         **values,
-        "data": registry.split_path(values["data"])[0],
-        "awp": values["awp"] > 0,
+        "data": registry.split_path(str(values["data"]))[0],
+        "awp": cast(float, values["awp"]) > 0,
         "extra": values["extra_data"] is not None,
     }
 
 
-def fitting(preset: str, facts: Mapping[str, Any]) -> Iterator[Rule]:
+def fitting(preset: str, facts: Mapping[str, object]) -> Iterator[Rule]:
     """Yield the rules of a preset that fit data set, architecture and method parts.
 
     Raises:
@@ -129,9 +130,10 @@ def fitting(preset: str, facts: Mapping[str, Any]) -> Iterator[Rule]:
     """
     if preset not in (*PRESETS, "default"):
         raise unknown("preset", preset, PRESETS)
-    found = [rule for rule in rules(preset) if rule.fits(facts)]
-    if not found and preset != "default":
+    fit = [rule for rule in rules(preset) if rule.fits(facts)]
+    # A paper that did not try a combination has no numbers for it; defaults are for everything.
+    if not fit and preset != "default":
         about = ", ".join(f"{key} {facts[key]}" for key in ("data", "arch", "objective", "labels"))
         about += (", AWP" if facts["awp"] else "") + (", extra data" if facts["extra"] else "")
         raise UsageError(f"--preset {preset} has no numbers for {about}: see `advkit presets`")
-    return iter(found)
+    return iter(fit)

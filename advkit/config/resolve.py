@@ -28,6 +28,8 @@ ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
 DOTS = 4000
 """Dots beyond which a file is no configuration; ours have some hundred."""
+Defaults = Mapping[str, Mapping[str, object]]
+"""Folder → option → default, of the chosen part of each folder."""
 FLAG = "flag"
 """Origin of what was given on the command line."""
 
@@ -57,12 +59,12 @@ class Resolved:
         return "\n".join(lines) + "\n"
 
 
-def _spelt(value: Any) -> str:
+def _spelt(value: object) -> str:
     """Return a value as TOML, which spells strings, numbers, booleans and lists as JSON does."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, object]:
     """Read a configuration file.
 
     Raises:
@@ -92,17 +94,17 @@ def _blaming(origin: str | None) -> Iterator[None]:
         raise UsageError(f"{error} ({origin})") from None
 
 
-Layer = tuple[Mapping[str, Any], str]
+Layer = tuple[Mapping[str, object], str]
 """Option → value, None where it is not given; and what the layer is called in origins."""
 
 
-def labels_of(*layers: Mapping[str, Any]) -> str:
+def labels_of(*layers: Mapping[str, object]) -> str:
     """Return the label source that layers choose, the last one being the strongest."""
-    given: dict[str, Any] = {}
+    explicit: dict[str, object] = {}
     for layer in layers:
-        _lay(given, {}, layer, "")
-    named = methods.parse(given.get("method", Settings.method))
-    return str(given.get("labels", named.labels))
+        _lay(explicit, {}, layer, "")
+    named = methods.parse(str(explicit.get("method", Settings.method)))
+    return str(explicit.get("labels", named.labels))
 
 
 def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
@@ -116,33 +118,18 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         UsageError: an unknown key, name or preset, a value out of range, or an option that the
             chosen parts do not have.
     """
-    given: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    replaced: set[str] = set()
-    for layer, origin in layers:
-        if layer.get("method") is not None:
-            replaced = set(given)
-        _lay(given, origins, layer, origin)
-        replaced -= {key for key, value in layer.items() if value is not None}
+    explicit, origins, replaced = _laid(layers)
     with _blaming(origins.get("norm")):
         _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
-    values.update(given)
-    _choose(values, given, origins)
+    values.update(explicit)
+    _choose(values, explicit, origins)
     for name in ("default", *([preset] if preset else [])):
-        for rule in methods.fitting(name, methods.facts(values)):
-            for key in set(rule.open) - given.keys():
-                raise UsageError(
-                    f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
-                    f"--{key.replace('_', '-')}"
-                )
-            for key, value in rule.values.items():
-                if key not in given:
-                    values[key], origins[key] = value, rule.source
+        _apply_rules(name, values, explicit, origins)
     parts = _parts(values, origins)
     for key in replaced - _known(parts):  # options of parts that a later method replaced
-        given.pop(key, None)
-    _refuse_strays(given, parts, values, origins)
+        explicit.pop(key, None)
+    _refuse_strays(explicit, parts, values, origins)
     settings = Settings(
         **{name: values[name] for name in own_options()},
         parts={
@@ -151,38 +138,73 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
         },
     )
     _validate(settings, origins)
-    elsewhere = _elsewhere(settings, preset, methods.facts(values), given) if preset else {}
+    elsewhere = _elsewhere(settings, preset, methods.facts(values), explicit) if preset else {}
     return Resolved(settings, origins, elsewhere)
 
 
+def _laid(layers: Sequence[Layer]) -> tuple[dict[str, object], dict[str, str], set[str]]:
+    """Return what the layers say, where each value comes from, and what a later method replaced.
+
+    A method in a stronger layer replaces the parts that weaker layers chose, so that options which
+    only those parts have are dropped; in the same or a stronger layer they are strays.
+    """
+    explicit: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    replaced: set[str] = set()
+    for layer, origin in layers:
+        if layer.get("method") is not None:
+            replaced = set(explicit)
+        _lay(explicit, origins, layer, origin)
+        replaced -= {key for key, value in layer.items() if value is not None}
+    return explicit, origins, replaced
+
+
+def _apply_rules(
+    preset: str, values: dict[str, Any], explicit: Mapping[str, object], origins: dict[str, str]
+) -> None:
+    """Let the rules that fit set values: later ones over earlier ones, none over a layer."""
+    for rule in methods.fitting(preset, methods.facts(values)):
+        for key in set(rule.open) - explicit.keys():
+            raise UsageError(
+                f"{rule.source} gives no {key} for {split_path(values['data'])[0]}: give "
+                f"--{key.replace('_', '-')}"
+            )
+        for key, value in rule.values.items():
+            if key not in explicit:
+                values[key], origins[key] = value, rule.source
+
+
 def _elsewhere(
-    settings: Settings, preset: str, facts: Mapping[str, Any], given: Mapping[str, Any]
+    settings: Settings, preset: str, facts: Mapping[str, object], explicit: Mapping[str, object]
 ) -> dict[str, str]:
     """Return where the other preset has another value, as comments."""
     (other,) = set(methods.PRESETS) - {preset}
     flat = settings.flat()
-    found = {}
+    remarks = {}
     for rule in methods.rules(other):
         if rule.fits(facts):
             for key, value in rule.values.items():
-                found[key] = "" if value == flat.get(key) else f"--preset {other}: {_spelt(value)}"
-    return {key: text for key, text in found.items() if text and key in flat and key not in given}
+                same = value == flat.get(key)  # a later rule may take an earlier one back
+                remarks[key] = "" if same else f"--preset {other}: {_spelt(value)}"
+    return {
+        key: text for key, text in remarks.items() if text and key in flat and key not in explicit
+    }
 
 
 def _lay(
-    given: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str
+    explicit: dict[str, object], origins: dict[str, str], layer: Mapping[str, object], origin: str
 ) -> None:
     if layer.get("method") is not None:
         for key in (*CHOICES, "awp"):  # a method named later replaces what was chosen earlier
-            given.pop(key, None)
+            explicit.pop(key, None)
             origins.pop(key, None)
     for key, value in layer.items():
         if value is not None:
             with _blaming(origin):
-                given[key], origins[key] = coerced(key, value), origin
+                explicit[key], origins[key] = coerced(key, value), origin
 
 
-def coerced(key: str, value: Any) -> Any:
+def coerced(key: str, value: object) -> object:
     """Bring a value from TOML or the command line to its option's type.
 
     >>> coerced("lr_drops", "100,150"), coerced("eps", 0.5), coerced("lr", 1)
@@ -201,7 +223,7 @@ def coerced(key: str, value: Any) -> Any:
     return fitted
 
 
-def fit(option: Option, value: Any) -> Any:
+def fit(option: Option, value: object) -> Any:
     """Bring a value from TOML, the command line or Python to an option's type.
 
     Raises:
@@ -215,7 +237,7 @@ def fit(option: Option, value: Any) -> Any:
         ) from None
 
 
-def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
+def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     """Refuse flags that nothing in a run would look at, rather than let them seem to work.
 
     Files hold every option, idle ones too, so that only what was typed is checked.
@@ -223,6 +245,7 @@ def refuse_idle(flags: Mapping[str, Any], settings: Settings) -> None:
     Raises:
         UsageError: naming the flag and what it waits for.
     """
+    # The reason is empty for an option that something does look at.
     multistep = settings.lr_schedule == "multistep"
     averages = settings.wa or settings.labels == "adr"
     waits = {
@@ -244,6 +267,7 @@ def differences(old: Settings, new: Settings) -> str:
 
 
 def _integer(value: Any) -> int:
+    # True == 1 in Python, and int() cuts 1.5 to 1: neither is a whole number that was meant.
     if isinstance(value, bool) or int(value) != float(value):
         raise ValueError
     return int(value)
@@ -255,7 +279,7 @@ def _real(value: Any) -> float:
     return float(value)
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError
     return value
@@ -266,7 +290,7 @@ def _integers(value: Any) -> list[int]:
     return [_integer(word) for word in words]
 
 
-_FIT: Mapping[str, Callable[[Any], Any]] = {
+_FIT: Mapping[str, Callable[[object], object]] = {
     "int": _integer,
     "float": _real,
     "bool": _boolean,
@@ -275,15 +299,18 @@ _FIT: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str, str]) -> None:
+def _choose(
+    values: dict[str, Any], explicit: Mapping[str, object], origins: dict[str, str]
+) -> None:
     """Settle objective, labels and weight space; an explicit part beats the named method."""
     with _blaming(origins.get("method")):
         named = methods.parse(values["method"])
     for key in CHOICES:
-        values[key] = given.get(key, getattr(named, key))
+        values[key] = explicit.get(key, getattr(named, key))
         origins.setdefault(key, f"method {values['method']}")
-    if named.awp and "awp" not in given:
+    if named.awp and "awp" not in explicit:
         values["awp"], origins["awp"] = methods.AWP_RADIUS, f"method {values['method']}"
+    # The name follows the choices: `--method at --labels adr` is a run of method adr.
     values["method"] = methods.Choices(
         values["objective"], values["labels"], values["wa"], values["awp"] > 0
     ).name
@@ -294,7 +321,7 @@ def _choose(values: dict[str, Any], given: Mapping[str, Any], origins: dict[str,
         values["arch"] = ARCH.get(split_path(values["data"])[0], "resnet18")
 
 
-def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     """Return folder → option → default for the chosen part of each folder."""
     with _blaming(origins.get("arch")):
         arch, numbers = registry.split_numbers(values["arch"])
@@ -304,25 +331,26 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, d
         "models": ("arch", arch),
         "data": ("data", split_path(values["data"])[0]),
     }
-    found = {}
+    defaults = {}
     for folder, (key, name) in chosen.items():
         with _blaming(origins.get(key)):
             known = registry.part(folder, name).options
-        found[folder] = {each.name: each.default for each in known if each.name not in numbers}
-    return found
+        # Depth and width of wrn-34-10 are in its name: as options they would be said twice.
+        defaults[folder] = {o.name: o.default for o in known if o.name not in numbers}
+    return defaults
 
 
-def _known(parts: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _known(parts: Defaults) -> set[str]:
     return {*own_options(), *(name for names in parts.values() for name in names)}
 
 
 def _refuse_strays(
-    given: Mapping[str, Any],
-    parts: Mapping[str, Mapping[str, Any]],
-    values: Mapping[str, Any],
+    explicit: Mapping[str, object],
+    parts: Defaults,
+    values: Mapping[str, object],
     origins: Mapping[str, str],
 ) -> None:
-    for key in sorted(given.keys() - _known(parts)):
+    for key in sorted(explicit.keys() - _known(parts)):
         with _blaming(origins.get(key)):
             error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
@@ -335,7 +363,7 @@ def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
     """Refuse a norm under which the ε of a weaker layer, rule or default would be read anew."""
     norm, stale = Settings.norm, False
     for layer, _ in layers:
-        named = layer.get("norm") or norm
+        named = str(layer.get("norm") or norm)
         stale = layer.get("eps") is None and (stale or named != norm)
         norm = named
     if stale:

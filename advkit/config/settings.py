@@ -138,9 +138,9 @@ class Settings:
         """The data set without its path."""
         return split_path(self.data)[0]
 
-    def flat(self) -> dict[str, Any]:
+    def flat(self) -> dict[str, object]:
         """Every value under its option name, parts included; None where it is left open."""
-        flat = {name: getattr(self, name) for name in own_options()}
+        flat: dict[str, object] = {name: getattr(self, name) for name in own_options()}
         for options in self.parts.values():
             flat.update(options)
         return flat
@@ -164,10 +164,11 @@ class Settings:
         """DATA-ARCH-METHOD-sSEED, safe as a folder's name."""
         name, path = split_path(self.data)
         data = f"{name}-{Path(path).resolve().name}" if path else name
+        # The folder's name alone: its path may be long, and another on the next machine.
         text = f"{data}-{self.arch}-{self.method}-s{self.seed}"
         return re.sub(r"[^\w.+-]+", "_", text)
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, object]:
         """The configuration as artifacts carry it: without paths."""
         flat = {key: value for key, value in self.flat().items() if key not in OUTSIDE}
         return {**flat, "data": self.data_name}
@@ -176,13 +177,12 @@ class Settings:
 @cache
 def own_options() -> tuple[str, ...]:
     """Return the names of the engine's own options."""
-    return tuple(each.name for each in dataclasses.fields(Settings) if each.name != "parts")
+    return tuple(own.name for own in dataclasses.fields(Settings) if own.name != "parts")
 
 
 @cache
 def options() -> tuple[Option, ...]:
     """Every option of a training run: the engine's own, then those of all parts."""
-    found = {option.name: option for option in options_of(Settings)}
-    for folder in PART_FOLDERS:
-        found.update({option.name: option for option in registry.shared_options(folder)})
-    return tuple(found.values())
+    shelves = [registry.shared_options(folder) for folder in PART_FOLDERS]
+    every = (option for options in (options_of(Settings), *shelves) for option in options)
+    return tuple({option.name: option for option in every}.values())

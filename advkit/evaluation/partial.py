@@ -47,6 +47,7 @@ class Partial:
         Raises:
             StorageError: disk full, folder read-only or gone.
         """
+        descriptions.require_whole(self.identity)
         # Images first: books that name a patch find it in place.
         if patch is not None and len(patch[0]):
             tensors = dict(zip(("rows", "images"), patch, strict=True))

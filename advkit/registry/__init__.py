@@ -92,8 +92,8 @@ class Part:
 def parts(folder: str) -> dict[str, Part]:
     """Every part of a folder by name, in alphabetical order."""
     files = sorted((ROOT / folder).glob("*.py"))
-    found = [_read(folder, path) for path in files if not path.stem.startswith("_")]
-    return {part.name: part for part in found}
+    shelf = [_read(folder, path) for path in files if not path.stem.startswith("_")]
+    return {part.name: part for part in shelf}
 
 
 def part(folder: str, name: str) -> Part:
@@ -124,19 +124,20 @@ def shared_options(folder: str) -> tuple[Option, ...]:
     Where parts disagree on a default, the option has none and its help lists them.
     """
     owners: dict[str, list[tuple[str, Option]]] = {}
-    for each in parts(folder).values():
-        for option in each.options:
-            owners.setdefault(option.name, []).append((each.name, option))
+    for owner in parts(folder).values():
+        for option in owner.options:
+            owners.setdefault(option.name, []).append((owner.name, option))
     panel = f"{NOUNS[folder].capitalize()} options"
-    found = []
+    options = []
     for shared in owners.values():
         option = shared[0][1]
+        # With several defaults none may be shown as the option's: each part keeps its own.
         agreed = all(other.default == option.default for _, other in shared)
         names = [name if agreed else f"{name}: {other.default}" for name, other in shared]
         text = f"{option.help} ({', '.join(names)})"
         default = option.default if agreed else None
-        found.append(replace(option, default=default, help=text, panel=panel))
-    return tuple(found)
+        options.append(replace(option, default=default, help=text, panel=panel))
+    return tuple(options)
 
 
 def load(folder: str, name: str) -> ModuleType:
@@ -171,6 +172,7 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
     """
     words = arch.split("-")
     numbers: list[int] = []
+    # An architecture may itself end in a number, and ten digits are nobody's depth.
     while (
         len(words) > 1
         and words[-1].isdecimal()
@@ -180,11 +182,11 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
         numbers.insert(0, int(words.pop()))
     if "-".join(words) not in parts("models"):
         raise unknown(NOUNS["models"], arch, parts("models"))
-    found = part("models", "-".join(words))
-    names = [option.name for option in found.options if option.kind == "int"]
+    family = part("models", "-".join(words))
+    names = [option.name for option in family.options if option.kind == "int"]
     if len(numbers) > len(names):
-        raise UsageError(f"{arch}: {found.name} takes at most {len(names)} numbers")
-    return found.name, dict(zip(names, numbers, strict=False))
+        raise UsageError(f"{arch}: {family.name} takes at most {len(names)} numbers")
+    return family.name, dict(zip(names, numbers, strict=False))
 
 
 def _read(folder: str, path: Path) -> Part:
@@ -200,14 +202,15 @@ def _read(folder: str, path: Path) -> Part:
         if node is None:
             problems.append(f"line 1: it has no function {entry}({', '.join(expected)}, ...)")
             continue
-        given = tuple(arg.arg for arg in node.args.posonlyargs + node.args.args)
-        if given != expected:
-            wrong = f"{entry} takes ({', '.join(given)}), not ({', '.join(expected)})"
+        positional = tuple(arg.arg for arg in node.args.posonlyargs + node.args.args)
+        if positional != expected:
+            wrong = f"{entry} takes ({', '.join(positional)}), not ({', '.join(expected)})"
             problems.append(f"line {node.lineno}: {wrong}")
         for option, wrong in declarations.options(node):
             options[option.name] = option
             problems += [wrong] if wrong else []
     constants, misdeclared = declarations.constants(folder, tree, options)
+    # LIMITS name options, which are all known only now.
     for option_name, limits in constants.get("LIMITS", {}).items():
         options[option_name] = replace(options[option_name], limits=limits)
     doc = ast.get_docstring(tree) or ""

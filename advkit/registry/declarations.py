@@ -33,7 +33,7 @@ class Rule:
     """What a declared value must be: in words, and as a check that may look at the options."""
 
     words: str
-    holds: Callable[[Any, Options], bool]
+    holds: Callable[[object, Options], bool]
 
 
 def _words(*known: str) -> Rule:
@@ -43,7 +43,7 @@ def _words(*known: str) -> Rule:
     )
 
 
-def _choices_of_options(value: Any, options: Options) -> bool:
+def _choices_of_options(value: object, options: Options) -> bool:
     return isinstance(value, dict) and all(
         name in options
         and isinstance(words, list | tuple)
@@ -53,13 +53,14 @@ def _choices_of_options(value: Any, options: Options) -> bool:
     )
 
 
-def _limits(value: Any, options: Options) -> bool:
+def _limits(value: object, options: Options) -> bool:
     return isinstance(value, dict) and all(
         name in options and isinstance(limits, str) and readable(limits)
         for name, limits in value.items()
     )
 
 
+# `type(value) is int` below, not isinstance: True would be a count of 1.
 _SIZES = {"train", "test", "classes", "channels", "size"}
 _FLAG = Rule("True or False", lambda value, _: isinstance(value, bool))
 _COUNT = Rule("a number of 1 or more", lambda value, _: type(value) is int and value >= 1)
@@ -156,16 +157,18 @@ def _assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None, int]]:
             targets, whole = node.targets, node.value
         elif isinstance(node, ast.AnnAssign):
             targets, whole = [node.target], node.value
-        for each in ast.walk(node):
-            if not isinstance(each, ast.Name) or not isinstance(each.ctx, ast.Store):
+        # Walked, not read off the targets: names are bound by `for`, `with`, `if` and := as well.
+        for name in ast.walk(node):
+            if not isinstance(name, ast.Name) or not isinstance(name.ctx, ast.Store):
                 continue
-            if not each.id.startswith("_"):
-                yield each.id, whole if each in targets else None, each.lineno
+            if not name.id.startswith("_"):
+                yield name.id, whole if name in targets else None, name.lineno
 
 
 def options(node: ast.FunctionDef) -> Iterator[tuple[Option, str]]:
     """Yield each option of an entry function, and what is wrong with it or nothing."""
     helps = _argument_help(ast.get_docstring(node) or "")
+    # Keyword-only without a default is what the engine supplies, such as a generator: no option.
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         if default is None:
             continue
@@ -194,20 +197,20 @@ def _kind(annotation: ast.expr | None) -> tuple[str, tuple[str, ...]]:
     """Return kind and choices: `int | None` is an int, `Literal["a"] | None` a choice of words."""
     if annotation is None:
         return "str", ()
-    kinds = [each for each in _alternatives(annotation) if ast.unparse(each) != "None"]
+    kinds = [kind for kind in _alternatives(annotation) if ast.unparse(kind) != "None"]
     literal = re.fullmatch(r"Literal\[(.*)\]", ast.unparse(kinds[0])) if len(kinds) == 1 else None
     if literal:
         words = ast.literal_eval(f"({literal[1]},)")
         choices = tuple(word for word in words if word is not None)
         if all(isinstance(word, str) for word in choices):
             return "str", choices
-    return " | ".join(ast.unparse(each) for each in kinds), ()
+    return " | ".join(ast.unparse(kind) for kind in kinds), ()
 
 
 def _alternatives(annotation: ast.expr) -> list[ast.expr]:
     """Split `A | B | C`; `Optional[A]` is A.
 
-    >>> [ast.unparse(each) for each in _alternatives(ast.parse("int | None", mode="eval").body)]
+    >>> [ast.unparse(one) for one in _alternatives(ast.parse("int | None", mode="eval").body)]
     ['int', 'None']
     """
     if isinstance(annotation, ast.BinOp) and isinstance(annotation.op, ast.BitOr):

@@ -36,6 +36,8 @@ def keep() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     with contextlib.suppress(OSError, AttributeError):
+        # Without the first threshold large blocks are mapped one by one, and unmapped when freed;
+        # without the second the heap's top goes back to the kernel after each step.
         tell = ctypes.CDLL(None).mallopt
         served = bool(tell(MMAP_THRESHOLD, LARGE) or tell(MMAP_THRESHOLD, GLIBC_MOST))
         return served and bool(tell(TRIM_THRESHOLD, ALL))
@@ -66,6 +68,7 @@ def give_back() -> None:
 def reset_peak() -> bool:
     """Start measuring this process's peak memory anew; return whether Linux lets it."""
     try:
+        # Linux: 5 resets the peak of resident memory (VmHWM) to what is held now.
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return False
@@ -78,8 +81,8 @@ def peak() -> int | None:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    line = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(line[1]) * 1024 if line else None
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -53,6 +53,7 @@ def attack_bn(model: nn.Module, how: str) -> Iterator[None]:
         if how != "frozen":
             yield
             return
+        # In train mode without tracking BN normalises by the batch and leaves its buffers alone.
         norms = batch_norms(model)
         before = [norm.track_running_stats for norm in norms]
         for norm in norms:
@@ -73,6 +74,7 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def _training(model: nn.Module, mode: bool) -> Iterator[None]:
+    # One by one, not `model.train(before)`: parts of a net may have been in different modes.
     before = [(module, module.training) for module in model.modules()]
     model.train(mode)
     try:

@@ -42,9 +42,10 @@ def require_bf16(device: torch.device) -> None:
 
 def _without_bf16(device: torch.device) -> str:
     if device.type == "cuda":
-        found = torch.cuda.get_device_capability(device)
-        slow = f"compute capability {found[0]}.{found[1]}, bfloat16 needs 8.0 (Ampere)"
-        return slow if found < AMPERE else ""
+        major, minor = torch.cuda.get_device_capability(device)
+        slow = f"compute capability {major}.{minor}, bfloat16 needs 8.0 (Ampere)"
+        return slow if (major, minor) < AMPERE else ""
+    # Elsewhere oneDNN emulates it: a step took twelve times as long.
     if device.type == "cpu":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         slow = "this processor has neither AVX512-BF16 nor AMX, without which bfloat16 is slower"
@@ -60,6 +61,7 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
     Raises:
         UsageError: nothing can be compiled here.
     """
+    # Tried on a trifle first: a missing compiler shows only at the first call, deep in training.
     try:
         torch.compile(_trial)(torch.ones(4, device=device))
     except Exception as error:
@@ -68,8 +70,8 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
             f"--compile: torch.compile does not work here ({type(error).__name__}: {first}); "
             "install a compiler (g++ for CPUs), or leave it out"
         ) from None
-    found: nn.Module = torch.compile(net)  # type: ignore[assignment]
-    return found
+    compiled_net: nn.Module = torch.compile(net)  # type: ignore[assignment]
+    return compiled_net
 
 
 def _trial(x: Tensor) -> Tensor:

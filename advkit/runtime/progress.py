@@ -6,10 +6,13 @@ import contextlib
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from advkit.errors import printable
 from advkit.runtime.reporting import Reporter
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
@@ -39,7 +42,7 @@ class Lines(Quiet):
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
-        self.what, self.total, self.done, self.figures = "", 0, 0, dict[str, Any]()
+        self.what, self.total, self.done, self.figures = "", 0, 0, dict[str, object]()
         self.began = self.last = 0.0
         self.first = 0
         self.spoken = ""
@@ -50,7 +53,7 @@ class Lines(Quiet):
         self.figures = {}
         self.began = self.last = time.monotonic()
 
-    def advance(self, units: int = 1, **figures: Any) -> None:
+    def advance(self, units: int = 1, **figures: object) -> None:
         """Count, and speak if it is time."""
         self.done += units
         self.figures.update(figures)
@@ -68,10 +71,12 @@ class Lines(Quiet):
 
     def _speak(self) -> None:
         seconds = time.monotonic() - self.began
+        # By the pace since this process began: what an earlier one did took none of its time.
         left = (self.total - self.done) * seconds / max(self.done - self.first, 1)
         clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
         words = [f"{self.what} {self.done}/{self.total}", *described(self.figures), clock]
         line = ", ".join(words)
+        # The end of a piece of work may be told by its last step already.
         if line != self.spoken:
             say(self.stage, line)
         self.spoken = line
@@ -82,8 +87,7 @@ class Bars(Quiet):
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
-        self.bar: Any = None
-        self.task: Any = None
+        self.bar: Progress | None = None
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Open a bar."""
@@ -101,13 +105,14 @@ class Bars(Quiet):
         )
         self.bar = progress.Progress(*columns, console=Console(stderr=True))
         self.bar.start()
-        self.task = self.bar.add_task(what, total=total, completed=done, figures="")
+        self.bar.add_task(what, total=total, completed=done, figures="")
 
-    def advance(self, units: int = 1, **figures: Any) -> None:
+    def advance(self, units: int = 1, **figures: object) -> None:
         """Move the bar."""
         if self.bar is not None:
-            more = {"figures": "  ".join(described(figures))} if figures else {}
-            self.bar.update(self.task, advance=units, **more)
+            (task,) = self.bar.tasks
+            shown = "  ".join(described(figures)) if figures else task.fields["figures"]
+            self.bar.update(task.id, advance=units, figures=shown)
 
     def end(self) -> None:
         """Leave the bar on the screen and let go of the terminal."""
@@ -137,14 +142,14 @@ SHOWN = {
 }
 
 
-def described(figures: dict[str, Any]) -> list[str]:
+def described(figures: dict[str, object]) -> list[str]:
     """Return the figures worth a glance, as words."""
-    found = []
+    words = []
     for key, label in SHOWN.items():
         if figures.get(key) is not None:
             value = figures[key]
-            found.append(f"{label} {value:.3f}" if isinstance(value, float) else f"{label} {value}")
-    return found
+            words.append(f"{label} {value:.3f}" if isinstance(value, float) else f"{label} {value}")
+    return words
 
 
 def say(stage: str, text: str) -> None:

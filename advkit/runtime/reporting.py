@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class Reporter:
     """Silent by default; every method may be called at any time."""
@@ -11,7 +9,7 @@ class Reporter:
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Start a piece of work of `total` units, `done` of them behind us."""
 
-    def advance(self, units: int = 1, **figures: Any) -> None:
+    def advance(self, units: int = 1, **figures: object) -> None:
         """Report progress, with the latest figures by name."""
 
     def end(self) -> None:

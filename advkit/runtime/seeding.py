@@ -17,6 +17,8 @@ def derive(seed: int, *names: str | int) -> int:
     >>> derive(0, "order", 1) == derive(0, "order", 1) != derive(0, "order", 2)
     True
     """
+    # A hash, not seed + epoch: neighbouring seeds would share streams, one epoch apart. The
+    # shift leaves 63 bits, which every library's seed takes.
     words = "/".join(str(word) for word in (seed, *names))
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
 

@@ -25,8 +25,8 @@ class _State:
 def install() -> None:
     """Take over the signals of this process (main thread only)."""
     release()
-    for each in HANDLED:
-        signal.signal(each, _handle)
+    for number in HANDLED:
+        signal.signal(number, _handle)
 
 
 @contextmanager
@@ -65,6 +65,7 @@ def interruptible() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: the work stopped there, its state saved; a second Ctrl-C ends it at once.
     """
+    # Python delivers signals to the main thread alone, and lets no other set a handler.
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -100,6 +101,7 @@ def pending() -> int | None:
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     if _State.pending is not None:
+        # Not sys.exit: the first signal waits in code that may catch exceptions, or hang.
         os._exit(128 + signum)
     _State.pending = signum
     if not _State.deferred:

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from advkit.artifacts import files
+from advkit.artifacts import descriptions, files
 from advkit.errors import InputError, MismatchError, NumericalError
 
 
@@ -72,6 +72,10 @@ class Ledger:
             trials = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError):
             raise InputError(f"{self.path}: corrupt: not JSON lines") from None
+        for number, trial in enumerate(trials, start=1):
+            wrong = descriptions.trial_fault(trial)
+            if wrong:
+                raise InputError(f"{self.path}: corrupt: in line {number} {wrong}")
         if torn:
             files.write_text(self.path, f"{whole}\n" if whole else "")
         return trials
@@ -88,6 +92,7 @@ class Ledger:
 
         Raises:
             NumericalError: a figure is NaN or infinite: nothing can be chosen by it.
+            ValueError: the evaluator forgot a figure, or fills it in wrongly.
         """
         for name, value in trial.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -95,5 +100,8 @@ class Ledger:
                     f"{trial['kind']} at T = {trial['temperature']:g}: {name} is {value}: "
                     "lower --lr"
                 )
+        wrong = descriptions.trial_fault(trial)
+        if wrong:
+            raise ValueError(f"a trial of {trial['kind']} in which {wrong}")
         files.append_line(self.path, json.dumps(trial))
         self.trials.append(trial)

@@ -355,3 +355,38 @@ def test_what_changes_no_result_makes_no_other_search(searching):
     searching(train={"workers": 1}).open()
     with pytest.raises(MismatchError, match="other options"):
         searching(train={"lr": 0.05}).open()
+
+
+STUDENT = {
+    "kind": "ltd", "temperature": 2.0, "clean_accuracy": 0.5, "digest": "sha256:0",
+    "masking_alarm": False, "robust_accuracy": 0.25, "loss_ce": 2.0, "loss_kl": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": -1}, r"temperature is not in"),
+        ({"robust_accuracy": "0.25"}, r"robust_accuracy is no number"),
+        ({"kind": "teacher"}, r"kind is none of substitute, ltd"),
+        ({"loss_ce": None}, r"loss_ce is no number"),
+    ],
+)
+def test_a_trial_is_checked_when_read_and_when_written(tmp_path, wrong, message):
+    trials = ledger.Ledger(tmp_path)
+    trials.open("plan")
+    trials.add(STUDENT)
+    with pytest.raises(ValueError, match=message):
+        trials.add({**STUDENT, **wrong})
+    lines = [json.dumps(trial) + "\n" for trial in (STUDENT, {**STUDENT, **wrong})]
+    trials.path.write_text("".join(lines))
+    with pytest.raises(InputError, match=rf"trials.jsonl: corrupt: in line 2 {message}"):
+        ledger.Ledger(tmp_path).open("plan")
+
+
+def test_a_students_trial_without_what_the_search_chooses_by_is_corrupt(tmp_path):
+    trials = ledger.Ledger(tmp_path)
+    trials.open("plan")
+    trials.path.write_text(json.dumps({k: v for k, v in STUDENT.items() if k != "loss_kl"}) + "\n")
+    with pytest.raises(InputError, match="in line 1 loss_kl is missing"):
+        ledger.Ledger(tmp_path).open("plan")

@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TextIO
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
@@ -58,25 +58,27 @@ def perform(command: Command, call: Call) -> None:
     Raises:
         AdvkitError: as the work does; `guarded` turns it into an exit code.
     """
+    # Records keep the real stdout: a stray print of a library must not end up among them.
     stdout = sys.stdout
     talk = call.talk
     if not (talk.verbose or talk.debug):
         warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
-        for record in command.run(call) or ():
+        for record in command.run(call):
             emit(stdout, record, talk.json)
 
 
-def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
+def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
     """Run `work` and return its exit code, with one line on stderr for a failure."""
     try:
         try:
             code = work()
             sys.stdout.flush()
         except BrokenPipeError:
+            # Caught here and not left to SIGPIPE, which would end training when any pipe closes.
             _abandon_stdout()
             raise ReaderGone("the reader of stdout went away; files are in place") from None
-        return code if isinstance(code, int) else 0
+        return code
     except SystemExit as error:
         if not error.code:  # shell completion ends this way
             return 0
@@ -106,9 +108,9 @@ def guarded(stage: str, debug: bool, work: Callable[[], Any]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        found = failure(error)
-        say(stage, f"error: {found}")
-        return found.code
+        reason = failure(error)
+        say(stage, f"error: {reason}")
+        return reason.code
 
 
 def failure(error: Exception) -> AdvkitError:
@@ -119,8 +121,10 @@ def failure(error: Exception) -> AdvkitError:
         return UsageError(
             f"the package {package} is not installed: python -m pip install {package}"
         )
+    # By name: torch, whose class it is, may not have been imported.
     if type(error).__name__ == "OutOfMemoryError":
         return AdvkitError("out of memory on the device: lower --batch-size")
+    # On a CPU torch and oneDNN raise RuntimeError: only the words tell.
     if isinstance(error, MemoryError) or any(words in first for words in NO_MEMORY):
         return AdvkitError("out of memory: lower --batch-size, or free some")
     if ranks.world() > 1 and any(words in str(error) for words in PEER_GONE):

@@ -11,9 +11,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from advkit import registry
+from advkit.artifacts.record import Record
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
 from advkit.options import Option, StageOptions, declared, options_of
+from advkit.parallel import ranks
+from advkit.runtime import progress
+from advkit.runtime.reporting import Reporter
 
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
@@ -45,20 +49,27 @@ class Call:
     """One call of a command: its input files and the options that were typed."""
 
     files: tuple[str, ...] = ()
-    typed: Mapping[str, Any] = field(default_factory=dict)
+    typed: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, files: str | Sequence[str] | None, given: Mapping[str, Any]) -> Call:
+    def of(cls, files: str | Sequence[str] | None, parsed: Mapping[str, object]) -> Call:
         """Return a call from the parser's values; None is what was not given."""
         named = (files,) if isinstance(files, str) else tuple(files or ())
-        return cls(named, {key: value for key, value in given.items() if value is not None})
+        return cls(named, {key: value for key, value in parsed.items() if value is not None})
 
     @cached_property
     def talk(self) -> Talk:
         """How records, progress and errors are to look."""
         return Talk.build(self.typed)
 
-    def build(self, stage: type[Stage], **more: Any) -> Stage:
+    def reporter(self, stage: str) -> Reporter:
+        """Return the reporter of a stage; of the processes that torchrun started one speaks."""
+        # With --shard the processes do separate work, and each speaks for its own.
+        if ranks.rank() > 0 and not self.typed.get("shard"):
+            return Reporter()
+        return progress.reporter(stage, quiet=self.talk.quiet)
+
+    def build(self, stage: type[Stage], **more: object) -> Stage:
         """Return the options of a stage.
 
         Raises:
@@ -66,7 +77,7 @@ class Call:
         """
         return stage.build({**self.typed, **more})
 
-    def pick(self, options: Iterable[Option]) -> dict[str, Any]:
+    def pick(self, options: Iterable[Option]) -> dict[str, object]:
         """Return those of the options that were typed, by name."""
         names = [option.name for option in options]
         return {name: self.typed[name] for name in names if name in self.typed}
@@ -84,13 +95,15 @@ def shown(declaring: type) -> tuple[Option, ...]:
 
 
 def _with_default(option: Option) -> str:
-    said = option.default is None or option.default is False or option.default == ""
-    return option.help if said else f"{option.help} ({option.default})"
+    no_default = option.default is None or option.default is False or option.default == ""
+    return option.help if no_default else f"{option.help} ({option.default})"
 
 
 DATA_ROOT, *MACHINE = shown(Machine)
 (SHARD,) = shown(Sharded)
 OUT, OVERWRITE = shown(Output)
+STAGE = (DATA_ROOT, *MACHINE, OUT, OVERWRITE)
+"""What stages share: where the data lie, where to compute, and where the result goes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ class Command:
     name: str
     help: str
     options: Sequence[Option]
-    run: Callable[[Call], Any]
+    run: Callable[[Call], Iterable[Record | str]]
     argument: str = ""
     listing: tuple[str, ...] = ()
     example: str = ""
@@ -119,25 +132,28 @@ class Command:
 def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None]) -> None:
     """Register a command; Typer reads its parameters from a signature made here."""
 
-    def callback(*, files: Any = None, **given: Any) -> None:
-        call(command, Call.of(files, {name.rstrip("_"): each for name, each in given.items()}))
+    def callback(*, files: str | Sequence[str] | None = None, **parsed: object) -> None:
+        values = {name.rstrip("_"): value for name, value in parsed.items()}
+        call(command, Call.of(files, values))
 
     parameters = [_parameter(option) for option in command.every]
     if command.argument:
         parameters.insert(0, _argument(command))
+    # Typer takes defaults from the signature and types from the annotations.
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    callback.__annotations__ = {each.name: each.annotation for each in parameters}
+    callback.__annotations__ = {one.name: one.annotation for one in parameters}
     app.command(command.name, help=_help(command))(callback)
 
 
 def _help(command: Command) -> str:
     lines = [command.help]
     for folder in command.listing:
-        found = registry.parts(folder).values()
+        parts = registry.parts(folder).values()
         noun = registry.NOUNS[folder].capitalize()
-        lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in found))
+        lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in parts))
     if command.example:
         lines.append(f"Example: {command.example}")
+    # Rich takes [word] for markup.
     return "\n\n".join(lines).replace("[", "\\[")
 
 
@@ -155,6 +171,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.default is not None and option.default != "":
         shown = str(option.default).lower() if option.kind == "bool" else option.default
         text += f" ({shown})"
+    # What turns something on for one call has no off form; a setting may be on in a file.
     flags = [option.flag]
     if option.kind == "bool" and option.panel not in (DIALOGUE, "Actions"):
         flags = [f"{option.flag}/--no-{option.flag[2:]}"]
@@ -172,11 +189,12 @@ def _parameter(option: Option) -> inspect.Parameter:
         envvar="ADVKIT_DATA" if option.name == "data_root" else None,
         show_envvar=False,
     )
+    # A Python keyword can be no parameter; `add` takes the underscore away again.
     name = option.name + "_" if option.name in ("lambda",) else option.name
     return _keyword(name, Annotated[typed | None, info])
 
 
-def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: object) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from advkit.artifacts.record import Record
 from advkit.cli.common import stage
 from advkit.cli.common.options import Call
+from advkit.config.machine import Sharded
 from advkit.errors import UsageError
 from advkit.parallel import ranks, shards
 
@@ -29,7 +30,7 @@ def check(call: Call) -> None:
         if ranks.world() > 1:
             raise UsageError("--merge is for one process: call it without torchrun")
         return
-    shard = typed.get("shard")
+    shard = call.build(Sharded).shard
     shards.chosen(shard)
     if shard and "fail_under" in typed:
         raise UsageError("--fail-under judges the whole: give it to --merge, not to --shard")
@@ -43,7 +44,7 @@ def inputs(call: Call, kind: str) -> list[Record]:
     return [stage.record_of(text, (kind,)) for text in texts]
 
 
-def merged_place(out: str | None, found: Sequence[Record]) -> Path:
+def merged_place(out: str | None, records: Sequence[Record]) -> Path:
     """Return where the whole goes: `-o`, else the name that the shards' names agree on.
 
     Raises:
@@ -51,7 +52,7 @@ def merged_place(out: str | None, found: Sequence[Record]) -> Path:
     """
     if out:
         return Path(out)
-    names = {shards.whole(Path(each["path"])) for each in found}
+    names = {shards.whole(Path(record["path"])) for record in records}
     place = names.pop()
     if names or place is None:
         raise UsageError("the shards' names do not say where the whole file goes: give -o FILE")

@@ -5,22 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common.failures import ReaderGone, Reported, failure
 from advkit.cli.common.options import Call
-from advkit.errors import (
-    AdvkitError,
-    InputError,
-    Stopped,
-    UsageError,
-)
+from advkit.errors import AdvkitError, InputError, Stopped, UsageError
 from advkit.runtime.progress import say
-
-if TYPE_CHECKING:
-    pass
 
 EMPTY = "\0"
 """Marks an empty stdin among the inputs; no path can start with it."""
@@ -33,13 +24,12 @@ def sources(call: Call, wanted: str) -> Iterator[str]:
         UsageError: nothing was named and stdin is a terminal.
         InputError: stdin is empty.
     """
-    named = call.files
-    for path in named:
+    for path in call.files:
         if path == "-":
             yield from _stdin(wanted)
         else:
             yield path
-    if not named:
+    if not call.files:
         if sys.stdin is not None and sys.stdin.isatty():
             raise UsageError(f"no {wanted} given: name a file, or pipe in the stage before")
         yield from _stdin(wanted)
@@ -49,6 +39,7 @@ def _stdin(wanted: str) -> Iterator[str]:
     """Yield lines; an empty stdin yields a marker, so that inputs behind it still get a turn."""
     seen = False
     for raw in sys.stdin.buffer if sys.stdin is not None else ():
+        # File names are bytes on POSIX: what is no UTF-8 must reach the file system unchanged.
         text = raw.decode("utf-8", errors="surrogateescape").strip()
         if text:
             seen = True
@@ -100,22 +91,22 @@ def each(
             yield record
             if verdict is not None:
                 verdict(record)
-        except (Stopped, ReaderGone):
+        except (Stopped, ReaderGone):  # these end the command, not the one input
             raise
         except Exception as error:
             if call.talk.debug:
                 traceback.print_exc()
-            found = error if isinstance(error, AdvkitError) else failure(error)
-            say(stage, f"error: {found}")
-            first = first or found
+            reason = error if isinstance(error, AdvkitError) else failure(error)
+            say(stage, f"error: {reason}")
+            first = first or reason
     if first is not None:
         raise Reported(first)
 
 
 def data_of(named: str | None, source: Record) -> str | None:
     """Return the data set to use: the one named, else the one that a record says, if it does."""
-    said = source.get("data")
-    return named or (said if isinstance(said, str) else None)
+    recorded = source.get("data")
+    return named or (recorded if isinstance(recorded, str) else None)
 
 
 class Once:
