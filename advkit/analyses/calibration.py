@@ -101,7 +101,7 @@ def _equal_mass(confidence: Tensor, bins: int) -> Tensor:
     One confidence belongs to one bin, that of its middle rank, however many examples share it:
     cut between equals, the bins would depend on the order of rows. Bins may then stay empty.
     """
-    _, value, shared = confidence.unique(return_inverse=True, return_counts=True)
+    _, value, shared = torch.unique(confidence, return_inverse=True, return_counts=True)
     groups = torch.tensor_split(torch.arange(len(confidence)), bins)
     of_rank = torch.cat([torch.full_like(ranks, k) for k, ranks in enumerate(groups)])
     middle = shared.cumsum(0) - 1 - shared // 2

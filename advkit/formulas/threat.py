@@ -164,7 +164,8 @@ def _unit(vector: Tensor) -> Tensor:
     power = size / (2 * size.frexp().mantissa)
     vector = vector / power.where(power > 0, 1.0)
     length = vector.flatten(1).norm(dim=1).view_as(size)
-    return vector / length.where(length > 0, 1.0)
+    unit: Tensor = vector / length.where(length > 0, 1.0)
+    return unit
 
 
 def step_size(text: str, eps: float) -> float:

@@ -181,7 +181,7 @@ class LabelsWork(sharing.ShardedWork[Labels]):
 
 def _described(path: Path) -> Labels:
     """Return the description of a labels file whose digest was checked, its arrays left there."""
-    return cast(Labels, soft_labels.read_parts(path, soft_labels.LARGE)[1])
+    return soft_labels.read_parts(path, soft_labels.LARGE)[1]
 
 
 def _place(path: Path, options: SoftlabelsOptions) -> Path:
