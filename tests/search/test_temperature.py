@@ -229,7 +229,7 @@ def test_a_real_search(whole):
     assert choice["temperature"] in [each["temperature"] for each in trials[2:]]
 
 
-@pytest.mark.parametrize("after", [0, 3, 5])
+@pytest.mark.parametrize("after", [0, 4])
 def test_killed_between_training_and_ledger(whole, searching, monkeypatch, after):
     """Same bytes and same choice, whatever was finished; nothing finished runs again."""
     original, lines = ledger.files.append_line, []
@@ -266,7 +266,7 @@ def test_a_torn_last_line(whole, searching, cut):
     made = searching(**REAL)
     made.out.mkdir()
     lines = whole[0].splitlines(keepends=True)
-    made.ledger.path.write_text("".join(lines[:2]) + lines[2][:-cut])
+    made.ledger.path.write_text("".join(lines[:-1]) + lines[-1][:-cut])
     choice, _ = made.run()
     assert (made.ledger.path.read_text(), choice) == whole[:2]
 

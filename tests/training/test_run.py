@@ -69,6 +69,8 @@ def stop_at(monkeypatch, call):
 
 LOOKS = {"at": 2 * (STEPS + 2), "adr": 2 * (STEPS + 2), "trades-adr-wa": 2 * (STEPS + 3)}
 """Looks for a signal: after each step, each validation batch of each model, each epoch."""
+FEW = {"at": (0,), "adr": (3, 8), "trades-adr-wa": (2, 3, 4, 5, 7, 10)}
+"""Looks that the default suite stops at: one of each kind, in the first epoch and the second."""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "call"),
     [
-        (method, call)
+        pytest.param(method, call, marks=() if call in FEW[method] else pytest.mark.slow)
         for method, looks in LOOKS.items()
         for call in (range(looks) if method == "trades-adr-wa" else (0, 3, 4, 6, looks - 2))
     ],
