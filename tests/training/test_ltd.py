@@ -401,8 +401,7 @@ def source(key, files, teacher):
     return {**more, "teacher": teacher} if key == "live" else {**more, "soft_labels": files()}
 
 
-@pytest.mark.parametrize("key", ["stored", "live"])
-@pytest.mark.parametrize("call", [0, 4, 6])
+@pytest.mark.parametrize(("key", "call"), [("stored", 0), ("stored", 6), ("live", 4)])
 def test_resumed_is_never_stopped(whole, files, teacher, tmp_path, monkeypatch, key, call):
     given = source(key, files, teacher)
     with monkeypatch.context() as patch:
