@@ -29,11 +29,12 @@ SMALL = {
     "data": "digits", "method": "ltd", "limit": 120, "epochs": 1, "batch_size": 32, "width": 4,
     "attack_steps": 1, "eps": "0.1",
 }  # fmt: skip
+"""Searches are compared with themselves or recomputed, figures of trials planted: any nets do."""
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    return teach(tmp_path_factory.mktemp("teacher") / "run", epochs=3)
+    return teach(tmp_path_factory.mktemp("teacher") / "run", epochs=1)
 
 
 @pytest.fixture(scope="module")
