@@ -282,7 +282,7 @@ def test_4_other_options_on_the_same_logits(cli):
 
 
 def test_4_other_analysis_on_the_same_output(cli):
-    assert cli("analyze", "calibration", "a.h5", "-o", "x.json").code == 0
+    assert cli("analyze", "calibration", "--resamples", 20, "a.h5", "-o", "x.json").code == 0
     refused(cli("analyze", "entropy", "a.h5", "-o", "x.json"), 4, "x.json")
 
 

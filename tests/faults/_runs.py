@@ -109,7 +109,7 @@ class Server:
     def stop(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(200)  # a busy machine takes its time to end it
         assert self.process.stdout is not None
         self.process.stdout.close()
 

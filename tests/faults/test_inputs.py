@@ -246,7 +246,7 @@ def test_three_stages_give_one_record(server, tmp_path):
         server.start(*train, cwd=tmp_path, stdout=str(first)),
         server.start("attack", "--attack", "fgsm", "--limit", "20", cwd=tmp_path, stdin=first,
                      stdout=str(second)),
-        server.start("analyze", "calibration", cwd=tmp_path, stdin=second),
+        server.start("analyze", "calibration", "--resamples", "20", cwd=tmp_path, stdin=second),
     ]  # fmt: skip
     ended = [each.end() for each in stages]
     assert [each.code for each in ended] == [0, 0, 0], ended
