@@ -30,6 +30,7 @@ PUBLIC = ["analyze", "attack", "evaluate", "load", "softlabels", "train"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    """Compared with the command line's own run: whatever both learn."""
     return advkit.train(method="adr", out=tmp_path_factory.mktemp("api") / "run", **OPTIONS)
 
 

@@ -19,7 +19,10 @@ from tests.conftest import SEED, Outcome
 ROOT = Path(__file__).parents[2]
 NET = ["--data", "digits", "--width", "4", "--limit", "200", "--batch-size", "32", "-q",
        "--seed", str(SEED)]  # fmt: skip
-"""160 training examples, 5 steps an epoch."""
+"""160 training examples, 5 steps an epoch.
+
+What it learns differs between machines, so that runs are compared with runs of the same machine.
+"""
 
 
 @dataclass

@@ -51,7 +51,10 @@ def pixels():
 
 @pytest.fixture
 def taught(cli, pixels, tmp_path, monkeypatch):
-    """A data set of one's own and its labels file, made by a teacher trained on it."""
+    """A data set of one's own and its labels file, made by a teacher trained on it.
+
+    Refused is what the file says of the data, not what the teacher, trained on noise, makes of it.
+    """
     monkeypatch.chdir(tmp_path)
     place = npz(tmp_path / "set", pixels, np.arange(N) % CLASSES)
     net = ["--arch", "small-cnn", "--width", "4", "--batch-size", "8", "--epochs", "1", "-q"]
