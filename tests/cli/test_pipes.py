@@ -67,7 +67,8 @@ def test_training_is_saved_when_stdout_fails(capfd, monkeypatch, tmp_path, reaso
             raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(sys, "stdout", Broken())
-    assert main([*shlex.split(TRAIN)[1:], "-q", "-o", str(tmp_path / "run")]) == code
+    words = [*shlex.split(TRAIN)[1:], "--epochs", "1", "--attack-steps", "1", "-q"]
+    assert main([*words, "-o", str(tmp_path / "run")]) == code
     assert weights(tmp_path / "run")
     (only,) = capfd.readouterr().err.splitlines()
     assert "stdout" in only
