@@ -407,18 +407,24 @@ def fresh(code):
 
 
 def test_the_package_loads_nothing_before_it_is_used():
-    """And `softlabels` is a function even where the room of that name was imported first."""
+    """And `softlabels` is a function even where the room of that name was imported first.
+
+    Torchvision waits until a net of it is built, also where every architecture was imported.
+    """
     code = (
         "import json, sys, advkit\n"
         "heavy = {'torch', 'numpy', 'h5py', 'typer', 'matplotlib'}\n"
         "first = sorted(heavy & sys.modules.keys()), advkit.__version__, dir(advkit)\n"
         "import advkit.softlabels.labelling\n"
+        "from advkit import models, registry\n"
         "from advkit.errors import InputError\n"
+        "for name in registry.parts('models'): registry.load('models', name)\n"
+        "early = 'torchvision' in sys.modules\n"
         "try: advkit.softlabels('nowhere.safetensors')\n"
-        "except InputError as error: print(json.dumps([*first, str(error)]))"
+        "except InputError as error: print(json.dumps([*first, early, str(error)]))"
     )
-    loaded, version, names, refusal = fresh(code)
-    assert (loaded, version) == ([], advkit.__version__)
+    loaded, version, names, early, refusal = fresh(code)
+    assert (loaded, version, early) == ([], advkit.__version__, False)
     assert set(PUBLIC) <= set(names)
     assert "nowhere.safetensors" in refusal
 

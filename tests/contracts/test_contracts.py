@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import itertools
 import random
@@ -486,6 +487,16 @@ def logits(seed: int, method: str = "at") -> Logits:
     norm = torch.full((COUNT,), 0.03)
     index = torch.arange(COUNT)
     return Logits(index, y, clean, info, adversarial, norm, broken_by, path=f"run/x{seed}.h5")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_embeddings():
+    """t-SNE's steps are scikit-learn's: what is asked here is what an analysis makes of them."""
+    from sklearn import manifold
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifold, "TSNE", functools.partial(manifold.TSNE, max_iter=250))
+        yield
 
 
 def result_of(part: registry.Part, inputs: list[Logits]):

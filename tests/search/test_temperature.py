@@ -26,7 +26,7 @@ from tests.softlabels.test_labelling import Heard, label, teach
 CPU = torch.device("cpu")
 GRID = (1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 SMALL = {
-    "data": "digits", "method": "ltd", "limit": 120, "epochs": 1, "batch_size": 32, "width": 4,
+    "data": "digits", "method": "ltd", "limit": 60, "epochs": 1, "batch_size": 32, "width": 4,
     "attack_steps": 1, "eps": "0.1",
 }  # fmt: skip
 """Searches are compared with themselves or recomputed, figures of trials planted: any nets do."""
