@@ -82,6 +82,16 @@ def shell(command: str, cwd: Path, **options) -> Outcome:
 
 
 @pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Starts real processes without their imports."""
+    from tests.faults._runs import Server
+
+    found = Server(tmp_path_factory.mktemp("server"))
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """The folder of a finished tiny ADR run (see TINY); copy it before changing it."""
     from advkit.__main__ import main

@@ -46,7 +46,10 @@ def verdicts(level: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def plant(folder: Path) -> Path:
-    """Write the data set and the checkpoint, FOLDER/run/best.safetensors; return its path."""
+    """Write the data set and the checkpoint, FOLDER/run/best.safetensors; return its path.
+
+    The run gives the folder alone: every weight that it learned is replaced.
+    """
     level, labels = levels()
     image = np.broadcast_to(level[:, None, None, None], (COUNT, SIDE, SIDE, 1)).copy()
     for name in ("train", "test"):

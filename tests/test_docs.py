@@ -124,7 +124,10 @@ def test_pages_that_are_named_exist():
 
 
 def test_the_python_page_runs(tmp_path, monkeypatch):
-    """Its blocks are one session in an empty folder."""
+    """Its blocks are one session in an empty folder: asked is which files they leave.
+
+    Nothing is asked of what the nets learn.
+    """
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

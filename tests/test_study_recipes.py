@@ -141,7 +141,7 @@ def test_recipes_of_one_folder_share_runs(bench):
 
 
 def test_the_first_images_of_each_class_are_linked(bench, tmp_path):
-    data = images(tmp_path / "data", count=400)
+    data = images(tmp_path / "data", count=120)
     done = bench.start(SCALE="cpu", DATA=data)
     assert done.returncode == 0, done.stderr
     for split, count in (("train", 70), ("test", 100)):

@@ -1,5 +1,6 @@
 """t-SNE against scikit-learn's own call, and what is said of it against numpy and scikit-learn."""
 
+import functools
 import math
 
 import numpy as np
@@ -86,6 +87,13 @@ def test_against_scikit_learn(fitted):
         assert result.numbers[f"{space}_kl_divergence"] == pytest.approx(fit.kl_divergence_)
 
 
+@pytest.fixture
+def few_steps(monkeypatch):
+    """t-SNE that stops at scikit-learn's least number of steps."""
+    monkeypatch.setattr("sklearn.manifold.TSNE", functools.partial(TSNE, max_iter=250))
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_same_seed_same_picture_and_another_thread_count():
     file, threads = logits_of(*case()[::2]), torch.get_num_threads()
     first = analyze([file], seed=1)
@@ -207,6 +215,7 @@ def test_impossible_options(option, message):
         analyze([logits_of(clean, y)], **option)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_command_line(cli, tiny_logits, tmp_path):
     """`--lambda` reaches the parameter `lambda_`."""
     outcome = cli(

@@ -114,8 +114,7 @@ def test_reach_is_read_as_a_fraction():
     assert columns(result, 0)["b"] == pytest.approx(np.tile([-0.2, 0, 0.2], 3))
 
 
-@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 2), (3, 5)])
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(("channels", "classes", "n"), [(1, 2, 1), (3, 2, 3), (3, 5, 1)])
 def test_any_net_and_even_one_example(channels, classes, n, tmp_path):
     net = small(channels, classes)
     before = {name: values.clone() for name, values in net.state_dict().items()}

@@ -73,6 +73,7 @@ def test_the_stages_take_them(cli, here, command):
 
 
 def test_the_run_goes_on_to_its_end(cli, here):
+    """Which files and rows there are then, not what the rest of the epochs teaches."""
     done = cli("train", "--resume", "-o", "run", "--threads", 1, "-q")
     assert done.code == 0, done.err
     assert done.record["method"] == "ltd"

@@ -218,7 +218,7 @@ def limited(tmp_path_factory) -> tuple[dict, list[str]]:
     """What each writer met under each limit and whether the old file was kept; the litter."""
     folder = tmp_path_factory.mktemp("limited")
     with python(LIMITED, folder, stderr=subprocess.DEVNULL) as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=240)
     rows = {(name, limit): rest for name, limit, *rest in map(json.loads, out.splitlines())}
     ended = (f"the process ended with {process.returncode}", False)
     found = {(writer, limit): rows.get((writer, limit), ended) for writer in WRITERS

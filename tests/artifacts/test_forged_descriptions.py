@@ -27,6 +27,7 @@ LABELS_SHARD, LOGITS_SHARD = "labels.shard-2-of-2.h5", "logits.shard-2-of-2.h5"
 KINDS = (CHECKPOINT, STATE, LABELS, LABELS_SHARD, LOGITS, LOGITS_SHARD, ANALYSIS)
 TINY = ["--limit", 60, "--epochs", 1, "--batch-size", 16, "--width", 2, "--attack-steps", 1,
         "--threads", 1, "-q", "--overwrite"]  # fmt: skip
+# A run is refused or goes to its end, whatever it learns.
 LTD = ["train", "--method", "ltd", "--temperature", 5, *TINY]
 LONGEST = 1000
 OTHERS = (7, "x", [1], {"a": 1}, None, True, 0.5)

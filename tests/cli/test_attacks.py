@@ -31,14 +31,14 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A second of natural training.
+    """Natural training for two epochs.
 
     What it reaches differs between machines: tests ask that verdicts, logits and figures agree
     with each other, that work repeats, and what is refused. That attacks break what can be broken
     is tested on planted nets.
     """
     folder = tmp_path_factory.mktemp("trained") / "run"
-    words = ["--data", "digits", "--epochs", "5", "--batch-size", "32", "--width", "8"]
+    words = ["--data", "digits", "--epochs", "2", "--batch-size", "32", "--width", "8"]
     words += ["--seed", str(SEED)]
     assert main(["train", "--method", "natural-wa", *words, "-o", str(folder), "-q"]) == 0
     return folder

@@ -145,7 +145,7 @@ def test_2_no_such_device(cli, monkeypatch, device):
 )
 def test_2_a_refused_run_leaves_its_folder_usable(cli, wrong):
     assert cli(*ADR, *wrong, "-o", "new").code == 2
-    assert cli(*ADR, "--epochs", "1", "-o", "new").code == 0
+    assert cli(*ADR, "--epochs", "1", "--attack-steps", "1", "-o", "new").code == 0
 
 
 def test_print_config_needs_no_data(cli):
@@ -282,7 +282,7 @@ def test_4_other_options_on_the_same_logits(cli):
 
 
 def test_4_other_analysis_on_the_same_output(cli):
-    assert cli("analyze", "calibration", "a.h5", "-o", "x.json").code == 0
+    assert cli("analyze", "calibration", "--resamples", 20, "a.h5", "-o", "x.json").code == 0
     refused(cli("analyze", "entropy", "a.h5", "-o", "x.json"), 4, "x.json")
 
 

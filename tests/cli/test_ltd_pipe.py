@@ -26,7 +26,11 @@ TRAIN = ["train", *STUDENT]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with a teacher and its labels, made by the commands; copy it."""
+    """A folder with a teacher and its labels, made by the commands; copy it.
+
+    Tests ask for records, files and refusals, and for figures that agree with each other: whatever
+    teacher and students learn.
+    """
     from advkit.__main__ import main
 
     top = tmp_path_factory.mktemp("pipe")

@@ -1,6 +1,7 @@
 """Real pipes, signals and full disks, in processes of their own."""
 
 import errno
+import functools
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from tests.conftest import TINY, shell
 
 TRAIN = "advkit train --method adr " + " ".join(TINY)
 LONG = ["train", "--method", "adr", *TINY, "--epochs", "10", "--seed", "1", "-q"]
+SHORT = ["train", "--method", "adr", *TINY, "--epochs", "3", "--attack-steps", "2", "-q"]
 
 
 def weights(folder) -> str:
@@ -37,6 +39,7 @@ def test_three_stages_of_a_shell_give_one_record(tmp_path):
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow  # tests/faults/test_inputs.py, row 30, does this with two stages
 def test_a_failed_stage_fails_the_pipe(tmp_path):
     line = "advkit train --method adrr | advkit attack --autoattack | advkit analyze calibration"
     outcome = shell(f"{line}; echo ${{PIPESTATUS[@]}}", tmp_path)
@@ -64,7 +67,8 @@ def test_training_is_saved_when_stdout_fails(capfd, monkeypatch, tmp_path, reaso
             raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(sys, "stdout", Broken())
-    assert main([*shlex.split(TRAIN)[1:], "-q", "-o", str(tmp_path / "run")]) == code
+    words = [*shlex.split(TRAIN)[1:], "--epochs", "1", "--attack-steps", "1", "-q"]
+    assert main([*words, "-o", str(tmp_path / "run")]) == code
     assert weights(tmp_path / "run")
     (only,) = capfd.readouterr().err.splitlines()
     assert "stdout" in only
@@ -104,11 +108,19 @@ def test_records_print_in_any_encoding(path, encoding):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> str:
-    """The digest that a run which nobody stops ends in."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    assert main([*LONG, "-o", str(folder)]) == 0
-    return weights(folder)
+def uninterrupted(tmp_path_factory):
+    """Give the digest that a run of these words ends in when nobody stops it.
+
+    It is compared with the same run's, stopped and resumed: whatever the net learns.
+    """
+
+    @functools.cache
+    def get(*words: str) -> str:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        assert main([*words, "-o", str(folder)]) == 0
+        return weights(folder)
+
+    return get
 
 
 def _started(folder) -> subprocess.Popen:
@@ -138,7 +150,7 @@ def test_a_signal_saves_and_resume_ends_in_the_same_weights(cli, tmp_path, unint
     assert not (folder / "final.safetensors").exists()
     assert cli(*LONG, "-o", folder).code == 4
     assert cli("train", "--resume", "-o", folder, "-q").code == 0
-    assert weights(folder) == uninterrupted
+    assert weights(folder) == uninterrupted(*LONG)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
@@ -150,12 +162,12 @@ def test_a_signal_within_an_epoch(cli, tmp_path, monkeypatch, uninterrupted, sig
 
     step, folder = Trainer.step, tmp_path / "run"
     monkeypatch.setattr(Trainer, "step", stopping)
-    outcome = cli(*LONG, "-o", folder)
+    outcome = cli(*SHORT, "-o", folder)
     assert (outcome.code, outcome.out) == (128 + signum, "")
     assert "epoch 2, step 4" in outcome.err
     monkeypatch.setattr(Trainer, "step", step)
     assert cli("train", "--resume", "-o", folder, "-q").code == 0
-    assert weights(folder) == uninterrupted
+    assert weights(folder) == uninterrupted(*SHORT)
 
 
 def test_train_never_reads_stdin(monkeypatch, tmp_path):

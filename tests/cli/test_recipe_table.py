@@ -1,5 +1,6 @@
 """Two seeds of real runs through a pipe: the table of the recipe, and what it cost."""
 
+import functools
 import json
 import statistics
 from pathlib import Path
@@ -8,6 +9,7 @@ import h5py
 import pytest
 import torch
 
+from advkit.analyses import calibration
 from advkit.analyses.tables import pictures
 from advkit.artifacts import artifact, hdf5
 from advkit.artifacts.hdf5 import Logits
@@ -52,6 +54,8 @@ def attacked(cli, runs, done):
 def undrawn(monkeypatch):
     """Pages without the seconds of drawing, which `test_documents` looks at."""
     monkeypatch.setattr(pictures, "svg", lambda panel: b"<svg></svg>")
+    few = functools.partial(calibration.analyze, resamples=20)
+    monkeypatch.setattr(calibration, "analyze", few)
 
 
 def test_two_seeds_share_a_line(cli, attacked):

@@ -19,6 +19,7 @@ FGSM = ["--attack", "fgsm", "--limit", "20"]
 PGD = ["--attack", "pgd", "--steps", "5", "--limit", "40"]
 BEST = "run/best.safetensors"
 ADR = ["train", "--method", "adr", *TINY]
+CALIBRATION = ["analyze", "calibration", "--resamples", "20"]
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -49,7 +50,7 @@ def shares(record: dict) -> dict:
 COMMANDS = {
     "checkpoint": [*ADR, "-o", "run"],
     "logits": ["attack", BEST, *FGSM],
-    "analysis": ["analyze", "calibration", "a.h5", "-o", "x.json"],
+    "analysis": [*CALIBRATION, "a.h5", "-o", "x.json"],
 }
 EACH_KIND = pytest.mark.parametrize("kind", COMMANDS)
 
@@ -111,8 +112,8 @@ def test_unattacked_logits_have_no_robust_accuracy(cli):
 
 
 def test_analysis_record_without_output_has_no_path(cli):
-    bare = cli("analyze", "calibration", "a.h5").record
-    kept = cli("analyze", "calibration", "a.h5", "-o", "x.json").record
+    bare = cli(*CALIBRATION, "a.h5").record
+    kept = cli(*CALIBRATION, "a.h5", "-o", "x.json").record
     assert (bare["path"], kept["path"]) == (None, "x.json")
     assert {**bare, "path": "x.json"} == kept
     assert json.loads(Path("x.json").read_text())["numbers"].items() <= kept.items()
@@ -287,7 +288,7 @@ def test_an_analysis_of_several_gives_a_record_each(cli):
 def test_stages_understand_each_other(cli):
     trained = cli(*ADR, "-o", "run")
     attacked = cli("attack", *FGSM, stdin=trained.out)
-    analyzed = cli("analyze", "calibration", "-o", "x.json", stdin=attacked.out)
+    analyzed = cli(*CALIBRATION, "-o", "x.json", stdin=attacked.out)
     assert attacked.record["checkpoint"] == trained.record["path"]
     assert analyzed.record["input"] == attacked.record["path"]
     assert cli("inspect", stdin=analyzed.out).record["digest"] == analyzed.record["digest"]
@@ -296,7 +297,7 @@ def test_stages_understand_each_other(cli):
 def test_provenance_links_by_digest(cli):
     trained = cli(*ADR, "-o", "run").record
     attacked = cli("attack", BEST, *FGSM, "-o", "b.h5").record
-    analyzed = cli("analyze", "calibration", "b.h5", "-o", "x.json").record
+    analyzed = cli(*CALIBRATION, "b.h5", "-o", "x.json").record
     parents = {path: artifact.read_info(Path(path))["parents"] for path in (BEST, "b.h5", "x.json")}
     assert parents["x.json"][0]["digest"] == attacked["digest"]
     assert parents["b.h5"][0]["digest"] == trained["digest"]
@@ -321,7 +322,7 @@ def test_inspect_shows_the_chain(cli):
 
 @pytest.mark.parametrize("name", ["x.json", "x.h5"])
 def test_inspect_knows_an_analysis(cli, name):
-    record = cli("analyze", "calibration", "a.h5", "-o", name).record
+    record = cli(*CALIBRATION, "a.h5", "-o", name).record
     inspected = cli("inspect", name).record
     assert (inspected["kind"], inspected["digest"]) == ("analysis", record["digest"])
     assert len(inspected["chain"]) == 5
@@ -329,7 +330,7 @@ def test_inspect_knows_an_analysis(cli, name):
 
 def test_the_suffix_decides_the_format_in_any_case(cli):
     for name in ("x.json", "X.JSON", "x.csv", "X.CSV"):
-        assert cli("analyze", "calibration", "a.h5", "-o", name).code == 0
+        assert cli(*CALIBRATION, "a.h5", "-o", name).code == 0
     assert Path("X.JSON").read_bytes() == Path("x.json").read_bytes()
     assert Path("X.CSV").read_bytes() == Path("x.csv").read_bytes()
 
@@ -340,7 +341,7 @@ def test_missing_folders_of_an_output_are_made(cli):
 
 
 def test_inspect_finds_a_changed_analysis(cli):
-    cli("analyze", "calibration", "a.h5", "-o", "x.json")
+    cli(*CALIBRATION, "a.h5", "-o", "x.json")
     content = json.loads(Path("x.json").read_text())
     content["numbers"]["clean_ece"] = 0.0
     Path("x.json").write_text(json.dumps(content))

@@ -322,6 +322,22 @@ def torchrun(*words):
     )  # fmt: skip
 
 
+def test_two_processes_at_once(cli, server, known_here, place):
+    """As torchrun starts them: the first waits for the other and merges."""
+    words = [*FGSM, "--limit", "25", "--save-images"]
+    running = [
+        server.start("attack", known_here, *words, "-q", cwd=place,
+                     env={"RANK": str(rank), "WORLD_SIZE": "2"})
+        for rank in range(2)
+    ]  # fmt: skip
+    first, second = (each.end() for each in running)
+    assert (first.code, second.code, second.out) == (0, 0, ""), (first, second)
+    attack(cli, *words, "-o", "whole.h5", net=known_here)
+    assert same(first.record["path"], "whole.h5")
+    assert len(list(Path("known").glob("*.h5*"))) == 1
+
+
+@pytest.mark.slow  # what torchrun adds to the two processes above is its own code
 def test_torchrun(cli, known_here):
     words = [*FGSM, "--limit", "25", "--save-images"]
     done = torchrun("attack", known_here, *words, "-q")
@@ -350,22 +366,19 @@ def test_torchrun_ends_when_a_process_fails():
     assert "only 1 examples" in done.stderr
 
 
-def test_a_killed_shard_goes_on(cli):
+def test_a_killed_shard_goes_on(cli, server, place):
     words = [
         "attack", BEST, "--attack", "square", "--queries", "60", "--eps", "0.05",
         "--batch-size", "2", "--limit", "60", "--shard", "2/3", "--save-images",
     ]  # fmt: skip
     out = Path("run/best.square-linf-0.05-n60-queries-60.shard-2-of-3.h5")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "advkit", *words, "-q"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    running = server.start(*words, "-q", cwd=place)
     unfinished = out.with_name(f"{out.name}.part")
     limit = time.monotonic() + 200
     while not unfinished.exists() and time.monotonic() < limit:
         time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
+    running.send(signal.SIGKILL)
+    assert running.end().code == -signal.SIGKILL
     assert unfinished.exists()
     assert not out.exists()
     gone_on = cli(*words)

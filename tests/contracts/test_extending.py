@@ -79,18 +79,23 @@ def broken(place):
     path.unlink()
 
 
+TORN = '"""Help."""\n\ndef targets(batch,\n'
+
+
 @pytest.mark.parametrize(
-    ("source", "line"),
-    [('"""Help."""\n\ndef targets(batch,\n', 3), (MISDECLARED, LINE)],
-    ids=["does not parse", "misdeclares"],
-)
-@pytest.mark.parametrize(
-    "command",
+    ("source", "line", "command"),
     [
-        "train --data digits --labels broken --objective at",
-        "train --data digits --labels broken --objective at --zeal 0.5",
-        "train --data digits --zeal 0.5",
-        "train --config file.toml",
+        pytest.param(TORN, 3, "train --data digits --labels broken --objective at", id="torn"),
+        pytest.param(TORN, 3, "train --config file.toml", id="torn, in a file"),
+        pytest.param(
+            MISDECLARED,
+            LINE,
+            "train --data digits --labels broken --objective at --zeal 0.5",
+            id="misdeclared",
+        ),
+        pytest.param(
+            MISDECLARED, LINE, "train --data digits --zeal 0.5", id="misdeclared, its option alone"
+        ),
     ],
 )
 def test_a_broken_part_is_exit_2_with_file_and_line(place, broken, source, line, command):

@@ -11,7 +11,7 @@ runs = [
      "-o", "run"],
     ["attack", "run/best.safetensors", "--attack", "pgd", "--steps", "3", "--restarts", "2",
      "--limit", "30", "-q", "-o", "logits.h5"],
-    ["analyze", "calibration", "logits.h5", "-o", "calibration.json", "-q"],
+    ["analyze", "calibration", "--resamples", "20", "logits.h5", "-o", "calibration.json", "-q"],
     ["analyze", "entropy", "logits.h5", "-o", "entropy.h5", "-q"],
     ["analyze", "labels", "labels.h5", "-o", "labels.csv", "-q"],
 ]

@@ -1,4 +1,7 @@
-"""Fixtures of the fault table: a warm server of real processes, and runs that nobody disturbed."""
+"""Fixtures of the fault table: runs that nobody disturbed.
+
+They are compared with the same runs, disturbed: whatever their nets learn.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults._runs import NET, Server, contents
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """Starts real processes without their imports."""
-    found = Server(tmp_path_factory.mktemp("server"))
-    yield found
-    found.stop()
+from tests.faults._runs import NET, contents
 
 
 @pytest.fixture(scope="session")
 def teacher(server, tmp_path_factory) -> Path:
     """A finished natural run."""
     folder = tmp_path_factory.mktemp("teacher")
-    words = ["pretrain-teacher", *NET, "--epochs", "8", "-o", "teacher"]
+    words = ["pretrain-teacher", *NET, "--epochs", "2", "-o", "teacher"]
     assert server.run(*words, cwd=folder).code == 0
     return folder / "teacher"
 

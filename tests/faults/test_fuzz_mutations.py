@@ -17,7 +17,7 @@ from tests.faults._formats import CHECKED, FORMATS, Format, make_metrics, reader
 from tests.faults._mutate import KINDS, mutated
 
 EACH = pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
-FAST, MORE = range(50), range(50, 450)
+FAST, MORE = range(20), range(20, 450)
 
 
 def broken(kind: Format, folder: Path, cases: range) -> list[str]:

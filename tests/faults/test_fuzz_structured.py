@@ -30,7 +30,7 @@ from advkit.config import resolve
 from advkit.errors import AdvkitError, InputError, UsageError
 from tests.faults import _child, _formats
 
-FEW, MANY = 25, 300
+FEW, MANY = 10, 300
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

@@ -51,7 +51,10 @@ def pixels():
 
 @pytest.fixture
 def taught(cli, pixels, tmp_path, monkeypatch):
-    """A data set of one's own and its labels file, made by a teacher trained on it."""
+    """A data set of one's own and its labels file, made by a teacher trained on it.
+
+    Refused is what the file says of the data, not what the teacher, trained on noise, makes of it.
+    """
     monkeypatch.chdir(tmp_path)
     place = npz(tmp_path / "set", pixels, np.arange(N) % CLASSES)
     net = ["--arch", "small-cnn", "--width", "4", "--batch-size", "8", "--epochs", "1", "-q"]
@@ -246,7 +249,7 @@ def test_three_stages_give_one_record(server, tmp_path):
         server.start(*train, cwd=tmp_path, stdout=str(first)),
         server.start("attack", "--attack", "fgsm", "--limit", "20", cwd=tmp_path, stdin=first,
                      stdout=str(second)),
-        server.start("analyze", "calibration", cwd=tmp_path, stdin=second),
+        server.start("analyze", "calibration", "--resamples", "20", cwd=tmp_path, stdin=second),
     ]  # fmt: skip
     ended = [each.end() for each in stages]
     assert [each.code for each in ended] == [0, 0, 0], ended

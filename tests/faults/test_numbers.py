@@ -26,6 +26,7 @@ full = pytest.mark.faults
 CPU = torch.device("cpu")
 SMALL = {"data": "digits", "limit": 200, "width": 4, "batch_size": 32, "epochs": 3,
          "attack_steps": 2}  # fmt: skip
+"""NaN is planted in a step of our choice: whatever the net learns before it."""
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

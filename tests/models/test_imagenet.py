@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -112,13 +109,3 @@ def test_other_channels_and_activations_are_refused(arch):
         models.build(arch, 10, channels=1, statistics=((0.5,), (0.5,)), seed=0)
     with pytest.raises(UsageError, match=f"--activation has no meaning for {arch}"):
         build(arch, activation="silu")
-
-
-def test_torchvision_is_imported_only_when_a_net_is_built():
-    probe = (
-        "import sys\nfrom advkit import models, registry\n"
-        "for name in registry.parts('models'): registry.load('models', name)\n"
-        "print('torchvision' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

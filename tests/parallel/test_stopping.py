@@ -18,6 +18,7 @@ from advkit.artifacts import checkpoint
 pytestmark = pytest.mark.slow
 RUN = ["train", "--data", "digits", "--method", "adr", "--width", "4", "--epochs", "6",
        "--limit", "400", "--batch-size", "16", "--attack-steps", "10"]  # fmt: skip
+"""Compared with the same ranks' run that nobody stopped: whatever it learns."""
 
 
 def start(folder, *more, ranks=2):

@@ -26,14 +26,15 @@ from tests.softlabels.test_labelling import Heard, label, teach
 CPU = torch.device("cpu")
 GRID = (1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0)
 SMALL = {
-    "data": "digits", "method": "ltd", "limit": 120, "epochs": 1, "batch_size": 32, "width": 4,
+    "data": "digits", "method": "ltd", "limit": 60, "epochs": 1, "batch_size": 32, "width": 4,
     "attack_steps": 1, "eps": "0.1",
 }  # fmt: skip
+"""Searches are compared with themselves or recomputed, figures of trials planted: any nets do."""
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    return teach(tmp_path_factory.mktemp("teacher") / "run", epochs=3)
+    return teach(tmp_path_factory.mktemp("teacher") / "run", epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_no_feasible_temperature(searching):
 def test_the_threshold_where_none_is_given(searching):
     """The teacher's own accuracy less 0.05, on all its views or on what is held out."""
     made = searching(threshold=None)
-    planted(made, lambda t: -t)
+    planted(made, lambda t: -t, clean=lambda t: 1.0)  # above it, however good the teacher is
     choice, _ = made.run()
     stored, held = made.evaluator.source.labels, made.evaluator.held_out
     own = (stored.logits[held, 4].argmax(1) == stored.labels[held]).double().mean()
@@ -229,7 +230,7 @@ def test_a_real_search(whole):
     assert choice["temperature"] in [each["temperature"] for each in trials[2:]]
 
 
-@pytest.mark.parametrize("after", [0, 3, 5])
+@pytest.mark.parametrize("after", [0, 4])
 def test_killed_between_training_and_ledger(whole, searching, monkeypatch, after):
     """Same bytes and same choice, whatever was finished; nothing finished runs again."""
     original, lines = ledger.files.append_line, []
@@ -266,7 +267,7 @@ def test_a_torn_last_line(whole, searching, cut):
     made = searching(**REAL)
     made.out.mkdir()
     lines = whole[0].splitlines(keepends=True)
-    made.ledger.path.write_text("".join(lines[:2]) + lines[2][:-cut])
+    made.ledger.path.write_text("".join(lines[:-1]) + lines[-1][:-cut])
     choice, _ = made.run()
     assert (made.ledger.path.read_text(), choice) == whole[:2]
 

@@ -178,9 +178,8 @@ def test_losses_of_stored_and_live_labels_agree_in_float64(doubled, files, teach
         one = trainer(soft_labels=files(), epochs=3, inner=inner)
         assert one.batches.table is not None
         one.learner.soft = source
-        made[name] = losses(one, 20)
-    assert len(made["live"]) == 20
-    assert len(set(made["live"])) == 20
+        made[name] = losses(one, 8)
+    assert len(set(made["live"])) == 8
     np.testing.assert_allclose(made["stored"], made["live"], rtol=0, atol=1e-9)
 
 
@@ -401,8 +400,7 @@ def source(key, files, teacher):
     return {**more, "teacher": teacher} if key == "live" else {**more, "soft_labels": files()}
 
 
-@pytest.mark.parametrize("key", ["stored", "live"])
-@pytest.mark.parametrize("call", [0, 4, 6])
+@pytest.mark.parametrize(("key", "call"), [("stored", 0), ("stored", 6), ("live", 4)])
 def test_resumed_is_never_stopped(whole, files, teacher, tmp_path, monkeypatch, key, call):
     given = source(key, files, teacher)
     with monkeypatch.context() as patch:

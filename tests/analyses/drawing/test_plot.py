@@ -1,5 +1,6 @@
 """Pictures: the three formats get written, others are refused, a terminal has its own."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from advkit.artifacts.result import Histogram, Result
 from advkit.errors import StorageError, UsageError
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
-ANALYSES = {"calibration": calibration, "entropy": entropy, "divergence": divergence}
+ANALYSES = {
+    "calibration": functools.partial(calibration.analyze, resamples=20),
+    "entropy": entropy.analyze,
+    "divergence": divergence.analyze,
+}
 
 
 @pytest.fixture
@@ -31,12 +36,12 @@ def logits():
 )
 def test_written(logits, tmp_path, name, suffix):
     path = tmp_path / f"it{suffix}"
-    plot.save(path, [("a run", ANALYSES[name].analyze([logits]))])
+    plot.save(path, [("a run", ANALYSES[name]([logits]))])
     assert path.read_bytes().startswith(MAGIC[suffix])
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".SVG", ".pdf", ".PDF", ".png"])
+@pytest.mark.parametrize("suffix", [".SVG", ".pdf", ".png"])
 def test_same_result_same_bytes(logits, tmp_path, monkeypatch, suffix):
     """No date hides in a picture, whatever the clock says."""
     paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
