@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from advkit import data, models
 from advkit.artifacts import files, hdf5, identity, sharing, soft_labels
