@@ -378,10 +378,13 @@ class Partial(TypedDict):
     digest: Word
 
 
+TrialKind = Literal["substitute", "ltd"]
+
+
 class Trial(TypedDict):
     """A line of a search's ledger; a substitute is not attacked, see `JUDGED`."""
 
-    kind: Literal["substitute", "ltd"]
+    kind: TrialKind
     temperature: Positive
     clean_accuracy: Share
     digest: NotRequired[Word]

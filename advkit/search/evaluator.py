@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advkit import models
+from advkit.artifacts.descriptions import Trial, TrialKind
 from advkit.attacks import pgd
 from advkit.attacks.upstream import autoattack
 from advkit.config.settings import Settings
@@ -19,7 +20,7 @@ from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, pixels
 from advkit.labels.soft import soften
 from advkit.runtime import modes, seeding
-from advkit.search.ledger import Judged, Trial
+from advkit.search.ledger import Judged
 from advkit.training.run_folder import RunFolder
 
 ATTACKS = ("apgd-ce", "apgd-t")
@@ -45,7 +46,7 @@ class Evaluator:
         return hits / len(self.held_out)
 
     def measured(
-        self, kind: str, temperature: float, folder: RunFolder, settings: Settings
+        self, kind: TrialKind, temperature: float, folder: RunFolder, settings: Settings
     ) -> Trial:
         """Return the trial of a finished run: the figures of its best checkpoint."""
         model, info = models.load(folder.checkpoint("best"), self.device)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from advkit.artifacts import descriptions, files
+from advkit.artifacts.descriptions import Trial
 from advkit.errors import InputError, MismatchError, NumericalError
 
 
@@ -22,23 +23,6 @@ class Judged(TypedDict):
     pgd_accuracy: float
     loss_ce: float
     loss_kl: float
-
-
-class Trial(TypedDict):
-    """A run at one temperature, `substitute` or `ltd`, and its figures: a line of JSON.
-
-    A natural substitute has its clean accuracy alone.
-    """
-
-    kind: str
-    temperature: float
-    clean_accuracy: float
-    digest: str
-    masking_alarm: NotRequired[bool]
-    robust_accuracy: NotRequired[float]
-    pgd_accuracy: NotRequired[float]
-    loss_ce: NotRequired[float]
-    loss_kl: NotRequired[float]
 
 
 class Ledger:

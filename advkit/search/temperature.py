@@ -18,13 +18,14 @@ import torch
 
 from advkit import data
 from advkit.artifacts import provenance
+from advkit.artifacts.descriptions import Trial, TrialKind
 from advkit.config import resolve
 from advkit.config.resolve import Layer
 from advkit.config.settings import OUTSIDE
 from advkit.errors import InputError, UsageError
 from advkit.runtime.reporting import Reporter
 from advkit.search.evaluator import Evaluator
-from advkit.search.ledger import Ledger, Trial
+from advkit.search.ledger import Ledger
 from advkit.search.options import CRITERIA
 from advkit.softlabels import source as soft_source
 from advkit.training.run import train
@@ -168,7 +169,7 @@ class TemperatureSearch:
                 low, left = left, right
                 right = low + GOLDEN * (high - low)
 
-    def _trial(self, kind: str, temperature: float) -> Trial:
+    def _trial(self, kind: TrialKind, temperature: float) -> Trial:
         finished = self.ledger.find(kind, temperature)
         if finished is not None:
             return finished
