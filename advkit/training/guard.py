@@ -14,6 +14,8 @@ from advkit.runtime import precision
 
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
+TOLERANCE = 1e-3
+"""How far a row of targets may be from summing to 1: half precision's rounding of some hundreds."""
 
 
 class Guard:
@@ -27,6 +29,32 @@ class Guard:
     ) -> None:
         self.optimizer, self.device, self.world = optimizer, device, world
         self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self.proper = self.finite.clone()
+
+    def check_targets(
+        self, targets: Tensor, wanted: tuple[int, int], part: str, epoch: int, step: int
+    ) -> None:
+        """Refuse targets that are not a distribution over the classes each (on a GPU: soon after).
+
+        Args:
+            targets: what a label source gave.
+            wanted: (B, C), the shape they must have.
+            part: the label source.
+
+        Raises:
+            NumericalError: naming the part, epoch, step and what is wrong.
+        """
+        source = f"label source {part!r}, epoch {epoch + 1}, step {step + 1}"
+        if tuple(targets.shape) != wanted:
+            raise NumericalError(f"{source}: targets of shape {tuple(targets.shape)}, not {wanted}")
+        sums = targets.sum(1)
+        # NaN fails both comparisons, so that nothing else has to look for it.
+        rows = (targets.amin(1) >= -TOLERANCE) & ((sums - 1).abs() <= TOLERANCE)
+        self.proper &= rows.all()
+        if self.device.type != "cpu" and step % CHECK_EVERY:
+            return
+        if not bool(self.proper):
+            raise NumericalError(f"{source}: {_improper(targets, rows, sums)}")
 
     def check(
         self, value: Tensor, what: str, logits: Mapping[str, Tensor], epoch: int, step: int
@@ -63,6 +91,17 @@ class Guard:
                 f"{what}, learning rate {rate:g}: the run diverged; earlier checkpoints are kept; "
                 "lower --lr"
             )
+
+
+def _improper(targets: Tensor, rows: Tensor, sums: Tensor) -> str:
+    if bool(rows.all()):
+        return "since the last look a row of targets was no distribution over the classes"
+    row = int((~rows).nonzero()[0])
+    if not bool(targets[row].isfinite().all()):
+        return f"row {row} of the targets is not finite"
+    if float(targets[row].amin()) < -TOLERANCE:
+        return f"row {row} of the targets has a negative entry, {float(targets[row].amin()):g}"
+    return f"row {row} of the targets sums to {float(sums[row]):g}, not 1"
 
 
 def require_applicable(settings: Settings, device: torch.device, world: World) -> None:

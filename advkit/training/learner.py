@@ -109,6 +109,8 @@ class Learner:
 
         # 1. Targets: an EMA teacher answers as it was before this step, in eval mode.
         targets = self._targets(batch, epoch, step)
+        shape = (len(batch.y), self.classes)
+        self.guard.check_targets(targets, shape, settings.labels, epoch, step)
 
         # 2. Inner attack: it sees those targets; `--attack-bn` says what it does to BN.
         model.train()

@@ -19,6 +19,7 @@ from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.selection import accuracies
 from advkit.training.trainer import Trainer
+from tests.conftest import TINY
 from tests.faults._planted import PLANTED, bad, finite, spoiled
 from tests.faults._runs import contents, refused
 
@@ -203,3 +204,9 @@ def test_row_24_rand_takes_it_and_rounding_is_not_randomness():
 
     evaluation(Odd(rounding), "fast", reporter=heard).run()
     assert any("answers differently" in text for text in heard.said)
+
+
+def test_rows_of_a_label_source_that_do_not_sum_to_one_end_training(cli, monkeypatch, tmp_path):
+    monkeypatch.setattr("advkit.labels.smoothing.smooth", lambda y, c, _: torch.ones(len(y), c))
+    outcome = cli("train", "--labels", "smoothing", *TINY, "-o", tmp_path / "x", "-q")
+    refused(outcome, 5, "smoothing", "epoch 1, step 1", "sums to 10")

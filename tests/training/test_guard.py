@@ -55,3 +55,34 @@ def test_what_cannot_be_applied(options, what):
         return
     with pytest.raises(UsageError, match=what):
         require_applicable(settings, CPU, World())
+
+
+FINE = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_distributions_pass(guard, dtype):
+    guard.check_targets(FINE.to(dtype), (2, 3), "adr", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("targets", "what"),
+    [
+        (FINE * 0.9, "row 0 of the targets sums to 0.9, not 1"),
+        (torch.tensor([[0.5, 0.5, 0.0], [1.25, -0.25, 0.0]]), "row 1 .* negative entry, -0.25"),
+        (torch.tensor([[torch.nan, 1.0, 0.0], [1.0, 0.0, 0.0]]), "row 0 .* is not finite"),
+        (torch.tensor([[torch.inf, 0.0, 0.0], [1.0, 0.0, 0.0]]), "row 0 .* is not finite"),
+        (FINE[:, :2], r"targets of shape \(2, 2\), not \(2, 3\)"),
+        (FINE[0], r"targets of shape \(3,\), not \(2, 3\)"),
+    ],
+)
+def test_targets_that_are_no_distributions_name_their_source(guard, targets, what):
+    with pytest.raises(NumericalError, match=rf"label source 'soft', epoch 3, step 5: {what}"):
+        guard.check_targets(targets, (2, 3), "soft", 2, 4)
+
+
+def test_on_a_gpu_targets_are_looked_at_now_and_then(guard):
+    guard.device = torch.device("cuda")
+    guard.check_targets(FINE * 2, (2, 3), "soft", 0, 1)
+    with pytest.raises(NumericalError, match="since the last look"):
+        guard.check_targets(FINE, (2, 3), "soft", 0, 20)
