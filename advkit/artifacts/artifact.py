@@ -49,6 +49,9 @@ def read_info(path: Path) -> Exchanged:
 def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
     """Read a logits or labels file, whichever of `kinds` it is; what is large stays in it.
 
+    Examples come in order of their index, so that halves and resamples that are drawn by place
+    are the same in whatever order the file has them.
+
     Raises:
         InputError: missing, corrupt, or of another kind.
     """
@@ -56,7 +59,9 @@ def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
     files.require(path, f"a {' or '.join(kinds)} file (HDF5)", hdf5.MAGIC)
     kind = _kind(path)
     wanted = kind if kind in kinds else kinds[0]  # the reader of another kind refuses it
-    return (soft_labels.read if wanted == "labels" else hdf5.read_logits)(path, stay=True)
+    if wanted == "labels":
+        return soft_labels.read(path, stay=True).by_index()
+    return hdf5.read_logits(path, stay=True).by_index()
 
 
 def _kind(path: Path) -> str:

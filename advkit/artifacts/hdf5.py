@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.provenance import Array
-from advkit.artifacts.rows import Rows, Stored, loaded, mark, pieces
+from advkit.artifacts.rows import Rows, Stored, in_order, loaded, mark, pieces
 from advkit.errors import BusyError, InputError, StorageError, UsageError, brief, storage
 
 if TYPE_CHECKING:
@@ -71,6 +71,22 @@ class Logits:
     def attacks(self) -> list[str]:
         """Names of the attacks in the order in which they were run."""
         return list(self.info["attacks"])
+
+    def by_index(self) -> Logits:
+        """Return its examples in order of their index."""
+        order = self.index.argsort(stable=True)
+        if torch.equal(order, torch.arange(len(order))):
+            return self
+        return replace(
+            self,
+            index=self.index[order],
+            labels=self.labels[order],
+            clean=in_order(self.clean, order),
+            adversarial=None if self.adversarial is None else in_order(self.adversarial, order),
+            norm=None if self.norm is None else self.norm[order],
+            broken_by=None if self.broken_by is None else self.broken_by[order],
+            images=None if self.images is None else in_order(self.images, order),
+        )
 
 
 def require_name(path: Path) -> None:

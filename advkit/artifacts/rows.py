@@ -96,6 +96,35 @@ class Stored:
         return scattered
 
 
+@dataclass(frozen=True)
+class Ordered:
+    """The rows of an array in another order: row k is row `order[k]`; `order` is (N,) int64."""
+
+    rows: Rows
+    order: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole."""
+        return tuple(self.rows.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it gives."""
+        return self.rows.dtype
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        return self.rows[self.order[rows]]
+
+
+def in_order(array: Rows, order: Tensor) -> Rows:
+    """Return the rows at places `order`, (N,) int64: of what stays in its file, a view."""
+    return array[order] if isinstance(array, Tensor) else Ordered(array, order)
+
+
 def height(rows: Rows) -> int:
     """Return how many rows a piece has."""
     row = rows.dtype.itemsize * math.prod(rows.shape[1:])

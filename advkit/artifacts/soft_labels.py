@@ -20,7 +20,7 @@ from advkit.artifacts import checkpoint, descriptions, files, provenance
 from advkit.artifacts.descriptions import Description
 from advkit.artifacts.hdf5 import Numbers, chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
-from advkit.artifacts.rows import Rows, Stored, loaded, pieces
+from advkit.artifacts.rows import Rows, Stored, in_order, loaded, pieces
 from advkit.errors import InputError, MismatchError
 from advkit.parallel import shards
 
@@ -74,6 +74,21 @@ class SoftLabels:
             views=None if self.views is None else self.views[rows],
             classes=None if self.classes is None else self.classes[rows],
             rest=None if self.rest is None else self.rest[rows],
+        )
+
+    def by_index(self) -> SoftLabels:
+        """Return its examples in order of their index."""
+        order = self.index.argsort(stable=True)
+        if torch.equal(order, torch.arange(len(order))):
+            return self
+        return replace(
+            self,
+            index=self.index[order],
+            labels=self.labels[order],
+            logits=in_order(self.logits, order),
+            views=None if self.views is None else self.views[order],
+            classes=None if self.classes is None else in_order(self.classes, order),
+            rest=None if self.rest is None else self.rest[order],
         )
 
     def at(self, rows: Tensor, view: Tensor) -> Tensor:

@@ -207,6 +207,54 @@ def test_some_plain_files_are_enough_for_every_analysis_also_through_a_pipe(part
     assert (piped.code, piped.out) == (0, named.out)
 
 
+def figures(value: object) -> object:
+    """A record without what names its file."""
+    if isinstance(value, dict):
+        own = ("digest", "path", "input", "inputs", "seconds")
+        return {key: figures(item) for key, item in value.items() if key not in own}
+    return [figures(item) for item in value] if isinstance(value, list) else value
+
+
+def near(value: object) -> object:
+    """The same, equal to what differs by rounding alone."""
+    if isinstance(value, dict):
+        return {key: near(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [near(item) for item in value]
+    return pytest.approx(value, rel=1e-9, abs=1e-12) if isinstance(value, float) else value
+
+
+@parts("logits")
+def test_the_order_of_a_files_rows_changes_no_figure(part, cli, given):
+    """Confidences are rounded to be often equal: ties hide an order."""
+    for odd in ("one of each", "several", "alone"):
+        files = given(odd)
+        for path in files:
+            logits = hdf5.read_logits(path)
+            changes = {"clean": logits.clean.round()}
+            if logits.adversarial is not None:
+                changes["adversarial"] = logits.adversarial.round()
+                wrong, hit = (z.argmax(1) != logits.labels for z in changes.values())
+                broken = torch.where(wrong, -2, torch.where(hit, 0, -1)).to(torch.int8)
+                changes["broken_by"] = torch.where(logits.labels < 0, logits.broken_by, broken)
+            hdf5.write_logits(path, dataclasses.replace(logits, **changes))
+        first = cli("analyze", part.name, *files, *quick(part), "--json")
+        if first.code == 0:
+            break
+    assert first.code == 0, first.err
+    for path in files:
+        logits = hdf5.read_logits(path)
+        # The same order in files that are compared row by row, another than the one written.
+        order = torch.randperm(len(logits.index), generator=torch.Generator().manual_seed(SEED))
+        names = ("index", "labels", "clean", "adversarial", "norm", "broken_by", "images")
+        rows = {field: getattr(logits, field) for field in names}
+        moved = {field: array[order] for field, array in rows.items() if array is not None}
+        hdf5.write_logits(path, dataclasses.replace(logits, **moved))
+    second = cli("analyze", part.name, *files, *quick(part), "--json")
+    assert second.code == 0, second.err
+    assert figures(second.records) == near(figures(first.records))
+
+
 @parts("logits")
 def test_an_empty_pipe_is_an_error_in_a_line(part, cli):
     done = cli("analyze", part.name, stdin="")
