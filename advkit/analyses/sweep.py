@@ -18,7 +18,7 @@ from advkit.artifacts.result import Curve, Number, Panel, Result
 from advkit.attacks import pgd
 from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited
-from advkit.formulas.threat import Threat
+from advkit.formulas.threat import Threat, require_step
 from advkit.formulas.threat import step_size as parse_step
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def analyze(
         raise UsageError("--steps and --restarts must be at least 1")
     if probe.threat.eps == 0:
         raise UsageError("--eps 0 leaves nothing to sweep: give the ε to measure by")
+    require_step(step_size, probe.threat.eps)
     radii = parse_radii(eps_grid, probe.threat, math.prod(probe.info["model"]["input_shape"]))
     counts = parse_steps(steps_grid)
 

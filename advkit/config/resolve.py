@@ -20,7 +20,7 @@ from advkit.config import methods
 from advkit.config.settings import CHOICES, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.formulas import corruption
-from advkit.formulas.threat import parse_eps, step_size
+from advkit.formulas.threat import parse_eps, require_step
 from advkit.options import Option
 from advkit.registry import split_path
 
@@ -392,7 +392,7 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
     with _blaming(origins.get("eps")):
         eps = parse_eps(settings.eps, settings.norm)
     with _blaming(origins.get("step_size")):
-        step_size(settings.step_size, eps)
+        require_step(settings.step_size, eps)
 
 
 def _require_one_source(settings: Settings) -> None:

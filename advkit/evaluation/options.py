@@ -36,7 +36,7 @@ class ThreatOptions(StageOptions):
         """
         super().__post_init__()
         if self.eps is not None:
-            parse_eps(self.eps, self.norm or "linf")
+            parse_eps(self.eps, self.norm)
 
     def against(self, trained: Settings) -> tuple[str, str]:
         """Return norm and ε, those of a checkpoint's configuration where they are left open.

@@ -8,7 +8,7 @@ from typing import Any
 
 from advkit import registry
 from advkit.errors import UsageError
-from advkit.formulas.threat import Threat, parse_eps
+from advkit.formulas.threat import Threat, parse_eps, require_step
 from advkit.parallel.shards import Shard
 
 AUTOATTACK, FAST = "autoattack", "fast"
@@ -45,9 +45,12 @@ class AttackSettings:
         """The norm ball.
 
         Raises:
-            UsageError: ε or norm make no sense.
+            UsageError: ε, norm or a step size make no sense.
         """
-        return Threat(self.norm, parse_eps(self.eps, self.norm))
+        threat = Threat(self.norm, parse_eps(self.eps, self.norm))
+        if self.options and "step_size" in self.options:
+            require_step(str(self.options["step_size"]), threat.eps)
+        return threat
 
     def described(self) -> dict[str, object]:
         """The configuration as the artifact carries it: without paths."""

@@ -6,6 +6,7 @@ methods.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 NORMS = ("linf", "l2", "l1")
 STARTS = ("uniform", "normal", "positive", "none")
+LARGEST = {"linf": 1.0, "l2": 20.0, "l1": 1000.0}
+"""Norm → the largest ε that is taken for one of pixel space [0, 1].
+
+The box is no wider in linf; in l2 and l1 these lie above all that is published and below what
+the usual ε are in 0..255 (l2 64 and 128, l1 2000).
+"""
 SLACK = 1e-6
 """How far rounding in float32 may carry ‖x′ − x‖ past ε before the audit calls it a breach."""
 
@@ -38,17 +45,23 @@ def number(text: str | float) -> float:
         raise UsageError(f"{text!r} is not a number: write 0.031 or 8/255") from None
 
 
-def parse_eps(text: str | float, norm: str = "linf") -> float:
+def parse_eps(text: str | float, norm: str | None = "linf") -> float:
     """Read ε in pixel space [0, 1].
 
+    Args:
+        text: a decimal or a fraction.
+        norm: of the ball; None where it is not known yet.
+
     Raises:
-        UsageError: not a number, negative, or (linf) above 1, which is a value in 0..255.
+        UsageError: not a number, negative, or as large as only values in 0..255 are (`LARGEST`).
     """
     eps = number(text)
     if eps < 0:
         raise UsageError(f"eps {text} is negative")
-    if norm == "linf" and eps > 1:
-        raise UsageError(f"eps {text} is not in pixel space [0, 1]: did you mean {text}/255?")
+    if norm is not None and eps > LARGEST.get(norm, math.inf):
+        raise UsageError(
+            f"eps {text} ({norm}) is not in pixel space [0, 1]: did you mean {text}/255?"
+        )
     return eps
 
 
@@ -188,3 +201,17 @@ def step_size(text: str, eps: float) -> float:
     if not size > 0 and eps > 0:
         raise UsageError(f"step size {text!r} is not above 0")
     return size
+
+
+def require_step(text: str, eps: float) -> None:
+    """Check a step size against the ball it is for.
+
+    Raises:
+        UsageError: see `step_size`; or a number that leads out of the ball from any point of it,
+            as one in 0..255 does.
+    """
+    if step_size(text, eps) > 2 * eps > 0 and "eps" not in text:
+        raise UsageError(
+            f"step size {text} is wider than the ball of eps {eps:g} in pixel space [0, 1]: "
+            f"did you mean {text}/255?"
+        )

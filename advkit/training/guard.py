@@ -54,7 +54,8 @@ class Guard:
         if self.device.type != "cpu" and step % CHECK_EVERY:
             return
         if not bool(self.proper):
-            raise NumericalError(f"{source}: {_improper(targets, rows, sums)}")
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise NumericalError(f"{source}: {_improper(targets, rows, sums, rate)}")
 
     def check(
         self, value: Tensor, what: str, logits: Mapping[str, Tensor], epoch: int, step: int
@@ -93,12 +94,15 @@ class Guard:
             )
 
 
-def _improper(targets: Tensor, rows: Tensor, sums: Tensor) -> str:
+def _improper(targets: Tensor, rows: Tensor, sums: Tensor, rate: float) -> str:
     if bool(rows.all()):
         return "since the last look a row of targets was no distribution over the classes"
     row = int((~rows).nonzero()[0])
     if not bool(targets[row].isfinite().all()):
-        return f"row {row} of the targets is not finite"
+        return (
+            f"row {row} of the targets is not finite, learning rate {rate:g}: "
+            "if they come from the net in training it diverged; lower --lr"
+        )
     if float(targets[row].amin()) < -TOLERANCE:
         return f"row {row} of the targets has a negative entry, {float(targets[row].amin()):g}"
     return f"row {row} of the targets sums to {float(sums[row]):g}, not 1"

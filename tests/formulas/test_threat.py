@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advkit.errors import UsageError
-from advkit.formulas.threat import NORMS, SLACK, STARTS, Threat, number, parse_eps, step_size
+from advkit.formulas.threat import (
+    NORMS,
+    SLACK,
+    STARTS,
+    Threat,
+    number,
+    parse_eps,
+    require_step,
+    step_size,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 NORM = st.sampled_from(NORMS)
@@ -68,6 +77,23 @@ def test_step_sizes_are_numbers_or_shares_of_eps(text, value):
 def test_other_step_sizes_are_refused(text):
     with pytest.raises(UsageError, match="not a"):
         step_size(text, 0.2)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", "8"), ("l2", "128"), ("l1", "2000")])
+def test_radii_in_0_to_255_are_refused(norm, eps):
+    with pytest.raises(UsageError, match=rf"eps {eps} \({norm}\) .* did you mean {eps}/255\?"):
+        parse_eps(eps, norm)
+    assert parse_eps(f"{eps}/255", norm) == pytest.approx(float(eps) / 255)
+    assert parse_eps(eps, None) == float(eps)
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.5])
+def test_steps_in_0_to_255_are_refused(eps):
+    with pytest.raises(UsageError, match=r"step size 2 is wider .* did you mean 2/255\?"):
+        require_step("2", eps)
+    require_step("2/255", eps)
+    require_step("4*eps", eps)  # a share says what it is
+    require_step("2", 0)  # a ball of one point: no step leads anywhere
 
 
 @given(SEEDS, NORM, RADIUS, st.floats(0, 3))
