@@ -4,13 +4,11 @@ import io
 import json
 import os
 import pty
+import subprocess
 import sys
-import warnings
-from typing import NoReturn
 
 import pytest
 
-from advkit.__main__ import main
 from advkit.cli.common import failures
 from advkit.runtime import progress
 from tests.conftest import TINY
@@ -116,13 +114,14 @@ def test_terminal_gets_a_readable_record():
 def _at_a_terminal(*arguments: object) -> tuple[int, str]:
     """Run a command whose three streams are a terminal: (exit code, all that it shows).
 
-    In a fork of this process, whose modules are imported.
+    In a new process: OpenMP's threads do not survive a fork, and a child would wait for them.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about forking beside threads: the child uses none
-        pid, ours = pty.fork()
-    if pid == 0:
-        _run_in_child([*map(str, arguments)])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "advkit", *map(str, arguments)]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+    env.pop("NO_COLOR", None)
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
     shown = b""
     try:
         while piece := os.read(ours, 4096):
@@ -130,24 +129,7 @@ def _at_a_terminal(*arguments: object) -> tuple[int, str]:
     except OSError:  # Linux's word for a terminal whose other side was closed
         pass
     os.close(ours)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), shown.decode()
-
-
-def _run_in_child(words: list[str]) -> NoReturn:
-    code = 1
-    try:
-        sys.stdin, sys.stdout, sys.stderr = (
-            os.fdopen(number, mode, encoding="utf-8", closefd=False)
-            for number, mode in ((0, "r"), (1, "w"), (2, "w"))
-        )
-        warnings.simplefilter("ignore")  # as the command line does
-        os.environ.update(TERM="xterm", COLUMNS="160")
-        os.environ.pop("NO_COLOR", None)
-        code = main(words)
-        sys.stdout.flush()
-    finally:
-        os._exit(code)
+    return process.wait(60), shown.decode()
 
 
 def test_a_real_terminal_gets_bars_and_no_json(tiny_run, tmp_path):
