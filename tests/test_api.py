@@ -24,7 +24,7 @@ OPTIONS = {
     "threads": int(THREADS),
 }  # fmt: skip
 """TINY, as Python gives it."""
-PGD = {"attack": "pgd", "steps": 5, "limit": 40}
+PGD = {"attack": "pgd", "steps": 5, "limit": 40, "threads": int(THREADS)}
 PUBLIC = ["analyze", "attack", "evaluate", "load", "softlabels", "train"]
 
 

@@ -17,7 +17,7 @@ from advkit.__main__ import main
 from advkit.artifacts import checkpoint
 from advkit.cli.common import failures
 from advkit.training.trainer import Trainer
-from tests.conftest import TINY, shell
+from tests.conftest import THREADS, TINY, shell
 
 TRAIN = "advkit train --method adr " + " ".join(TINY)
 LONG = ["train", "--method", "adr", *TINY, "--epochs", "10", "--seed", "1", "-q"]
@@ -166,7 +166,7 @@ def test_a_signal_within_an_epoch(cli, tmp_path, monkeypatch, uninterrupted, sig
     assert (outcome.code, outcome.out) == (128 + signum, "")
     assert "epoch 2, step 4" in outcome.err
     monkeypatch.setattr(Trainer, "step", step)
-    assert cli("train", "--resume", "-o", folder, "-q").code == 0
+    assert cli("train", "--resume", "-o", folder, "-q", "--threads", THREADS).code == 0
     assert weights(folder) == uninterrupted(*SHORT)
 
 
