@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.entries import shown
 from advkit.analyses.gathering.groups import Group
-from advkit.analyses.gathering.protocol import UNRECORDED
-from advkit.analyses.tables.sheets import name_of
+from advkit.analyses.gathering.protocol import RENAMED, UNRECORDED
+from advkit.analyses.tables.sheets import method_of
 
 PLACES = ("data", "arch")
 """Settings that tables have columns or captions for."""
@@ -35,10 +36,20 @@ class Differing:
 
     def notes(self, columns: Sequence[str] = PLACES) -> list[str]:
         """Return what stands below the table: what differs, and that nothing is bold across it."""
-        names = [name_of(self._groups[line].labels) for line in self._lines]
+        names = [self._name(self._groups[line]) for line in self._lines]
         told = protocol.words(self._settings, names, columns)
         notes = [f"not the same in all lines: {told}; nothing is bold across it"] if told else []
         unknown = [found["training"].value == UNRECORDED for found in self._found]
         if len(self._groups) > 1 and all(unknown):
             notes.append("how these runs were trained is not recorded: nothing is bold")
         return notes
+
+    def _name(self, group: Group) -> str:
+        """Return method and settings in a few words, without what the note itself tells."""
+        labels = group.labels
+        own = {
+            name: value
+            for name, value in labels.settings.items()
+            if RENAMED.get(name, name) not in self._settings
+        }
+        return ", ".join(words for words in (method_of(labels), shown(own)) if words)
