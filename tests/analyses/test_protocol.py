@@ -138,6 +138,7 @@ def test_every_option_of_a_run_is_of_the_method_or_held_fixed():
         ({"eps": "8/255", "step_size": "eps/4"}, {"eps": "8/255", "step_size": "2/255"}),
         ({"epochs": 20, "lr_drops": None}, {"epochs": 20, "lr_drops": [10, 15]}),
         ({"bn_momentum": None}, {}),  # a file of before that option
+        ({"eps": "0.0313725490196078431", "step_size": "2/255"}, {}),
         ({"objective": "natural", "eps": "8/255"}, {"objective": "at", "eps": "4/255"}),
         ({"attack_steps": 0, "norm": "linf"}, {"attack_steps": 10, "norm": "l2"}),
     ],
@@ -180,6 +181,13 @@ def test_the_evaluation_is_named_too():
     found = table.analyze(other)
     assert list(found.more["differs"]) == ["examples"]
     assert "not the same in all lines: examples" in found.text
+
+
+def test_an_attack_has_no_part_of_the_training_s():
+    """A clean evaluation has no norm; its net's training has one, under another name."""
+    ball = {**PGD, "norm": "l2", "eps": "0.5"}
+    inputs = [logits_of(robust=None, epochs=6), logits_of("at", config=ball, epochs=6)]
+    assert table.analyze(inputs).more["differs"] == {"attack": ["none", "pgd"]}
 
 
 def test_data_of_one_name_are_told_apart():

@@ -91,7 +91,7 @@ def test_another_setting_is_another_line(cli, attacked):
 @pytest.mark.usefixtures("undrawn")
 def test_other_epochs_are_named_and_labels_passed_over(cli, runs, attacked):
     """`runs/*/*.h5` finds labels too; runs of one and of two epochs make no fair comparison."""
-    longer = cli(*TRAIN[:-4], "--epochs", "2", "--emit", "best", "--name", "long", "-q").out
+    longer = cli(*TRAIN[:-5], "--epochs", "2", "--emit", "best", "--name", "long", "-q").out
     other = cli(*ATTACK, stdin=longer).out
     teacher = json.loads(runs.splitlines()[0])["path"]
     labels = cli("softlabels", teacher, "--views", "1", "-q").out

@@ -142,9 +142,11 @@ def _of(protocol: Protocol, name: str) -> Setting:
     if name in protocol:
         return protocol[name]
     trained = {renamed: own for own, renamed in RENAMED.items()}.get(name, name)
+    recorded = "training" not in protocol or protocol["training"].value != UNRECORDED
+    # Under its plain name such a setting is the attack's, which need not have it.
+    known = recorded and name not in RENAMED and trained in _defaults()
     # Without a default, or without any record of the training, nothing is known of it.
-    known = trained in _defaults() and protocol.get("training", Setting("", "")).value != UNRECORDED
-    return Setting(None, canonical(_defaults()[trained]) if known else "")
+    return Setting(None, _key(trained, _defaults()[trained], _defaults()) if known else "")
 
 
 def alike(first: Sequence[Protocol], second: Sequence[Protocol]) -> bool:
