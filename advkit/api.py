@@ -432,7 +432,7 @@ def analyze(
     if len(inputs) > 1 and not work.compares:
         raise UsageError(f"analyze {name} looks at one input: call it once for each")
     with _guest():
-        analyzed = work.analyze([work.read(str(_path(place))) for place in inputs])
+        analyzed = work.analyze(work.read_all([(str(_path(place)), None) for place in inputs]))
         work.draw()
     return Result(analyzed)
 

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp, ttest_ind
 
 from advkit.analyses.tables import published
 
@@ -33,61 +34,145 @@ def study() -> SimpleNamespace:
     return SimpleNamespace(results=results, claims=claims, estimates=estimates, parts=parts)
 
 
-def estimate(study: SimpleNamespace, *values: tuple[float, float, float], sd: float = 0.0):
-    return study.estimates.Estimate(dict(enumerate(values)), study.estimates.Spread(sd, 10))
+def estimate(study: SimpleNamespace, *values: tuple[float, float, float], rows=None):
+    """By seed from 0 on; without `rows` its own figures are what scatters."""
+    own = dict(enumerate(values))
+    alone = ({seed: value for seed, (value, _, _) in own.items()},)
+    return study.estimates.Estimate(own, alone if rows is None else rows)
 
 
 def test_seeds_do_not_narrow_what_the_images_leave_open(study):
-    found = estimate(study, (1.0, 0.0, 3.0), (3.0, 2.0, 5.0))
+    """Figures of no known scatter: the ends are the means of the seeds' ends."""
+    found = estimate(study, (1.0, 0.0, 3.0), (3.0, 2.0, 5.0), rows=())
     assert (found.mean, found.low, found.high) == (2.0, 1.0, 4.0)
 
 
-def test_seeds_narrow_what_training_leaves_open(study):
-    found = estimate(study, *[(1.0, 1.0, 1.0)] * 4, sd=3.0)
-    half = t.ppf(0.975, 10) * 3.0 / 2
-    assert (found.low, found.high) == pytest.approx((1.0 - half, 1.0 + half))
+def test_one_row_has_student_s_interval(study):
+    figures = (1.0, 4.0, 2.5)
+    found = estimate(study, *[(x, x, x) for x in figures])
+    ends = ttest_1samp(figures, 0.0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
 
 
-def test_both_add_in_squares(study):
-    half = t.ppf(0.975, 10) * 1.0
-    found = estimate(study, (5.0, 2.0, 9.0), sd=1.0)
-    assert found.low == pytest.approx(5.0 - (9.0 + half**2) ** 0.5)
-    assert found.high == pytest.approx(5.0 + (16.0 + half**2) ** 0.5)
+@pytest.mark.parametrize("one", [(10.0, 11.0, 15.0), (10.0, 12.0), (3.0, 3.1)])
+@pytest.mark.parametrize("other", [(4.0, 4.5, 4.1), (1.0, 7.0)])
+def test_two_rows_have_welch_s_interval(study, one, other):
+    """Each row by its own deviation, however different: as scipy has it."""
+    rows = (dict(enumerate(one)), dict(enumerate(other)))
+    spread = study.estimates.welch([one, other])
+    wanted = ttest_ind(one, other, equal_var=False)
+    assert spread.df == pytest.approx(wanted.df)
+    centre = np.mean(one) - np.mean(other)
+    half = t.ppf(0.975, spread.df) * spread.se
+    ends = wanted.confidence_interval()
+    assert (centre - half, centre + half) == pytest.approx((ends.low, ends.high))
+    if len(one) == len(other):
+        values = [(a - b, a - b, a - b) for a, b in zip(one, other, strict=True)]
+        found = estimate(study, *values, rows=rows)
+        assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+
+
+def test_no_row_lends_another_its_deviation(study):
+    """Equal figures beside scattered ones: the wide row alone widens, on its own degree."""
+    spread = study.estimates.welch([[5.0, 5.0], [1.0, 3.0]])
+    assert (spread.se, spread.df) == (1.0, 1.0)
+    assert study.estimates.welch([[5.0, 5.0], [1.0, 1.0 + 1e-15]]) is None
+    assert study.estimates.welch([[5.0], [1.0, 3.0]]) is None
+    assert study.estimates.welch([]) is None
+
+
+def test_images_and_training_add_in_squares(study):
+    found = estimate(study, (5.0, 2.0, 9.0), (7.0, 4.0, 11.0))
+    half = t.ppf(0.975, 1) * 1.0  # sd √2 over two seeds: a standard error of 1
+    assert found.low == pytest.approx(6.0 - (9.0 + half**2) ** 0.5)
+    assert found.high == pytest.approx(6.0 + (16.0 + half**2) ** 0.5)
 
 
 @pytest.mark.parametrize(
-    ("value", "verdict"),
+    ("values", "verdict"),
     [
-        ((3.0, 1.0, 5.0), "held"),
-        ((-3.0, -5.0, -1.0), "did not hold"),
-        ((1.0, -1.0, 3.0), "too small to say"),
+        ((3.0, 3.1), "held"),
+        ((-3.0, -3.1), "did not hold"),
+        ((1.0, 3.0), "too small to say"),
+        ((3.0,), "too small to say"),  # one seed: nobody knows what chance does
+        ((3.0, 3.0), "too small to say"),
     ],
 )
-def test_a_claim_is_judged_by_its_interval(study, value, verdict):
-    assert estimate(study, value).verdict == verdict
-    assert study.estimates.Estimate({0: value}, None).verdict == "too small to say"
+def test_a_claim_is_judged_by_its_interval(study, values, verdict):
+    assert estimate(study, *[(x, x - 0.1, x + 0.1) for x in values]).verdict == verdict
+
+
+def test_no_verdict_stands_against_a_seed_of_its_own(study):
+    """The interval lies above 0 with a seed below it: the scatter of many is small."""
+    figures = [1.0] * 30 + [-0.5]
+    found = estimate(study, *[(x, x, x) for x in figures])
+    assert found.low > 0
+    assert found.verdict == "too small to say"
+    assert (-found).verdict == "too small to say"
+
+
+def test_verdicts_on_the_page_agree_with_their_seeds(study):
+    """The rule said on the page, from what stands in its table alone."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (DOCS / "results.md").read_text(encoding="utf-8").splitlines()
+        if line.count("|") == 8 and re.search(r"\[[+−0]", line)
+    ]
+    assert len(rows) > 30
+    for *_, found, seeds, _, verdict in rows:
+        low, high = (
+            float(end.replace("−", "-")) for end in re.search(r"\[(.*)\]", found)[1].split(",")
+        )
+        signs = [float(seed.replace("−", "-")) for seed in seeds.split(",")]
+        unknown = "chance of training unknown" in verdict
+        assert unknown == (len(signs) == 1)
+        wanted = "too small to say"
+        if not unknown and low > 0 and min(signs) > 0:
+            wanted = "held"
+        if not unknown and high < 0 and max(signs) < 0:
+            wanted = "did not hold"
+        assert verdict.split(";")[0] == wanted
 
 
 def test_two_figures_differ_with_the_errors_of_both(study):
-    one, other = (
-        estimate(study, (10.0, 7.0, 14.0), sd=3.0),
-        estimate(study, (4.0, 0.0, 7.0), sd=4.0),
-    )
+    one, other = estimate(study, (10.0, 7.0, 14.0)), estimate(study, (4.0, 0.0, 7.0))
     found = one - other
     assert found.values == {0: (6.0, 6.0 - 18**0.5, 6.0 + 32**0.5)}
-    assert found.spread == study.estimates.Spread(5.0, 10)
+    assert found.rows == ({0: 10.0}, {0: 4.0})
     assert (-found).values == {0: (-6.0, -6.0 - 32**0.5, -6.0 + 18**0.5)}
 
 
 def test_only_seeds_of_both_are_subtracted(study):
-    found = estimate(study, (1.0, 0.0, 2.0)) - estimate(study, (4.0, 4.0, 4.0), (9.0, 9.0, 9.0))
-    assert found.values == {0: (-3.0, -4.0, -2.0)}
+    one = estimate(study, (1.0, 0.0, 2.0), (2.0, 2.0, 2.0))
+    other = estimate(study, (4.0, 4.0, 4.0), (9.0, 9.0, 9.0), (50.0, 50.0, 50.0))
+    found = one - other
+    assert found.values == {0: (-3.0, -4.0, -2.0), 1: (-7.0, -7.0, -7.0)}
+    wanted = ttest_ind([1.0, 2.0], [4.0, 9.0], equal_var=False)  # the third seed has no part in it
+    assert found.spread.df == pytest.approx(wanted.df)
 
 
-def test_the_deviation_is_pooled_within_rows(study):
-    found = study.estimates.pooled([[1.0, 3.0], [10.0, 10.0, 16.0], [7.0]])
-    assert (found.sd, found.df) == (pytest.approx((26 / 3) ** 0.5), 3)
-    assert study.estimates.pooled([[1.0], []]) is None
+def test_points_of_the_same_trainings_differ_seed_by_seed(study):
+    """What chance moves both points by is not in their difference."""
+    part = study.parts.Part(CPU / "study")
+    gap = part.gap("at")
+    best, final = (part.accuracy(f"at/{point}", "fast", "robust") for point in ("best", "final"))
+    wanted = study.estimates.welch([np.subtract(best, final).tolist()])
+    assert (gap.spread.se, gap.spread.df) == pytest.approx((wanted.se, wanted.df))
+    assert gap.mean == pytest.approx(np.mean(best) - np.mean(final))
+    between = part.pair("fast", "at/best", "adr/best")
+    assert [list(row.values()) for row in between.rows] == [
+        part.accuracy(f"{run}/best", "fast", "robust") for run in ("at", "adr")
+    ]
+
+
+def test_claims_name_who_makes_them(study):
+    """Neither paper compares ADR with AT in entropy, calibration or divergence, nor LTD with AT."""
+    for claim in study.claims.CLAIMS:
+        ours = re.search(r"entropy|calibrated|outputs move|LTD .* than AT ", claim.said)
+        assert (claim.by == study.claims.OURS) == bool(ours), claim.said
+        assert all(shown.source in ("", claim.by) or shown.paper is None for shown in claim.shown)
+        if claim.by == study.claims.OURS:
+            assert all(shown.paper is None for shown in claim.shown)
 
 
 def test_a_step_begun_again_counts_once_with_all_its_time(study, tmp_path):
@@ -119,9 +204,8 @@ def test_what_did_not_hold_comes_first(study):
 
 
 def test_every_claim_has_a_figure(study):
-    part = study.parts.Part(CPU / "study")
-    parts = {"study": part}
-    parts |= {name: study.parts.Part(CPU / name, part) for name in ("experiments", "checks")}
+    names = ("study", "experiments", "checks")
+    parts = {name: study.parts.Part(CPU / name) for name in names}
     missing = [
         shown.what for claim in study.claims.CLAIMS for shown in claim.shown
         if not shown.measure(parts)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
-from advkit.analyses.gathering.entries import WHATS
+from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.entries import WHATS, entries_of
 from advkit.analyses.gathering.pairing import Pair, names_of, paired
 from advkit.analyses.gathering.rows import require_labels, right
 from advkit.artifacts.document import aligned
@@ -24,6 +25,8 @@ COMPARES = True
 _FEW = 25
 """Discordant examples below which the bootstrap's interval is too narrow."""
 _LEVEL = 0.05
+_EXAMPLES = ("n", "examples")
+"""Of these a note of its own speaks: common ones alone are compared."""
 
 
 class _Row(NamedTuple):
@@ -49,6 +52,7 @@ class _Row(NamedTuple):
     examples_needed: int | None
     same_model: bool
     same_attack: bool
+    differs: str
 
 
 class Verdicts(NamedTuple):
@@ -94,7 +98,8 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
 
     The interval is the paired bootstrap's (adjusted Wald where fewer than 25 examples are
     discordant); a difference is decided where the exact McNemar test, adjusted by Holm for
-    several files, gives less than 5 %.
+    several files, gives less than 5 %. The settings in which files differ, their methods' own
+    aside, are named: a decided difference is one of two nets, whatever made it.
 
     Args:
         seed: of the bootstrap.
@@ -111,7 +116,13 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         require_labels(logits, "compare")
     pairs = [paired(inputs[0], other) for other in inputs[1:]]
     names = names_of(inputs)
-    rows = [row for place, pair in enumerate(pairs) for row in _rows(pair, names, place, seed)]
+    settings = [protocol.evaluated(entry) for entry in entries_of(inputs)]
+    differing = [protocol.differences([settings[0], other]) for other in settings[1:]]
+    rows = [
+        row._replace(differs=protocol.words(differing[place], [names[0], names[place + 1]]))
+        for place, pair in enumerate(pairs)
+        for row in _rows(pair, names, place, seed)
+    ]
     # Holm's family is one question, robust or clean, asked of every file.
     adjusted = {what: iter(holm([row.p for row in rows if row.what == what])) for what in WHATS}
     p_values = [next(adjusted[row.what]) for row in rows]
@@ -124,7 +135,8 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         _Row._fields,
         tuple(rows),
         _pictures(names, rows),
-        text="\n".join([*(_block(row) for row in rows), *_notes(pairs)]),
+        text="\n".join([*(_block(row) for row in rows), *_notes(pairs, names, differing)]),
+        more={"differs": protocol.plain(protocol.differences(settings))},
     )
 
 
@@ -158,6 +170,7 @@ def _rows(pair: Pair, names: Sequence[str], place: int, seed: int) -> list[_Row]
                 examples_needed=examples_needed(cells.only_first, cells.only_second, cells.n),
                 same_model=pair.same_model,
                 same_attack=pair.same_attack,
+                differs="",
             )
         )
     return rows
@@ -182,7 +195,7 @@ def _numbers(pairs: Sequence[Pair], rows: Sequence[_Row]) -> dict[str, Number]:
         "same_attack": pair.same_attack,
         "same_threat": pair.same_threat,
     }
-    aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted")
+    aside = ("first", "second", "what", "n", "same_model", "same_attack", "p_adjusted", "differs")
     for row in rows:
         figures = row._asdict()
         numbers |= {f"{row.what}_{name}": figures[name] for name in figures if name not in aside}
@@ -220,10 +233,14 @@ def _outcome(row: _Row) -> str:
     )
 
 
-def _notes(pairs: Sequence[Pair]) -> list[str]:
-    """Say once what makes a comparison other than of two models under one attack."""
+def _notes(
+    pairs: Sequence[Pair],
+    names: Sequence[str],
+    differing: Sequence[Mapping[str, Sequence[object]]],
+) -> list[str]:
+    """Say once what makes a comparison other than of two methods under one attack."""
     notes = []
-    for pair in pairs:
+    for place, pair in enumerate(pairs, start=1):
         path = pair.second.path
         attacked = [x.broken_by is not None for x in (pair.first, pair.second)]
         if not pair.whole:
@@ -238,6 +255,9 @@ def _notes(pairs: Sequence[Pair]) -> list[str]:
         elif all(attacked) and not pair.same_attack:
             what = "the attacks are compared" if pair.same_model else "model and attack both differ"
             notes.append(f"note: {path}: another attack than the first file's: {what}")
+        own = {k: v for k, v in differing[place - 1].items() if k not in _EXAMPLES}
+        if told := protocol.words(own, [names[0], names[place]]):
+            notes.append(f"note: {path}: other settings than the first file's: {told}")
     return notes
 
 

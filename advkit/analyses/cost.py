@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.entries import shown, told_apart
+from advkit.analyses.gathering.protocol import Protocol, Setting
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables.published import Published
 from advkit.analyses.tables.sheets import source_of
 from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, aligned
+from advkit.artifacts.provenance import canonical
 from advkit.artifacts.result import Number, Result
 from advkit.errors import InputError
 
@@ -24,6 +28,8 @@ _NAMES = ("data", "arch", "method", "run", "device")
 _HEAD = (*_NAMES, "epochs", "seconds/epoch", "images/s", "hours", "ratio")
 _WARM = 3
 """Epochs from which on the first one, which warms caches and compiles, is left out."""
+_SHOWN = ("data", "arch", "device", "threads", "epochs")
+"""Settings that have a column."""
 
 
 def seconds_per_epoch(seconds: Sequence[float]) -> float:
@@ -52,6 +58,7 @@ class _Row(NamedTuple):
     images_per_second: float
     hours: float
     ratio: float
+    differs: str = ""
 
 
 class _Pair(NamedTuple):
@@ -71,7 +78,8 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
     """List runs, a row each, in the order given; several checkpoints of one run count once.
 
     An epoch's seconds hold its validation. Images per second are training images over the
-    seconds of an epoch; hours are the sum over the epochs that were run.
+    seconds of an epoch; hours are the sum over the epochs that were run. The settings in which runs
+    differ, their methods' own aside, are named: a ratio across them is none of methods.
 
     Args:
         against: published table to put beside: adr-table6.
@@ -89,19 +97,54 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
     rows: list[_Row] = []
     for run in runs.values():
         rows.append(_row(run, rows[0].seconds_per_epoch if rows else None))
+    differing = protocol.differences(_protocols(list(runs.values()), rows))
+    told = [shown(protocol.own(differing, [place])) for place in range(len(rows))]
+    rows = [row._replace(differs=words) for row, words in zip(rows, told, strict=True)]
+    remarks = _remarks(differing, [row.run for row in rows])
     numbers: dict[str, Number] = {"runs": len(rows)}
     lines = [_line(row) for row in rows]
-    text, sheets, more = aligned([_HEAD, *lines]), [_sheet(lines)], {}
+    text = "\n".join([aligned([_HEAD, *lines]), *(f"note: {remark}" for remark in remarks)])
+    sheets = [_sheet(lines, remarks)]
+    more: dict[str, object] = {"differs": protocol.plain(differing)}
     if published is not None:
         beside = _beside(published, rows)
         sheets.append(_beside_sheet(published, beside))
         text += f"\n\n{_beside_text(published, beside)}"
-        more = {"published": [pair._asdict() for pair in beside]}
+        more["published"] = [pair._asdict() for pair in beside]
         matched = sum(pair.ours is not None for pair in beside)
         numbers |= {"against": against, "matched": matched}
     sources = tuple(source_of(run.path, run.info["role"], run.info) for run in runs.values())
     document = Document("What runs cost", tuple(sheets), sources=sources)
     return Result(numbers, _Row._fields, tuple(rows), text=text, more=more, document=document)
+
+
+def _protocols(runs: Sequence[Trained], rows: Sequence[_Row]) -> list[Protocol]:
+    """Return what runs hold fixed: data, net, training and machine."""
+    data = told_apart([(run.info["data"]["name"], _digest(run)) for run in runs])
+    found: list[Protocol] = []
+    for run, row, source in zip(runs, rows, data, strict=True):
+        outer = {"data": source, "arch": row.arch}
+        # Compiling changes no result, but what it costs.
+        machine = {"compile": run.info["config"].get("compile", False), "device": row.device}
+        inner = {**machine, "threads": row.threads, "n": row.n}
+        own = protocol.training(run.info["config"])
+        found.append({**_settings(outer), **own, **_settings(inner)})
+    return found
+
+
+def _digest(run: Trained) -> str | None:
+    """Return the digest of a run's data."""
+    parents = run.info.get("parents", [])
+    return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
+
+
+def _settings(values: Mapping[str, object]) -> dict[str, Setting]:
+    return {name: Setting(value, canonical(value)) for name, value in values.items()}
+
+
+def _remarks(differing: Mapping[str, Sequence[object]], names: Sequence[str]) -> list[str]:
+    told = protocol.words(differing, names, _SHOWN)
+    return [f"not the same in all runs: {told}"] if told else []
 
 
 def _row(run: Trained, first: float | None) -> _Row:
@@ -153,7 +196,7 @@ def _line(row: _Row) -> tuple[str, ...]:
     return (*names, *(f"{x:.4g}" for x in figures), f"{row.hours:.3g}", f"{row.ratio:.2f}")
 
 
-def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
+def _sheet(lines: Sequence[tuple[str, ...]], remarks: Sequence[str]) -> Sheet:
     return Sheet(
         caption="Seconds per epoch",
         spans=(("", len(_HEAD)),),
@@ -161,6 +204,7 @@ def _sheet(lines: Sequence[tuple[str, ...]]) -> Sheet:
         words=len(_NAMES),
         rows=tuple(tuple(Cell(text) for text in line) for line in lines),
         notes=(
+            *remarks,
             "seconds per epoch: the median over epochs, without the first where there are three "
             "or more, validation included",
             "images/s: training images; hours: all epochs; ratio: to the first line",

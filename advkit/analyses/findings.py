@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
+from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.entries import entries_of
 from advkit.analyses.gathering.models import BASELINE, Model, baseline, gathered
 from advkit.analyses.gathering.pairing import names_of
 from advkit.analyses.statistics.outputs import LEAST, Measure, measures
@@ -58,13 +60,17 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Compared:
-    """A robust model beside its natural one: what was measured, and finding → answer."""
+    """A robust model beside its natural one: what was measured, and finding → answer.
+
+    `differing`: setting → the natural model's value and the robust one's, where these differ.
+    """
 
     model: Model
     name: str
     baseline: str
     measures: Sequence[Measure]
     answers: dict[str, _Answer]
+    differing: Mapping[str, Sequence[object]]
 
     def plain(self) -> dict[str, object]:
         """Return the verdicts as a plain object for the record and JSON."""
@@ -73,7 +79,7 @@ class _Compared:
         group |= {"method": info["method"], "seed": self.model.seed, "arch": info["arch"]}
         for finding, answer in self.answers.items():
             group |= {f"{finding}_holds": answer.holds, f"{finding}_reason": answer.reason}
-        return group
+        return {**group, "differs": protocol.plain(self.differing)}
 
 
 def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
@@ -108,7 +114,8 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         natural = baseline(model, naturals)
         measured = list(measures(natural, model, seed))
         answers = {finding: _answer(finding, measured) for finding in _FINDINGS}
-        groups.append(_Compared(model, names[id(model)], names[id(natural)], measured, answers))
+        own = (names[id(model)], names[id(natural)])
+        groups.append(_Compared(model, *own, measured, answers, _differing(natural, model)))
     rows = [(group.name, group.baseline, *astuple(x)) for group in groups for x in group.measures]
     return Result(
         _numbers(groups),
@@ -117,11 +124,33 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         _pictures(groups),
         text=_text(groups),
         groups=tuple(group.plain() for group in groups),
+        more={"differs": _every(groups)},
     )
 
 
 def _first(model: Model) -> Logits:
     return model.test or next(iter(model.outside.values()))
+
+
+def _differing(natural: Model, robust: Model) -> dict[str, list[object]]:
+    """Return the settings in which two models differ, attacks and examples where both have such."""
+    shared = [data for data in natural.outside if data in robust.outside]
+    if natural.test and robust.test:
+        files = [natural.test, robust.test]
+    elif shared:
+        files = [natural.outside[shared[0]], robust.outside[shared[0]]]
+    else:
+        files = [_first(natural), _first(robust)]
+    return protocol.differences([protocol.evaluated(entry) for entry in entries_of(files)])
+
+
+def _every(groups: Sequence[_Compared]) -> dict[str, list[object]]:
+    """Return setting → distinct values, over all pairs that differ in it."""
+    found: dict[str, list[object]] = {}
+    for group in groups:
+        for name, values in group.differing.items():
+            found.setdefault(name, []).extend(values)
+    return protocol.plain(found)
 
 
 def _answer(finding: str, measured: Sequence[Measure]) -> _Answer:
@@ -155,7 +184,12 @@ def _text(groups: Sequence[_Compared]) -> str:
         for group in groups
         for title, answer in zip(_FINDINGS.values(), group.answers.values(), strict=True)
     ]
-    return "\n".join([aligned([head, *lines]), *verdicts])
+    notes = [
+        f"note: {group.name}: other settings than {group.baseline}'s: {told}"
+        for group in groups
+        if (told := protocol.words(group.differing, [group.baseline, group.name]))
+    ]
+    return "\n".join([aligned([head, *lines]), *verdicts, *notes])
 
 
 def _line(measure: Measure) -> tuple[str | float | None, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from advkit.analyses.drawing.grid import panels, percent, split
+from advkit.analyses.gathering import protocol
 from advkit.analyses.gathering.cells import (
     Cell,
     Mark,
@@ -45,7 +46,8 @@ def analyze(
     Files must agree in everything else: data, examples, attack and every other setting. Where λ or
     τ is an axis, label smoothing stands at λ = ε, τ = ∞, which it is the limit of, and one-hot
     labels at λ = 0. The best cell is `decided` where its 95 % interval lies above every other's;
-    `rivals` counts those that reach into it.
+    `rivals` counts those that reach into it. Axes of the training budget, the data, the net or the
+    threat model are named as differences, and no cell is framed as the best across them.
 
     Args:
         x: setting along the grid; those in which the files differ if not given.
@@ -67,13 +69,15 @@ def analyze(
     grid = cells(placed, settings, axes, averaged)
     attacked = placed[0][0].attack
     names = tuple(axes)
-    head = _head(attacked, point, grid)
+    differing = protocol.differences([protocol.evaluated(entry) for entry, _ in placed])
+    head = [_head(attacked, point, grid), *_remarks(differing)]
     return Result(
         _numbers(grid, axes, placed, point),
         _COLUMNS,
         tuple(_row(cell) for cell in grid),
-        panels(grid, names, _words(attacked)),
-        text="\n".join([head, *_tables(grid, names)]),
+        panels(grid, names, _words(attacked), alike=not differing),
+        text="\n".join([*head, *_tables(grid, names)]),
+        more={"differs": protocol.plain(differing)},
     )
 
 
@@ -183,6 +187,18 @@ def _head(attack: descriptions.Attack, point: str, cells: Sequence[Cell]) -> str
     seeds = f"{count} run{'s' * (max(runs) > 1)}"
     figures = "mean ± sd" if max(runs) > 1 else "with 95 % intervals"
     return f"{_words(attack)}; {point} checkpoints, {seeds} a cell, {figures}; in %"
+
+
+def _remarks(differing: Mapping[str, Sequence[object]]) -> list[str]:
+    """Say in which settings cells differ that make no method."""
+    if not differing:
+        return []
+    values = [
+        f"{name} {', '.join(map(protocol.spelt, own))}"
+        for name, own in protocol.plain(differing).items()
+    ]
+    told = "; ".join(values)
+    return [f"note: not the same in all cells: {told}; no cell is the best method across it"]
 
 
 def _tables(cells: Sequence[Cell], axes: Sequence[str]) -> list[str]:

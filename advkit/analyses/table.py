@@ -12,6 +12,7 @@ from advkit.analyses.tables import pictures
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables import sheets as _sheets
 from advkit.analyses.tables.beside import Beside
+from advkit.analyses.tables.differing import CONTEST, PLACES, Differing
 from advkit.analyses.tables.leads import leads
 from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
@@ -24,7 +25,7 @@ FORMATS = (".md", ".tex", ".html")
 _COLUMNS = (
     *("run", "role", "method", "attack", "eps", "n"),
     *(f"{what}_{end}" for what in ("clean", "robust") for end in ("accuracy", "low", "high")),
-    *("seed", "steps", "data", "arch", "norm", "settings", "attack_settings", "group"),
+    *("seed", "steps", "data", "arch", "norm", "settings", "attack_settings", "group", "differs"),
 )
 
 
@@ -38,7 +39,8 @@ def analyze(
 
     A group is data set, architecture, method and the training settings in which its runs differ;
     attack, norm, ε and the attack's options. One seed has its 95 % Wilson interval instead of a
-    deviation. Order is that of the input.
+    deviation. Order is that of the input. The settings in which lines differ, their methods' own
+    aside, are named below them: `differs`.
 
     Args:
         spread: what stands beside a mean over seeds.
@@ -53,9 +55,15 @@ def analyze(
     placed = grouped(inputs)
     groups = list({group.number: group for _, group in placed}.values())
     led = leads(groups)
-    plain = tuple({**group.plain(), "leads": own} for group, own in zip(groups, led, strict=True))
+    differing = Differing(groups)
+    own = {group.number: differing.of_line(line) for line, group in enumerate(groups)}
+    plain = tuple(
+        {**group.plain(), "leads": columns, "differs": own[group.number]}
+        for group, columns in zip(groups, led, strict=True)
+    )
     numbers: dict[str, Number] = {"files": len(placed)}
-    text = _sheets.text(groups, spread)
+    told = [f"note: {note}" for note in differing.notes((*PLACES, *CONTEST))]
+    text = "\n".join([_sheets.text(groups, spread), *told])
     beside = Beside(published, groups) if published else None
     if beside:
         numbers |= {"against": against, "matched": beside.matched}
@@ -63,11 +71,11 @@ def analyze(
     return Result(
         numbers,
         _COLUMNS,
-        tuple(_row(entry, group) for entry, group in placed),
+        tuple((*_row(entry, group), shown(own[group.number])) for entry, group in placed),
         panels=pictures.forests(groups),
         text=text,
         groups=plain,
-        more=beside.plain() if beside else {},
+        more={"differs": differing.plain(), **(beside.plain() if beside else {})},
         document=_document(groups, led, spread, beside),
     )
 
@@ -89,7 +97,7 @@ def _document(
     groups: Sequence[Group], led: Sequence[Sequence[str]], spread: str, beside: Beside | None
 ) -> Document:
     """Return what Markdown, LaTeX and HTML hold; pictures are drawn for HTML alone."""
-    sheets = _sheets.sheets(groups, led, spread)
+    sheets = _sheets.sheets(groups, led, spread, lambda own: Differing(own).notes())
     reruns = _sheets.reruns(groups, spread) if spread != "sd" else None
     sheets += [reruns] if reruns else []
     sheets += [beside.sheet()] if beside else []

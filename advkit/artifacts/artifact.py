@@ -18,6 +18,7 @@ from advkit.artifacts import (
 )
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
+from advkit.errors import AdvkitError
 
 Exchanged = (
     descriptions.Checkpoint | descriptions.Labels | descriptions.Logits | descriptions.Analysis
@@ -62,6 +63,16 @@ def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
     if wanted == "labels":
         return soft_labels.read(path, stay=True).by_index()
     return hdf5.read_logits(path, stay=True).by_index()
+
+
+def is_labels(path: Path | str) -> bool:
+    """Whether a file claims to hold soft labels; what cannot be read does not."""
+    path = Path(path)
+    try:
+        files.require(path, "a labels file (HDF5)", hdf5.MAGIC)
+        return _kind(path) == "labels"
+    except AdvkitError:  # its reader says what is wrong
+        return False
 
 
 def _kind(path: Path) -> str:

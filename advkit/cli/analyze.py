@@ -56,7 +56,8 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
         yield from _drawn(work, [_record(work, [], call)])
     elif work.compares:
         texts = list(stage.sources(call, " or ".join(work.kinds)))
-        inputs = [_read(work, stage.record_of(text, work.kinds)) for text in texts]
+        given = [stage.record_of(text, work.usable) for text in texts]
+        inputs = work.read_all([_place(source, work.usable) for source in given])
         yield from _drawn(work, [_record(work, inputs, call)])
         _judge(work)
     else:
@@ -73,7 +74,12 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
 
 
 def _read(work: Analysis, source: Record) -> Input:
-    return work.read(records.wanted(source, work.kinds), stage.data_of(None, source))
+    return work.read(*_place(source, work.kinds))
+
+
+def _place(source: Record, kinds: tuple[str, ...]) -> tuple[str, str | None]:
+    """Return the path of an input, and the data set of a checkpoint, where its record says it."""
+    return records.wanted(source, kinds), stage.data_of(None, source)
 
 
 def _record(work: Analysis, inputs: list[Input], call: Call) -> Record:

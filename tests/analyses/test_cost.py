@@ -36,7 +36,7 @@ def test_figures(tmp_path):
             "run": "a", "data": "digits", "arch": "small-cnn", "method": "adr", "seed": 3,
             "device": "cpu", "threads": 2, "epochs": 3, "planned_epochs": 3, "n": 100,
             "seconds_per_epoch": 3.0, "images_per_second": 100 / 3, "hours": 15 / 3600,
-            "ratio": 1.0,
+            "ratio": 1.0, "differs": "",
         }
     )  # fmt: skip
     assert cost.COMPARES
@@ -74,7 +74,8 @@ def test_text(tmp_path):
     whole = run_of(tmp_path, "a")
     gpu = {"device": "cuda", "threads": 16}
     partial = run_of(tmp_path, "b", [4.5, 4.5], environment=gpu, method="at")
-    head, first, second = cost.analyze([whole, partial]).text.splitlines()
+    head, first, second, note = cost.analyze([whole, partial]).text.splitlines()
+    assert note == "note: not the same in all runs: device, threads"
     assert head.split()[:6] == ["data", "arch", "method", "run", "device", "epochs"]
     words = " ".join(first.split()), " ".join(second.split())
     assert words[0] == "digits small-cnn adr a cpu × 2 3 3 33.33 0.00417 1.00"

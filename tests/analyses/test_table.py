@@ -74,7 +74,7 @@ def test_a_row_for_each_file():
             "n": 10, "clean_accuracy": 0.8, "clean_low": clean.low, "clean_high": clean.high,
             "robust_accuracy": 0.5, "robust_low": robust.low, "robust_high": robust.high,
             "seed": 3, "steps": 50, "data": "digits", "arch": "small-cnn", "norm": "linf",
-            "settings": "", "attack_settings": "", "group": 1,
+            "settings": "", "attack_settings": "", "group": 1, "differs": "",
         }
     )  # fmt: skip
 

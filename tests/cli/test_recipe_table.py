@@ -88,6 +88,32 @@ def test_another_setting_is_another_line(cli, attacked):
     assert "lr=0.05" in outcome.err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_other_epochs_are_named_and_labels_passed_over(cli, runs, attacked):
+    """`runs/*/*.h5` finds labels too; runs of one and of two epochs make no fair comparison."""
+    longer = cli(*TRAIN[:-5], "--epochs", "2", "--emit", "best", "--name", "long", "-q").out
+    other = cli(*ATTACK, stdin=longer).out
+    teacher = json.loads(runs.splitlines()[0])["path"]
+    labels = cli("softlabels", teacher, "--views", "1", "-q").out
+    assert json.loads(labels)["kind"] == "labels"
+    lines = labels + attacked.splitlines()[0] + "\n" + other
+    note = "not the same in all lines: epochs 1 (at), 2 (at); nothing is bold across it"
+    for name, mark in (("u.md", "**1"), ("u.tex", "textbf"), ("u.html", "<strong>")):
+        outcome = cli("analyze", "table", "-o", name, "--overwrite", stdin=lines)
+        assert note in Path(name).read_text()
+        assert mark not in Path(name).read_text()
+    assert f"note: {note}" in outcome.err
+    assert outcome.err.count("passed over") == 1
+    assert outcome.record["differs"] == {"epochs": [1, 2]}
+    assert [group["differs"] for group in outcome.record["groups"]] == [
+        {"epochs": 1}, {"epochs": 2},
+    ]  # fmt: skip
+    alone = cli("analyze", "table", "-q", stdin=labels)
+    assert (alone.code, alone.out) == (3, "")
+    assert "labels" in alone.err
+    assert "logits" in alone.err
+
+
 def test_logits_name_no_path_of_training(attacked):
     path = Path(json.loads(attacked.splitlines()[0])["path"])
     trained = artifact.read_info(path)["trained"]
@@ -100,7 +126,8 @@ def test_the_rows_are_in_every_format(cli, attacked, name):
     record = cli("analyze", "table", "-o", name, "--overwrite", stdin=attacked).record
     if name == "t.csv":
         head, *lines = Path(name).read_text().splitlines()
-        assert (head.split(",")[-1], [line[-2:] for line in lines]) == ("group", [",1"] * 4)
+        assert head.endswith(",group,differs")
+        assert [line[-3:] for line in lines] == [",1,"] * 4
         return
     assert artifact.read_info(Path(name))["digest"] == record["digest"]
     if name == "t.json":

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from string import Template
 
-from study.claims import CLAIMS, FAST, NAMES, Shown, name
+from study.claims import ADR, AWP, CLAIMS, FAST, LTD, NAMES, OURS, Shown, name
 from study.estimates import AGAINST, HELD, OPEN, Estimate
 from study.parts import ATTACKS, Part, hours, lines
 
@@ -28,16 +28,22 @@ CHECKS = ("at", "adr", "adr-logits-4", "adr-weights", "adr-linear", "adr-step", 
           "adr-end")  # fmt: skip
 ROWS = tuple(NAMES)[: list(NAMES).index("adr-held")]
 NONE = "not run"
+WHOSE = {
+    ADR: "ADR's claim",
+    LTD: "LTD's claim",
+    AWP: "AWP's claim",
+    OURS: "this project's question",
+}
 POINTS = ("best", "final", "best-ema", "final-ema")
 
 
 def page() -> str:
     """Return the whole page."""
-    study = Part(FOLDER / "study")
-    parts = {"study": study}
-    parts |= {each: Part(FOLDER / each, study) for each in ("experiments", "checks")}
+    parts = {each: Part(FOLDER / each) for each in ("study", "experiments", "checks")}
+    study = parts["study"]
     spent, steps = hours(FOLDER)
-    judged = sum(bool(shown.measure(parts)) for claim in CLAIMS for shown in claim.shown)
+    measured = [shown.measure(parts) for claim in CLAIMS for shown in claim.shown]
+    judged = sum(found is not None and found.spread is not None for found in measured)
     filled = {
         "verdicts": verdicts(parts),
         "claims": claims(parts),
@@ -64,9 +70,10 @@ def verdicts(parts: dict[str, Part]) -> Iterator[str]:
         words = [judged(shown, parts) for shown in claim.shown]
         against = [told(s, parts) for s, w in zip(claim.shown, words, strict=True) if w == AGAINST]
         if against:
-            found[AGAINST].append(f"{claim.said} ({'; '.join(against)})")
+            found[AGAINST].append(f"{claim.said} ({WHOSE[claim.by]}; {'; '.join(against)})")
         if words[0] != AGAINST:
-            found[words[0]].append(f"{claim.said} ({told(claim.shown[0], parts)})")
+            first = told(claim.shown[0], parts)
+            found[words[0]].append(f"{claim.said} ({WHOSE[claim.by]}; {first})")
     heads = {
         AGAINST: "Did not hold here",
         OPEN: "Too small to say",
@@ -88,26 +95,31 @@ def judged(shown: Shown, parts: dict[str, Part]) -> str:
 def told(shown: Shown, parts: dict[str, Part]) -> str:
     """A difference in words and numbers."""
     found = shown.measure(parts)
-    return f"{shown.what}: {interval(found)} {shown.unit}".strip() if found else shown.what
+    if not found:
+        return shown.what
+    alone = "" if found.spread else " over the images alone"
+    return f"{shown.what}: {interval(found)} {shown.unit}".strip() + alone
 
 
 def claims(parts: dict[str, Part]) -> Iterator[str]:
     """The table of claims."""
-    yield "| the papers say | measured | found [95 %] | by seed | paper | |"
-    yield "|---|---|---|---|---|---|"
+    yield "| who says | what | measured | found [95 %] | by seed | paper | |"
+    yield "|---|---|---|---|---|---|---|"
     for claim in CLAIMS:
-        said = claim.said
+        who, said = claim.by, claim.said
         for shown in claim.shown:
             found = shown.measure(parts)
             paper = "–" if shown.paper is None else f"{signed(shown.paper)} ({shown.source})"
-            cells = [said, shown.what, "–", "–", paper, judged(shown, parts)]
+            cells = [who, said, shown.what, "–", "–", paper, judged(shown, parts)]
             if found:
-                cells[2] = f"{interval(found)} {shown.unit}".strip()
-                cells[3] = ", ".join(signed(value) for value, _, _ in found.values.values())
-                if shown.paper is not None and not found.low <= shown.paper <= found.high:
-                    cells[5] += "; the paper's figure is outside the interval"
+                cells[3] = f"{interval(found)} {shown.unit}".strip()
+                cells[4] = ", ".join(signed(value) for value, _, _ in found.values.values())
+                if found.spread is None:
+                    cells[6] += "; chance of training unknown"
+                elif shown.paper is not None and not found.low <= shown.paper <= found.high:
+                    cells[6] += "; the paper's figure is outside the interval"
             yield f"| {' | '.join(cells)} |"
-            said = ""
+            who = said = ""
 
 
 def settings() -> Iterator[str]:
@@ -153,7 +165,8 @@ def beside(part: Part, base: str, runs: Sequence[str]) -> Iterator[str]:
     if not part.accuracies:
         yield "Not run yet."
         return
-    yield from (f"APGD-CE+T, points, mean over {count(part)}.", "")
+    alone = ", intervals of the choice of images alone" if part.seeds == 1 else ""
+    yield from (f"APGD-CE+T, points, mean over {count(part)}{alone}.", "")
     yield from differences(part, base, [run for run in runs if run != base])
     yield from ("", f"Percent, mean over {count(part)}.", "")
     yield from accuracies(part, runs)

@@ -48,11 +48,20 @@ def percent(cell: Cell, what: str) -> str:
     return f"{summary.mean * 100:.2f} [{low:.1f}, {high:.1f}]"
 
 
-def panels(cells: Sequence[Cell], axes: Sequence[str], attack: str) -> tuple[Panel, ...]:
-    """Return a map of each accuracy for two axes, one panel with both for one axis."""
+def panels(
+    cells: Sequence[Cell], axes: Sequence[str], attack: str, *, alike: bool = True
+) -> tuple[Panel, ...]:
+    """Return a map of each accuracy for two axes, one panel with both for one axis.
+
+    Args:
+        cells: what is drawn.
+        axes: their settings, x first.
+        attack: in words.
+        alike: whether the cells differ in their methods alone.
+    """
     known = [what for what in WHATS if any(cell.shares(what) for cell in cells)]
     if len(axes) == 2:
-        return tuple(_map(cells, axes, what, attack) for what in known)
+        return tuple(_map(cells, axes, what, attack, alike=alike) for what in known)
     return (_line(cells, axes, known, attack),)
 
 
@@ -104,10 +113,13 @@ def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> P
     return draw
 
 
-def _map(cells: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> Panel:
+def _map(
+    cells: Sequence[Cell], axes: Sequence[str], what: str, attack: str, *, alike: bool
+) -> Panel:
     """Return a numbered map; lone recipes as bands above it, the best cell framed.
 
-    The frame is broken where another cell's interval reaches into the best one's.
+    The frame is broken where another cell's interval reaches into the best one's, or where cells
+    differ in more than their methods.
     """
     grid, alone = split(cells)
     columns = sorted({cell.x for cell in grid if cell.x})
@@ -122,7 +134,7 @@ def _map(cells: Sequence[Cell], axes: Sequence[str], what: str, attack: str) -> 
     title = f"robust accuracy (%), {attack}" if what == "robust" else "clean accuracy (%)"
 
     def draw(panel: Axes) -> None:
-        _fill(panel, boxes, what, axes)
+        _fill(panel, boxes, what, axes, alike=alike)
         panel.set_xlim(-0.02, len(columns) + 0.02)
         panel.set_ylim(-0.02, len(labels) + 0.02)
         panel.set_xticks([k + 0.5 for k in range(len(columns))], [mark.text for mark in columns])
@@ -152,7 +164,9 @@ class Box:
         return f"{names[0]} {x.text}, {names[1]} {y.text}\n{mean}  {under}"
 
 
-def _fill(panel: Axes, boxes: Sequence[Box], what: str, names: Sequence[str]) -> None:
+def _fill(
+    panel: Axes, boxes: Sequence[Box], what: str, names: Sequence[str], *, alike: bool
+) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
@@ -184,7 +198,7 @@ def _fill(panel: Axes, boxes: Sequence[Box], what: str, names: Sequence[str]) ->
             fill=False,
             edgecolor=ORANGE,
             linewidth=1.8,
-            linestyle="--" if rivals else "-",
+            linestyle="--" if rivals or not alike else "-",
             zorder=5,
             clip_on=False,
         )

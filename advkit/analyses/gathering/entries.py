@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from advkit.analyses.gathering.rows import data_digest, hits
 from advkit.artifacts import descriptions
@@ -24,7 +24,8 @@ ASIDE = ("data", "seed", "batch_size", "limit", "save_images")
 class Entry:
     """One logits file: what was trained and how, how it was attacked, how many were right.
 
-    `hits` are counts of right examples, clean and robust, where they are known.
+    `hits` are counts of right examples, clean and robust, where they are known; `shown_data` is the
+    name of the data judged, which tells it from others of that name.
     """
 
     logits: Logits = field(compare=False, repr=False)
@@ -41,6 +42,8 @@ class Entry:
     labels_digest: str | None
     attack: descriptions.Attack
     hits: Mapping[str, int | None]
+    training_digest: str | None
+    shown_data: str
 
     @property
     def point(self) -> str:
@@ -75,7 +78,40 @@ def entry_of(logits: Logits) -> Entry:
         labels_digest=run.get("labels_digest") if run else None,
         attack=info["config"],
         hits={what: hits(logits, what) for what in WHATS},
+        training_digest=_training_data(checkpoint.get("parents", [])),
+        shown_data=info["data"]["name"],
     )
+
+
+def entries_of(inputs: Sequence[Logits]) -> list[Entry]:
+    """Return what grouping needs to know of files; data of one name and two digests get both."""
+    entries = [entry_of(logits) for logits in inputs]
+    sources = told_apart([(each.trained["trained_on"], each.training_digest) for each in entries])
+    judged = told_apart([(each.data, each.fingerprint) for each in entries])
+    return [
+        replace(entry, shown_data=str(data), trained={**entry.trained, "trained_on": source})
+        for entry, source, data in zip(entries, sources, judged, strict=True)
+    ]
+
+
+def told_apart(named: Sequence[tuple[object, str | None]]) -> list[object]:
+    """Return names, with eight digits of the digest where several digests share a name.
+
+    >>> told_apart([("photos", "sha256:0a1b2c3d4e"), ("photos", "sha256:ffff"), ("digits", "x")])
+    ['photos 0a1b2c3d', 'photos ffff', 'digits']
+    """
+    digests: dict[object, set[str | None]] = {}
+    for name, digest in named:
+        digests.setdefault(name, set()).add(digest)
+    return [
+        name if name is None or len(digests[name]) == 1 else f"{name} {short(digest or '')}".strip()
+        for name, digest in named
+    ]
+
+
+def _training_data(parents: Sequence[descriptions.Parent]) -> str | None:
+    """Return the digest of the data that a checkpoint was trained on, the first of its kind."""
+    return next((parent.get("digest") for parent in parents if parent["kind"] == "data"), None)
 
 
 def _teacher(parents: Sequence[descriptions.Parent]) -> str | None:
@@ -127,11 +163,12 @@ def shown(settings: Settings) -> str:
     words = []
     for name, value in settings.items():
         parts = value if isinstance(value, list) else [value]
-        words += [f"{name}={','.join(map(_short, parts))}"] if value is not None else []
+        words += [f"{name}={','.join(map(short, parts))}"] if value is not None else []
     return ", ".join(words)
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value in few letters: floats as far as they matter, eight digits of a digest."""
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)

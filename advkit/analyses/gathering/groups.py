@@ -14,7 +14,7 @@ from advkit.analyses.gathering.entries import (
     Entry,
     Settings,
     differing,
-    entry_of,
+    entries_of,
     radius,
 )
 from advkit.artifacts.hdf5 import Logits
@@ -168,7 +168,7 @@ def grouped(inputs: Sequence[Logits]) -> list[tuple[Entry, Group]]:
     Raises:
         InputError, MismatchError: see `Group.add`.
     """
-    entries = [entry_of(logits) for logits in inputs]
+    entries = entries_of(inputs)
     groups: dict[str, Group] = {}
     pairs = []
     for entry, labels in zip(entries, _labels(entries), strict=True):

@@ -81,6 +81,31 @@ class Analysis:
             return trained.trained(path)
         return artifact.read(path, self.kinds)
 
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """Kinds of files that may be among the inputs; those that it passes over too."""
+        return (*self.kinds, "labels") if self._passes_labels else self.kinds
+
+    @property
+    def _passes_labels(self) -> bool:
+        return self.compares and "logits" in self.kinds and "labels" not in self.kinds
+
+    def read_all(self, places: Sequence[tuple[str, str | None]]) -> list[Input]:
+        """Read the inputs of one call, each a path and what `read` takes beside it.
+
+        Labels files lie where logits files do (`runs/*/*.h5`): a comparison of logits passes them
+        over and says so.
+
+        Raises:
+            InputError: see `read`; nothing but labels.
+        """
+        labels = [path for path, _ in places if self._passes_labels and artifact.is_labels(path)]
+        kept = [place for place in places if place[0] not in labels]
+        if kept and labels:
+            more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+            self.reporter.note(f"passed over: {labels[0]}{more}: labels, wanted: logits")
+        return [self.read(*place) for place in kept or places]
+
     def _probe(self, path: Path, named: str | None) -> Probe:
         """Load the model of a checkpoint and its test data.
 

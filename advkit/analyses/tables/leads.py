@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advkit.analyses.gathering.entries import POINTS, WHATS, radius
 from advkit.analyses.gathering.groups import Group
+from advkit.analyses.gathering.protocol import alike, evaluated
 from advkit.analyses.gathering.rows import data_digest, right
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.provenance import canonical
@@ -18,10 +19,11 @@ from advkit.formulas.stats import mcnemar
 LEVEL = 0.05
 COLUMNS = tuple((what, point) for what in WHATS for point in POINTS)
 RULE = (
-    "bold: better than every other line of its data set, architecture and attack, on the same "
-    "examples, at 5 %: Welch's t-test over seeds, or the exact McNemar test where both lines are "
-    "one run each (then the two models differ, which need not hold for their methods); a line of "
-    "one run against one of several is not decided"
+    "bold: better than every other line of its data set, architecture and attack, all of them "
+    "trained alike but for their methods, on the same examples, at 5 %: Welch's t-test over seeds, "
+    "or the exact McNemar test where both lines are one run each (then the two "
+    "models differ, which need not hold for their methods); a line of one run against one of "
+    "several is not decided"
 )
 
 
@@ -29,9 +31,11 @@ def leads(groups: Sequence[Group]) -> list[list[str]]:
     """Return for each line the columns that it leads, such as `robust_best`.
 
     The line of the highest mean leads if it is better than each of its rivals beyond noise, each
-    at 5 %: that all of them say so is again a test at 5 %.
+    at 5 %: that all of them say so is again a test at 5 %. None leads where a rival was trained or
+    judged under another protocol, or nobody recorded under which.
     """
     names: list[list[str]] = [[] for _ in groups]
+    protocols = [[evaluated(entry) for entry in group.entries] for group in groups]
     blocks: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         blocks.setdefault(_contest(group), []).append(place)
@@ -42,8 +46,12 @@ def leads(groups: Sequence[Group]) -> list[list[str]]:
             if len(known) < 2:
                 continue
             first = max(known, key=lambda place: known[place])
-            rivals = [groups[place] for place in known if place != first]
-            if all(beyond_noise(groups[first], rival, what, point) for rival in rivals):
+            rivals = [place for place in known if place != first]
+            if all(
+                alike(protocols[first], protocols[rival])
+                and beyond_noise(groups[first], groups[rival], what, point)
+                for rival in rivals
+            ):
                 names[first].append(f"{what}_{point}")
     return names
 

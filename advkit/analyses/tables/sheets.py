@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
 from advkit.analyses.gathering.entries import POINTS, WHATS, implementation, shown
@@ -98,21 +98,39 @@ def _range(column: Column) -> str:
     return f"{min(column.shares) * 100:.2f} to {max(column.shares) * 100:.2f}"
 
 
-def sheets(groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str) -> list[Sheet]:
-    """Return a table for each attack: its methods, and best, final and difference of each."""
+def sheets(
+    groups: Sequence[Group],
+    leads: Sequence[Sequence[str]],
+    spread: str,
+    remarks: Callable[[Sequence[Group]], list[str]],
+) -> list[Sheet]:
+    """Return a table for each attack: its methods, and best, final and difference of each.
+
+    Args:
+        groups: the lines of all tables.
+        leads: the columns that each of them leads.
+        spread: what stands beside a mean over seeds.
+        remarks: what stands below lines, before all else.
+    """
     blocks: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         labels = group.labels
         ball = (labels.attack, labels.norm, labels.eps, labels.steps)
         blocks.setdefault(canonical([ball, labels.attack_settings]), []).append(place)
     return [
-        _sheet([groups[k] for k in places], [leads[k] for k in places], spread, bold=any(leads))
+        _sheet(own, [leads[k] for k in places], spread, remarks(own), bold=any(leads))
         for places in blocks.values()
+        for own in [[groups[k] for k in places]]
     ]
 
 
 def _sheet(
-    groups: Sequence[Group], leads: Sequence[Sequence[str]], spread: str, *, bold: bool
+    groups: Sequence[Group],
+    leads: Sequence[Sequence[str]],
+    spread: str,
+    remarks: Sequence[str],
+    *,
+    bold: bool,
 ) -> Sheet:
     """Return the table of one attack; `bold`: some line of the document leads."""
     labels = [group.labels for group in groups]
@@ -148,7 +166,7 @@ def _sheet(
         words=len(names),
         rows=tuple(rows),
         breaks=frozenset(k for k in range(1, len(pairs)) if pairs[k] != pairs[k - 1]),
-        notes=(*_notes(groups, used), *([RULE] if bold else [])),
+        notes=(*remarks, *_notes(groups, used), *([RULE] if bold else [])),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the papers say, as differences that are positive if it is so. The first of each decides."""
+"""What is claimed, and by whom, as differences that are positive if it is so; the first decides."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ NAMES = {
     "adr-end": "constant at the end: λ 0.95, τ 2",
 }
 AA, FAST = "autoattack", "fast"
-ADR, LTD = "ADR", "LTD"
-"""Whose figure: ADR's tables 1, 2 and 4 (ResNet-18), LTD's table 4 (WRN-34-10; its TRADES row is
-judged at ε 0.031); both CIFAR-10 under AutoAttack."""
+ADR, LTD, AWP, OURS = "ADR", "LTD", "AWP", "this project"
+"""Who claims it: ADR (arXiv 2305.12118), LTD (2111.02331), AWP (Wu et al., 2004.05884), or nobody
+before this project, which asks. Whose figure: ADR's tables 1, 2 and 4 (ResNet-18), LTD's table 4
+(WRN-34-10; its TRADES row is judged at ε 0.031); both CIFAR-10 under AutoAttack."""
 Measure = Callable[[dict[str, Part]], Estimate | None]
 
 
@@ -53,8 +54,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, and how it is measured here."""
+    """What is said, by whom, and how it is measured here."""
 
+    by: str
     said: str
     shown: tuple[Shown, ...]
 
@@ -111,79 +113,79 @@ def both(analysis: str, key: str, more: str, fewer: str) -> Measure:
 
 
 CLAIMS = (
-    Claim("AT overfits: its best checkpoint is more robust than its last", (
+    Claim(ADR, "AT overfits: its best checkpoint is more robust than its last", (
         Shown("AT, best − final, APGD-CE+T", gap("at"), 5.62, ADR),
     )),
-    Claim("ADR is more robust than AT at best", (
+    Claim(ADR, "ADR is more robust than AT at best", (
         gain("adr", "at", AA, 1.57),
         gain("adr", "at", FAST, 1.57),
     )),
-    Claim("ADR is more robust than AT at the end", (
+    Claim(ADR, "ADR is more robust than AT at the end", (
         gain("adr/final", "at/final", FAST, 3.99),
     )),
-    Claim("ADR's gap from best to final is smaller", (
+    Claim(ADR, "ADR's gap from best to final is smaller", (
         Shown("gap of AT − gap of ADR, APGD-CE+T", less(gap("at"), gap("adr")), 2.42, ADR),
     )),
-    Claim("TRADES+ADR is more robust than TRADES", (
+    Claim(ADR, "TRADES+ADR is more robust than TRADES", (
         gain("trades-adr", "trades", FAST, 0.92),
         gain("trades-adr/final", "trades/final", FAST, 2.23),
     )),
-    Claim("ADR's outputs have a higher entropy than AT's", (
+    Claim(OURS, "ADR's outputs have a higher entropy than AT's", (
         Shown("ADR − AT under PGD-20", both("entropy", "adversarial_entropy", "adr", "at"),
               unit="nats"),
         Shown("ADR − AT, clean", both("entropy", "clean_entropy", "adr", "at"), unit="nats"),
     )),
-    Claim("ADR is better calibrated than AT under attack", (
+    Claim(OURS, "ADR is better calibrated than AT under attack", (
         Shown("ECE of AT − of ADR under PGD-20",
               both("calibration", "adversarial_ece", "at", "adr"), unit=""),
     )),
-    Claim("ADR is better calibrated than AT on clean images", (
+    Claim(OURS, "ADR is better calibrated than AT on clean images", (
         Shown("ECE of AT − of ADR, clean", both("calibration", "clean_ece", "at", "adr"), unit=""),
     )),
-    Claim("ADR's outputs move less under attack", (
+    Claim(OURS, "ADR's outputs move less under attack", (
         Shown("Jensen–Shannon of AT − of ADR, PGD-20",
               both("divergence", "divergence", "at", "adr"), unit="nats"),
     )),
-    Claim("ADR's loss is flatter around its weights", (
+    Claim(ADR, "ADR's loss is flatter around its weights", (
         Shown("rise of AT − of ADR, PGD-10", less(rise("at"), rise("adr")), unit="nats"),
     )),
-    Claim("Annealing helps ADR over constants", (
+    Claim(ADR, "Annealing helps ADR over constants", (
         gain("adr", "adr-constant", part="checks"),
         gain("adr", "adr-end", part="checks"),
         gain("adr", "adr-held", part="experiments"),
     )),
-    Claim("LTD at a low temperature is more robust than TRADES on one-hot labels", (
+    Claim(LTD, "LTD at a low temperature is more robust than TRADES on one-hot labels", (
         gain("ltd-T5", "trades", AA, 2.01, LTD),
         gain("ltd-T5", "trades", FAST, 2.01, LTD),
         gain("ltd-T2", "trades", FAST, 1.82, LTD),
         gain("ltd-T1", "trades", FAST, 1.3, LTD),
         gain("ltd-T5/final", "trades/final"),
     )),
-    Claim("LTD at a low temperature is more robust than AT on one-hot labels", (
+    Claim(OURS, "LTD at a low temperature is more robust than AT on one-hot labels", (
         gain("ltd-T5", "at", AA),
         gain("ltd-T5", "at"),
         gain("ltd-T2", "at"),
         gain("ltd-T1", "at"),
     )),
-    Claim("A high temperature costs LTD robustness under AutoAttack (in the paper, all)", (
+    Claim(LTD, "A high temperature costs LTD robustness under AutoAttack (in the paper, all)", (
         gain("ltd-T5", "ltd-T20", AA, 55.09, LTD),
         gain("ltd-T5", "ltd-T8", AA, 0.46, LTD),
     )),
-    Claim("Weight averaging adds", (
+    Claim(ADR, "Weight averaging adds", (
         gain("at/best-ema", "at/best", AA, 1.12),
         gain("adr/best-ema", "adr/best", FAST, 0.47),
         gain("ltd-T5/best-ema", "ltd-T5/best"),
     )),
-    Claim("AWP adds to weight averaging", (
+    Claim(ADR, "AWP adds to weight averaging", (
         gain("at-awp/best-ema", "at/best-ema", FAST, 0.79),
         gain("adr-awp/best-ema", "adr/best-ema", FAST, 0.33),
         gain("ltd-T5-awp/best-ema", "ltd-T5/best-ema"),
         gain("at-awp", "at"),
     )),
-    Claim("AWP flattens the loss around the weights", (
+    Claim(AWP, "AWP flattens the loss around the weights", (
         Shown("rise of AT − of AT+AWP, PGD-10", less(rise("at"), rise("at-awp")), unit="nats"),
     )),
-    Claim("ADR with AWP and WA is more robust than AT, also with AWP and WA", (
+    Claim(ADR, "ADR with AWP and WA is more robust than AT, also with AWP and WA", (
         gain("adr-awp/best-ema", "at/best", AA, 2.37),
         gain("adr-awp/best-ema", "at-awp/best-ema", FAST, 0.46),
     )),

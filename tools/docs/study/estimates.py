@@ -3,50 +3,64 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, variance
 
 from scipy.stats import t
 
 HELD, AGAINST, OPEN = "held", "did not hold", "too small to say"
 Value = tuple[float, float, float]
 """A figure and the ends of its 95 % interval over the test images."""
+BySeed = Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviation of one seed's figure, and its degrees of freedom."""
+    """Standard error of a mean over seeds, and its degrees of freedom."""
 
-    sd: float
-    df: int
-
-    def __add__(self, other: Spread) -> Spread:
-        return Spread(math.hypot(self.sd, other.sd), min(self.df, other.df))
+    se: float
+    df: float
 
 
-def pooled(rows: Iterable[Iterable[float]]) -> Spread | None:
-    """Return the standard deviation within rows, pooled; None if no row has two seeds."""
-    squares, df = 0.0, 0
-    for row in rows:
-        values = list(row)
-        centre = mean(values) if values else 0.0
-        squares += sum((value - centre) ** 2 for value in values)
-        df += max(len(values) - 1, 0)
-    return Spread(math.sqrt(squares / df), df) if df else None
+def welch(rows: Sequence[Sequence[float]]) -> Spread | None:
+    """Return the standard error of a sum or difference of rows' means, each by its own deviation.
+
+    √(Σ v_j) with v_j = s_j²/k_j over rows of k_j seeds, on (Σ v_j)² / Σ v_j²/(k_j − 1) degrees of
+    freedom; None where a row has one seed, or no seed of any differs from another: training's
+    chance is unknown then.
+
+    Source: Welch (1947), Satterthwaite (1946).
+    """
+    if not rows or any(len(row) < 2 for row in rows):
+        return None
+    shares = [variance(row) / len(row) for row in rows]
+    total = sum(shares)
+    # Equal figures differ in their last bits: that is no deviation either.
+    if math.sqrt(total) < 1e-9:
+        return None
+    parts = (v**2 / (len(row) - 1) for v, row in zip(shares, rows, strict=True))
+    return Spread(math.sqrt(total), total**2 / sum(parts))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure by seed, and how far training's chance moves one seed of it."""
+    """A figure by seed, and the rows, seed by seed, whose scatter moves it."""
 
     values: Mapping[int, Value]
-    spread: Spread | None
+    rows: tuple[BySeed, ...]
 
     @property
     def mean(self) -> float:
         """Over the seeds."""
         return mean(value for value, _, _ in self.values.values())
+
+    @property
+    def spread(self) -> Spread | None:
+        """How far training's chance moves the mean; None where that is unknown."""
+        if any(self.values.keys() - row.keys() for row in self.rows):
+            return None
+        return welch([[row[seed] for seed in self.values] for row in self.rows])
 
     @property
     def low(self) -> float:
@@ -69,23 +83,26 @@ class Estimate:
         The interval over images is averaged, not narrowed, by seeds: they share their images. That
         over seeds narrows with them.
         """
-        if self.spread is None:
-            return 0.0
-        quantile = float(t.ppf(0.975, self.spread.df))
-        return quantile * self.spread.sd / math.sqrt(len(self.values))
+        spread = self.spread
+        return float(t.ppf(0.975, spread.df)) * spread.se if spread else 0.0
 
     @property
     def verdict(self) -> str:
-        """What it says of a claim by which it is positive; nothing without a spread."""
-        if self.spread is not None and self.low > 0:
+        """What it says of a claim by which it is positive.
+
+        It held where the interval and each seed's own figure lie above 0, and did not where they
+        lie below; nothing is said without a spread.
+        """
+        values = [value for value, _, _ in self.values.values()]
+        if self.spread is not None and self.low > 0 and min(values) > 0:
             return HELD
-        if self.spread is not None and self.high < 0:
+        if self.spread is not None and self.high < 0 and max(values) < 0:
             return AGAINST
         return OPEN
 
     def __neg__(self) -> Estimate:
         values = {seed: (-v, -high, -low) for seed, (v, low, high) in self.values.items()}
-        return Estimate(values, self.spread)
+        return Estimate(values, self.rows)
 
     def __sub__(self, other: Estimate) -> Estimate:
         """Less another, over the seeds of both, as of independent errors (MOVER)."""
@@ -94,5 +111,4 @@ class Estimate:
             (a, a_low, a_high), (b, b_low, b_high) = self.values[seed], other.values[seed]
             low = a - b - math.hypot(a - a_low, b_high - b)
             values[seed] = (a - b, low, a - b + math.hypot(a_high - a, b - b_low))
-        spread = self.spread + other.spread if self.spread and other.spread else None
-        return Estimate(dict(sorted(values.items())), spread)
+        return Estimate(dict(sorted(values.items())), self.rows + other.rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import t
 
-from study.estimates import Estimate, Spread, Value, pooled
+from study.estimates import BySeed, Estimate, Value
 
 ATTACKS = {"pgd": "PGD-20", "fast": "APGD-CE+T", "autoattack": "AutoAttack"}
 ROW = re.compile(r"(?:.*/)?([^/]+)-s(\d+)/([^/.]+)")
@@ -19,15 +19,10 @@ RUN = re.compile(r"(?:.*/)?(.+)-s(\d+)")
 
 
 class Part:
-    """One recipe's figures. A row is RUN/POINT, such as `adr/best` or `at/final-ema`.
+    """One recipe's figures. A row is RUN/POINT, such as `adr/best` or `at/final-ema`."""
 
-    How far training's chance moves a figure is pooled over all rows of `chance`, the part with
-    several seeds: with two seeds a row alone says next to nothing of it.
-    """
-
-    def __init__(self, folder: Path, chance: Part | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.chance = chance or self
         self.accuracies: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
         for attack in ATTACKS:
             for line in _table(folder / f"{attack}.csv"):
@@ -56,29 +51,17 @@ class Part:
         opposite = self.pairs.get((attack, second, first)) and self.pair(attack, second, first)
         return -opposite if opposite else None
 
-    def _chance(self, attack: str, first: str, second: str) -> Spread | None:
-        # AutoAttack's rows are few and its figures those of APGD-CE+T to a decimal.
-        attack = "fast" if attack == "autoattack" else attack
-        (one, start), (other, end) = first.split("/"), second.split("/")
-        if one == other:  # points of the same trainings: their differences, over all runs
-            return pooled(self.chance._differences(attack, start, end))
-        found = [
-            self.chance.accuracy(row, attack, "robust")
-            for row, each in self.chance.accuracies
-            if each == attack and row.split("/")[1] in (start, end)
-            and not row.startswith("natural/")  # always broken, so without a spread
-        ]  # fmt: skip
-        spread = pooled(found)
-        return spread + spread if spread else None
-
-    def _differences(self, attack: str, start: str, end: str) -> list[list[float]]:
-        out = []
-        for row, each in self.accuracies:
-            run, point = row.split("/")
-            if each == attack and point == start and (f"{run}/{end}", attack) in self.accuracies:
-                a, b = self.accuracies[row, attack], self.accuracies[f"{run}/{end}", attack]
-                out.append([b[seed]["robust"] - a[seed]["robust"] for seed in a.keys() & b.keys()])
-        return out
+    def _chance(self, attack: str, first: str, second: str) -> tuple[BySeed, ...]:
+        """Return the rows whose scatter moves a difference: two, or that of one's two points."""
+        rows = [
+            {seed: each["robust"] for seed, each in self.accuracies.get((row, attack), {}).items()}
+            for row in (first, second)
+        ]
+        if first.split("/")[0] != second.split("/")[0]:
+            return tuple(rows)
+        # Points of the same trainings: what chance they share is in neither's difference.
+        one, other = rows
+        return ({seed: other[seed] - one[seed] for seed in sorted(one.keys() & other.keys())},)
 
     def gap(self, run: str) -> Estimate | None:
         """Return best less final under APGD-CE+T, in points."""
@@ -86,16 +69,8 @@ class Part:
 
     def figure(self, analysis: str, key: str, row: str) -> Estimate | None:
         """Return a figure of an analysis of PGD-20's logits."""
-        found = self._figures(analysis, key)
-        if row not in found:
-            return None
-        point = row.split("/")[1]
-        same = (
-            [value for value, _, _ in each.values()]
-            for other, each in self.chance._figures(analysis, key).items()
-            if other.split("/")[1] == point and not other.startswith("natural/")
-        )
-        return Estimate(dict(sorted(found[row].items())), pooled(same))
+        found = self._figures(analysis, key).get(row)
+        return _alone(found) if found else None
 
     def _figures(self, analysis: str, key: str) -> dict[str, dict[int, Value]]:
         found: dict[str, dict[int, Value]] = {}
@@ -113,14 +88,18 @@ class Part:
             value, n = line["adversarial_mean_rise"], len(line["groups"])
             half = t.ppf(0.975, n - 1) * line["adversarial_mean_rise_sd"] / math.sqrt(n)
             found.setdefault(row, {})[seed] = (value, value - half, value + half)
-        rows = ([value for value, _, _ in each.values()] for each in found.values())
-        chance = pooled(rows)
-        return Estimate(found[f"{run}/best"], chance) if f"{run}/best" in found else None
+        own = found.get(f"{run}/best")
+        return _alone(own) if own else None
 
     @property
     def seeds(self) -> int:
         """Most seeds of a row."""
         return max((len(found) for found in self.accuracies.values()), default=0)
+
+
+def _alone(values: dict[int, Value]) -> Estimate:
+    """Return the estimate of one row's figure."""
+    return Estimate(dict(sorted(values.items())), ({k: v for k, (v, _, _) in values.items()},))
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
