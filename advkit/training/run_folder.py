@@ -89,6 +89,16 @@ class RunFolder:
                 f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
 
+    def as_begun(self, wanted: Resolved) -> Resolved:
+        """Return the options with what the run that lies here did before they could be asked for.
+
+        The same command finds its run in place, also where a later version trains otherwise.
+        """
+        try:
+            return wanted.as_begun(resolve.unasked(self.config_file))
+        except InputError:  # nothing there, or nothing that can be read: `require_fit` says so
+            return wanted
+
     def _own_settings(self) -> Settings:
         try:
             return self.settings()

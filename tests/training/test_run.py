@@ -246,14 +246,19 @@ BN_UPDATES = [
     ("at", "eval", {}, 1),
     ("at", "frozen", {}, 1),
     ("at", "train", {}, K + 1),
-    ("trades", "eval", {}, 2),
-    ("trades", "frozen", {}, 2),
-    ("trades", "train", {}, 1 + K + 2),
+    ("trades", "eval", {}, 3),
+    ("trades", "frozen", {}, 3),
+    ("trades", "train", {}, 1 + K + 3),
+    ("trades", "eval", {"bn_passes": "ca"}, 2),
+    ("trades", "eval", {"labels": "smoothing"}, 2),
+    ("at", "eval", {"logging_pass": True}, 2),
     ("trades", "train", {"joint_batch": True}, 1 + K + 1),
     ("trades", "eval", {"joint_batch": True}, 1),
     ("natural", "train", {"attack_steps": 0}, 1),
 ]
-"""Forward passes of one step that move BN statistics: clean, K of the attack, the student's."""
+"""Forward passes of one step that move BN statistics: clean, K of the attack, the student's.
+
+TRADES' clean pass is counted twice, as its code passes it twice."""
 
 
 @pytest.mark.parametrize(("method", "mode", "more", "updates"), BN_UPDATES)
