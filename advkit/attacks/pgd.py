@@ -47,7 +47,7 @@ def pgd(
         loss: (logits, y) → loss per example (B,), ascended.
         random_start: True is uniform in the ball, False is x, or a name of `threat.STARTS`.
         generator: of the start's noise; the global one if None.
-        start: the first iterate itself, inside ball and box; nothing random then.
+        start: the first iterate itself, inside ball and box or not; nothing random then.
 
     Source: Madry et al., ICLR 2018, section 2.1; ADR, eq. 2.
     """

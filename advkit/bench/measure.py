@@ -102,7 +102,8 @@ class Bench:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch of the whole data set."""
-        return max(1, (self._kept - self.validated) // self.settings.batch_size)
+        full, rest = divmod(self._kept - self.validated, self.settings.batch_size)
+        return max(1, full + int(rest > 0 and self.settings.last_batch == "keep"))
 
     def step(self, number: int) -> float:
         """Train on a batch and return the wall seconds."""

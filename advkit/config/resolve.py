@@ -10,7 +10,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
 DOTS = 4000
 """Dots beyond which a file is no configuration; ours have some hundred."""
+SINCE: Mapping[str, object] = {
+    "bn_passes": "ca",
+    "clip_start": True,
+    "last_batch": "drop",
+    "logging_pass": False,
+}
+"""Options that the first runs' configurations do not name → what those runs did."""
 Defaults = Mapping[str, Mapping[str, object]]
 """Folder → option → default, of the chosen part of each folder."""
 FLAG = "flag"
@@ -44,6 +51,21 @@ class Resolved:
     settings: Settings
     origins: Mapping[str, str]
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def as_begun(self, unasked: Mapping[str, object]) -> Resolved:
+        """Return it with the options that a run in place was begun without, but for given ones."""
+        kept = {
+            name: value
+            for name, value in unasked.items()
+            if not self.origins.get(name, "").startswith((FLAG, "from "))
+        }
+        own: dict[str, Any] = {name: kept[name] for name in own_options() if name in kept}
+        parts = {
+            folder: {name: kept.get(name, value) for name, value in options.items()}
+            for folder, options in self.settings.parts.items()
+        }
+        origins = {**self.origins, **dict.fromkeys(kept, "the run's own")}
+        return replace(self, settings=replace(self.settings, **own, parts=parts), origins=origins)
 
     def toml(self) -> str:
         """Write it as flat TOML that `--config` reads back, each origin in a comment."""
@@ -65,11 +87,36 @@ def _spelt(value: object) -> str:
 
 
 def read(path: Path) -> dict[str, object]:
-    """Read a configuration file.
+    """Read a configuration file; of an earlier version's run it also says what was not asked then.
 
     Raises:
         InputError: missing or not TOML.
     """
+    values = _parsed(path)
+    return {**_unasked(values), **values}
+
+
+def unasked(path: Path) -> dict[str, object]:
+    """Return the options that a configuration file is too old to name, as its run had them.
+
+    Raises:
+        InputError: missing or not TOML.
+    """
+    return _unasked(_parsed(path))
+
+
+def _unasked(values: Mapping[str, object]) -> dict[str, object]:
+    # A run's configuration names every option that has a value; what people write names a few.
+    named = {name for name in own_options() if getattr(Settings, name) is not None}
+    if not named - SINCE.keys() <= values.keys():
+        return {}
+    absent = {key: value for key, value in SINCE.items() if key not in values}
+    if values["objective"] != "trades":
+        absent.pop("bn_passes", None)
+    return absent
+
+
+def _parsed(path: Path) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
         if text.count(".") > DOTS:  # each part of a dotted key costs as much as all before it
@@ -253,6 +300,7 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
         "extra_fraction": "" if settings.extra_data else "without --extra-data",
         "ema_decay": "" if averages else "without --wa or ADR's labels",
+        "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
         "image_list": "in training: it names test images, give it to `advkit attack`",
     }
@@ -401,5 +449,7 @@ def _require_one_source(settings: Settings) -> None:
         raise UsageError("--soft-labels and --teacher belong to --labels soft")
     if settings.soft_labels and settings.teacher:
         raise UsageError("give --soft-labels or --teacher, not both")
+    if settings.last_batch == "keep" and settings.extra_data:
+        raise UsageError("--last-batch keep is for training without --extra-data")
     if settings.soft_labels and settings.extra_data:
         raise UsageError("--soft-labels has none for --extra-data: give --teacher instead")

@@ -22,6 +22,7 @@ PART_FOLDERS = ("objectives", "labels", "models", "data")
 OUTSIDE = ("soft_labels", "teacher", "extra_data", "image_list", "workers")
 """Paths, and what changes no result: not part of an artifact's description."""
 CHOICES = ("objective", "labels", "wa")
+LAST_BATCH = ("drop", "keep")
 CYCLIC_WARMUP = 1 / 40
 """Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
 
@@ -86,11 +87,17 @@ class Settings:
         "of BN's running statistics, after a first iteration with 1; PyTorch's 0.1 if not given",
         limits="(0, 1]",
     )
+    logging_pass: bool = declared(
+        False, METHOD, "clean pass in train mode after each step: it moves BN's statistics"
+    )
     sync_bn: bool = declared(
         False, METHOD, "batch statistics over all processes of a run (GPUs only)"
     )
     epochs: int = declared(200, OPTIMISER, "passes over the training examples", limits=">= 1")
     batch_size: int = declared(128, OPTIMISER, "examples in a batch", limits=">= 1")
+    last_batch: str = declared(
+        "drop", OPTIMISER, "an epoch's last batch where it is smaller than the others", LAST_BATCH
+    )
     lr: float = declared(0.1, OPTIMISER, "initial learning rate", limits="> 0")
     lr_schedule: str = declared("multistep", OPTIMISER, "how the rate falls", LR_SCHEDULES)
     lr_drops: list[int] | None = declared(
@@ -120,6 +127,9 @@ class Settings:
         None, ATTACK, "first iterate; the objective's own if not given", STARTS
     )
     attack_bn: str = declared("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
+    clip_start: bool = declared(
+        True, ATTACK, "clip the attack's first iterate to [0, 1] before the first gradient"
+    )
     amp: bool = declared(
         False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"
     )

@@ -86,8 +86,13 @@ class Threat:
         generator: Generator | None,
         rows: Tensor | None = None,
         total: int = 0,
+        clip: bool = True,
     ) -> Tensor:
-        """Return the first iterate, (B, C, H, W), inside ball and box.
+        """Return the first iterate, (B, C, H, W), inside ball and box if `clip`.
+
+        Without `clip` it is x plus the noise, as in the codes of TRADES, AWP's TRADES and MART:
+        pixels may be outside the box, where the first gradient is taken; the projection after
+        the first step brings them back.
 
         Where x is this process's part of a batch of `total`, `rows` (B,) are its places there:
         noise is drawn for the whole batch, so that it does not depend on who shares it.
@@ -120,7 +125,8 @@ class Threat:
             raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
         if rows is not None:
             noise = noise[rows]
-        return self.project(x + moved(noise, x.device), x)
+        started = x + moved(noise, x.device)
+        return self.project(started, x) if clip else started
 
     def step(self, x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:
         """Go `size` along the steepest ascent of the norm.

@@ -44,11 +44,14 @@ class Batch:
 class Batches:
     """The batches of every epoch, each a function of (seed, epoch, step).
 
-    The last, smaller batch of an epoch is dropped: batch normalisation never sees a batch of
-    one, and every epoch has the same number of steps. With a `table` of views (N, V, 3), those
-    and no others are drawn; otherwise every view that the data set declares. With `extra` images,
-    they are the last `extra.count` of each batch, and an epoch is a pass over the others. Of
-    `world` processes each takes its share of both, in the order of `rank`.
+    The last, smaller batch of an epoch is dropped, or with `keep` trained on. With a `table` of
+    views (N, V, 3), those and no others are drawn; otherwise every view that the data set
+    declares. With `extra` images, they are the last `extra.count` of each batch, and an epoch is a
+    pass over the others. Of `world` processes each takes its share of both, in the order of `rank`.
+
+    Raises:
+        UsageError: there are fewer examples than a batch holds, processes cannot share a batch
+            evenly, or the last batch that is kept has one image, which BN cannot normalise.
     """
 
     images: ImageSet
@@ -61,6 +64,7 @@ class Batches:
     workers: int = 0
     rank: int = 0
     world: int = 1
+    keep: bool = False
 
     @cached_property
     def full(self) -> bool:
@@ -71,17 +75,24 @@ class Batches:
         return self.table.shape[1:] == every.shape and bool((self.table == every).all())
 
     def __post_init__(self) -> None:
-        if not 0 < self.own <= len(self.positions):
+        if self.own <= 0 or len(self) == 0:
             share = f", {self.own} of a batch theirs" if self.extra else ""
             raise UsageError(
                 f"--batch-size {self.size}: there are {len(self.positions)} training "
                 f"examples{share}"
             )
 
-        for count in (self.own, self.size - self.own):
+        last = self.rest if self.keep else 0
+        if last == 1:
+            raise UsageError(
+                f"--last-batch keep: --batch-size {self.size} leaves one of "
+                f"{len(self.positions)} images for it, which batch normalisation cannot train "
+                "on: give another --batch-size, or --last-batch drop"
+            )
+        for count in (self.own, self.size - self.own, last):
             if count % self.world:
                 raise UsageError(
-                    f"--batch-size {self.size}: its {count} images cannot be shared evenly by "
+                    f"--batch-size {self.size}: {count} images cannot be shared evenly by "
                     f"{self.world} processes"
                 )
 
@@ -90,8 +101,13 @@ class Batches:
         """Examples of the data set itself in a batch."""
         return self.size - (self.extra.count if self.extra else 0)
 
+    @property
+    def rest(self) -> int:
+        """Examples that fill no batch: each epoch leaves out others, or keeps them as its last."""
+        return len(self.positions) % self.own
+
     def __len__(self) -> int:
-        return len(self.positions) // self.own
+        return len(self.positions) // self.own + int(self.keep and self.rest > 0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step on; files are decoded ahead by workers.
@@ -118,7 +134,7 @@ class Batches:
             yield self.at(order, epoch, step, raw)
 
     def order(self, epoch: int) -> Tensor:
-        """Return the positions of one epoch in their order, (steps · own,)."""
+        """Return the positions of one epoch in their order, (steps · own,) or all of them."""
         generator = seeding.generator(self.seed, "order", epoch)
         shuffled = self.positions[torch.randperm(len(self.positions), generator=generator)]
         return shuffled[: len(self) * self.own]
@@ -134,16 +150,18 @@ class Batches:
             raw = apply_views(self._plain(index), views, self.images.pad)
         y = self.images.labels[index]
         # Places in the global batch: the attack's noise is drawn for all of it.
-        rows = self._share(torch.arange(self.own))
+        own = min(self.own, len(order) - step * self.own)
+        rows = self._share(torch.arange(own))
         if self.extra:
             more, labels = self._more(epoch, step)
             raw, y = torch.cat([raw, more]), torch.cat([y, labels])
             index = torch.cat([index, torch.full((len(labels),), NO_INDEX)])
-            rows = torch.cat([rows, self._share(torch.arange(self.own, self.size))])
+            rows = torch.cat([rows, self._share(torch.arange(own, self.size))])
         x = pixels(raw, self.device)
         if self.world == 1:
             return Batch(index, x, moved(y, self.device), views, view)
-        return Batch(index, x, moved(y, self.device), views, view, rows, self.size)
+        total = own + self.size - self.own
+        return Batch(index, x, moved(y, self.device), views, view, rows, total)
 
     @cached_property
     def resident(self) -> Tensor | None:

@@ -5,14 +5,14 @@ An attack never switches a mode by itself: its caller chooses, and the run recor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from advkit.errors import unknown
 
 if TYPE_CHECKING:  # the choices below are read by `--help`, which never loads torch
-    from torch import nn
+    from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
 ATTACK_BN = ("eval", "train", "frozen")
@@ -70,6 +70,65 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+@contextmanager
+def counting(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Watch one forward pass, and yield what counts its batch statistics once more.
+
+    The function is called after the context. It moves BN's running statistics and counters as a
+    second pass over the same images at the same weights would: r ← (1 − m)·r + m·batch, for each
+    norm that tracks in train mode. Gradients, and norms that stand still, are left alone.
+    """
+    norms = [norm for norm in batch_norms(model) if norm.training and norm.track_running_stats]
+    before = [[buffer.clone() for buffer in _running(norm)] for norm in norms]
+    added: list[list[Tensor]] = []
+
+    def again() -> None:
+        for norm, (mean, variance, passes, total) in zip(norms, added, strict=True):
+            running = _running(norm)
+            kept, weight = _kept(norm.momentum, running[2], passes, total)
+            for statistic, sums in zip(running[:2], (mean, variance), strict=True):
+                statistic.copy_(kept.to(statistic) * statistic + weight.to(statistic) * sums)
+            running[2].add_(passes)
+
+    yield again
+    for norm, (mean, variance, count) in zip(norms, before, strict=True):
+        after = _running(norm)
+        passes = after[2] - count
+        kept, _ = _kept(norm.momentum, count, passes, after[2])
+        sums = [new - kept.to(new) * old for new, old in zip(after, (mean, variance), strict=False)]
+        added.append([*sums, passes, after[2].clone()])
+
+
+def _running(norm: _BatchNorm) -> list[Tensor]:
+    """Return running mean and variance (C,) and the counter of passes, outside autograd.
+
+    `data`, because a buffer of a pass whose gradient is still to come may not seem to have changed;
+    in train mode that gradient does not look at it.
+    """
+    buffers = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+    return [buffer.data for buffer in buffers if buffer is not None]
+
+
+def _kept(
+    momentum: float | None, count: Tensor, passes: Tensor, total: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `passes` more leave of the running statistics, and the weight of what they add.
+
+    Args:
+        momentum: of the norm; None is the plain average over all passes.
+        count: passes so far.
+        passes: how many more, each over the same statistics.
+        total: passes at which what they add was measured.
+    """
+    import torch
+
+    wide = torch.float32 if count.device.type == "mps" else torch.float64
+    count, passes, total = count.to(wide), passes.to(wide), total.to(wide)
+    if momentum is None:
+        return count / (count + passes), total / (count + passes)
+    return (1 - momentum) ** passes, torch.ones_like(passes)
 
 
 @contextmanager

@@ -37,7 +37,9 @@ def require_bf16(device: torch.device) -> None:
     """
     reason = _without_bf16(device)
     if reason:
-        raise UsageError(f"--amp: {reason}; leave --amp out")
+        raise UsageError(
+            f"--amp: {reason}; leave --amp out, or give --no-amp where a preset sets it"
+        )
 
 
 def _without_bf16(device: torch.device) -> str:

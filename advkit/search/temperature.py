@@ -240,6 +240,7 @@ class TemperatureSearch:
 
 def _without_objective(layer: Layer) -> Layer:
     """Drop options that a natural substitute has no use for."""
-    gone = ("inner", "beta", "joint_batch", "attack_steps", "objective", "method", "awp")
+    objective = ("objective", "inner", "beta", "joint_batch", "bn_passes")
+    gone = (*objective, "attack_steps", "method", "awp")
     values = {key: value for key, value in layer[0].items() if key not in gone}
     return {**values, "labels": "soft"}, layer[1]

@@ -134,7 +134,11 @@ class Learner:
             self._backward(loss, logits, epoch, step)
             self.optimizer.step()
 
-        # 5. Average: the EMA moves last, after ranks agreed on BN's statistics.
+        # 5. The pass that some codes log with: its answers are not used, BN's statistics move.
+        if settings.logging_pass:
+            self._clean(batch.x)
+
+        # 6. Average: the EMA moves last, after ranks agreed on BN's statistics.
         self._agree_on_norms()
         if self.ema:
             self.ema.update(model)
@@ -167,7 +171,7 @@ class Learner:
 
     @torch.no_grad()
     def _clean(self, x: Tensor) -> Tensor:
-        """Return clean logits for the attack, in the mode that the attack runs in."""
+        """Return clean logits without gradient, in the mode that the net is in."""
         logits: Tensor = self.passes(x)
         return logits
 
@@ -181,7 +185,14 @@ class Learner:
             steps=self.settings.attack_steps,
             step_size=self.step_size,
             loss=lambda logits, _: self.parts.inner(logits, given),
-            start=self.threat.start(batch.x, self.parts.start, generator, batch.rows, batch.total),
+            start=self.threat.start(
+                batch.x,
+                self.parts.start,
+                generator,
+                batch.rows,
+                batch.total,
+                clip=self.settings.clip_start,
+            ),
         )
 
     def _perturbed_step(

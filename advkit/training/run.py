@@ -36,6 +36,8 @@ def train(
         UsageError, InputError, MismatchError, NumericalError, StorageError, BusyError, Stopped:
             see `errors`; whatever happens, files under their final names are whole.
     """
+    # Every process looks by itself, before the one that leads writes anything.
+    resolved = resolved if overwrite else folder.as_begun(resolved)
     settings, reporter = resolved.settings, reporter or Reporter()
     world = world or World()
     torch.set_num_threads(threads)

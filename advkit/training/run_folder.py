@@ -50,6 +50,11 @@ class RunFolder:
         """Whether the run went to its end."""
         return self.checkpoint("final").exists() and self.config_file.exists()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was learned: a configuration alone is no run yet."""
+        return self.state_file.exists() or self.metrics_file.exists() or self.done
+
     def held(self) -> AbstractContextManager[None]:
         """Hold the folder for this process.
 
@@ -73,10 +78,8 @@ class RunFolder:
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
-        # A configuration alone is no run yet: nothing was learned that another could overwrite.
         own = self._own_settings()
-        begun = self.state_file.exists() or self.metrics_file.exists() or self.done
-        if overwrite or not begun:
+        if overwrite or not self.begun:
             return
         changed = resolve.differences(own, wanted.settings)
         if changed:
@@ -88,6 +91,18 @@ class RunFolder:
             raise MismatchError(
                 f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
+
+    def as_begun(self, wanted: Resolved) -> Resolved:
+        """Return the options with what the run that lies here did before they could be asked for.
+
+        The same command finds its run in place, also where a later version trains otherwise.
+        """
+        if not self.begun:
+            return wanted
+        try:
+            return wanted.as_begun(resolve.unasked(self.config_file))
+        except InputError:  # nothing there, or nothing that can be read: `require_fit` says so
+            return wanted
 
     def _own_settings(self) -> Settings:
         try:

@@ -78,7 +78,14 @@ class Trainer:
             workers=workers,
             rank=self.world.rank,
             world=self.world.size,
+            keep=settings.last_batch == "keep",
         )
+        if self.batches.rest and not self.batches.keep:
+            reporter.note(
+                f"{self.batches.rest} of {len(training)} training images are left out of every "
+                f"epoch, others each time: they fill no batch of {self.batches.own}; "
+                "--last-batch keep trains on them too"
+            )
         self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None

@@ -83,3 +83,6 @@ def test_the_run_goes_on_to_its_end(cli, here):
     assert [row["epoch"] for row in rows] == list(range(1, 13))
     then = (EARLIER / "run/metrics.jsonl").read_text()
     assert Path("run/metrics.jsonl").read_text().startswith(then)
+    # It goes on as it began: TRADES' clean pass counted once, the attack's start clipped.
+    config = artifact.read_info(Path("run/final.safetensors"))["config"]
+    assert (config["bn_passes"], config["clip_start"]) == ("ca", True)

@@ -125,8 +125,10 @@ DDPM_ONLY: dict[str, dict[str, Any]] = {
 # in the original paper" and no more) or with 0.001·rand (code).
 TRADES_ONLY: dict[str, dict[str, Any]] = {
     "paper": {"attack_start": "normal", "joint_batch": False},
-    "repo": {"attack_start": "positive", "joint_batch": True},
-}
+    "repo": {
+        "attack_start": "positive", "clip_start": False, "joint_batch": True, "bn_passes": "ca",
+    },
+}  # fmt: skip
 # AWP without warm-up in ADR's code; its paper names none, so perturbation from the first epoch.
 AWP_ONLY: dict[str, dict[str, Any]] = {
     "paper": {"awp_form": "original", "awp_warmup": 1},
@@ -247,17 +249,18 @@ cifar100 wrn-34-10 natural | 120 80,100 128 5e-4 | - 0 - | 0
 imagenet resnet50  natural | 90  50     320 1e-4 | - 0 - | 0
 imagenet wrn-50-2  natural | 90  50     320 1e-4 | - 0 - | 0
 """
-# Pixels go in as they are, in [0, 1] (appendix A.1; TRADES' and AWP's scripts as well).
+# Pixels go in as they are, in [0, 1] (appendix A.1; TRADES' and AWP's scripts as well). Mixed
+# precision (appendix A), which is bfloat16 here.
 LTD_ALL: dict[str, Any] = {
     "lr_schedule": "multistep", "lr": 0.1, "momentum": 0.9, "nesterov": True, "normalise": False,
     "warmup_epochs": 0, "bn_momentum": None, "norm_decay": True, "extra_data": None,
-    "student_temperature": 1.0, "tau": "absent", "lambda": "absent",
+    "student_temperature": 1.0, "tau": "absent", "lambda": "absent", "amp": True,
 }  # fmt: skip
 # λ "is about 6.0" (section 4.1); one pass each for clean and adversarial images, the attack in
 # eval mode from 0.001·randn (AWP's TRADES script; the paper is silent).
 LTD_ATTACK = {
     "norm": "linf", "beta": 6.0, "attack_bn": "eval", "attack_start": "normal",
-    "joint_batch": False,
+    "joint_batch": False, "bn_passes": "acc", "clip_start": False,
 }  # fmt: skip
 # "crafted using the target model's information and the original label y" (section 4.1), where
 # AWP's script ascends KL.
@@ -272,7 +275,8 @@ def ltd_expected(run: Run, row: str, attack: str, rho: str) -> dict[str, Any]:
     expected = LTD_ALL | {"method": run.method, "epochs": int(epochs), "batch_size": int(batch)}
     expected["lr_drops"] = tuple(int(drop) for drop in drops.split(","))
     expected |= {"weight_decay": float(decay), "attack_steps": int(steps), "awp": float(rho)}
-    if run.data != "imagenet":
+    if run.data != "imagenet":  # AWP's script trains on the last, smaller batch
+        expected["last_batch"] = "keep"
         expected |= {"form": "original", "activation": "relu"}
     if run.method == "natural":
         return expected | {"temperature": "absent", "beta": "absent"}

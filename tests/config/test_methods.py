@@ -76,6 +76,8 @@ def test_preset_conditions_name_parts(name):
         "labels": registry.parts("labels"),
         "objective": registry.parts("objectives"),
         "awp": (True, False),
+        "awp_form": ("original", "adr"),
+        "joint_batch": (True, False),
         "extra": (True, False),
     }
     for row in rows(name):

@@ -321,3 +321,76 @@ def test_a_norm_that_has_its_eps_is_fine(file, flags):
     found = resolve({**CIFAR, **flags}, file=file).settings
     assert found.norm == wanted["norm"]
     assert found.eps == wanted.get("eps", "8/255")
+
+
+# --- options that the first runs did not have ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "passes", "clip"),
+    [
+        ({"method": "at"}, None, True),
+        ({"method": "adr-awp-wa"}, None, True),
+        ({"method": "mart"}, None, False),
+        ({"method": "trades"}, "cac", False),
+        ({"method": "trades-wa"}, "cac", False),
+        ({"method": "trades-awp"}, "acc", False),
+        ({"method": "trades-awp", "awp_form": "adr"}, "cac", False),
+        ({"method": "trades", "joint_batch": True}, "ca", False),
+        ({"method": "trades-adr"}, "ca", True),
+        ({"method": "trades+smoothing"}, "ca", True),
+        ({"method": "ltd"}, "acc", False),
+        ({"method": "ltd-awp"}, "acc", False),
+        ({"method": "trades", "bn_passes": "ca", "clip_start": True}, "ca", True),
+    ],
+)
+def test_methods_step_as_their_originals(flags, passes, clip):
+    found = resolve({"data": "digits", **flags}).settings
+    assert found.flat().get("bn_passes") == passes
+    assert found.clip_start is clip
+    assert (found.last_batch, found.logging_pass) == ("drop", False)
+
+
+def earlier(tmp_path, **flags):
+    """Write a run's configuration as before the options of this section were there."""
+    lines = resolve({"data": "digits", **flags}).toml().splitlines()
+    kept = [line for line in lines if line.split(" =")[0] not in config.SINCE]
+    assert len(lines) - len(kept) in (3, 4)
+    path = tmp_path / "config.toml"
+    path.write_text("\n".join(kept))
+    return path
+
+
+@pytest.mark.parametrize("method", ["at", "trades", "trades-awp", "mart", "ltd"])
+def test_a_run_of_then_does_what_it_did_then(tmp_path, method):
+    found = resolve({}, file=read(earlier(tmp_path, method=method))).settings
+    then = {key: value for key, value in found.flat().items() if key in config.SINCE}
+    had = {"bn_passes": "ca"} if method in ("trades", "trades-awp", "ltd") else {}
+    assert then == {**had, "clip_start": True, "last_batch": "drop", "logging_pass": False}
+
+
+def test_what_people_write_is_no_run_of_then(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('method = "trades"\ndata = "digits"\n')
+    assert read(path) == {"method": "trades", "data": "digits"}
+
+
+def test_the_same_command_goes_on_with_a_run_of_then(tmp_path):
+    flags = {"data": "digits", "method": "trades"}
+    unasked = config.unasked(earlier(tmp_path, method="trades"))
+    then = resolve({}, file=read(tmp_path / "config.toml")).settings
+    assert differences(then, resolve(flags).settings) != ""
+    assert differences(then, resolve(flags).as_begun(unasked).settings) == ""
+    typed = resolve({**flags, "clip_start": False}).as_begun(unasked)
+    assert differences(then, typed.settings) == "clip_start: True -> False"
+
+
+def test_a_kept_last_batch_and_extra_data():
+    with pytest.raises(UsageError, match="--last-batch keep is for training without --extra-data"):
+        resolve({"data": "digits", "last_batch": "keep", "extra_data": "x.npz"})
+
+
+def test_passes_of_a_joint_batch_have_no_order():
+    flags = {"data": "digits", "method": "trades", "joint_batch": True, "bn_passes": "cac"}
+    with pytest.raises(UsageError, match="--bn-passes has no effect with --joint-batch"):
+        config.refuse_idle(flags, resolve(flags).settings)

@@ -221,3 +221,18 @@ def test_random_starts_leave_the_global_generator_alone():
     before = torch.get_rng_state()
     Threat("l2", 0.1).start(images(0), "uniform", torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal", "positive"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_start_that_is_not_clipped_is_the_image_and_the_noise(norm, kind):
+    """Clipped, the same noise ends at the box."""
+    threat, inside = Threat(norm, 0.05), torch.full((3, 2, 4, 4), 0.5, dtype=torch.float64)
+    edges = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(3, 2, 4, 2)
+    noise = threat.start(inside, kind, torch.Generator().manual_seed(0)) - inside
+    free = threat.start(edges, kind, torch.Generator().manual_seed(0), clip=False)
+    torch.testing.assert_close(free, edges + noise, rtol=0, atol=1e-15)
+    assert (free > 1).any()
+    clipped = threat.start(edges, kind, torch.Generator().manual_seed(0))
+    assert float(clipped.min()) >= 0
+    assert float(clipped.max()) <= 1

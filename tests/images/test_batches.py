@@ -115,3 +115,48 @@ def test_the_global_generator_is_left_alone():
 def test_an_impossible_batch_size_is_a_usage_error(size):
     with pytest.raises(UsageError, match=rf"--batch-size {size}: there are {COUNT} training"):
         batches(size)
+
+
+# --- the last batch ---
+
+
+@given(st.integers(2, COUNT + 5), st.integers(0, 2**40))
+def test_a_last_batch_that_is_kept_holds_the_rest(size, epoch):
+    plain = batches(5)
+    if COUNT % size == 1:
+        return
+    whole = Batches(plain.images, plain.positions, size, 0, plain.device, keep=True)
+    order = whole.order(epoch)
+    seen = [whole.at(order, epoch, step) for step in range(len(whole))]
+    assert [len(batch.y) for batch in seen[:-1]] == [size] * (len(whole) - 1)
+    assert torch.equal(torch.cat([batch.index for batch in seen]).sort().values, plain.positions)
+
+
+def test_full_batches_are_those_of_a_run_that_drops_the_last():
+    plain = batches(5)
+    whole = Batches(plain.images, plain.positions, 5, 0, plain.device, keep=True)
+    for step in range(len(plain)):
+        assert equal(plain.at(plain.order(1), 1, step), whole.at(whole.order(1), 1, step))
+
+
+def test_processes_share_the_last_batch_too():
+    plain, more = batches(5), {"keep": True, "world": 3}
+    shares = [Batches(plain.images, torch.arange(21), 9, 0, plain.device, rank=rank, **more)
+              for rank in range(3)]  # fmt: skip
+    last = [share.at(share.order(0), 0, 2) for share in shares]
+    assert [batch.rows.tolist() for batch in last] == [[0], [1], [2]]
+    assert [batch.total for batch in last] == [3, 3, 3]
+    assert torch.equal(torch.cat([batch.index for batch in last]), shares[0].order(0)[18:])
+
+
+@pytest.mark.parametrize(
+    ("size", "world", "message"),
+    [
+        (11, 1, "--last-batch keep: --batch-size 11 leaves one of 23 images"),
+        (10, 2, "--batch-size 10: 3 images cannot be shared evenly by 2 processes"),
+    ],
+)
+def test_a_last_batch_that_cannot_be_trained_on(size, world, message):
+    plain = batches(5)
+    with pytest.raises(UsageError, match=message):
+        Batches(plain.images, plain.positions, size, 0, plain.device, world=world, keep=True)

@@ -110,3 +110,54 @@ def test_an_unknown_mode_is_refused_before_anything_changes(net):
     with pytest.raises(UsageError, match=r"unknown attack-bn mode 'evl'.*'eval'"):
         modes.attack_bn(net, "evl").__enter__()
     assert marks(net) == before
+
+
+# --- a pass counted again ---
+
+
+class Twice(nn.Module):
+    """Passes one norm twice, as a net that shares a layer does."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.norm(x).square())
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0, 0.0, None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [nn.Sequential, Twice])
+@pytest.mark.parametrize("between", [False, True])
+def test_counted_again_is_passed_again(make, dtype, momentum, between):
+    """Also where the gradient is taken afterwards, and where another pass came between."""
+    draw = torch.Generator().manual_seed(0)
+    x, other = (3 * torch.randn(9, 4, 2, 2, generator=draw, dtype=dtype) + 2 for _ in "ab")
+    net = make(nn.BatchNorm2d(4, momentum=momentum, dtype=dtype)).train()
+    net(other)
+    passed = copy.deepcopy(net)
+    with modes.counting(net) as again:
+        logits = net(x)
+    twice = [passed(x)]
+    if between:
+        logits, twice = logits + net(other), [*twice, passed(other)]
+    again()
+    logits.square().sum().backward()
+    torch.testing.assert_close(logits, sum(twice), rtol=0, atol=0)
+    passed(x)
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-13}[dtype]
+    for ours, theirs in zip(net.buffers(), passed.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("how", ["eval", "frozen"])
+def test_what_stands_still_is_not_counted(how):
+    net = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4, track_running_stats=False)).train()
+    net(torch.randn(5, 4, 2, 2))
+    before = [buffer.clone() for buffer in net.buffers()]
+    with modes.attack_bn(net, how):
+        with modes.counting(net) as again:
+            net(torch.randn(5, 4, 2, 2))
+        again()
+    assert all(torch.equal(*pair) for pair in zip(net.buffers(), before, strict=True))

@@ -51,7 +51,7 @@ def trades_separate(
 
     `passes` is their order, c for clean and a for adversarial: `cac` in TRADES' code and `acc` in
     AWP's, where each term has a clean pass of its own; in `ca` both terms share one, which gives
-    the same gradient and moves BN's running statistics once less.
+    the same gradient and moves BN's running statistics once less: no original does that.
     """
     seen = [(kind, net(x if kind == "c" else x_adv)) for kind in passes]
     clean = [logits for kind, logits in seen if kind == "c"]

@@ -1,8 +1,7 @@
 """The training step against the original codes' steps, written anew in `original_steps`.
 
-Both run in float64 on the same images and noise. Images of steps whose original start is not
-clipped to the box (TRADES, AWP, MART, ADR's TRADES) keep a hundredth away from 0 and 1, where
-clipping, as `Threat.start` does, changes nothing.
+Both run in float64 on the same images and noise; images have pixels at exactly 0 and 1. Compared to
+1e-12 after each of five iterations: adversarial images, parameters, BN's statistics, the average.
 """
 
 from __future__ import annotations
@@ -36,8 +35,11 @@ ADR = {
     "attack_bn": "train", "tau": "2.5:2.0", "lambda": "0.7:0.95", "anneal": "cosine",
     "ema_decay": 0.995,
 }  # fmt: skip
-ADR_TRADES = {**ADR, "attack_start": "positive", "joint_batch": True, "beta": BETA}
-TRADES = {"attack_bn": "eval", "attack_start": "normal", "joint_batch": False, "beta": BETA}
+ADR_TRADES = {
+    **ADR, "attack_start": "positive", "clip_start": False, "joint_batch": True, "beta": BETA,
+}  # fmt: skip
+TRADES = {"beta": BETA, "ema_decay": 0.995}
+"""The order of BN's passes and the start are the methods' own: nothing has to be typed."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,11 @@ class Side:
 
     def __init__(self, original, x, y, draw, t, rate, batch):
         self.o, self.x, self.y, self.t, self.rate, self.batch = original, x, y, t, rate, batch
-        self.draw = draw
+        self.draw, self.x_adv = draw, x
+
+    def ascend(self, start, loss):
+        self.x_adv = ascend(self.o.net, self.x, start, loss, LINF, STEPS)
+        return self.x_adv
 
     def uniform(self, low, high):
         noise = torch.empty_like(self.x)
@@ -67,12 +73,12 @@ class Side:
         """ADR's attack: train mode, so that every pass moves BN's statistics."""
         self.o.net.train()
         start = (self.x + self.uniform(-EPS, EPS)).clamp(0, 1)
-        return ascend(self.o.net, self.x, start, lambda z: cross_entropy(z, targets), LINF, STEPS)
+        return self.ascend(start, lambda z: cross_entropy(z, targets))
 
     def kl_attack(self, start):
         with torch.no_grad():
             clean = self.o.net(self.x)
-        return ascend(self.o.net, self.x, start, lambda z: kl(clean, z), LINF, STEPS)
+        return self.ascend(start, lambda z: kl(clean, z))
 
     def adr_trades_attack(self):
         self.o.net.train()
@@ -85,7 +91,7 @@ class Side:
     def ce_attack(self):
         self.o.net.eval()
         hard, start = one_hot(self.y, 10), self.x + 0.001 * self.normal()
-        return ascend(self.o.net, self.x, start, lambda z: cross_entropy(z, hard), LINF, STEPS)
+        return self.ascend(start, lambda z: cross_entropy(z, hard))
 
 
 def drops(t):
@@ -93,11 +99,10 @@ def drops(t):
     return 0.1 * 0.1 ** ((epoch >= 1) + (epoch >= 2))
 
 
-def compare(made, step, *, margin, rate=drops, iterations=ITERATIONS, counts=True, statistics=True):
+def compare(made, step, *, rate=drops, iterations=ITERATIONS, counts=True):
     """Run both and compare all they hold after every iteration.
 
-    `counts` tells whether BN's counters are compared (ADR's AWP counts passes at momentum 0),
-    `statistics` whether any of its buffers are.
+    `counts` tells whether BN's counters are compared (ADR's AWP counts passes at momentum 0).
     """
     settings, learner = made.settings, made.learner
     learner.model.double()
@@ -109,36 +114,42 @@ def compare(made, step, *, margin, rate=drops, iterations=ITERATIONS, counts=Tru
         net, copy.deepcopy(net).eval() if averaged else None, settings.momentum,
         settings.nesterov, settings.weight_decay, settings.norm_decay,
     )  # fmt: skip
+    attacked, found = learner._attacked, []
+    learner._attacked = lambda *given: found.append(attacked(*given)) or found[-1]
     for t in range(iterations):
         epoch, place = divmod(t, len(made.batches))
         batch = made.batches.at(made.batches.order(epoch), epoch, place)
-        x = batch.x.double()
-        batch = dataclasses.replace(batch, x=0.01 + 0.98 * x if margin else x)
+        batch = dataclasses.replace(batch, x=batch.x.double())
+        assert (batch.x == 0).any()
+        assert (batch.x == 1).any()
         draw = seeding.generator(settings.seed, "attack", epoch, place)
         output = learner.learn(batch, epoch, place)
-        targets = step(Side(original, batch.x, batch.y, draw, t, rate(t), batch))
+        side = Side(original, batch.x, batch.y, draw, t, rate(t), batch)
+        targets = step(side)
+        near(found[-1], side.x_adv, f"iteration {t}, adversarial images")
         torch.testing.assert_close(output.targets.double(), targets, rtol=0, atol=1e-12)
         rates = [group["lr"] for group in learner.optimizer.param_groups]
         assert rates == pytest.approx([rate(t)] * len(rates), rel=1e-14)
-        same(learner.model, original.net, f"iteration {t}, student", counts, statistics)
+        same(learner.model, original.net, f"iteration {t}, student", counts)
         if averaged:
             same(learner.average, original.average, f"iteration {t}, average", False)
     return original
 
 
-def same(found, expected, where, counts, statistics=True):
-    ours, theirs = (
-        dict(net.state_dict() if statistics else net.named_parameters())
-        for net in (found, expected)
-    )
+def same(found, expected, where, counts):
+    ours, theirs = found.state_dict(), expected.state_dict()
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         if value.dtype == torch.int64:
             assert not counts or torch.equal(ours[name], value), f"{where}: {name}"
-            continue
-        assert ours[name].dtype == torch.float64
-        apart = float((ours[name] - value).detach().abs().max())
-        assert apart <= 1e-11, f"{where}: {name} is {apart:.1e} apart"
+        else:
+            near(ours[name], value, f"{where}: {name}")
+
+
+def near(found, expected, where):
+    assert found.dtype == torch.float64
+    apart = float((found - expected).detach().abs().max())
+    assert apart <= 1e-12, f"{where}: {apart:.1e} apart"
 
 
 # --- the description's own figures ---
@@ -187,7 +198,7 @@ def test_adr(digits, awp):
         s.o.follow(0.995)
         return targets
 
-    compare(trainer(digits, **flags), step, margin=False, counts=not awp)
+    compare(trainer(digits, **flags), step, counts=not awp)
 
 
 @pytest.mark.parametrize("awp", [False, True])
@@ -207,7 +218,29 @@ def test_trades_adr(digits, awp):
         s.o.follow(0.995)
         return targets
 
-    compare(trainer(digits, **flags), step, margin=True, counts=not awp)
+    compare(trainer(digits, **flags), step, counts=not awp)
+
+
+# --- AT-AWP ---
+
+
+@pytest.mark.parametrize("logging_pass", [False, True])
+def test_at_awp(digits, logging_pass):
+    """AWP's script for AT, which logs with one more clean pass in train mode."""
+    flags = {
+        "method": "at-awp-wa", **COMMON, "attack_bn": "train", "awp": 0.01, "nesterov": False,
+        "logging_pass": logging_pass, "ema_decay": 0.995,
+    }  # fmt: skip
+
+    def step(s):
+        x_adv = s.pgd(hard(s))
+        s.o.awp(lambda net: cross_entropy(net(x_adv), hard(s)), s.rate, 0.01)
+        if logging_pass:
+            s.o.net(s.x)
+        s.o.follow(0.995)
+        return hard(s)
+
+    compare(trainer(digits, **flags), step)
 
 
 # --- TRADES, AWP and LTD ---
@@ -227,6 +260,7 @@ def trades_step(attack, labels, passes, awp_from):
             s.o.awp(loss, s.rate, 0.005)
         else:
             s.o.plain(loss, s.rate)
+        s.o.follow(0.995)
         return targets
 
     return step
@@ -236,33 +270,48 @@ def hard(s):
     return one_hot(s.y, 10)
 
 
-@pytest.mark.parametrize("warmup", [None, 1, 2])
-def test_trades_and_awp(digits, warmup):
-    flags = {"method": "trades", **COMMON, **TRADES, "inner": "kl", "nesterov": False}
+@pytest.mark.parametrize(("warmup", "passes"), [(None, "cac"), (1, "acc"), (2, "acc")])
+def test_trades_and_awp(digits, warmup, passes):
+    flags = {"method": "trades-wa", **COMMON, **TRADES, "nesterov": False}
     if warmup is not None:
-        flags.update(method="trades-awp", awp=0.005, awp_form="original", awp_warmup=warmup)
-    step = trades_step("trades_attack", hard, "ca", warmup)
-    compare(trainer(digits, **flags), step, margin=True)
+        flags.update(method="trades-awp-wa", awp=0.005, awp_warmup=warmup)
+    step = trades_step("trades_attack", hard, passes, warmup)
+    compare(trainer(digits, **flags), step)
 
 
-@pytest.mark.parametrize("passes", ["cac", "acc"])
-def test_one_clean_pass_for_both_terms(digits, passes):
-    """TRADES' and AWP's code pass the clean images twice: the same weights, BN moves once more.
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+@pytest.mark.parametrize("passes", ["ca", "cac", "acc"])
+def test_passes_that_bn_counts(digits, passes, attack_bn):
+    """Also where the attack moves BN, and without AWP."""
+    flags = {"method": "trades-wa", **COMMON, **TRADES, "bn_passes": passes, "attack_bn": attack_bn}
 
-    Compared after one iteration, as the next attack already sees other running statistics.
-    """
-    made = trainer(digits, **{"method": "trades", **COMMON, **TRADES, "nesterov": False})
-    before = copy.deepcopy(made.learner.model).double()
-    clean = made.batches.at(made.batches.order(0), 0, 0).x.double()
-    step = trades_step("trades_attack", hard, passes, None)
-    original = compare(made, step, margin=True, iterations=1, statistics=False)
-    inputs = before.conv1(before.normalise(0.01 + 0.98 * clean)).mean((0, 2, 3))
-    ours, theirs = made.learner.model.bn1.running_mean, original.net.bn1.running_mean
-    if passes == "cac":
-        torch.testing.assert_close(theirs, 0.9 * ours + 0.1 * inputs, rtol=0, atol=1e-9)
-    assert (int(made.learner.model.bn1.num_batches_tracked), 3) == (
-        2, int(original.net.bn1.num_batches_tracked),
-    )  # fmt: skip
+    def attack(s):
+        start = s.x + 0.001 * s.normal()
+        s.o.net.train(attack_bn == "train")
+        return s.kl_attack(start)
+
+    plain = trades_step("trades_attack", hard, passes, None)
+
+    def step(s):
+        s.trades_attack = lambda: attack(s)
+        return plain(s)
+
+    compare(trainer(digits, **flags), step, iterations=3)
+
+
+def test_a_clipped_start(digits):
+    flags = {"method": "trades-wa", **COMMON, **TRADES, "clip_start": True}
+    plain = trades_step("trades_attack", hard, "cac", None)
+
+    def step(s):
+        def attack():
+            s.o.net.eval()
+            return s.kl_attack((s.x + 0.001 * s.normal()).clamp(0, 1))
+
+        s.trades_attack = attack
+        return plain(s)
+
+    compare(trainer(digits, **flags), step, iterations=3)
 
 
 @pytest.fixture(scope="module")
@@ -279,10 +328,10 @@ def labels_file(digits, tmp_path_factory):
 @pytest.mark.parametrize("inner", ["ce", "kl"])
 @pytest.mark.parametrize("awp", [False, True])
 def test_ltd(digits, labels_file, inner, awp):
-    flags = {"method": "ltd", **COMMON, **TRADES, "inner": inner, "temperature": TEMPERATURE,
+    flags = {"method": "ltd-wa", **COMMON, **TRADES, "inner": inner, "temperature": TEMPERATURE,
              "soft_labels": labels_file}  # fmt: skip
     if awp:
-        flags.update(method="ltd-awp", awp=0.005, awp_form="original", awp_warmup=2)
+        flags.update(method="ltd-awp-wa", awp=0.005, awp_warmup=2)
     made = trainer(digits, **flags)
     shape = made.soft.labels.logits.shape
     logits = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
@@ -294,21 +343,21 @@ def test_ltd(digits, labels_file, inner, awp):
         return powers / powers.sum(1, keepdim=True)
 
     attack = {"ce": "ce_attack", "kl": "trades_attack"}[inner]
-    compare(made, trades_step(attack, given, "ca", 2 if awp else None), margin=True)
+    compare(made, trades_step(attack, given, "acc", 2 if awp else None))
 
 
 # --- MART ---
 
 
 def test_mart(digits):
-    flags = {"method": "mart", **COMMON, "attack_start": "normal", "beta": BETA}
+    flags = {"method": "mart", **COMMON, "beta": BETA}
 
     def step(s):
         x_adv = s.ce_attack()
         s.o.plain(lambda net: originals.mart(net, s.x, x_adv, s.y, BETA), s.rate)
         return hard(s)
 
-    compare(trainer(digits, **flags), step, margin=True)
+    compare(trainer(digits, **flags), step)
 
 
 # --- other norms ---
@@ -338,14 +387,14 @@ def test_other_norms(digits, norm, attack_bn):
         s.o.net.train(attack_bn != "eval")
         buffers = [b.clone() for b in s.o.net.buffers()]
         loss = lambda z: cross_entropy(z, hard(s))  # noqa: E731
-        x_adv = ascend(s.o.net, s.x, start(s), loss, move, STEPS)
+        s.x_adv = x_adv = ascend(s.o.net, s.x, start(s), loss, move, STEPS)
         if attack_bn == "frozen":
             for now, before in zip(s.o.net.buffers(), buffers, strict=True):
                 now.copy_(before)
         s.o.plain(lambda net: cross_entropy(net(x_adv), hard(s)), s.rate)
         return hard(s)
 
-    compare(trainer(digits, **flags), step, margin=False)
+    compare(trainer(digits, **flags), step)
 
 
 # --- extra data ---
@@ -377,4 +426,4 @@ def test_extra_data(digits, tmp_path):
         s.o.follow(0.995)
         return targets
 
-    compare(made, step, margin=False, rate=rate, counts=False)
+    compare(made, step, rate=rate, counts=False)
