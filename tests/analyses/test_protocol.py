@@ -41,9 +41,8 @@ def texts(document):
 BOLD = {"md": r"\*\*\d", "tex": r"\\textbf", "html": "<strong>"}
 
 
-def bold(inputs):
-    found = texts(table.analyze(inputs).document)
-    return {name: bool(re.search(BOLD[name], text)) for name, text in found.items()}
+def bold(pages):
+    return {name: bool(re.search(BOLD[name], text)) for name, text in pages.items()}
 
 
 # --- Two runs of different epochs in one table ---
@@ -54,9 +53,15 @@ def budgets():
     return table.analyze(two())
 
 
+@pytest.fixture(scope="module")
+def pages(budgets):
+    """Drawn once: a page takes a second."""
+    return texts(budgets.document)
+
+
 @pytest.mark.parametrize("form", ["text", "md", "tex", "html"])
-def test_other_epochs_are_named(budgets, form):
-    text = {**texts(budgets.document), "text": budgets.text}[form]
+def test_other_epochs_are_named(budgets, pages, form):
+    text = {**pages, "text": budgets.text}[form]
     assert "not the same in all lines: epochs 30 (adr), 6 (at); nothing is bold across it" in text
 
 
@@ -70,13 +75,13 @@ def test_other_epochs_are_in_record_and_files(budgets):
     assert "epochs=6" in analysis.csv_text(budgets)
 
 
-def test_nothing_is_bold_across_other_epochs(budgets):
+def test_nothing_is_bold_across_other_epochs(budgets, pages):
     assert [group["leads"] for group in budgets.groups] == [[], []]
-    assert bold(two()) == {"md": False, "tex": False, "html": False}
-    same = two(BUDGETS[0], BUDGETS[0])
-    assert bold(same) == {"md": True, "tex": True, "html": True}
-    assert "not the same" not in table.analyze(same).text
-    assert table.analyze(same).more["differs"] == {}
+    assert bold(pages) == {"md": False, "tex": False, "html": False}
+    same = table.analyze(two(BUDGETS[0], BUDGETS[0]))
+    assert bold(texts(same.document)) == {"md": True, "tex": True, "html": True}
+    assert "not the same" not in same.text
+    assert same.more["differs"] == {}
 
 
 def test_one_line_of_another_budget_takes_the_bold_from_all():
