@@ -84,6 +84,13 @@ def test_nothing_is_bold_across_other_epochs(budgets, pages):
     assert same.more["differs"] == {}
 
 
+def test_what_a_step_of_the_method_is_makes_no_other_budget():
+    """TRADES starts outside the box and AT does not: that is what is compared."""
+    found = table.analyze(two({"clip_start": True}, {"clip_start": False}))
+    assert found.more["differs"] == {}
+    assert [bool(group["leads"]) for group in found.groups] == [True, False]
+
+
 def test_one_line_of_another_budget_takes_the_bold_from_all():
     """The best line may not be printed as the best of a column in which another had less."""
     inputs = [*two(BUDGETS[0], BUDGETS[0]), verdicts("trades", range(5), epochs=6)]

@@ -124,7 +124,7 @@ def _teacher(parents: Sequence[descriptions.Parent]) -> str | None:
 
 def radius(attack: descriptions.Attack) -> float | None:
     """Return ε as a number; None without an attack."""
-    return parse_eps(attack["eps"], attack["norm"]) if "eps" in attack else None
+    return parse_eps(attack["eps"], None) if "eps" in attack else None
 
 
 def attack_options(attack: descriptions.Attack) -> dict[str, object]:
