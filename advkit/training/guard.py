@@ -16,10 +16,11 @@ CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
 TOLERANCE = 1e-3
 """How far a row of targets may be from summing to 1: half precision's rounding of some hundreds."""
+SEEN = "since the last look a row was no distribution over the classes"
 
 
 class Guard:
-    """Remembers whether every loss and gradient so far was finite.
+    """Remembers whether every loss and gradient so far was finite, and every target proper.
 
     The memory is a tensor on the device, so that asking costs a GPU nothing until it is read.
     """
@@ -76,7 +77,7 @@ class Guard:
             self._require_finite(f"the {what} is {value.item()} {where} ({origin} finite)")
 
     def agree(self) -> None:
-        """Check on all ranks that every value so far was finite on each.
+        """Check on all ranks that every value so far was finite, and every target proper, on each.
 
         Raises:
             NumericalError: one was not.
@@ -84,6 +85,9 @@ class Guard:
         diverged = self.world.most(int(not bool(self.finite)))
         self.finite &= not diverged
         self._require_finite("a loss since the last look is not finite")
+        # On a GPU the steps after an epoch's last look are seen here, before anything is written.
+        if self.world.most(int(not bool(self.proper))):
+            raise NumericalError(f"the label source's targets: {SEEN}")
 
     def _require_finite(self, what: str) -> None:
         if not bool(self.finite):
@@ -96,7 +100,7 @@ class Guard:
 
 def _improper(targets: Tensor, rows: Tensor, sums: Tensor, rate: float) -> str:
     if bool(rows.all()):
-        return "since the last look a row of targets was no distribution over the classes"
+        return SEEN
     row = int((~rows).nonzero()[0])
     if not bool(targets[row].isfinite().all()):
         return (

@@ -86,3 +86,5 @@ def test_on_a_gpu_targets_are_looked_at_now_and_then(guard):
     guard.check_targets(FINE * 2, (2, 3), "soft", 0, 1)
     with pytest.raises(NumericalError, match="since the last look"):
         guard.check_targets(FINE, (2, 3), "soft", 0, 20)
+    with pytest.raises(NumericalError, match="targets: since the last look"):  # an epoch's end
+        guard.agree()
