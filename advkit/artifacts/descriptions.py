@@ -273,6 +273,7 @@ class Attack(TypedDict):
     steps: NotRequired[Count]
     restarts: NotRequired[Some]
     step_size: NotRequired[Step]
+    loss: NotRequired[Word]
 
 
 class Described(TypedDict):

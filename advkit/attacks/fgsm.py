@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Generator, Tensor, nn
 
-from advkit.attacks.pgd import pgd
+from advkit.attacks.pgd import named_loss, pgd
 from advkit.formulas.threat import Threat
 
 
 def attack(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, generator: Generator
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    generator: Generator,
+    loss: Literal["scaled-ce", "ce"] = "scaled-ce",
 ) -> Tensor:
-    """Return x + ε·sign ∇CE (a unit l2 step for l2), clipped to the pixel box.
+    """Return x + ε·sign ∇ℓ (a unit l2 step for l2), clipped to the pixel box.
 
-    Source: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015.
+    Args:
+        loss: scaled-ce is cross-entropy of logits brought to one spread, ce the plain one.
+
+    Source: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015, with
+    ce.
     """
-    return pgd(model, x, y, threat, steps=1, step_size=threat.eps, random_start=False)
+    size, ascended = threat.eps, named_loss(loss)
+    return pgd(model, x, y, threat, steps=1, step_size=size, loss=ascended, random_start=False)

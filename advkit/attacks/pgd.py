@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from advkit.errors import UsageError
 from advkit.formulas import folding
-from advkit.formulas.losses import cross_entropy
+from advkit.formulas.losses import cross_entropy, log_odds, to_spread
 from advkit.formulas.threat import Threat
 from advkit.formulas.threat import step_size as parse_step
 from advkit.runtime import modes
@@ -18,6 +20,28 @@ from advkit.runtime import modes
 LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class ScaledCE:
+    """Cross-entropy of logits at a temperature of each example's own, for one batch.
+
+    It brings the logits of the first iterate to one spread (`losses.to_spread`), so that a net and
+    its positive multiples are attacked alike. Ascended are the log-odds, in the same direction.
+    """
+
+    def __init__(self) -> None:
+        self._factor: Tensor | None = None
+
+    def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the log-odds per example, (B,); the first call sets the temperatures."""
+        if self._factor is None:
+            self._factor = to_spread(logits)
+        return log_odds(logits * self._factor, y)
+
+
+def named_loss(name: str) -> Loss:
+    """Return what is ascended under a name of `--loss`, for one batch."""
+    return ScaledCE() if name == "scaled-ce" else cross_entropy
 
 
 def pgd(
@@ -73,38 +97,47 @@ def attack(
     steps: int = 20,
     step_size: str = "eps/4",
     restarts: int = 1,
+    loss: Literal["scaled-ce", "ce"] = "scaled-ce",
 ) -> Tensor:
     """Return each example's worst iterate: the evaluation role.
 
     A misclassified iterate beats every correctly classified one; among equals the one of
-    highest cross-entropy wins. All iterates count, the start included, so accuracy is never
-    above that of the last iterate.
+    highest loss wins. All iterates count, the start included, so accuracy is never above that
+    of the last iterate.
 
     Args:
         steps: gradient steps.
         step_size: in pixel space, or a share of ε such as eps/4.
         restarts: random starts; the worst is kept for each example.
+        loss: scaled-ce is cross-entropy of logits brought to one spread: a net and its multiples
+            get the same verdicts; ce is the plain one that papers' PGD figures are of.
     """
     # Until an iterate is scored, the clean image stands.
     worst = x.clone()
     if steps < 1 or restarts < 1:
         raise UsageError("--steps and --restarts must be at least 1")
-    # float64 keeps cross-entropy apart beside the offset that misclassification adds.
+    # float64 keeps losses apart that differ little beside their size.
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     score = torch.full((len(x),), -torch.inf, device=x.device, dtype=wide)
     size = parse_step(step_size, threat.eps)
+    ascended = named_loss(loss)
+    # Cross-entropy grows with the log-odds, which never saturate.
+    compared = log_odds if loss == "ce" else ascended
     with folding.settled():
         for _ in range(restarts):
             start = threat.start(x, "uniform", generator)
-            path = _iterates(model, x, y, threat, steps, size, cross_entropy, start)
+            path = _iterates(model, x, y, threat, steps, size, ascended, start)
             last = x
             for x_adv, logits in path:
                 last = x_adv
                 if logits is not None:
-                    worst, score = _worse(worst, score, x_adv, logits, y)
+                    value = compared(logits.to(wide), y)
+                    worst, score = _worse(worst, score, x_adv, logits, y, value)
             # The last iterate had no pass of its own: its gradient is not needed, its verdict is.
             with torch.no_grad():
-                worst, score = _worse(worst, score, last, model(last), y)
+                logits = model(last)
+                value = compared(logits.to(wide), y)
+                worst, score = _worse(worst, score, last, logits, y, value)
     return worst
 
 
@@ -135,12 +168,11 @@ def _iterates(
 
 
 def _worse(
-    worst: Tensor, score: Tensor, x_adv: Tensor, logits: Tensor, y: Tensor
+    worst: Tensor, score: Tensor, x_adv: Tensor, logits: Tensor, y: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Replace the examples that `x_adv` hurts more."""
-    value = cross_entropy(logits, y).detach().to(score.dtype)
-    # An offset no finite cross-entropy reaches puts every misclassified iterate first.
-    value = torch.where(logits.argmax(1) != y, value + 1e6, value)
+    """Replace the examples that `x_adv` hurts more; `value` (B,) are log-odds."""
+    # A right answer's log-odds are log(C − 1) at most, a wrong one's 0 at least.
+    value = torch.where(logits.argmax(1) != y, value + math.log(logits.shape[1]), value)
     value = torch.nan_to_num(value, nan=torch.inf)
     better = value > score
     shape = (-1, *[1] * (x_adv.dim() - 1))

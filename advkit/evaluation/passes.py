@@ -232,7 +232,8 @@ def _rest(
 
 def _pgd(model: nn.Module, settings: AttackSettings) -> Pass:
     attack = registry.load("attacks", "pgd").attack
-    run = _runner(model, "pgd", attack, settings, {"steps": FILL_STEPS})
+    # Calibration under attack is asked about cross-entropy itself, at the net's own scale.
+    run = _runner(model, "pgd", attack, settings, {"steps": FILL_STEPS, "loss": "ce"})
     return Pass(_for_the_rest(f"pgd-{FILL_STEPS}"), run, False, True)
 
 

@@ -13,11 +13,12 @@ SQUARE_ALARM = 0.002
 
 
 def flat(count: int, total: int, reporter: Reporter) -> None:
-    """Warn of examples whose loss has an exactly zero gradient at the clean image."""
+    """Warn of examples whose cross-entropy has an exactly zero gradient at the clean image."""
     if count:
         reporter.warn(
-            f"{count} of {total} examples have a zero gradient at the clean "
-            "image: gradient attacks cannot move them; trust only attacks without gradients"
+            f"{count} of {total} examples have a zero gradient of cross-entropy at the clean "
+            "image: attacks that ascend it (APGD-CE, --loss ce) cannot move them; whether other "
+            "gradient attacks can is what `advkit analyze masking` asks"
         )
 
 

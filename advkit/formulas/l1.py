@@ -58,18 +58,19 @@ def _threshold(size: Tensor, room: Tensor, eps: float) -> Tensor:
 
 
 def step(x_adv: Tensor, gradient: Tensor, size: float) -> Tensor:
-    """Spread `size` evenly over the steepest hundredth of the coordinates that can still move.
+    """Spread `size` evenly over the steepest hundredth of the coordinates, as far as the box lets.
 
-    A pixel at 0 or 1 whose gradient points out of the box is passed over.
+    What a pixel has no room for goes to the next steepest ones, so that the step keeps its length
+    near the box's faces; one at 0 or 1 whose gradient points outward is passed over.
 
     Source: Tramèr and Boneh, "Adversarial Training and Robustness for Multiple Perturbations",
     NeurIPS 2019, section 4.1 (SLIDE, its 99th percentile); the box as in Croce and Hein 2021.
     """
     flat, slope = x_adv.flatten(1), gradient.flatten(1)
-    stuck = ((flat <= 0) & (slope < 0)) | ((flat >= 1) & (slope > 0))
-    # A pixel that cannot move would use up a share of the step.
-    steepness = torch.where(stuck, torch.zeros_like(slope), slope.abs())
-    count = max(1, round(SHARE * flat.shape[1]))
-    top = steepness.topk(count, dim=1)
-    moves = slope.sign().gather(1, top.indices) * (top.values > 0) * (size / count)
-    return flat.scatter_add(1, top.indices, moves).view_as(x_adv)
+    share = size / max(1, round(SHARE * flat.shape[1]))
+    room = torch.where(slope > 0, 1 - flat, flat).clamp(0, share)
+    steep, order = torch.where(room > 0, slope.abs(), 0.0).sort(dim=1, descending=True, stable=True)
+    room = torch.where(steep > 0, room.gather(1, order), 0.0)
+    left = size - (room.cumsum(1) - room)
+    moves = torch.minimum(room, left.clamp_min(0)) * slope.sign().gather(1, order)
+    return flat.scatter_add(1, order, moves).view_as(x_adv)

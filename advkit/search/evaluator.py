@@ -91,7 +91,7 @@ def judge(
         x, y = batch.x, batch.y
         generator = seeding.generator(settings.seed, "judge", start)
         with modes.evaluating(model), modes.frozen(model), torch.no_grad():
-            x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=10)
+            x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=10, loss="ce")
             clean, adversarial = model(x), model(x_adv)
             target = soften(source(batch), temperature).to(clean.dtype)
             shift = beta * kl_divergence(clean, adversarial).sum()

@@ -109,5 +109,6 @@ def accuracies(
         # Robust means right on both: an attack that undoes an error does not count.
         if threat is None:
             return int(right.sum()), 0
-        x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps)
+        # The papers select by plain cross-entropy.
+        x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps, loss="ce")
         return int(right.sum()), int((right & correct(model(x_adv), y)).sum())

@@ -175,7 +175,9 @@ def test_attack_returns_the_worst_iterate(case, norm, precision):
     def seeded():
         return torch.Generator().manual_seed(3)
 
-    worst = pgd.attack(model, x, y, threat, generator=seeded(), steps=6, step_size="0.2")
+    worst = pgd.attack(
+        model, x, y, threat, generator=seeded(), steps=6, step_size="0.2", loss="ce"
+    )
     iterates = [
         pgd.pgd(model, x, y, threat, generator=seeded(), steps=k, step_size=0.2) for k in range(7)
     ]
@@ -212,11 +214,13 @@ def test_restarts_keep_the_worst(case, norm):
     y, threat = model(x).argmax(1), Threat(norm, 0.2)
     generator = torch.Generator().manual_seed(0)
     each = [
-        hurt(model, pgd.attack(model, x, y, threat, generator=generator, steps=2), y)
+        hurt(model, pgd.attack(model, x, y, threat, generator=generator, steps=2, loss="ce"), y)
         for _ in range(4)
     ]
     generator = torch.Generator().manual_seed(0)
-    worst = pgd.attack(model, x, y, threat, generator=generator, steps=2, restarts=4)
+    worst = pgd.attack(
+        model, x, y, threat, generator=generator, steps=2, restarts=4, loss="ce"
+    )
     fooled, loss = hurt(model, worst, y)
     some = np.any([wrong for wrong, _ in each], axis=0)
     np.testing.assert_array_equal(fooled, some)
@@ -240,7 +244,7 @@ def test_agrees_with_torchattacks():
     theirs = torchattacks.PGD(model, eps=0.1, alpha=0.03, steps=5, random_start=False)(x, y)
     ours = pgd.pgd(model, x, y, Threat("linf", 0.1), steps=5, step_size=0.03, random_start=False)
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    single = fgsm.attack(model, x, y, Threat("linf", 0.1), generator=torch.Generator())
+    single = fgsm.attack(model, x, y, Threat("linf", 0.1), generator=torch.Generator(), loss="ce")
     np.testing.assert_allclose(single, torchattacks.FGSM(model, eps=0.1)(x, y), atol=1e-12)
 
 
@@ -248,7 +252,7 @@ def test_fgsm_in_l2(case):
     model, x, y = case
     g = model.gradient(x.flatten(1).numpy(), y.numpy())
     expected = x.flatten(1).numpy() + EPS * g / np.linalg.norm(g, axis=1, keepdims=True)
-    found = fgsm.attack(model, x, y, Threat("l2", EPS), generator=torch.Generator())
+    found = fgsm.attack(model, x, y, Threat("l2", EPS), generator=torch.Generator(), loss="ce")
     np.testing.assert_allclose(found.flatten(1), expected.clip(0, 1), atol=1e-12)
 
 

@@ -109,6 +109,42 @@ def test_dlr_ignores_scale_and_shift_of_the_logits(z, scale, shift):
     torch.testing.assert_close(losses.dlr(torch.from_numpy(z * scale + shift), Y), first)
 
 
+def test_log_odds_against_scipy():
+    z = np.random.default_rng(0).normal(0, 4, (4, 5))
+    others = [np.delete(row, label) for row, label in zip(z, Y.tolist(), strict=True)]
+    own = [row[label] for row, label in zip(z, Y.tolist(), strict=True)]
+    expected = [special.logsumexp(rest) - true for rest, true in zip(others, own, strict=True)]
+    got = losses.log_odds(torch.from_numpy(z), Y)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    # Cross-entropy is log(1 + exp of them).
+    entropy = losses.cross_entropy(torch.from_numpy(z), Y)
+    np.testing.assert_allclose(np.logaddexp(0, got.numpy()), entropy, rtol=1e-12)
+
+
+def test_log_odds_have_a_gradient_where_cross_entropy_has_none():
+    z = torch.tensor([[300.0, 0.0, 1.0]], requires_grad=True)
+    y = torch.tensor([0])
+    (dead,) = torch.autograd.grad(losses.cross_entropy(z, y).sum(), z)
+    assert dead.abs().sum() == 0
+    (slope,) = torch.autograd.grad(losses.log_odds(z, y).sum(), z)
+    share = 1 / (1 + np.e)
+    np.testing.assert_allclose(slope, [[-1, share, 1 - share]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e3, 1e30])
+def test_spread_is_the_same_at_every_scale(scale):
+    z = np.random.default_rng(1).normal(0, 1, (4, 5))
+    scaled = torch.from_numpy(z * scale).float()
+    brought = (scaled * losses.to_spread(scaled)).double().numpy()
+    np.testing.assert_allclose(brought.std(1), losses.SPREAD, rtol=1e-5)
+    np.testing.assert_allclose(brought / losses.SPREAD, z / z.std(1)[:, None], rtol=1e-4)
+
+
+def test_equal_logits_are_left_alone():
+    assert losses.to_spread(torch.zeros(2, 3)).tolist() == [[1], [1]]
+    assert losses.to_spread(torch.full((1, 3), 7.0)).tolist() == [[1]]
+
+
 def test_ties_give_no_nan():
     z = torch.ones(4, 5)
     assert losses.dlr(z, Y).tolist() == [0] * 4

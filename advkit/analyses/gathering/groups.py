@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from advkit.analyses.gathering.entries import (
     ASIDE,
+    PLAIN,
     POINTS,
     WHATS,
     Entry,
@@ -221,12 +222,19 @@ def _settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
 
 
 def _attack_settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
-    """Return for each file the options in which files of the same attack differ."""
+    """Return for each file the options in which files of the same attack differ.
+
+    A loss that papers' figures are not of is told in any case.
+    """
     options = [
         {name: value for name, value in entry.attack.items() if name not in (*OWN, *ASIDE)}
         for entry in entries
     ]
-    return _differences([entry.attack["attack"] for entry in entries], options)
+    differences = _differences([entry.attack["attack"] for entry in entries], options)
+    for entry, own in zip(entries, differences, strict=True):
+        loss = entry.attack.get("loss", PLAIN)
+        own |= {} if loss == PLAIN else {"loss": loss}
+    return differences
 
 
 def _differences(

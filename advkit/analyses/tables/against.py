@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from advkit.analyses.gathering.entries import POINTS, WHATS, implementation
+from advkit.analyses.gathering.entries import PLAIN, POINTS, WHATS, implementation
 from advkit.analyses.gathering.groups import Column, Group, Labels
 from advkit.analyses.tables.published import Line, Published
 from advkit.artifacts import descriptions
@@ -35,12 +35,14 @@ class Pair:
 
     @property
     def same_attack(self) -> bool:
-        """Whether attack, steps, norm (all published ones are linf) and ε are the same."""
+        """Whether attack, loss, steps, norm (all published ones are linf) and ε are the same."""
         name, _, steps = self.line.attack.partition("-")
         labels = self.ours.labels if self.ours else None
         if labels is None or labels.eps is None:
             return False
         if (labels.attack, labels.norm) != (name, "linf"):
+            return False
+        if labels.attack_settings.get("loss", PLAIN) != PLAIN:
             return False
         if steps and labels.steps != int(steps):
             return False
@@ -178,7 +180,8 @@ def _of_pair(published: Published, pair: Pair, ours: Group) -> list[str]:
     labels, line, texts = ours.labels, pair.line, []
     who = f"{line.data}, {line.arch}, {labels.method}"
     if line.robust and not pair.same_attack:
-        attack = (labels.attack, labels.steps, labels.norm, labels.eps)
+        loss = labels.attack_settings.get("loss")
+        attack = (labels.attack, loss, labels.steps, labels.norm, labels.eps)
         texts.append(
             f"attack ({who}): {' '.join(str(x) for x in attack if x)} here; {line.attack} linf "
             f"{line.eps} there: robust accuracies are not compared"
