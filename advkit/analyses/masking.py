@@ -1,4 +1,4 @@
-"""Gradient masking: nine named checks of a checkpoint, each with its figure, and a verdict."""
+"""Gradient masking: ten named checks of a checkpoint, each with its figure, and a verdict."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ WORDS = {
         "white-box-beats-black-box",
         "large-eps-reaches-zero",
         "more-steps-never-help",
+        "success-grows-with-eps",
         "random-search-finds-nothing",
         "gradients-present",
         "gradient-honest",
@@ -46,10 +47,13 @@ _ATTACKS = {
     "pgd": "PGD-{steps}",
     "pgd_more": "PGD-{more_steps}",
     "margin": "PGD-{more_steps}, margin",
-    "tempered": "PGD-{more_steps}, logits / {temperature:.2g}",
+    "plain": "PGD-{more_steps}, plain CE",
     "random": "{points} random points",
     "square": "Square-{queries}",
     "transfer": "transfer",
+    "half_eps": "PGD-{steps}, \N{GREEK SMALL LETTER EPSILON}/2",
+    "double_eps": "PGD-{steps}, 2\N{GREEK SMALL LETTER EPSILON}",
+    "four_eps": "PGD-{steps}, 4\N{GREEK SMALL LETTER EPSILON}",
     "large_eps": "PGD, large \N{GREEK SMALL LETTER EPSILON}",
 }
 """What a model may be attacked with, in order, and how the picture calls it."""
@@ -71,7 +75,7 @@ def analyze(
 
     Args:
         steps: of the short PGD; both have step size 2.5·ε/steps.
-        more_steps: of the long PGD, also with the margin loss and with calmer logits.
+        more_steps: of the long PGD, also with the margin and with plain cross-entropy.
         queries: of Square, which is to find nothing that gradients missed.
         points: random points of the ball, in turn inside and on its surface.
         surrogate: checkpoint that transfers its adversarial images, a second black box.
@@ -175,9 +179,7 @@ def _accuracies(measured: Measured, plan: Plan) -> Panel:
     names = [name for name in _ATTACKS if name in measured.standing]
     hits = [int(measured.standing[name].sum()) for name in names]
     points = [(hit / measured.n, wilson(hit, measured.n)) for hit in hits]
-    labels = [
-        _ATTACKS[name].format(**vars(plan), temperature=measured.temperature) for name in names
-    ]
+    labels = [_ATTACKS[name].format(**vars(plan)) for name in names]
     # matplotlib leaves a series whose name begins with _ out of the legend.
     draw = forest(labels, {"_": points}, xlabel="accuracy, 95 % interval")
 

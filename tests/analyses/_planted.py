@@ -1,5 +1,6 @@
 """Models with a planted fault of their gradients, and honest ones, trained on the digits."""
 
+import copy
 import dataclasses
 
 import torch
@@ -55,6 +56,13 @@ class Noisy(Quantised):
         return self.model(x + 0.05 * torch.randn_like(x))
 
 
+class Dropping(Quantised):
+    """A tenth of the pixels left out, others each time."""
+
+    def forward(self, x):
+        return self.model(nn.functional.dropout(x, 0.1, training=True))
+
+
 class Saturating(Quantised):
     """A last layer that is flat where the net is sure."""
 
@@ -62,11 +70,84 @@ class Saturating(Quantised):
         return 30 * torch.tanh(5 * self.model(x))
 
 
+class Backward(Quantised):
+    """The net as it is, with another gradient of its input."""
+
+    def gradient(self, slope):
+        raise NotImplementedError
+
+    def forward(self, x):
+        if x.requires_grad:
+            x = x.clone()
+            x.register_hook(self.gradient)
+        return self.model(x)
+
+
+class Reversed(Backward):
+    """The gradient leads the other way."""
+
+    def gradient(self, slope):
+        return -slope
+
+
+class Random(Backward):
+    """The gradient is noise, the same for each image place."""
+
+    def gradient(self, slope):
+        generator = torch.Generator().manual_seed(0)
+        return slope.norm() * torch.randn(slope.shape, generator=generator)
+
+
+class Partial(Backward):
+    """Every fifth image of a batch has no gradient."""
+
+    def gradient(self, slope):
+        kept = torch.arange(len(slope)) % 5 > 0
+        return slope * kept.view(-1, *[1] * (slope.dim() - 1))
+
+
+class Shattered(Quantised):
+    """Pixels bent by a fast wave: the gradient is true and says nothing a step further."""
+
+    def forward(self, x):
+        return self.model(x + 0.05 * torch.sin(400 * x))
+
+
+class Winners(nn.Module):
+    """k-winners-take-all behind each ReLU: the fifth of the activations that are largest stay.
+
+    It shatters gradients; a net that gradient attacks break all the same hides nothing.
+    """
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        least = flat.topk(max(1, flat.shape[1] // 5), dim=1).values[:, -1:]
+        return (flat * (flat >= least)).view_as(x)
+
+
+def winning(model):
+    """Return a copy of a net with k-winners in place of every ReLU."""
+    model = copy.deepcopy(model)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, Winners())
+    return model
+
+
 FAULTS = {
     "logits x 10^4": (lambda net: Tempered(net, 1e-4), "logit-scale"),
+    "logits x 10^3": (lambda net: Tempered(net, 1e-3), "logit-scale"),
     "quantised input": (Quantised, "gradients-present"),
-    "random forward": (Noisy, "deterministic-forward"),
+    "input by way of integers": (Detached, "gradients-present"),
+    "straight-through rounding": (Staircase, "gradient-honest"),
+    "noise at the input": (Noisy, "deterministic-forward"),
+    "dropout at test time": (Dropping, "deterministic-forward"),
     "saturating layer": (Saturating, "gradients-present"),
+    "gradient reversed": (Reversed, "gradient-honest"),
+    "gradient of noise": (Random, "gradient-honest"),
+    "no gradient for a fifth": (Partial, "gradients-present"),
+    "pixels bent by a wave": (Shattered, "large-eps-reaches-zero"),
 }
 """Fault → (what plants it in an honest net, the check that must find it)."""
 

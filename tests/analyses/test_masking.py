@@ -65,6 +65,7 @@ def verdicts(found):
 def measured(n=500, **standing):
     """Measured values of a model without fault, of which half the examples stand every attack."""
     masks = {name: first(n, n // 2) for name in (*battery.WHITE_BOX, "random", "square")}
+    masks |= {name: first(n, n // 2) for name in (*battery.GROWING, "plain")}
     masks |= {"clean": first(n, n), "large_eps": first(n, 0), **standing}
     none, every = first(n, 0), first(n, n)
     return Measured(n, masks, flat=none, crooked=none, compared=every, answers=10)
@@ -138,7 +139,7 @@ def test_one_example_is_too_few_and_says_so(robust):
     assert verdicts(found).pop("deterministic-forward") is True
     judged = {name for name, passed in verdicts(found).items() if passed is not None}
     assert judged == {"deterministic-forward"}
-    assert len(found.numbers["not_judged"].split(",")) == 8
+    assert len(found.numbers["not_judged"].split(",")) == 9
 
 
 def test_two_classes(robust):
@@ -218,8 +219,9 @@ def test_a_model_without_fault_passes():
         ("more-steps-never-help", {"pgd_more": first(500, 300)}),
         ("more-steps-never-help", {"pgd_more": first(500, 150)}),
         ("random-search-finds-nothing", {"random": first(500, 200)}),
-        ("logit-scale", {"margin": first(500, 120)}),
-        ("logit-scale", {"tempered": first(500, 200)}),
+        ("success-grows-with-eps", {"half_eps": first(500, 200)}),
+        ("success-grows-with-eps", {"four_eps": first(500, 300)}),
+        ("logit-scale", {"plain": first(500, 400)}),
     ],
 )
 def test_each_check_sees_its_own_fault(name, standing):
@@ -290,7 +292,7 @@ def test_flat_where_the_gradient_is_zero_or_not_finite():
     assert look(Line()) == [False] * 3
     assert look(Line(curve=lambda z: (z - 0.6).relu())) == [True, True, False]
     assert look(Line(curve=lambda z: (z - 0.75).abs().sqrt())) == [False, False, True]
-    assert look(Line(1e3)) == [True] * 3  # gaps of 250 and more: cross-entropy underflows
+    assert look(Line(1e3)) == [False] * 3  # where cross-entropy underflows, log-odds do not
 
 
 @pytest.mark.parametrize(("factor", "off"), [(1.0, False), (1.9, False), (2.1, True), (0.4, True),
@@ -405,7 +407,7 @@ def test_the_command_line(cli, tmp_path, tiny_run, tiny_logits):
     assert done.record["n"] == 10
     assert {row["check"] for row in done.record["rows"]} == set(masking.WORDS["fail_on"][1:])
     assert "logit-scale" in done.err
-    assert table.read_text().count("\n") == 10
+    assert table.read_text().count("\n") == 11
     assert picture.stat().st_size > 1000
 
     again = cli("analyze", "masking", best, *few, "--surrogate", best)

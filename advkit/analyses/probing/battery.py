@@ -12,17 +12,16 @@ from advkit import registry
 from advkit.analyses.probing import gradients
 from advkit.analyses.probing.gradients import Connected
 from advkit.analyses.probing.probe import Probe
-from advkit.attacks.pgd import pgd
+from advkit.attacks.pgd import ScaledCE, pgd
 from advkit.formulas.losses import margin
 from advkit.formulas.threat import Threat
-from advkit.runtime.tempered import Tempered
 
-GAP = 5.0
-"""Median gap of the two highest logits above which they are divided by a temperature."""
 LARGE_STEPS = 50
 WHITE_BOX = ("fgsm", "pgd", "pgd_more", "margin")
 """Attacks that follow the gradients of the model as it is."""
 BLACK_BOX = ("square", "transfer")
+GROWING = {"half_eps": 0.5, "pgd": 1.0, "double_eps": 2.0, "four_eps": 4.0}
+"""The short PGD in balls of growing size, as multiples of ε."""
 
 Run = Callable[[nn.Module, Tensor, Tensor, Generator], Tensor]
 
@@ -58,11 +57,6 @@ class Measured:
     gap: float = 0.0
     answers: int = 0
 
-    @property
-    def temperature(self) -> float:
-        """What brings the median gap of the logits down to GAP; 1 if it is no larger."""
-        return max(1.0, self.gap / GAP)
-
     def together(self, names: tuple[str, ...]) -> Tensor:
         """Return which examples stand all of these attacks, (n,)."""
         masks = [self.standing[name] for name in names if name in self.standing]
@@ -89,7 +83,7 @@ def measure(probe: Probe, plan: Plan) -> Measured:
     model = Connected(probe.model)
     measured = Measured(len(probe.positions))
     _look(model, probe, measured)
-    runs = _runs(probe.threat, plan, measured.temperature)
+    runs = _runs(probe.threat, plan)
     names = ("clean", *runs)
     measured.standing = {name: torch.zeros(measured.n, dtype=torch.bool) for name in names}
     probe.reporter.begin("masking checks", measured.n)
@@ -132,23 +126,26 @@ def _look(model: nn.Module, probe: Probe, measured: Measured) -> None:
         measured.gap = float(finite.median())
 
 
-def _runs(threat: Threat, plan: Plan, temperature: float) -> Mapping[str, Run]:
+def _runs(threat: Threat, plan: Plan) -> Mapping[str, Run]:
     """Return the attacks by name, in the order in which they are shown."""
     # Step sizes as text, which is how the parts' options are typed.
+    short = {"steps": plan.steps, "step_size": f"{share(plan.steps):.9f}*eps"}
     more = {"steps": plan.more_steps, "step_size": f"{share(plan.more_steps):.9f}*eps"}
     runs: dict[str, Run] = {
         "fgsm": _part("fgsm", threat),
-        "pgd": _part("pgd", threat, steps=plan.steps, step_size=f"{share(plan.steps):.9f}*eps"),
+        "pgd": _part("pgd", threat, **short),
         "pgd_more": _part("pgd", threat, **more),
         "margin": _margin(threat, plan.more_steps),
     }
-    if temperature > 1:
-        calm = _part("pgd", threat, **more)
-        runs["tempered"] = lambda model, *batch: calm(Tempered(model, temperature), *batch)
+    # All others bring logits to one spread; this one meets them as other codes' PGD does.
+    runs["plain"] = _part("pgd", threat, **more, loss="ce")
     runs["random"] = _random(threat, plan.points)
     runs["square"] = _part("square", threat, queries=plan.queries)
     if plan.surrogate is not None:
         runs["transfer"] = _part("transfer", threat, surrogate=plan.surrogate)
+    for name, multiple in GROWING.items():
+        if name not in runs:
+            runs[name] = _part("pgd", Threat(threat.norm, multiple * threat.eps), **short)
     runs["large_eps"] = _unbounded(threat)
     return runs
 
@@ -180,7 +177,9 @@ def _unbounded(threat: Threat) -> Run:
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         wide = large(threat, x[0].numel())
         size = share(LARGE_STEPS) * wide.eps
-        return pgd(model, x, y, wide, steps=LARGE_STEPS, step_size=size, random_start=False)
+        return pgd(
+            model, x, y, wide, steps=LARGE_STEPS, step_size=size, loss=ScaledCE(), random_start=False
+        )
 
     return run
 
@@ -211,8 +210,8 @@ def _outward(point: Tensor, x: Tensor, threat: Threat) -> Tensor:
     if threat.norm == "linf":
         return threat.project(x + threat.eps * delta.sign(), x)
     # A point that is the image itself has no way outward, and stays.
-    length = threat.distance(point, x).clamp_min(1e-12).view(-1, *[1] * (x.dim() - 1))
-    return threat.project(x + delta * (threat.eps / length), x)
+    length = threat.distance(point, x).view(-1, *[1] * (x.dim() - 1))
+    return threat.project(x + delta * (threat.eps / length.where(length > 0, 1.0)), x)
 
 
 def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

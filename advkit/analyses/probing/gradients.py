@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from advkit.formulas.losses import cross_entropy, log_softmax, margin
+from advkit.formulas.losses import log_odds, log_softmax, margin
 from advkit.formulas.threat import Threat
 
 FORWARDS = 3
@@ -50,12 +50,13 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
 def flat(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: Generator) -> Tensor:
     """Return which examples (B,) lack a usable gradient: zero in every pixel, or not finite.
 
-    Asked are cross-entropy and margin, at the image and at a random point of the ball; one such
+    Asked are the log-odds, whose gradient has the direction of cross-entropy's and no scale at
+    which it vanishes, and the margin, at the image and at a random point of the ball; one such
     gradient is enough.
     """
     vanished = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for point in (x, threat.start(x, "uniform", generator)):
-        for loss in (cross_entropy, margin):
+        for loss in (log_odds, margin):
             slope = gradient(model, point, y, loss).flatten(1)
             vanished |= (slope == 0).all(1) | ~slope.isfinite().all(1)
     return vanished
@@ -81,12 +82,21 @@ def crooked(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Ten
 
 
 def unsteady(model: nn.Module, x: Tensor) -> float:
-    """Return the largest ‖z′ − z‖₂/‖z‖₂ over examples and repeated forward passes; 0 is steady."""
+    """Return the largest max|z′ − z|/max|z| over examples and repeated passes; 0 is steady.
+
+    Where all z are 0, the change is relative to z′.
+    """
     with torch.no_grad():
         first = model(x)
-        length = first.norm(dim=1).clamp_min(1e-12)
-        changes = [((model(x) - first).norm(dim=1) / length).amax() for _ in range(FORWARDS - 1)]
+        changes = [_change(first, model(x)) for _ in range(FORWARDS - 1)]
     return float(torch.stack(changes).amax().nan_to_num())  # NaN twice is no change
+
+
+def _change(first: Tensor, again: Tensor) -> Tensor:
+    """Return the largest relative change of a batch's logits."""
+    change, before = (again - first).abs().amax(1), first.abs().amax(1)
+    length = before.where(before > 0, again.abs().amax(1))
+    return (change / length.where(length > 0, 1.0)).amax()
 
 
 def gaps(logits: Tensor) -> Tensor:
