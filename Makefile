@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign docs bench build package clean
+.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs bench build package clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ ifeq ($(PARTS),fuzz)
 else
 	python -m tests.faults.campaign $(PARTS)
 endif
+
+masking-campaign: install  ## how often `analyze masking` is wrong (an hour or two); DATA=folder:DIR for colour images
+	python -m tests.analyses.masking_campaign build/masking $(DATA)
 
 docs: install  ## rewrite the generated pages
 	python tools/docs/generate.py

@@ -149,6 +149,7 @@ def _numbers(measured: Measured, checks: Sequence[Check]) -> dict[str, Number]:
     masks = {name: measured.standing.get(name) for name in _ATTACKS}
     return {
         "masked": bool(failed),
+        "masked_at_one_spread": any(name != "logit-scale" for name in failed),
         "failed": ",".join(failed),
         "not_judged": ",".join(check.name for check in checks if check.passed is None),
         "n": measured.n,

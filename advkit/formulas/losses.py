@@ -60,7 +60,7 @@ def log_odds(logits: Tensor, y: Tensor) -> Tensor:
 
     Cross-entropy is log(1 + exp of it). Both ascend in the same direction, but the gradient of
     cross-entropy carries the factor 1 − p_y, which is exactly 0 in float32 from a gap of about 17
-    on; this one's is 1 there. A misclassified example has 0 or more, a right one at most log(C − 1).
+    on; this one's is 1 there. A wrong answer has 0 or more, a right one log(C − 1) at most.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     true = wide.gather(1, y[:, None]).squeeze(1)

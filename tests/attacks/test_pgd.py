@@ -175,9 +175,7 @@ def test_attack_returns_the_worst_iterate(case, norm, precision):
     def seeded():
         return torch.Generator().manual_seed(3)
 
-    worst = pgd.attack(
-        model, x, y, threat, generator=seeded(), steps=6, step_size="0.2", loss="ce"
-    )
+    worst = pgd.attack(model, x, y, threat, generator=seeded(), steps=6, step_size="0.2", loss="ce")
     iterates = [
         pgd.pgd(model, x, y, threat, generator=seeded(), steps=k, step_size=0.2) for k in range(7)
     ]
@@ -218,9 +216,7 @@ def test_restarts_keep_the_worst(case, norm):
         for _ in range(4)
     ]
     generator = torch.Generator().manual_seed(0)
-    worst = pgd.attack(
-        model, x, y, threat, generator=generator, steps=2, restarts=4, loss="ce"
-    )
+    worst = pgd.attack(model, x, y, threat, generator=generator, steps=2, restarts=4, loss="ce")
     fooled, loss = hurt(model, worst, y)
     some = np.any([wrong for wrong, _ in each], axis=0)
     np.testing.assert_array_equal(fooled, some)

@@ -82,6 +82,18 @@ def test_a_step_moves_the_steepest_coordinates_that_can_move():
     torch.testing.assert_close(moved, expected)
 
 
+def test_what_has_no_room_goes_to_the_next_steepest():
+    """Two coordinates of 200 move, 0.1 each, but for the room of the first: 0.03."""
+    x = torch.full((1, 1, 10, 20), 0.5)
+    x[0, 0, 0, :2] = torch.tensor([0.97, 0.2])
+    slope = torch.zeros_like(x)
+    slope[0, 0, 0, :4] = torch.tensor([9.0, -5.0, 4.0, -1.0])
+    moved = (l1.step(x, slope, 0.2) - x).flatten()
+    expected = torch.zeros(200)
+    expected[:3] = torch.tensor([0.03, -0.1, 0.07])
+    torch.testing.assert_close(moved, expected)
+
+
 def test_no_gradient_no_step():
     x = torch.rand(2, 1, 4, 4)
     assert torch.equal(l1.step(x, torch.zeros_like(x), 1.0), x)

@@ -177,9 +177,8 @@ def _unbounded(threat: Threat) -> Run:
     def run(model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         wide = large(threat, x[0].numel())
         size = share(LARGE_STEPS) * wide.eps
-        return pgd(
-            model, x, y, wide, steps=LARGE_STEPS, step_size=size, loss=ScaledCE(), random_start=False
-        )
+        steps, loss = LARGE_STEPS, ScaledCE()
+        return pgd(model, x, y, wide, steps=steps, step_size=size, loss=loss, random_start=False)
 
     return run
 
