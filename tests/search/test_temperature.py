@@ -309,7 +309,7 @@ def test_eq_9_in_both_readings(teacher, labels, t):
     x, y = digits.images[held].float() / 255, digits.labels[held]
     draw = seeding.generator(settings.seed, "judge", 0)
     with modes.frozen(model), torch.no_grad():
-        x_adv = pgd.attack(model, x, y, Threat("linf", 0.1), generator=draw, steps=10)
+        x_adv = pgd.attack(model, x, y, Threat("linf", 0.1), generator=draw, steps=10, loss="ce")
         clean, adversarial, z = model(x), model(x_adv), model(x)
     target = softmax(z.double().numpy() / t, axis=1)
     ce = -(target * log_softmax(clean.double().numpy(), axis=1)).sum(1)

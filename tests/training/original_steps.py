@@ -96,16 +96,21 @@ def l2(eps: float, alpha: float) -> Move:
 
 
 def l1(eps: float, alpha: float, share: float = 0.01) -> Move:
-    """Step on the steepest hundredth of the pixels that can still move; ball and box at once."""
+    """Step on the steepest hundredth of the pixels, and on what they have no room for further down.
+
+    Ball and box at once.
+    """
 
     def move(x_adv: Tensor, gradient: Tensor, x: Tensor) -> Tensor:
         moved = x_adv.flatten(1).clone()
         for row, g in zip(moved, gradient.flatten(1).tolist(), strict=True):
-            pixels = row.tolist()
-            free = [i for i, a in enumerate(pixels) if (g[i] > 0 and a < 1) or (g[i] < 0 < a)]
-            count = max(1, round(share * len(g)))
-            for i in sorted(free, key=lambda i: -abs(g[i]))[:count]:
-                row[i] += alpha / count * (1 if g[i] > 0 else -1)
+            pixels, left = row.tolist(), alpha
+            most = alpha / max(1, round(share * len(g)))
+            for i in sorted(range(len(g)), key=lambda i: -abs(g[i])):
+                room = 1 - pixels[i] if g[i] > 0 else pixels[i]
+                length = min(most, room, left) if g[i] else 0.0
+                row[i] += length * (1 if g[i] > 0 else -1)
+                left -= length
         return project_l1(moved.view_as(x), x, eps)
 
     return move
