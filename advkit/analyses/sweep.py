@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
 
+Loss = Literal["scaled-ce", "ce"]
+
 
 class Row(NamedTuple):
     """One point: its attack, who stands with the 95 % interval, and how likely its rise is."""
@@ -49,6 +51,7 @@ def analyze(
     steps: int = 20,
     step_size: str = "eps/4",
     restarts: int = 1,
+    loss: Literal["scaled-ce", "ce"] = "scaled-ce",
     eps_grid: str = "0,eps/4,eps/2,eps,1.5*eps,2*eps,3*eps,4*eps,8*eps",
     steps_grid: str = "1,2,4,8,16,32,64",
 ) -> Result:
@@ -64,6 +67,8 @@ def analyze(
         steps: gradient steps at every ε; the paper's are 100.
         step_size: in pixel space, or a share of the point's ε such as eps/4.
         restarts: random starts; the worst is kept for each example.
+        loss: scaled-ce is cross-entropy of logits brought to one spread; ce the plain one that
+            the paper's figure is of.
         eps_grid: ε, apart by commas: shares of the checkpoint's such as eps/4, or values like
             8/255.
         steps_grid: numbers of steps at the checkpoint's ε, apart by commas.
@@ -90,7 +95,7 @@ def analyze(
 
     points = [point("eps", eps, steps) for eps in radii]
     points += [point("steps", probe.threat.eps, count) for count in counts]
-    right, stands = _attacked(probe, points, restarts)
+    right, stands = _attacked(probe, points, restarts, loss)
     by_eps = Standing(points[: len(radii)], stands[: len(radii)])
     by_steps = Standing(points[len(radii) :], stands[len(radii) :])
     rows = _rows(by_eps) + _rows(by_steps)
@@ -104,7 +109,9 @@ def analyze(
     )
 
 
-def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Tensor, Tensor]:
+def _attacked(
+    probe: Probe, points: Sequence[Point], restarts: int, loss: Loss
+) -> tuple[Tensor, Tensor]:
     """Return who is right when clean, (N,) bool, and who stands at each point, (points, N)."""
     n = len(probe.positions)
     right = torch.zeros(n, dtype=torch.bool)
@@ -117,13 +124,15 @@ def _attacked(probe: Probe, points: Sequence[Point], restarts: int) -> tuple[Ten
         x, y, rows = x[chosen.to(x.device)], y[chosen.to(y.device)], rows[chosen]
         for place, point in enumerate(points):
             if len(rows):
-                stands[place, rows] = _stand(probe, point, x, y, int(rows[0]), restarts)
+                stands[place, rows] = _stand(probe, point, x, y, int(rows[0]), restarts, loss)
             probe.reporter.advance(len(chosen))
     probe.reporter.end()
     return right, stands
 
 
-def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restarts: int) -> Tensor:
+def _stand(
+    probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restarts: int, loss: Loss
+) -> Tensor:
     if point.threat.eps == 0:
         return torch.ones(len(x), dtype=torch.bool)
     # The stream's name holds all that tells a point apart: a finer grid leaves the others as is.
@@ -137,6 +146,7 @@ def _stand(probe: Probe, point: Point, x: Tensor, y: Tensor, first: int, restart
         steps=point.steps,
         step_size=repr(point.size),
         restarts=restarts,
+        loss=loss,
     )
     audited(x_adv, x, point.threat, "pgd")  # a verdict never trusts the attack
     return _right(probe, x_adv, y)
