@@ -36,8 +36,6 @@ COLOUR = [
     "6",
     "--width",
     "8",
-    "--attack-steps",
-    "5",
     "--eps",
     "8/255",
 ]
@@ -73,7 +71,8 @@ def kinds(colour: str | None) -> Iterator[Kind]:
         yield Kind(f"at, logits {name}, digits", "at", at, plant=lambda net, t=t: Tempered(net, t))
     if colour:
         for name in ("at", "trades", "natural"):
-            options = ["--data", colour, *COLOUR, "--method", name]
+            inner = [] if name == "natural" else ["--attack-steps", "5"]
+            options = ["--data", colour, *COLOUR, "--method", name, *inner]
             yield Kind(f"{name}, 32x32", f"{name}-32", options, eps="8/255", images=colour)
     for fault, (plant, _) in FAULTS.items():
         yield Kind(f"at, {fault}", "at", at, masked=True, plant=plant)
