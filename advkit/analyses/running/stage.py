@@ -164,7 +164,9 @@ class Analysis:
     ) -> Mapping[str, object]:
         # A checkpoint is named by its digest: equal work describes itself alike wherever it lies.
         digests = {name: info["digest"] for name, info in self.checkpoints.items()}
-        config = {"analysis": self.part.name, **extra, **digests}
+        places = self.part.constants.get("PLACES", ())  # nor by where the data set lies
+        said = {name: value for name, value in extra.items() if name not in places}
+        config = {"analysis": self.part.name, **said, **digests}
         parents: list[Mapping[str, object]] = [provenance.parent(source.info) for source in inputs]
         environment: descriptions.Environment = {}
         seed = 0
