@@ -384,6 +384,25 @@ def test_what_the_page_says_of_epsilon(eps):
     assert round(edge(0.05), 3) == drawn  # by the mean γ alone: entropies cancel
 
 
+@pytest.mark.parametrize(
+    ("options", "peaked", "wins"),
+    [
+        ({}, 0.979, [0.5, 1, 2, 4]),
+        ({"epsilon": 1e-12}, 0.979, [0.25, 0.5, 1, 2, 4, 8]),
+        ({"epsilon": 1e-3}, 0.979, [1, 2, 4]),
+        ({"epsilon": 1e-2}, 0.979, [1, 2]),
+        ({"alpha": 0.0001}, 0.995, []),
+        ({"alpha": 0.002}, 0.911, [0.25, 0.5, 1, 2, 4, 8]),
+        ({"classes": 2}, 0.997, []),
+    ],
+)
+def test_what_the_page_says_of_the_dirichlet_simulation(options, peaked, wins):
+    found = analyze([], simulate="dirichlet", **options)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert [row["c"] for row in rows if row["soft_1pct_wrong"] < row["one_hot"]] == wins
+    assert found.numbers["share_above_0.995"] == pytest.approx(peaked, abs=6e-4)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 def test_simulation_dirichlet_by_numpy_s_draws(classes):
     """The one-hot model's discrepancy at an α where numpy's own sampler is exact enough."""
