@@ -27,6 +27,12 @@ from advkit.options import parse_temperatures
 
 KINDS = ("labels", "logits")
 ALONE = "simulate"
+LIMITS = {
+    "epsilon": "(0, 0.5)",
+    "alpha": "> 0",
+    "classes": ">= 2",
+    "share": "[0, 1]",
+}
 
 
 class Row(NamedTuple):
@@ -155,6 +161,11 @@ def analyze(
     data: str | None = None,
     temperatures: str = "1,1.5,2,2.5,3,4,5,6,7,8,10,12,15,20,50",
     simulate: Literal["binary", "dirichlet"] | None = None,
+    epsilon: float | None = None,
+    alpha: float | None = None,
+    classes: int | None = None,
+    share: float | None = None,
+    gamma: Literal["fixed", "uniform"] | None = None,
 ) -> Result:
     """Measure G(Z) at each temperature, and Theorem 1 from each temperature to the next.
 
@@ -168,14 +179,23 @@ def analyze(
         data: folder:DIR that the file's images came from, to join by path.
         temperatures: T, apart by commas.
         simulate: the paper's simulation instead of files.
+        epsilon: mass that a one-hot row keeps off its class in a simulation, 1e-4 if not given.
+        alpha: of the Dirichlet oracle, 0.0005 if not given.
+        classes: of the Dirichlet simulation, 10 if not given.
+        share: of ambiguous examples in the binary simulation, 0.03 if not given.
+        gamma: of the binary simulation: fixed values, or uniform in [0, 0.1]; fixed if not given.
 
     Raises:
         InputError, MismatchError, UsageError: see `read_oracle` and `joined`.
 
     Source: LTD, Definition 1, Theorem 1 and appendix C.
     """
+    named = {"epsilon": epsilon, "alpha": alpha, "classes": classes, "share": share}
+    given = {name: value for name, value in {**named, "gamma": gamma}.items() if value is not None}
     if simulate is not None:
-        return simulated(simulate)
+        return simulated(simulate, given)
+    for name in given:
+        raise UsageError(f"--{name} is a simulation's: give --simulate binary or dirichlet too")
     (artifact,) = inputs
     if isinstance(artifact, Logits):
         require_labels(artifact, "discrepancy")

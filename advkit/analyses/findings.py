@@ -124,7 +124,7 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         _pictures(groups),
         text=_text(groups),
         groups=tuple(group.plain() for group in groups),
-        more={"differs": _every(groups)},
+        more={"differs": protocol.together([group.differing for group in groups])},
     )
 
 
@@ -142,15 +142,6 @@ def _differing(natural: Model, robust: Model) -> dict[str, list[object]]:
     else:
         files = [_first(natural), _first(robust)]
     return protocol.differences([protocol.evaluated(entry) for entry in entries_of(files)])
-
-
-def _every(groups: Sequence[_Compared]) -> dict[str, list[object]]:
-    """Return setting → distinct values, over all pairs that differ in it."""
-    found: dict[str, list[object]] = {}
-    for group in groups:
-        for name, values in group.differing.items():
-            found.setdefault(name, []).extend(values)
-    return protocol.plain(found)
 
 
 def _answer(finding: str, measured: Sequence[Measure]) -> _Answer:

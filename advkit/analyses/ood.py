@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from advkit.analyses.drawing.panels import counted, edges, histogram
+from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.entries import entries_of
 from advkit.analyses.gathering.pairs import Model, models
 from advkit.analyses.gathering.rows import entropies
 from advkit.analyses.statistics.scores import averaged, fpr95, told_apart
@@ -43,7 +45,8 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     `out_entropy`), `auroc` (chance that an example from outside has more entropy than one from
     inside, ties halved) with its 95 % interval, and `fpr95` (share of the outside taken for
     inside where at least 95 % of the inside are kept); `confidence_auroc` and `confidence_fpr95`
-    score by one minus the top probability instead.
+    score by one minus the top probability instead. The settings in which models differ, their
+    methods' own and their attacks aside, are named: `differs`.
 
     Args:
         bins: bins of the histograms over [0, ln C].
@@ -57,22 +60,36 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     """
     if bins < 1:
         raise UsageError("--bins must be at least 1")
-    compared = [_compared(model, bins) for model in models(inputs)]
+    every = models(inputs)
+    compared = [_compared(model, bins) for model in every]
+    differing = _differing(every)
     groups = [group for of_model, _ in compared for group in of_model]
     figures = tuple(figure for _, figure in compared)
     flat = [_flat(group) for group in groups]
     numbers: dict[str, Number] = {"models": len(compared), "pairs": len(groups)}
     if len(groups) == 1:
         numbers |= groups[0]
+    table = aligned([_SHOWN, *([row[name] for name in _SHOWN] for row in flat)])
+    told = protocol.words(differing, [model.name for model in every])
     return Result(
         numbers,
         tuple(flat[0]),
         tuple(tuple(row.values()) for row in flat),
         tuple(histogram(figure, "entropy (nats)") for figure in figures),
         figures,
-        aligned([_SHOWN, *([row[name] for name in _SHOWN] for row in flat)]),
+        "\n".join([table, *([f"note: not the same for all models: {told}"] if told else [])]),
         tuple(groups),
+        more={"differs": protocol.plain(differing)},
     )
+
+
+def _differing(every: Sequence[Model]) -> dict[str, list[object]]:
+    """Return the settings in which models differ, with how many examples of each other data set."""
+    known = []
+    for model, entry in zip(every, entries_of([model.inside for model in every]), strict=True):
+        counts = {f"n of {name}": len(file.labels) for name, file in model.outside}
+        known.append(protocol.answered(entry) | protocol.plainly(counts))
+    return protocol.differences(known)
 
 
 def _compared(model: Model, bins: int) -> tuple[list[dict[str, Number]], Histogram]:

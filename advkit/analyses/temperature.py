@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from advkit.analyses.drawing.panels import curve
+from advkit.analyses.gathering import protocol
 from advkit.analyses.gathering.cells import seed_noise, spread
+from advkit.analyses.gathering.entries import Entry, entries_of
 from advkit.analyses.gathering.rows import require_labels
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import ROBUST, Logits
@@ -38,7 +40,9 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     """Average logits files of LTD runs over seeds, a row a temperature.
 
     `pgd_overstates` is PGD's robust accuracy less AutoAttack's: what a PGD evaluation would have
-    claimed too much. Means over the runs of a temperature.
+    claimed too much. Means over the runs of a temperature. The settings in which files of one
+    attack differ, the method's own aside, are named (`differs`): across them no temperature is
+    the best one.
 
     Raises:
         InputError: a file without labels, or whose checkpoint was not trained at a temperature.
@@ -60,14 +64,39 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     shares = {t: {name: list(runs[t][name].values()) for name in _AVERAGED} for t in sorted(runs)}
     rows = tuple(_row(t, shares[t], sizes[t]) for t in shares)
     judged = {row.temperature: row.autoattack for row in rows if row.autoattack is not None}
-    best = max(judged, key=judged.__getitem__, default=None)  # of equals the lowest
+    differing = _differing(entries_of(inputs))
+    # Of equals the lowest; none across a difference that makes no method.
+    best = None if differing else max(judged, key=judged.__getitem__, default=None)
     numbers = {
         "files": len(inputs),
         "best_temperature": best,
         "best_autoattack": None if best is None else judged[best],
     }
-    text = aligned([Row._fields, *rows])
-    return Result(numbers, Row._fields, rows, (_panel(shares, sizes),), text=text)
+    return Result(
+        numbers,
+        Row._fields,
+        rows,
+        (_panel(shares, sizes),),
+        text="\n".join([aligned([Row._fields, *rows]), *_remarks(differing)]),
+        more={"differs": differing},
+    )
+
+
+def _differing(entries: Sequence[Entry]) -> dict[str, list[object]]:
+    """Return the settings in which files differ, those of an attack among its own files alone."""
+    attacks = {entry.attack["attack"] for entry in entries}
+    alike = [[x for x in entries if x.attack["attack"] == name] for name in sorted(attacks)]
+    compared = [[protocol.evaluated(entry) for entry in files] for files in alike]
+    # Clean accuracies are means over the files of every attack.
+    compared.append([protocol.answered(entry) for entry in entries])
+    return protocol.together([protocol.differences(files) for files in compared])
+
+
+def _remarks(differing: Mapping[str, Sequence[object]]) -> list[str]:
+    values = [f"{name} {', '.join(map(protocol.spelt, own))}" for name, own in differing.items()]
+    told = "; ".join(values)
+    words = f"note: not the same in all files: {told}; no temperature is the best across it"
+    return [words] if told else []
 
 
 def _row(temperature: float, shares: Mapping[str, Sequence[float]], n: int) -> Row:

@@ -88,6 +88,8 @@ def _record(work: Analysis, inputs: list[Input], call: Call) -> Record:
     if not call.talk.quiet:
         if analyzed.result.text:
             print(f"{analyzed.name}\n{analyzed.result.text}", file=sys.stderr)
+        if analyzed.remark:
+            print(f"{analyzed.name}: {analyzed.remark}", file=sys.stderr)
         if sys.stderr.isatty():
             for sketch in analyzed.result.sketches:
                 print("\n".join(spark(sketch)), file=sys.stderr)

@@ -33,7 +33,7 @@ COMMAND = Command(
     "List the numbers behind --preset and each data set.",
     (),
     run,
-    argument="[default|paper|repo]",
+    argument="[default|paper|repo|ltd]",
     single=True,
     example="advkit presets paper",
 )

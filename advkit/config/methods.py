@@ -16,7 +16,8 @@ from typing import cast
 from advkit import registry
 from advkit.errors import UsageError, unknown
 
-PRESETS = ("paper", "repo")
+PRESETS = ("paper", "repo", "ltd")
+"""What the papers say, what the original codes do, and LTD's settings for what it compares with."""
 BASES = {
     "natural": ("natural", "onehot"),
     "at": ("at", "onehot"),

@@ -159,7 +159,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
 
     Args:
         layers: what was given, the strongest last.
-        preset: paper or repo.
+        preset: paper, repo or ltd.
 
     Raises:
         UsageError: an unknown key, name or preset, a value out of range, or an option that the
@@ -225,7 +225,7 @@ def _elsewhere(
     settings: Settings, preset: str, facts: Mapping[str, object], explicit: Mapping[str, object]
 ) -> dict[str, str]:
     """Return where the other preset has another value, as comments."""
-    (other,) = set(methods.PRESETS) - {preset}
+    other = "repo" if preset == "paper" else "paper"
     flat = settings.flat()
     remarks = {}
     for rule in methods.rules(other):

@@ -77,9 +77,11 @@ class Batches:
     def __post_init__(self) -> None:
         if self.own <= 0 or len(self) == 0:
             share = f", {self.own} of a batch theirs" if self.extra else ""
+            # With extra data a share decides, which no single number of a batch mends.
+            hint = "" if self.extra else f": give --batch-size {len(self.positions)} or less"
             raise UsageError(
                 f"--batch-size {self.size}: there are {len(self.positions)} training "
-                f"examples{share}"
+                f"examples{share}{hint}"
             )
 
         last = self.rest if self.keep else 0

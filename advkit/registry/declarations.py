@@ -108,6 +108,7 @@ _DECLARATIONS: dict[str, dict[str, Rule]] = {
         "WORDS": _WORDS_OF_OPTIONS,
         "LIMIT": _COUNT,
         "CHECKPOINTS": _OPTION_NAMES,
+        "PLACES": _OPTION_NAMES,
     },
 }
 DECLARATIONS = {folder: rules | {"LIMITS": _LIMITS} for folder, rules in _DECLARATIONS.items()}

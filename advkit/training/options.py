@@ -21,7 +21,10 @@ class TrainOptions(Machine, Output):
     """Options of `advkit train`; `settings` are those of the run that were given."""
 
     preset: str | None = declared(
-        None, METHOD, "numbers of the paper or of its code", methods.PRESETS
+        None,
+        METHOD,
+        "numbers of the paper, of its code, or LTD's for its competitors",
+        methods.PRESETS,
     )
     config: str | None = declared(None, RUN, "read options from a TOML file; flags win")
     print_config: bool = declared(False, "Actions", "print the resolved configuration and stop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from advkit.artifacts import provenance
 from advkit.artifacts.descriptions import Metrics
 from advkit.config.settings import Settings
-from advkit.errors import Stopped
+from advkit.errors import Stopped, UsageError
 from advkit.images import extra as extra_data
 from advkit.images.batches import Batch, Batches
 from advkit.images.extra import Extra
@@ -63,6 +64,7 @@ class Trainer:
             self.world,
         )
         training, held_out = split_of(settings, images)
+        _require_a_batch(settings, len(images.labels), len(training), len(held_out))
         workers = 0
         if isinstance(images, Files):
             workers = ranks.cores() if settings.workers is None else settings.workers
@@ -220,6 +222,28 @@ def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
     size = validation_size(settings.val_size, len(limited))
     training, held_out = validation(images.labels[limited], size, settings.split_seed)
     return limited[training], limited[held_out]
+
+
+def _require_a_batch(settings: Settings, n: int, training: int, held_out: int) -> None:
+    """Refuse a batch that is larger than what is left to train on, saying why and what to type.
+
+    Raises:
+        UsageError: it is.
+    """
+    size = settings.batch_size
+    if training >= size or settings.extra_data is not None or settings.last_batch == "keep":
+        return  # what extra images leave of a batch is the batches' own matter
+    limited = f" (--limit {settings.limit})" if training + held_out < n else ""
+    hints = [f"--batch-size {training} or less"]
+    if limited:
+        every = itertools.count(size)
+        least = next(k for k in every if k - validation_size(settings.val_size, k) >= size)
+        hints += [f"--limit {least} or more"] if least <= n else []
+    raise UsageError(
+        f"--batch-size {size}: there are {training} training examples: of "
+        f"{training + held_out}{limited}, {held_out} are set aside for validation (--val-size): "
+        f"give {', or '.join(hints)}"
+    )
 
 
 def _soft_labels(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.optimize
 import scipy.stats
 import torch
 from PIL import Image
@@ -307,6 +309,147 @@ def test_simulation_dirichlet():
     assert rows[1.0]["soft_1pct_wrong"] < rows[1.0]["one_hot"] < rows[1.0]["unrelated"]
     assert rows[8.0]["soft"] > rows[4.0]["soft"] > rows[1.0]["soft"]
     assert found.rows == analyze([], simulate="dirichlet").rows
+
+
+def pair(q):
+    return np.array([1 - q, q])
+
+
+def mixed(gamma, s, eps, share):
+    """G of (1 − s, s) for fixed γ, by scipy's relative entropy."""
+    rare, common = (scipy.stats.entropy(pair(q), pair(s)) for q in (gamma, eps))
+    return share * rare + (1 - share) * common
+
+
+def uniform(mean, s, eps, share):
+    """The same with γ ~ U[0, 2·mean], by quadrature."""
+    rare = scipy.integrate.quad(lambda g: scipy.stats.entropy(pair(g), pair(s)), 0, 2 * mean)[0]
+    return share * rare / (2 * mean) + (1 - share) * scipy.stats.entropy(pair(eps), pair(s))
+
+
+@pytest.mark.parametrize("gamma", ["fixed", "uniform"])
+@pytest.mark.parametrize(("eps", "share"), [(1e-4, 0.03), (1e-3, 0.03), (1e-6, 0.2), (1e-9, 0.1)])
+def test_simulation_binary_by_scipy(gamma, eps, share):
+    found = analyze([], simulate="binary", epsilon=eps, share=share, gamma=gamma)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert {row["gamma"] for row in rows} == ({0.05} if gamma == "uniform" else {*_simulate.GAMMAS})
+    expected = mixed if gamma == "fixed" else uniform
+    ends = {group["gamma"]: group["wins_up_to"] for group in found.groups}
+    for row in rows:
+        g, s = row["gamma"], row["s"]
+        assert s == pytest.approx(g * row["s_over_gamma"])
+        wanted = (expected(g, eps, eps, share), expected(g, s, eps, share))
+        got = (row["one_hot_discrepancy"], row["soft_discrepancy"])
+        assert got == pytest.approx(wanted, rel=1e-7, abs=1e-10)
+        # Beyond this s the soft model is the worse one.
+        edge = ends[g] * g
+        assert expected(g, edge, eps, share) == pytest.approx(wanted[0], rel=1e-6)
+        assert (
+            expected(g, edge * 1.01, eps, share) > wanted[0] > expected(g, edge / 1.01, eps, share)
+        )
+    low = [row for row in rows if row["s_over_gamma"] == 0.1]
+    wins = sum(row["soft_discrepancy"] < row["one_hot_discrepancy"] for row in low)
+    assert (found.numbers["wins_at_low_temperature"], found.numbers["cases"]) == (wins, len(low))
+    said = {name: found.numbers[name] for name in ("epsilon", "ambiguous", "gamma")}
+    assert said == {"epsilon": eps, "ambiguous": share, "gamma": gamma}
+
+
+DOCUMENTED = {  # ε → wins of 7 at γ/10, least and greatest s/γ that wins, that of U[0, 0.1]
+    1e-12: (7, 0.68, 0.72, 0.717),
+    1e-6: (7, 0.23, 0.33, 0.286),
+    1e-5: (7, 0.16, 0.27, 0.209),
+    1e-4: (7, 0.10, 0.20, 0.137),
+    1e-3: (5, 0.10, 0.16, 0.099),
+}
+
+
+@pytest.mark.parametrize("eps", DOCUMENTED)
+def test_what_the_page_says_of_epsilon(eps):
+    """docs/ltd.md's table, by scipy's root finder, and the command's own edges."""
+    gammas = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+
+    def edge(g):
+        q = 0.03 * g + 0.97 * eps
+        gap = lambda s: mixed(g, s, eps, 0.03) - mixed(g, eps, eps, 0.03)  # noqa: E731
+        return scipy.optimize.brentq(gap, q, 0.9, xtol=1e-15, rtol=1e-13) / g
+
+    wins = sum(mixed(g, g / 10, eps, 0.03) < mixed(g, eps, eps, 0.03) - 1e-15 for g in gammas)
+    edges = [edge(g) for g in gammas]
+    found = analyze([], simulate="binary", epsilon=eps)
+    assert [group["wins_up_to"] for group in found.groups] == pytest.approx(edges, rel=1e-6)
+    assert found.numbers["wins_at_low_temperature"] == wins
+    counted, least, greatest, drawn = DOCUMENTED[eps]
+    assert wins == counted
+    assert (round(min(edges), 2), round(max(edges), 2)) == (least, greatest)
+    assert round(edge(0.05), 3) == drawn  # by the mean γ alone: entropies cancel
+
+
+@pytest.mark.parametrize(
+    ("options", "peaked", "wins"),
+    [
+        ({}, 0.979, [0.5, 1, 2, 4]),
+        ({"epsilon": 1e-12}, 0.979, [0.25, 0.5, 1, 2, 4, 8]),
+        ({"epsilon": 1e-3}, 0.979, [1, 2, 4]),
+        ({"epsilon": 1e-2}, 0.979, [1, 2]),
+        ({"alpha": 0.0001}, 0.995, []),
+        ({"alpha": 0.002}, 0.911, [0.25, 0.5, 1, 2, 4, 8]),
+        ({"classes": 2}, 0.997, []),
+    ],
+)
+def test_what_the_page_says_of_the_dirichlet_simulation(options, peaked, wins):
+    found = analyze([], simulate="dirichlet", **options)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    assert [row["c"] for row in rows if row["soft_1pct_wrong"] < row["one_hot"]] == wins
+    assert found.numbers["share_above_0.995"] == pytest.approx(peaked, abs=6e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_simulation_dirichlet_by_numpy_s_draws(classes):
+    """The one-hot model's discrepancy at an α where numpy's own sampler is exact enough."""
+    alpha, eps = 0.05, 1e-3
+    found = analyze([], simulate="dirichlet", alpha=alpha, epsilon=eps, classes=classes)
+    oracle = np.random.default_rng(0).dirichlet([alpha] * classes, 60_000).clip(eps)
+    oracle /= oracle.sum(1, keepdims=True)
+    hard = np.eye(classes)[oracle.argmax(1)].clip(eps)
+    hard /= hard.sum(1, keepdims=True)
+    values = scipy.stats.entropy(oracle, hard, axis=1)
+    noise = 5 * values.std() * math.sqrt(1 / 60_000 + 1 / _simulate.N)
+    assert found.rows[0][1] == pytest.approx(values.mean(), abs=noise)
+    raw = np.random.default_rng(1).dirichlet([alpha] * classes, 60_000).max(1)
+    assert found.numbers["share_above_0.995"] == pytest.approx((raw > 0.995).mean(), abs=0.02)
+    assert {name: found.numbers[name] for name in ("alpha", "epsilon", "classes")} == {
+        "alpha": alpha, "epsilon": eps, "classes": classes,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"simulate": "dirichlet", "share": 0.1},
+            "--share has no meaning for --simulate dirichlet",
+        ),
+        ({"simulate": "dirichlet", "gamma": "uniform"}, "--gamma has no meaning"),
+        ({"simulate": "binary", "alpha": 0.1}, "--alpha has no meaning for --simulate binary"),
+        ({"simulate": "binary", "classes": 3}, "--classes has no meaning"),
+        ({"simulate": "dirichlet", "epsilon": 0.2}, "not below 1/10"),
+        ({"epsilon": 0.1}, "give --simulate"),
+    ],
+)
+def test_options_of_another_simulation(options, words, logits):
+    with pytest.raises(UsageError, match=words):
+        analyze([logits], **options)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--epsilon", "0"), ("--epsilon", "0.5"), ("--alpha", "0"), ("--classes", "1"),
+     ("--share", "1.5"), ("--gamma", "x")],
+)  # fmt: skip
+def test_impossible_options_of_simulations(words, cli):
+    done = cli("analyze", "discrepancy", "--simulate", "binary", *words)
+    assert done.code == 2
+    assert words[0] in done.err
 
 
 def test_dirichlet_draws_have_the_right_moments():

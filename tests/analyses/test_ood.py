@@ -18,6 +18,7 @@ def logits_of(z, *, model="a", data="own", labels=0, path="x.h5", method="at", r
     n = len(z)
     info = {
         "method": method, "arch": "net", "role": role, "data": {"name": data},
+        "config": {"attack": "none", "data": data, "limit": None, "batch_size": 250, "seed": 0},
         "parents": [{"kind": "checkpoint", "digest": f"sha256:{model * 10}", "seed": 0},
                     {"kind": "data", "digest": f"sha256:{data}"}],
     }  # fmt: skip

@@ -1,14 +1,16 @@
 """What differs between things compared is named beside them, and nothing is bold across it."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 import torch
 
-from advkit.analyses import compare, cost, findings, grid, table
+from advkit.analyses import compare, cost, findings, grid, ood, table
 from advkit.analyses.drawing import grid as drawing
 from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.first import First
 from advkit.analyses.gathering.protocol import UNRECORDED, Setting
 from advkit.artifacts import analysis
 from advkit.artifacts.document import markdown
@@ -20,6 +22,7 @@ from tests.analyses.test_cost import run_of
 from tests.analyses.test_findings import NATURAL, ROBUST, model
 from tests.analyses.test_grid import adr
 from tests.analyses.test_table import PGD, logits_of, without_settings
+from tests.contracts.test_analyses import logits_file, soft_labels
 
 PAGE = {"schema": 1, "kind": "analysis", "config": {"analysis": "table"}, "digest": "x"}
 BUDGETS = ({"epochs": 30}, {"epochs": 6})
@@ -319,6 +322,72 @@ def test_findings_name_what_differs():
     assert result.more == {"differs": {"epochs": [30, 6]}}
     words = "other settings than natural s0's: epochs 30 (natural s0), 6 (adr s0)"
     assert f"note: adr s0: {words}" in result.text
+
+
+def test_ood_names_what_differs():
+    """Clean outputs alone are looked at: how files were attacked is no difference."""
+    natural, robust = model("natural", **NATURAL), model("adr", **ROBUST)
+    for files, epochs in ((natural, 30), (robust, 6)):
+        for logits in files:
+            logits.info["trained"] |= {"epochs": epochs}
+            logits.info["config"] = {**logits.info["config"], "steps": epochs}
+    result = ood.analyze([*natural, *robust])
+    assert result.more == {"differs": {"epochs": [30, 6]}}
+    assert result.text.endswith("note: not the same for all models: epochs 30 (natural), 6 (adr)")
+    for logits in robust:
+        logits.info["trained"] |= {"epochs": 30}
+    assert ood.analyze([*natural, *robust]).more == {"differs": {}}
+
+
+def test_ood_names_other_examples_of_the_other_data():
+    natural, robust = model("natural", **NATURAL), model("adr", **ROBUST)
+    (place,) = [k for k, logits in enumerate(robust) if (logits.labels < 0).all()]
+    whole, name = robust[place], robust[place].info["data"]["name"]
+    half = len(whole.index) // 2
+    robust[place] = dataclasses.replace(
+        whole, index=whole.index[:half], labels=whole.labels[:half], clean=whole.clean[:half]
+    )
+    differs = ood.analyze([*natural, *robust]).more["differs"]
+    assert differs == {f"n of {name}": [2 * half, half]}
+
+
+def test_inputs_looked_at_alone_are_named_against_the_first(cli, tmp_path):
+    """No file's own digest hangs on what stood before it."""
+    files = [logits_file(tmp_path, method) for method in ("adr", "trades", "ltd")]
+    done = cli("analyze", "divergence", *files, "--json")
+    assert done.code == 0, done.err
+    rates = pytest.approx([0.3, 0.6])
+    assert [record.get("differs") for record in done.records] == [None, {"lr": rates}, {}]
+    words = "other settings than the first input's: lr 0.3 (adr-s0 best), 0.6 (trades-s0 best)"
+    assert [line for line in done.err.splitlines() if "note" in line] == [
+        f"trades-s0 (pgd, eps 8/255): note: {words}"
+    ]
+    alone = cli("analyze", "divergence", files[1], "--json").record
+    assert alone["digest"] == done.records[1]["digest"]
+
+
+def test_checkpoints_looked_at_alone_are_named_too(tmp_path):
+    first, second = (
+        run_of(tmp_path, name, config={"epochs": epochs, "eps": eps, "width": 16})
+        for name, epochs, eps in (("a", 3, "8/255"), ("b", 5, "4/255"))
+    )
+    for run in (first, second):
+        run.info["parents"] = []
+    differs, words = First(first).beside(second)
+    assert differs == {"epochs": [3, 5], "trained_eps": ["8/255", "4/255"]}
+    assert words.startswith("epochs 3 (a best), 5 (b best)")
+    assert First(first).beside(first) == ({}, "")
+
+
+def test_labels_files_looked_at_alone_are_named_too():
+    """By views, classes kept and data; two sets of one name are told apart by their digests."""
+    one, other = soft_labels(8, 3, 1), soft_labels(8, 3, 4)
+    for file in (one, other):
+        file.info["config"] |= {"dtype": "float32", "top_k": None}
+    other.info["parents"][1] = {**other.info["parents"][1], "digest": "sha256:eeeeeeeeeeee"}
+    one.info["parents"][1] = {**one.info["parents"][1], "digest": "sha256:ffffffffffff"}
+    differs, _ = First(one).beside(other)
+    assert differs == {"views": ["1", "4"], "data": ["digits ffffffff", "digits eeeeeeee"]}
 
 
 def test_what_does_not_apply_differs_from_nothing():

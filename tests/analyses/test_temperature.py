@@ -9,14 +9,19 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError
 
 
-def run(t, attack, clean, robust, n=20, trained=True):
+def run(t, attack, clean, robust, n=20, trained=True, recipe=None):
     """Return a logits file of `n` examples: `clean` right, `robust` of them unbroken."""
     broken = torch.full((n,), -2, dtype=torch.int8)
     broken[:clean], broken[:robust] = 0, -1
     z = torch.zeros(n, 3)
     z[:clean, 1], z[clean:, 2] = 5, 5
     parent = {"kind": "checkpoint", **({"temperature": t} if trained else {})}
-    info = {"config": {"attack": attack}, "parents": [parent], "attacks": [attack]}
+    info = {
+        "config": {"attack": attack}, "parents": [parent], "attacks": [attack], "role": "best",
+        "method": "ltd", "arch": "net", "data": {"name": "digits"},
+    }  # fmt: skip
+    if recipe is not None:
+        info["trained"] = {"temperature": t, **recipe}
     more = {} if attack == "none" else {"adversarial": z, "broken_by": broken}
     return Logits(torch.arange(n), torch.ones(n).long(), z, info, path="x.h5", **more)
 
@@ -90,3 +95,35 @@ def test_needs_labels():
     outside.labels[:] = -1
     with pytest.raises(InputError, match="needs labels"):
         analyze([outside])
+
+
+def test_what_else_differs_is_named_and_no_temperature_is_best_across_it():
+    """Other attacks stand in other columns; other options of one attack are a difference."""
+    alike = [run(t, "pgd", 18, 12, recipe={"epochs": 6, "seed": k}) for k, t in enumerate((1, 5))]
+    judged = [run(t, "autoattack", 18, 9, recipe={"epochs": 6}) for t in (1, 5)]
+    found = analyze([*alike, *judged])
+    assert found.more == {"differs": {}}
+    assert found.numbers["best_temperature"] == 1
+    assert "note" not in found.text
+    other = analyze([*alike, *judged, run(8, "autoattack", 18, 11, recipe={"epochs": 30})])
+    assert other.more == {"differs": {"epochs": [6, 30]}}
+    assert other.numbers["best_temperature"] is None
+    assert other.numbers["best_autoattack"] is None
+    note = "note: not the same in all files: epochs 6, 30; no temperature is the best across it"
+    assert other.text.endswith(note)
+    for logits, steps in zip(alike, (10, 100), strict=True):
+        logits.info["config"]["steps"] = steps
+    assert analyze([*alike, *judged]).more == {"differs": {"steps": [10, 100]}}
+
+
+def test_a_substitute_trained_naturally_stands_among_the_others():
+    """Table 4's T = 50: clean accuracy alone, and no setting of an attack that it did not meet."""
+    method = {"objective": "trades", "labels": "soft", "attack_steps": 8, "eps": "8/255"}
+    natural = {**method, "objective": "natural", "attack_steps": 0}
+    files = [run(5.0, "autoattack", 17, 9, recipe=method), run(50.0, "none", 16, 0, recipe=natural)]
+    found = analyze(files)
+    assert found.more == {"differs": {}}
+    assert dict(zip(found.columns, found.rows[1], strict=True)) | {"seeds": None} == {
+        "temperature": 50.0, "seeds": None, "clean": 0.8, "pgd": None, "autoattack": None,
+        "pgd_overstates": None, "n": 20,
+    }  # fmt: skip

@@ -72,7 +72,15 @@ def test_every_row_is_there() -> None:
 
 NO_NUMBERS = """
 # in neither paper nor code
-paper repo | cifar10      resnet18        mart
+paper      | cifar10      resnet18        mart
+repo       | cifar10      resnet18        mart-awp
+repo       | cifar100     resnet18        mart
+repo       | cifar10      preact-resnet18 mart
+ltd        | cifar10      resnet18        trades
+ltd        | cifar10      wrn-34-10       at
+ltd        | cifar10      wrn-34-10       ltd
+ltd        | imagenet     resnet50        trades-awp
+repo       | cifar10      wrn-34-10       natural+soft temperature=50
 paper repo | cifar10      preact-resnet18 adr
 paper repo | cifar100     preact-resnet18 adr-awp-wa
 paper repo | cifar10      wrn-28-10       adr
@@ -201,3 +209,79 @@ def test_flags_beat_file_beats_preset() -> None:
         if not re.search(source(run), origins["weight_decay"]):
             wrong.append((name, "weight_decay", origins["weight_decay"]))
     assert wrong == []
+
+
+# --- what is in no table of ADR or LTD ---
+
+
+def found(preset: str, **flags: Any) -> dict[str, Any]:
+    return comparable(resolve((flags, "flag"), preset=preset).settings)
+
+
+MART = {
+    # train_wideresnet.py and train_resnet.py count epochs from 1 and lower the rate as one begins.
+    "wrn-34-10": {"epochs": 76, "lr": 0.1, "lr_drops": (74,), "weight_decay": 2e-4, "beta": 6.0},
+    "resnet18": {"epochs": 120, "lr": 0.01, "lr_drops": (74, 89, 99), "weight_decay": 3.5e-3,
+                 "beta": 5.0},
+}  # fmt: skip
+MART_ALL = {
+    "batch_size": 128, "momentum": 0.9, "nesterov": False, "normalise": False, "attack_steps": 10,
+    "eps": 0.031, "step_size": 0.007, "norm": "linf", "attack_bn": "eval", "awp": 0.0,
+    "attack_start": "normal", "clip_start": False, "last_batch": "keep", "amp": False,
+    "activation": "relu", "lr_schedule": "multistep",
+}  # fmt: skip
+"""Typed off YisenWang/MART's scripts, whose shown defaults are their runs'."""
+
+
+@pytest.mark.parametrize("arch", MART)
+@pytest.mark.parametrize("method", ["mart", "mart-wa"])
+def test_mart_s_numbers_are_its_code_s(arch: str, method: str) -> None:
+    settings = found("repo", data="cifar10", arch=arch, method=method)
+    wanted = MART_ALL | MART[arch]
+    assert {key: settings[key] for key in wanted} == wanted
+    origins = resolve(({"data": "cifar10", "arch": arch, "method": method}, "flag"),
+                      preset="repo").origins  # fmt: skip
+    assert all("MART's code" in origins[key] for key in ("epochs", "lr", "beta", "eps"))
+
+
+@pytest.mark.parametrize(("data", "arch"), [("cifar10", "wrn-34-10"), ("cifar10", "wrn-34-20"),
+                                            ("cifar100", "wrn-34-10")])  # fmt: skip
+@pytest.mark.parametrize("awp", ["", "-awp"])
+def test_ltd_s_competitors_train_as_ltd_does_but_for_labels_and_inner_attack(
+    data: str, arch: str, awp: str
+) -> None:
+    theirs = found("ltd", data=data, arch=arch, method=f"trades{awp}")
+    ltd = found("paper", data=data, arch=arch, method=f"ltd{awp}", temperature=5.0)
+    differ = {key for key in theirs.keys() | ltd.keys() if theirs.get(key) != ltd.get(key)}
+    own = {"method", "labels", "temperature", "inner"}
+    # Without AWP TRADES' own code counts BN's passes in another order (clean first).
+    assert differ == (own if awp else {*own, "bn_passes"})
+    assert (theirs["inner"], theirs["beta"], theirs["attack_steps"]) == ("kl", 6.0, 8)
+
+
+@pytest.mark.parametrize("arch", ["resnet50", "wrn-50-2"])
+def test_trades_on_imagenet_as_ltd_trains(arch: str) -> None:
+    theirs = found("ltd", data="imagenet", arch=arch, method="trades")
+    ltd = found("paper", data="imagenet", arch=arch, method="ltd", temperature=1.0)
+    differ = {key for key in theirs.keys() | ltd.keys() if theirs.get(key) != ltd.get(key)}
+    assert differ == {"method", "labels", "temperature", "inner", "bn_passes"}
+
+
+def test_substitutes_train_as_teachers_do_on_soft_labels() -> None:
+    """Table 4's T = 50: natural images, soft labels, the student's settings."""
+    flags = {"data": "cifar10", "arch": "wrn-34-10"}
+    with pytest.raises(UsageError, match="--temperature"):
+        resolve(({**flags, "method": "natural+soft"}, "flag"), preset="paper")
+    ours = found("paper", **flags, method="natural+soft", temperature=50.0)
+    teacher = found("paper", **flags, method="natural")
+    differ = {key for key in ours.keys() | teacher.keys() if ours.get(key) != teacher.get(key)}
+    assert differ == {"method", "labels", "temperature"}
+    assert (ours["temperature"], ours["epochs"], ours["attack_steps"]) == (50.0, 120, 0)
+
+
+def test_the_third_preset_is_beside_the_paper_s() -> None:
+    flags = {"data": "cifar10", "arch": "wrn-34-10", "method": "trades"}
+    text = resolve((flags, "flag"), preset="ltd").toml()
+    assert re.search(r"^epochs = 120  # LTD, appendix A.*; --preset paper: 200$", text, re.M)
+    other = resolve((flags, "flag"), preset="paper").toml()
+    assert "--preset ltd" not in other

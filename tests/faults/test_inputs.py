@@ -220,6 +220,39 @@ def test_row_20_too_little_data(cli, pixels, tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
+SMALL_LIMITS = {  # flags → what is left, of how many, held out, and what to type
+    "limit": (["--limit", "60", "--batch-size", "128"],
+              "48 training examples: of 60 (--limit 60), 12 are set aside for validation "
+              "(--val-size): give --batch-size 48 or less, or --limit 159 or more"),
+    "val size": (["--limit", "60", "--batch-size", "64", "--val-size", "20"],
+                 "40 training examples: of 60 (--limit 60), 20 are set aside for validation "
+                 "(--val-size): give --batch-size 40 or less, or --limit 84 or more"),
+    "no limit is enough": (["--limit", "60", "--batch-size", "1442"],
+                           "12 are set aside for validation (--val-size): give --batch-size 48 "
+                           "or less\n"),
+    "no limit": (["--batch-size", "2000"],
+                 "1154 training examples: of 1442, 288 are set aside for validation (--val-size): "
+                 "give --batch-size 1154 or less\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", SMALL_LIMITS)
+def test_row_20_fewer_than_a_batch_says_why_and_what_to_type(cli, tmp_path, flags):
+    """Of the digits' 1,442 training images; 159 less a fifth, rounded down, is 128."""
+    given, words = SMALL_LIMITS[flags]
+    done = cli("train", "--data", "digits", "--method", "at", *given, "-o", tmp_path / "run")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert words in done.err
+
+
+def test_row_20_the_named_limit_is_the_least_that_is_enough(cli, tmp_path):
+    flags = ["train", "--data", "digits", "--method", "natural", "--batch-size", "128",
+             "--width", "4", "--epochs", "1", "-q"]  # fmt: skip
+    assert cli(*flags, "--limit", "159", "-o", tmp_path / "run").code == 0
+    assert "127 training examples" in cli(*flags, "--limit", "158", "-o", tmp_path / "less").err
+
+
 def test_row_20_the_last_smaller_batch_is_dropped(cli, pixels, tmp_path):
     place = npz(tmp_path / "set", pixels[:13], np.arange(13) % 2)
     net = ["--arch", "small-cnn", "--width", "4", "--batch-size", "8", "--epochs", "2"]

@@ -103,10 +103,16 @@ def figure(results: Sequence[tuple[str, Result]]) -> Figure:
     ]
     if columns == 0:
         raise UsageError("this analysis has no picture")
+    widths = [
+        max(across(result.panels[place]) for _, result in results if place < len(result.panels))
+        for place in range(columns)
+    ]
     with rc_context(STYLE):
-        drawn = Figure(figsize=(PANEL[0] * columns, sum(heights)), layout="constrained")
+        drawn = Figure(figsize=(sum(widths), sum(heights)), layout="constrained")
         FigureCanvasAgg(drawn)
-        axes = drawn.subplots(len(results), columns, height_ratios=heights, squeeze=False)
+        axes = drawn.subplots(
+            len(results), columns, height_ratios=heights, width_ratios=widths, squeeze=False
+        )
         for row, (name, result) in zip(axes, results, strict=True):
             _fill(row, name, result.panels)
         _legends(drawn, [panel for panel in axes.flat if panel.get_visible()])
@@ -133,6 +139,11 @@ def _stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
 def inches(panel: Panel) -> float:
     """Return the height of a panel: its own `inches` if it says so."""
     return float(getattr(panel, "inches", PANEL[1]))
+
+
+def across(panel: Panel) -> float:
+    """Return the width of a panel in inches: its own `width` if it says so."""
+    return float(getattr(panel, "width", PANEL[0]))
 
 
 def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel]) -> None:

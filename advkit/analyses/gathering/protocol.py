@@ -79,22 +79,37 @@ def training(recipe: Settings) -> dict[str, Setting]:
     return found
 
 
+def answered(entry: Entry) -> dict[str, Setting]:
+    """Return what clean outputs depend on: data, net, training and examples."""
+    return _net(entry) | _judged(entry)
+
+
 def evaluated(entry: Entry) -> dict[str, Setting]:
     """Return the protocol of a logits file: data, net, training, attack and examples."""
-    info, recipe = entry.logits.info, entry.trained if entry.recorded else {}
-    plain: dict[str, object] = {"data": entry.shown_data, "arch": entry.arch}
-    plain["training"] = RECORDED if entry.recorded else UNRECORDED
-    found = {name: Setting(value, canonical(value)) for name, value in plain.items()}
-    found |= training(recipe)
+    found = _net(entry)
     spelt = attack_options(entry.attack)
     for name, value in {**spelt, "eps": entry.attack.get("eps")}.items():
         key = canonical(spelt["eps"]) if name == "eps" else _key(name, value, entry.attack)
         # The clean evaluation has no ball, which differs from none.
         found[name] = Setting(value, "" if value is None else key)
-    plain = {"n": entry.n, "examples": _examples(entry)}
-    if "implementation" in info:
-        plain["implementation"] = implementation(info)
-    return found | {name: Setting(value, canonical(value)) for name, value in plain.items()}
+    info = entry.logits.info
+    code = {"implementation": implementation(info)} if "implementation" in info else {}
+    return found | _judged(entry) | plainly(code)
+
+
+def _net(entry: Entry) -> dict[str, Setting]:
+    recorded = RECORDED if entry.recorded else UNRECORDED
+    named = {"data": entry.shown_data, "arch": entry.arch, "training": recorded}
+    return plainly(named) | training(entry.trained if entry.recorded else {})
+
+
+def _judged(entry: Entry) -> dict[str, Setting]:
+    return plainly({"n": entry.n, "examples": _examples(entry)})
+
+
+def plainly(values: Mapping[str, object]) -> dict[str, Setting]:
+    """Return settings that have one spelling each."""
+    return {name: Setting(value, canonical(value)) for name, value in values.items()}
 
 
 def _examples(entry: Entry) -> str:
@@ -172,6 +187,15 @@ def own(differing: Mapping[str, Sequence[object]], places: Sequence[int]) -> dic
         distinct = _distinct([values[place] for place in places])
         found[name] = distinct[0] if len(distinct) == 1 else distinct
     return found
+
+
+def together(several: Sequence[Mapping[str, Sequence[object]]]) -> dict[str, list[object]]:
+    """Return setting → its distinct values, over several comparisons that each name their own."""
+    found: dict[str, list[object]] = {}
+    for differing in several:
+        for name, values in differing.items():
+            found.setdefault(name, []).extend(values)
+    return plain(found)
 
 
 def _distinct(values: Sequence[object]) -> list[object]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from advkit import data, registry
 from advkit.analyses.drawing import plot
 from advkit.analyses.gathering import trained
+from advkit.analyses.gathering.first import First
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.probing import probe as probing
 from advkit.analyses.probing.probe import Probe
@@ -32,11 +33,15 @@ Input = Logits | SoftLabels | Trained | Probe
 
 @dataclass(frozen=True)
 class Analyzed:
-    """What an analysis found, under the name of what it looked at, and its record."""
+    """What an analysis found, under the name of what it looked at, and its record.
+
+    `remark` says in which settings its input differs from the first of the call.
+    """
 
     name: str
     result: Result
     record: Record
+    remark: str = ""
 
 
 class Analysis:
@@ -60,6 +65,7 @@ class Analysis:
         self.plot = Path(options.plot) if options.plot else None
         self.out = Path(options.out) if options.out else None
         self.done: list[Analyzed] = []
+        self.first: First | None = None
         self.wrote = False
         if self.plot:
             plot.check(self.plot)
@@ -155,7 +161,14 @@ class Analysis:
         self._write(result, description)
         record = self._record(result, analysis.digest(result, description), inputs)
         one = len(inputs) == 1 and not self.compares
-        analyzed = Analyzed(_title(inputs[0]) if one else self.part.name, result, record)
+        remark = ""
+        if one and self.first is not None:
+            differs, words = self.first.beside(inputs[0])
+            record |= {"differs": differs}
+            remark = f"note: other settings than the first input's: {words}" if words else ""
+        elif one:
+            self.first = First(inputs[0])
+        analyzed = Analyzed(_title(inputs[0]) if one else self.part.name, result, record, remark)
         self.done.append(analyzed)
         return analyzed
 
@@ -164,7 +177,9 @@ class Analysis:
     ) -> Mapping[str, object]:
         # A checkpoint is named by its digest: equal work describes itself alike wherever it lies.
         digests = {name: info["digest"] for name, info in self.checkpoints.items()}
-        config = {"analysis": self.part.name, **extra, **digests}
+        places = self.part.constants.get("PLACES", ())  # nor by where the data set lies
+        said = {name: value for name, value in extra.items() if name not in places}
+        config = {"analysis": self.part.name, **said, **digests}
         parents: list[Mapping[str, object]] = [provenance.parent(source.info) for source in inputs]
         environment: descriptions.Environment = {}
         seed = 0

@@ -50,8 +50,23 @@ SPOTS = [  # typed off the papers' pages
     ("adr-table3", "cifar100", "preact-resnet18", "AT+ADR", "best", 0.2959, 0.5788),
     ("adr-table4", "cifar10", "resnet18", "TRADES+WA+ADR", "best", 0.5128, 0.8269),
     ("adr-table5", "tinyimagenet", "wrn-28-10", "Rebuffi et al. [47]", "best", 0.2183, 0.5327),
+    ("ltd-table1", "cifar10", "wrn-34-20", "AWP+LTD", "", 0.5819, None),
+    ("ltd-table1", "cifar10", "wrn-34-10", "AWP+LTD", "", 0.5690, None),
+    ("ltd-table1", "cifar10", "wrn-34-10", "AWP [34]", "", 0.5617, None),
+    ("ltd-table1", "cifar10", "wrn-34-10", "TRADES+LTD", "", 0.5509, 0.8620),
+    ("ltd-table1", "cifar10", "wrn-34-10", "TRADES", "", 0.5308, 0.8492),
     ("ltd-table2", "cifar100", "wrn-34-10", "AWP+LTD", "", 0.3113, 0.6432),
+    ("ltd-table2", "cifar100", "wrn-34-20", "LBGAT [47]", "", 0.3020, 0.6255),
+    ("ltd-table2", "cifar100", "wrn-70-16", "Gowal et al. [26]", "", 0.3003, 0.6086),
+    ("ltd-table2", "cifar100", "wrn-34-10", "AWP [34]", "", 0.2886, 0.6038),
     ("ltd-table3", "imagenet", "resnet50", "LTD", "", 0.3682, 0.6240),
+    ("ltd-table3", "imagenet", "wrn-50-2", "LTD", "", 0.4208, 0.6810),
+    ("ltd-table3", "imagenet", "wrn-50-2", "Salman et al. [49]", "", 0.3814, 0.6846),
+    ("ltd-table3", "imagenet", "resnet50", "Salman et al. [49]", "", 0.3496, 0.6402),
+    ("ltd-table3", "imagenet", "resnet50", "Engstrom et al. [50]", "", 0.2922, 0.6256),
+    ("ltd-table3", "imagenet", "resnet50", "Wong et al. [29]", "", 0.2624, 0.5562),
+    ("ltd-table3", "imagenet", "resnet18", "Salman et al. [49]", "", 0.2532, 0.5292),
+    ("ltd-table4", "cifar10", "wrn-34-10", "TRADES+LTD T=50", "", None, 0.8663),
     ("ltd-table4", "cifar10", "wrn-34-10", "TRADES+LTD T=5", "", 0.5509, 0.8620),
     ("ltd-table5", "cifar10", "wrn-34-10", "AWP+LTD lambda=6", "", 0.5691, 0.8515),
     ("ltd-table6", "cifar100", "wrn-34-10", "AWP+LTD lambda=7", "", 0.3094, 0.6306),
@@ -73,8 +88,8 @@ def test_spots_of_the_shipped_figures(name, data, arch, label, point, robust, cl
 
 COUNTS = {
     "adr-table1": 24, "adr-table2": 36, "adr-table3": 15, "adr-table4": 18, "adr-table5": 7,
-    "adr-table7": 2, "ltd-table2": 1, "ltd-table3": 2, "ltd-table4": 11, "ltd-table5": 5,
-    "ltd-table6": 5, "ltd-text": 3, "robustbench": 3,
+    "adr-table7": 2, "ltd-table1": 5, "ltd-table2": 4, "ltd-table3": 7, "ltd-table4": 11,
+    "ltd-table5": 5, "ltd-table6": 5, "ltd-text": 3, "robustbench": 3,
 }  # fmt: skip
 """Lines of each table as the papers print them (Table 7: five runs a line)."""
 
@@ -99,7 +114,12 @@ def test_the_methods_that_labels_are_taken_for():
     assert taken["adr-table3", "AT+ADR"] == "adr-awp-wa"  # section 5.4 says so
     assert taken["ltd-table5", "AWP+LTD lambda=3"] == "ltd-awp"
     assert taken["adr-table3", "Cui et al. [13]"] == ""
-    assert len(rows) == 140 + 24
+    # AWP's figures: of TRADES with AWP on CIFAR-10, of AT with AWP on CIFAR-100.
+    assert taken["ltd-table1", "AWP [34]"] == "trades-awp"
+    assert taken["ltd-table2", "AWP [34]"] == "at-awp"
+    assert taken["ltd-table4", "TRADES+LTD T=20"] == "ltd"
+    assert taken["ltd-table4", "TRADES+LTD T=50"] == "natural+soft"  # a substitute: section 5.2
+    assert len(rows) == 140 + 24 + 5 + 3 + 5
 
 
 def test_reruns_are_one_line():
@@ -206,6 +226,19 @@ def test_settings_that_are_the_paper_s_are_not_listed():
     for name in ("epochs", "lr_drops", "step_size", "tau", "eps:", "batch_size"):
         assert name not in told, name
     assert "BN mode of the inner attack: eval here; train" in told
+
+
+def test_a_substitute_matches_table_4_s_last_line():
+    natural = ours(
+        "natural+soft", arch="wrn-34-10", robust=None, config={"attack": "none"},
+        trained={"temperature": 50.0, "objective": "natural", "labels": "soft"},
+    )  # fmt: skip
+    lines = matched(natural, against="ltd-table4")
+    assert [line["label"] for line in lines] == ["TRADES+LTD T=50"]
+    assert lines[0]["clean_published"] == 0.8663
+    assert lines[0]["robust_published"] is None
+    adversarial = ours("ltd", arch="wrn-34-10", trained={"temperature": 50.0})
+    assert matched(adversarial, against="ltd-table4") == []
 
 
 def test_nothing_matches_and_why():
