@@ -65,6 +65,21 @@ def test_both_kinds_of_commands_are_there():
     assert len([span for span in SPANS if span.startswith("advkit ")]) > 5
 
 
+@pytest.mark.parametrize("paper", ITEMS)
+def test_each_table_has_a_recipe_of_its_own(paper):
+    """As README.md says."""
+    for item in [item for item in ITEMS[paper] if item.startswith("Table")]:
+        recipe = f"recipes/{paper.lower()}-table{item.split()[1]}.sh"
+        assert (ROOT / recipe).exists()
+        assert recipe in rows(paper)[item][1]
+
+
+def test_the_page_of_recipes_lists_every_one():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    names = {path.name for path in (ROOT / "recipes").glob("[!_]*.sh")}
+    assert names - set(re.findall(r"`([\w-]+\.sh)`", page)) == set()
+
+
 def settings(recipe: Path) -> str:
     """Return what a recipe and the helper that it sources say they take."""
     return recipe.read_text("utf-8") + (recipe.parent / "_table.sh").read_text("utf-8")
