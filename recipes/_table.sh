@@ -1,7 +1,7 @@
 # What the table recipes share; sourced, not run.
 #
 #   SEEDS="0 1 2"   seeds of every row               JOBS=1    runs at a time
-#   PRESET=paper    or repo                          LIMIT=    first N test images; all if empty
+#   PRESET=paper    or repo, on the papers' data     LIMIT=    first N test images; all if empty
 #   ATTACK=--autoattack                              TRAIN=    more options of every training
 #   DATA, ARCH      data sets and architectures (`NAME` or `NAME:PATH`; ADVKIT_DATA says where)
 #   METHODS="at adr"  of the rows, only those of these methods
@@ -21,18 +21,27 @@ start() {  # FOLDER: settings, folders and an empty plan
     train=${TRAIN:-}
     jobs=${JOBS:-1}
     if [ -n "$smoke" ]; then
-        DATA=${DATA:-digits}
+        DATA=${DATA:-digits} ARCH=${ARCH:-small-cnn}
         attack=${ATTACK:---attack apgd-ce --steps 5} limit=${LIMIT:-20} jobs=${JOBS:-2}
         train="--epochs 4 --limit 400 --batch-size 32 --width 8 $train"
         export OMP_NUM_THREADS=1
     fi
-    if [ "${DATA:-}" = digits ]; then  # its own numbers; no paper has any
-        preset='' ARCH=${ARCH:-small-cnn} jobs=${JOBS:-2}
+    if [ "${DATA:-}" = digits ]; then
+        ARCH=${ARCH:-small-cnn} jobs=${JOBS:-2}
         export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     fi
+    presets "${DATA:-}" || preset=''
     mkdir -p "$out"
     plan=$out/plan.txt
     : > "$plan"
+}
+
+presets() {  # DATA...: are there numbers of a paper for one of them? Other data have the defaults
+    local data
+    for data in ${1:-cifar10}; do
+        case ${data%%:*} in cifar10 | cifar100 | tinyimagenet | imagenet) return 0 ;; esac
+    done
+    return 1
 }
 
 quoted() {  # WORD: with backslashes, as xargs reads a word back
@@ -45,7 +54,7 @@ row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
     case " ${METHODS:-$method} " in *" $method "*) ;; *) return 0 ;; esac
     for each; do options="$options $(quoted "$each")"; done
     name=$(printf '%s\n' "$data-$arch-$method$options" |
-        sed -E 's/--(soft-labels|teacher) (\\.|[^ \\])+//; s/--extra-data (\\.|[^ \\])+/extra/' |
+        sed -E 's/--(soft-labels|teacher|config) (\\.|[^ \\])+//g; s/--extra-data (\\.|[^ \\])+/extra/' |
         tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
     data=$(quoted "$data")
     for seed in $seeds; do  # xargs would join a line that ends in a space to the next
@@ -53,11 +62,25 @@ row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
     done >> "$plan"
 }
 
+twin() {  # DATA ARCH METHOD MODEL [OPTION...]: a row with the settings of method MODEL, other labels
+    local data=$1 arch=$2 method=$3 model=$4 asked='' file preset=$preset
+    shift 4
+    file=$out/$(printf '%s\n' "$data-$arch-like-$model" | tr -cs '[:alnum:].\n' '-').toml
+    case $model in
+        ltd*) asked='--soft-labels none --temperature 1'; set -- --inner kl "$@" ;;  # TRADES' own
+        natural) preset=${preset:+--preset paper} ;;  # as the teacher
+    esac
+    # shellcheck disable=SC2086  # the option strings are meant to split
+    advkit train --print-config $preset $asked --data "$data" --arch "$arch" --method "$model" |
+        grep -v '^soft_labels' > "$file"
+    row "$data" "$arch" "$method" --config "$file" "$@"
+}
+
 one() {  # NAME OPTION...: train a run and attack its best and its last checkpoint
-    local name=$1 kind='' last='' word
+    local name=$1 kind='' last='' preset=$preset word
     shift
-    for word; do  # a weight-averaged method reports the average
-        case "$last $word" in "--method "*-wa) kind=-ema ;; esac
+    for word; do  # a weight-averaged method reports the average; a file of settings has the preset's
+        case "$last $word" in "--method "*-wa) kind=-ema ;; "--config "*) preset='' ;; esac
         last=$word
     done
     # shellcheck disable=SC2086  # the option strings are meant to split

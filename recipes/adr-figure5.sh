@@ -5,7 +5,7 @@
 #   adr-figure5.sh [FOLDER]
 #
 #   TAUS="1 2 3 4 5"  LAMBDAS="0.1 0.3 0.5 0.7 0.9"   the grid
-#   DATA=cifar10  ARCH=resnet18, or DATA=digits; SEEDS, JOBS, LIMIT, ATTACK, TRAIN, SMOKE as in
+#   DATA=cifar10 or any other set  ARCH=resnet18; SEEDS, JOBS, LIMIT, ATTACK, TRAIN, SMOKE as in
 #   _table.sh. PRESET=paper only: the code has no numbers for label smoothing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# LTD's own row of its Table 2: CIFAR-100 with AWP on WRN-34-10.
+# LTD's own row of its Table 2, CIFAR-100 with AWP on WRN-34-10, and TRADES-AWP on one-hot labels
+# with the same settings.
 #
 #   TEMPERATURE=2 ltd-table2.sh [FOLDER]
 #
@@ -13,6 +14,7 @@ start "${1:-runs/ltd-table2}"
 : "${TEMPERATURE:=${smoke:+2}}"
 need TEMPERATURE 'the paper states no temperature for CIFAR-100'
 data=${DATA:-cifar100} arch=${ARCH:-wrn-34-10}
+twin "$data" "$arch" trades-awp ltd-awp
 label "$data" "$arch"
 row "$data" "$arch" ltd-awp --soft-labels "$labels" --temperature "$TEMPERATURE"
 work

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# LTD's own rows of its Table 3: ImageNet at eps 4/255 on ResNet-50 and WRN-50-2, the teacher on
-# the fly (no file holds the labels of every crop), attacked on RobustBench's 5,000 images.
+# LTD's own rows of its Table 3, ImageNet at eps 4/255 on ResNet-50 and WRN-50-2, and TRADES on one-hot
+# labels with the same settings (METHODS=ltd leaves it out). The teacher gives labels on the fly (no file
+# holds those of every crop); attacked are RobustBench's 5,000 images.
 #
 #   TEMPERATURE=1 LIST=imagenet_test_image_ids.txt ltd-table3.sh [FOLDER]
 #
@@ -20,6 +21,7 @@ if [ "$preset" = '--preset repo' ]; then
 fi
 data=${DATA:-imagenet} list=${LIST:-}
 for arch in ${ARCH:-resnet50 wrn-50-2}; do
+    twin "$data" "$arch" trades ltd
     teach "$data" "$arch"
     row "$data" "$arch" ltd --teacher "$teacher" --temperature "$TEMPERATURE"
 done

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,13 @@ TABLES = {
     "adr-table3": ["adr-awp-wa", "adr-awp-wa"],
     "adr-table4": ["trades", "trades-wa", "trades-awp-wa", "trades-adr", "trades-adr-wa",
                    "trades-adr-awp-wa"],
+    "adr-table5": ["at", "adr-wa", "adr-awp-wa"],
     "adr-table6": ["at", "adr", "at-awp", "adr-awp"],
-    "ltd-table1": ["ltd", "ltd-awp"],
-    "ltd-table2": ["ltd-awp"],
-    "ltd-table3": ["ltd"],
-    "ltd-table4": ["trades", "ltd"],
+    "adr-table7": ["at", "adr"],
+    "ltd-table1": ["trades", "trades-awp", "ltd", "ltd-awp"],
+    "ltd-table2": ["trades-awp", "ltd-awp"],
+    "ltd-table3": ["trades", "ltd"],
+    "ltd-table4": ["trades", "ltd", "natural+soft"],
     "ltd-table5": ["ltd-awp"],
     "ltd-table6": ["ltd-awp"],
 }  # fmt: skip
@@ -30,12 +34,13 @@ OTHERS = {
     "adr-checks": "summary/checks/fast.csv",
     "adr-experiments": "summary/experiments/fast.csv",
     "adr-figure5": "grid.csv",
+    "adr-figures": "figure7-s0.png",
     "digits-demo": "table.csv",
     "gallery": "pictures/masking.png",
     "ltd-temperature": "temperature.csv",
     "study": "summary/study/compare.jsonl",
 }
-COUNT = 18
+COUNT = 21
 
 
 def recipes() -> list[str]:
@@ -149,6 +154,106 @@ def test_rows_keep_paths_whole(tmp_path):
         "--soft-labels", labels, "--beta", "3",
     ]  # fmt: skip
     assert rows[2][-2:] == ["--extra-data", extra]
+
+
+def sourced(script: str, *words: object, **more: str) -> str:
+    """Run lines of bash after `_table.sh`, which is their $1; return what they print."""
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f'source "$1"\n{script}', "_",
+         str(RECIPES / "_table.sh"), *map(str, words)],
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "SMOKE": "", "PATH":
+             f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more},
+    ).stdout  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "preset"),
+    [
+        ("", "--preset paper"),
+        ("cifar10 cifar100", "--preset paper"),
+        ("tinyimagenet", "--preset paper"),
+        ("digits", ""),
+        ("folder:/sets/cifar10", ""),
+        ("npz:a.npz svhn", ""),
+    ],
+)
+def test_only_the_papers_data_have_a_preset(tmp_path, data, preset):
+    """A preset that has no numbers for the data would refuse every row."""
+    assert sourced('start "$2"; echo "$preset"', tmp_path, DATA=data) == f"{preset}\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "arch", "model", "preset"),
+    [
+        ("cifar10", "wrn-34-10", "ltd", "paper"),
+        ("cifar100", "wrn-34-10", "ltd-awp", "repo"),
+        ("imagenet", "resnet50", "ltd", "paper"),
+    ],
+)
+def test_trades_is_trained_with_ltds_settings(cli, tmp_path, data, arch, model, preset):
+    """All but what makes the method: labels, their temperature, and the attack's loss."""
+    method = model.replace("ltd", "trades")
+    script = 'start "$2"; twin "$3" "$4" "$5" "$6"; cat "$plan"'
+    (row,) = sourced(
+        script, tmp_path / "out", data, arch, method, model, DATA=data, PRESET=preset
+    ).splitlines()
+    name, *words = row.split(" ")
+    assert name == f"{data}-{arch}-{method}-inner-kl-s0"
+    asked = ["--preset", preset, "--data", data, "--arch", arch, "--method", model,
+             "--soft-labels", "x", "--temperature", "3"]  # fmt: skip
+    ltd, trades = (
+        tomllib.loads(cli("train", "--print-config", *line).out) for line in (asked, words)
+    )
+    differing = {key for key in ltd.keys() | trades.keys() if ltd.get(key) != trades.get(key)}
+    assert differing - {"inner"} == {"method", "labels", "soft_labels", "temperature"}
+    assert (trades["method"], trades["inner"]) == (method, "kl")
+    epochs, steps = (90, 6) if data == "imagenet" else (120, 8)
+    assert (trades["epochs"], trades["attack_steps"], trades["normalise"]) == (epochs, steps, False)
+    assert trades["awp_warmup"] == (10 if model == "ltd-awp" else 0)
+
+
+def test_ltds_last_temperature_is_that_of_a_natural_substitute(tmp_path):
+    """Table 4's T = 50 is the first step of the search, with the teacher's settings."""
+    script = """label() { labels=$out/labels.h5; }
+        work() { cat "$plan"; exit; }
+        shift; source "$1"
+    """
+    recipe = tmp_path / "ltd-table4.sh"  # but for what would train
+    text = (RECIPES / "ltd-table4.sh").read_text(encoding="utf-8")
+    recipe.write_text(re.sub(r"^source .*$", "", text, flags=re.MULTILINE), encoding="utf-8")
+    out = tmp_path / "out"
+    rows = sourced(f'{script.strip()} "$2"', recipe, out, TEMPERATURES="20 50").splitlines()
+    assert [row.split("--method ")[1].split()[0] for row in rows] == [
+        "trades", "ltd", "natural+soft",
+    ]  # fmt: skip
+    values = tomllib.loads((out / "cifar10-wrn-34-10-like-natural.toml").read_text())
+    assert (values["objective"], values["epochs"], values["attack_steps"]) == ("natural", 120, 0)
+    assert rows[-1].endswith(f"--soft-labels {out}/labels.h5 --temperature 50")
+
+
+def test_settings_from_a_file_are_not_the_presets(tmp_path):
+    """`one` passes the preset on, but not beside a file, whose data no preset need know."""
+    script = """advkit() { echo "$*" >&3; echo '{}'; }
+        preset='--preset paper' train='' attack='--attack pgd' limit='' list=''
+        out=$2
+        { one a --method at; one b --config file.toml --method trades; } 3>&1 2> /dev/null
+    """
+    trained = [line for line in sourced(script, tmp_path).splitlines() if line.startswith("train")]
+    assert ["--preset paper" in line for line in trained] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"FIGURES": "1 3", "OOD": "photos"}, 'FIGURES="1 2 4 6 7", not 3'),
+        ({"DATA": "folder:/sets/own"}, "give OOD="),
+    ],
+)
+def test_figures_are_checked_before_anything_is_trained(tmp_path, more, words):
+    done = go("adr-figures", tmp_path / "run", **more)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert words in done.stderr
 
 
 def test_extra_data_must_be_given(tmp_path):
