@@ -127,7 +127,7 @@ one() {  # NAME ATTACKS OPTION...: train a run and attack its checkpoints; nothi
 }
 
 options() {  # ATTACK
-    case $1 in pgd) echo --attack pgd ;; *) echo "--$1" ;; esac
+    case $1 in pgd) echo --attack pgd --loss ce ;; *) echo "--$1" ;; esac
 }
 
 step() {  # NAME WHAT COMMAND...: keep its records and its seconds

@@ -8,12 +8,12 @@
 #     2  entropy of right, wrong and attacked outputs; 2e, how far the attack moves them; natural and AT
 #     4  loss around the weights, AT and ADR            6  accuracy against eps and steps, ADR, PGD-100
 #     7  loss around three images, all
-#   DATA=cifar10  ARCH=resnet18  ATTACK="--attack pgd --steps 10"; SEEDS (a set of pictures each), JOBS, PRESET,
+#   DATA=cifar10  ARCH=resnet18  ATTACK="--attack pgd --steps 10 --loss ce"; SEEDS (a set of pictures each), JOBS, PRESET,
 #   LIMIT (1000 in 4 and 6 if empty), TRAIN, SMOKE as in _table.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_table.sh"
 
-ATTACK=${ATTACK:---attack pgd --steps 10} METHODS=''
+ATTACK=${ATTACK:---attack pgd --steps 10 --loss ce} METHODS=''
 start "${1:-runs/adr-figures}"
 data=${DATA:-cifar10} figures=${FIGURES:-1 2 4 6 7}
 for figure in $figures; do
@@ -46,7 +46,7 @@ for seed in $seeds; do
             2) outputs natural at | draw 2 entropy
                 outputs natural at | draw 2e divergence ;;
             4) nets at adr | draw 4 weight-landscape ${some[@]+"${some[@]}"} ;;
-            6) nets adr | draw 6 sweep --steps 100 ${some[@]+"${some[@]}"} ;;
+            6) nets adr | draw 6 sweep --steps 100 --loss ce ${some[@]+"${some[@]}"} ;;
             7) nets natural at adr | draw 7 input-landscape ;;
         esac
     done

@@ -58,7 +58,7 @@ for t in 1 5 20 50; do
     echo "ltd-T$t --autoattack --method ltd --soft-labels LABELS --temperature $t${train:+ $train}"
 done | xargs -P 2 -L 1 bash -euo pipefail -c 'one "$@"' _
 # shellcheck disable=SC2086
-advkit attack -q --attack pgd ${limit:+--limit $limit} "$out"/ltd-T*/best.safetensors > "$out/ltd.pgd.jsonl"
+advkit attack -q --attack pgd --loss ce ${limit:+--limit $limit} "$out"/ltd-T*/best.safetensors > "$out/ltd.pgd.jsonl"
 
 # Photos are no digits.
 advkit attack -q --attack none --data photos ${limit:+--limit $limit} \

@@ -44,7 +44,7 @@ one() {
     # shellcheck disable=SC2086
     advkit train -q --method ltd --temperature "$1" --seed "$2" $TRAIN --resume -o "$run" \
         < "$out/labels.jsonl" > "$run.jsonl"
-    advkit attack -q --attack pgd --steps 10 --limit "$limit" < "$run.jsonl" > "$run.pgd.jsonl"
+    advkit attack -q --attack pgd --steps 10 --loss ce --limit "$limit" < "$run.jsonl" > "$run.pgd.jsonl"
     advkit attack -q --autoattack --limit "$limit" < "$run.jsonl" > "$run.aa.jsonl"
     echo "T=$1 seed $2 done" >&2
 }
