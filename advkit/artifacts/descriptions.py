@@ -78,6 +78,7 @@ Eps = Annotated[str, Sized(1, SHORT), _radius]
 Step = Annotated[str, Sized(1, SHORT), _step]
 Span = Annotated[str, Sized(1, SHORT), _span]
 Norm = Literal["linf", "l2", "l1"]
+Digests = Annotated[dict[str, Word], Sized(0, MANY)]
 ShardPair = Annotated[list[Count], Sized(2, 2), _shard]
 
 
@@ -296,6 +297,14 @@ class Trained(Described):
     data: Data
     model: Model
     elastic: NotRequired[Annotated[list[Annotated[list[Count], Sized(4, 4)]], Sized(0, SHORT)]]
+    parts: NotRequired[Digests]
+
+
+class Beside(TypedDict):
+    """What lies beside the last checkpoint of a finished run, by role, and the log's digest."""
+
+    checkpoints: Digests
+    log: Word
 
 
 class Checkpoint(Trained):
@@ -303,6 +312,7 @@ class Checkpoint(Trained):
 
     role: Word
     metrics: Metrics
+    run: NotRequired[Beside]
 
 
 class State(Trained):
@@ -312,6 +322,7 @@ class State(Trained):
     step: Count
     best: Annotated[dict[str, Metrics], Sized(0, MANY)]
     alarmed: bool
+    written: NotRequired[Digests]
 
 
 class Labels(Described):

@@ -3,6 +3,8 @@
 __all__ = [
     "binding",
     "learner",
+    "manifest",
+    "metrics_log",
     "options",
     "run",
     "run_folder",
