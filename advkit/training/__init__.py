@@ -6,6 +6,7 @@ __all__ = [
     "manifest",
     "metrics_log",
     "options",
+    "parts",
     "run",
     "run_folder",
     "selection",
