@@ -19,7 +19,7 @@ from torch import Tensor
 from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, brief, storage
+from advkit.errors import InputError, MismatchError, brief, storage
 
 WANTED = "a checkpoint (.safetensors)"
 BROKEN = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError)
@@ -125,6 +125,31 @@ def _metadata(raw: bytes) -> dict[str, str]:
 def read_info(path: Path | str) -> descriptions.Checkpoint:
     """Read the description of a checkpoint, checked like `read`."""
     return read(path)[1]
+
+
+def require_unchanged(path: Path | str, digest: str) -> None:
+    """Check that a file still holds the checkpoint that was read from it.
+
+    Raises:
+        MismatchError: it was replaced, as by `train --overwrite`, or is gone.
+    """
+    try:
+        same = read_info(path)["digest"] == digest
+    except InputError:
+        same = False
+    if not same:
+        raise replaced(path)
+
+
+def replaced(path: Path | str) -> MismatchError:
+    """Return the error for a checkpoint that is another one by now.
+
+    What was made from it would lie beside the other one, under its name.
+    """
+    return MismatchError(
+        f"{path} was replaced or removed while it was in use: nothing is written for it; run the "
+        "same command again"
+    )
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> list[Array]:

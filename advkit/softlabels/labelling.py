@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -158,8 +158,12 @@ class Labelling:
         parts = range(self.rows.start // size, (self.rows.stop - 1) // size + 1)
         return {number: rows[rows // size == number] for number in parts}
 
-    def write(self, out: Path) -> Labels:
+    def write(self, out: Path, ready: Callable[[], None] = lambda: None) -> Labels:
         """Label what is not labelled yet, join the parts, and return the description.
+
+        Args:
+            out: where the file goes.
+            ready: called before it is put in place; may raise to keep it away.
 
         Raises:
             NumericalError: the teacher gives NaN or infinite logits.
@@ -180,6 +184,7 @@ class Labelling:
         accuracy = writer.hits / (len(self.rows) * self.view_count)
         self.suspect(accuracy)
         description = self._describe(accuracy)
+        ready()
         return cast(Labels, {**description, "digest": writer.finish(blocks, description)})
 
     @torch.no_grad()
