@@ -336,6 +336,7 @@ class Labels(Described):
     flip: bool
     split: NotRequired[Split]
     teacher_accuracy: Share
+    parts: NotRequired[Digests]
 
 
 class Logits(Described):
@@ -352,6 +353,7 @@ class Logits(Described):
     implementation: NotRequired[Word]
     target_classes: NotRequired[Count]
     fab_target_classes: NotRequired[Count]
+    parts: NotRequired[Digests]
 
 
 class Named(TypedDict):
@@ -390,6 +392,7 @@ class Partial(TypedDict):
     environment: Environment
     done: NotRequired[Annotated[list[Count], Sized(2, 2)]]
     patches: NotRequired[Count]
+    number: NotRequired[Count]
     digest: Word
 
 

@@ -224,10 +224,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         path = self.options.surrogate
         if not path:
             return None
-        model, info = models.load_finite(path, self.options.torch_device())
-        if info["digest"] != self.settings.surrogate:
-            raise checkpoint.replaced(path)
-        return Surrogate(model, info)
+        return Surrogate(*models.load_finite(path, self.options.torch_device()))
 
     def _images(self, info: Checkpoint) -> ImageSet:
         options = self.options
@@ -273,4 +270,6 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             self.settings.described(), info["digest"], images, package.get("implementation")
         )
         identity.require_same(identity.identity(logits.info), now, out)
+        classes = len(info["data"]["classes"])
+        identity.require_parts(logits.info, passes.parts(self.settings, classes, info), out)
         return logits

@@ -31,6 +31,22 @@ def digest(folder: str, name: str) -> str:
     return f"sha256:{sha.hexdigest()}"
 
 
+def digests(*chosen: tuple[str, str]) -> dict[str, str]:
+    """Return the digests of several parts, (shelf, name) each, by `shelf/name`."""
+    return {f"{folder}/{name}": digest(folder, name) for folder, name in chosen}
+
+
+def family(arch: str) -> list[tuple[str, str]]:
+    """Return the part that an architecture's name means, none for a net of somebody else's.
+
+    >>> family("wrn-34-10"), family("my-net")
+    ([('models', 'wrn')], [])
+    """
+    words = arch.split("-")
+    names = ("-".join(words[:end]) for end in range(len(words), 0, -1))
+    return [("models", name) for name in names if name in registry.parts("models")][:1]
+
+
 def _files(folder: str, first: Path) -> list[Path]:
     """Return a part's file, then those of its shelf that it needs, sorted."""
     needed, waiting = {first}, [first]

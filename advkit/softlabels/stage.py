@@ -179,6 +179,7 @@ class LabelsWork(sharing.ShardedWork[Labels]):
             self.labelling.config, self.info["digest"], self.images.fingerprint, called="teacher"
         )
         identity.require_same(identity.identity(info, "teacher"), now, out)
+        identity.require_parts(info, self.labelling.parts, out)
 
 
 def _described(path: Path) -> Labels:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit import __version__
 from advkit.artifacts import checkpoint, identity
 from advkit.artifacts.descriptions import Checkpoint, Metrics, State
 from advkit.config.resolve import SINCE
@@ -164,15 +163,7 @@ def _require_own(folder: RunFolder, path: Path, info: Checkpoint | State) -> Set
             f"{path} and {folder.config_file.name} are of different runs ({', '.join(changed)}): "
             f"{BACK}"
         )
-    # Another version's parts are other files; within one version they are the same, or edited.
-    if info.get("versions", {}).get("advkit") == __version__:
-        then, today = info.get("parts", {}), parts.digests(settings)
-        edited = sorted(name for name in then if then[name] != today.get(name))
-        if edited:
-            raise MismatchError(
-                f"{path} was made before {', '.join(edited)} was edited: undo the edit, choose "
-                "another -o or --name, or --overwrite"
-            )
+    identity.require_parts(info, parts.digests(settings), path)
     return settings
 
 

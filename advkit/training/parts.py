@@ -58,13 +58,12 @@ def parts_of(settings: Settings) -> Parts:
 def digests(settings: Settings) -> dict[str, str]:
     """Return what the parts of a run mean, by `shelf/name`; see `registry.sources`."""
     arch, _ = registry.split_numbers(settings.arch)
-    chosen = {
-        "objectives": settings.objective,
-        "labels": settings.labels,
-        "models": arch,
-        "data": settings.data_name,
-    }
-    return {f"{shelf}/{name}": sources.digest(shelf, name) for shelf, name in chosen.items()}
+    return sources.digests(
+        ("objectives", settings.objective),
+        ("labels", settings.labels),
+        ("models", arch),
+        ("data", settings.data_name),
+    )
 
 
 def _bound(function: FunctionType, options: Mapping[str, object]) -> partial[Any]:
