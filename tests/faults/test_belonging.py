@@ -32,6 +32,17 @@ NET = [
 ]
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The folder of a finished natural run."""
+    from advkit.__main__ import main
+
+    folder = tmp_path_factory.mktemp("taught") / "teacher"
+    argv = ["train", "--method", "natural", *NET, "-o", folder]
+    assert main([str(word) for word in argv]) == 0
+    return folder
+
+
 @pytest.fixture
 def two(cli, tmp_path):
     """The folder `run` of a natural run, and the words of one that can take its place."""
@@ -192,9 +203,10 @@ def test_row_40_batches_are_believed_once_they_are_checked(
     assert cli(*words).code == 0
     whole = (tmp_path / "a.h5").read_bytes()
     (tmp_path / "a.h5").unlink()
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_after(patch, Partial, "save", 2)
-        cli(*words)
+        with pytest.raises(Cut):
+            cli(*words)
     assert {path.name for path in tmp_path.iterdir()} >= {"a.h5.part", "a.h5.part.0", "a.h5.part.1"}
     STORES[store](tmp_path)
     done = cli(*words)
@@ -227,9 +239,10 @@ def test_row_40_parts_of_labels_are_believed_once_they_are_checked(
     assert cli(*words).code == 0
     whole = (tmp_path / "l.h5").read_bytes()
     (tmp_path / "l.h5").unlink()
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_after(patch, soft_labels.Writer, "add", 2)
-        cli(*words)
+        with pytest.raises(Cut):
+            cli(*words)
     PARTS[part](*sorted((tmp_path / "l.h5.parts").iterdir()))
     done = cli(*words)
     assert done.code == 0, done.err
@@ -259,30 +272,15 @@ def test_row_40_an_edited_part_is_other_work(cli, teacher, monkeypatch, tmp_path
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def searched(teacher, tmp_path_factory):
     """A folder with a labels file and a search on it, and the search's words."""
     from advkit.__main__ import main
 
     folder = tmp_path_factory.mktemp("searched")
-    teach = ["train", "--method", "natural", *NET, "-o", folder / "teacher"]
-    label = ["softlabels", folder / "teacher" / "best.safetensors", "-o", folder / "l.h5", "-q"]
-    words = [
-        "search",
-        "temperature",
-        "--soft-labels",
-        folder / "l.h5",
-        "--grid",
-        "1,5",
-        "--refine",
-        0,
-        "--threshold",
-        "0.0",
-        "--attack-steps",
-        1,
-        *NET[2:],
-        "-o",
-    ]
-    for command in (teach, label, [*words, folder / "search"]):
+    label = ["softlabels", teacher / "best.safetensors", "-o", folder / "l.h5", "-q"]
+    words = ["search", "temperature", "--soft-labels", folder / "l.h5", "--grid", "1,5"]
+    words += ["--refine", 0, "--threshold", "0.0", "--attack-steps", 1, *NET[2:], "-o"]
+    for command in (label, [*words, folder / "search"]):
         assert main([str(word) for word in command]) == 0
     return folder / "search", words
 
