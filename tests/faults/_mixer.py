@@ -132,12 +132,13 @@ class Mixer:
             self._make(name, ["train", *words, *NET, "-q"])
 
     def _make(self, name: str, words: list[str]) -> None:
-        whole = self.folder / "honest" / name
+        # All have one name, which tables show.
+        whole = self.folder / "honest" / name / "run"
         for step in (2, 4, 7):
-            part = self.folder / "honest" / f"{name}-{step}"
+            part = self.folder / "honest" / f"{name}-{step}" / "run"
             with mock.patch.object(signals, "pending", _after(step)):
                 assert command(*words, "-o", part)[0].code == 143
-            self.sources[part.name] = files_of(part)
+            self.sources[part.parent.name] = files_of(part)
         done = command(*words, "-o", whole)[0]
         assert done.code == 0, done.err
         self.trained[_settings(whole)] = content(whole), figures(done.record)
@@ -146,12 +147,12 @@ class Mixer:
             assert done.code == 0, done.err
             self.attacked[checkpoint.read_info(path)["digest"]] = figures(done.record)
         for part in (self.folder / "honest").glob(f"{name}-*"):  # a best net of an earlier epoch
-            for path in part.glob("best*.safetensors"):
+            for path in part.glob("run/best*.safetensors"):
                 done = command("attack", path, *ATTACK, "-o", part / "logits.h5", "--overwrite")[0]
                 self.attacked[checkpoint.read_info(path)["digest"]] = figures(done.record)
                 self.known.add(checkpoint.read_info(path)["digest"])
         for path in sorted(whole.glob("*.h5")):
-            done = command("analyze", "table", path, "--threads", "1")[0]
+            done = command("analyze", "table", path)[0]
             assert done.code == 0, done.err
             self.tabled[artifact.read_info(path)["digest"]] = figures(done.record)
         paths = [path for path in whole.iterdir() if path.suffix in (".safetensors", ".h5")]
@@ -181,7 +182,7 @@ class Mixer:
                 files[draw.choice([*files, "final.safetensors"])] = raw
             elif what != "gone" and raw:
                 files[name] = edits[what](raw, draw)
-        folder = self.folder / "mixed" / f"{number}"
+        folder = self.folder / "mixed" / f"{number}" / "run"
         folder.mkdir(parents=True)
         for name, raw in files.items():
             (folder / name).write_bytes(raw)
@@ -193,9 +194,9 @@ class Mixer:
             if path.suffix in (".safetensors", ".h5"):
                 yield from self._judged("inspect", command("inspect", path)[0], self._whole, seen)
         for path in sorted(folder.glob("*.h5")):
-            done = command("analyze", "table", path, "--threads", "1")[0]
+            done = command("analyze", "table", path)[0]
             yield from self._judged("table", done, self._tabled(path), seen)
-        copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-attack"))
+        copy = shutil.copytree(folder, folder.with_name("attacked"))
         best = copy / "best.safetensors"
         done = command("attack", best, *ATTACK)[0]
         yield from self._judged("attack", done, self._attacked(best), seen)
@@ -245,7 +246,7 @@ class Mixer:
         """Return what the run of a folder's configuration says that nobody disturbed."""
         settings = _settings(folder)
         if settings not in self.trained:
-            fresh = folder.with_name(f"{folder.name}-fresh")
+            fresh = folder.with_name("fresh")
             done = command("train", "--config", folder / "config.toml", "-o", fresh, "-q")[0]
             self.trained[settings] = content(fresh), figures(done.record)
         return self.trained[settings]
@@ -278,5 +279,5 @@ def campaign(folder: Path, count: int) -> tuple[Counter[str], list[str]]:
         for problem in mixer.problems(mixed, seen):
             wrong.append(f"{number} ({said}): {problem}")
             print(f"  {wrong[-1]}", file=sys.stderr, flush=True)
-        shutil.rmtree(mixed)
+        shutil.rmtree(mixed.parent)
     return seen, wrong
