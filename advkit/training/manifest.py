@@ -77,7 +77,7 @@ def finished(folder: RunFolder) -> Finished:
             raise MismatchError(f"{path} and {mark.name} are of different runs: {BACK}")
     rows, epochs = _rows(folder), folder.settings().epochs
     said = {role: one["metrics"] for role, one in made.items()}
-    right = len(rows) == epochs == info["metrics"]["epoch"] and _agree(said, rows)
+    right = len(rows) == epochs == info["metrics"]["epoch"] and agree(said, rows)
     if not right or (beside and metrics_log.digest(rows) != beside["log"]):
         raise MismatchError(f"{folder.metrics_file} and {mark.name} are of different runs: {BACK}")
     return Finished(made, rows)
@@ -105,7 +105,7 @@ def unfinished(folder: RunFolder) -> None:
         raise InputError(f"{folder.state_file}: corrupt: {error}") from None
     if lines is None:  # the first versions kept no log in the state, and wrote its rows first
         rows = _rows(folder)
-        if len(rows) < state["epoch"] or not _agree(state["best"], rows[: state["epoch"]]):
+        if len(rows) < state["epoch"] or not agree(state["best"], rows[: state["epoch"]]):
             raise _strange(folder.metrics_file, folder, BACK)
         return
     metrics_log.rows(lines, folder.state_file)
@@ -173,7 +173,7 @@ def _rows(folder: RunFolder) -> list[Row]:
     return folder.rows()
 
 
-def _agree(said: Mapping[str, Metrics], rows: Sequence[Row]) -> bool:
+def agree(said: Mapping[str, Metrics], rows: Sequence[Row]) -> bool:
     """Whether checkpoints have the figures of their epochs in the log."""
     for role, metrics in said.items():
         if not 1 <= metrics["epoch"] <= len(rows):
