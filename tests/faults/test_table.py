@@ -48,6 +48,7 @@ def test_the_counts_are_those_that_were_asked_for():
     assert parts["flips-checkpoint"]["trials"] == 4000 + parts["flips-checkpoint"]["bytes"]
     assert parts["flips-logits"]["trials"] >= 1200
     assert parts["flips-labels"]["trials"] >= 1200
+    assert parts["mixed"]["trials"] >= 300
     slowest = [part["slowest_save"] for part in parts.values() if "slowest_save" in part]
     assert max(slowest) < 5
 
