@@ -11,6 +11,7 @@ import advkit
 from advkit import registry
 from advkit.errors import UsageError
 from advkit.options import Option
+from advkit.registry import sources
 from advkit.registry.declarations import DECLARATIONS
 
 TARGETS = "def targets(batch, context, *, share: float = 0.5): ...\n"
@@ -255,3 +256,28 @@ def test_too_many_numbers_are_refused():
         registry.split_numbers("wrn-34-10-3")
     with pytest.raises(UsageError, match="wrn-50-2 takes at most 0 numbers"):
         registry.split_numbers("wrn-50-2-64")
+
+
+def test_what_a_source_means_is_its_digest(shelf):
+    """Comments, docstrings and layout mean nothing; code means something, also imported code."""
+    needy = PROPER.replace("NEEDS", "from advkit.labels import _shared\n\nNEEDS")
+    shelf(first=PROPER, second=needy, _shared="RATE = 1\n")
+    first, second = sources.digest("labels", "first"), sources.digest("labels", "second")
+    assert first.startswith("sha256:")
+    assert first != second  # the second imports
+    quiet = PROPER.replace("One line of help.", "Another.").replace(
+        "    return", "  # why\n    return"
+    )
+    shelf(first=quiet.replace("batch, context, *, given,", "batch,\n    context, *, given,"))
+    assert sources.digest("labels", "first") == first
+    for old, new in (("0.25", "0.75"), ('len("x")', 'len("y")')):
+        shelf(first=PROPER.replace(old, new))
+        assert sources.digest("labels", "first") != first
+    shelf(_shared="RATE = 2\n")
+    assert sources.digest("labels", "second") != second
+
+
+@pytest.mark.parametrize("folder", [*registry.CONTRACTS])
+def test_every_part_has_a_digest_of_its_own(folder):
+    digests = [sources.digest(folder, name) for name in registry.parts(folder)]
+    assert len(set(digests)) == len(digests)

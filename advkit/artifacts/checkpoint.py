@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from torch import Tensor
 from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
-from advkit.errors import InputError, brief, storage
+from advkit.errors import InputError, MismatchError, brief, storage
 
 WANTED = "a checkpoint (.safetensors)"
 BROKEN = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError)
@@ -28,23 +28,43 @@ HEADER = 16 << 20
 """Bytes of the longest header that is read: room for a hundred thousand tensors."""
 
 
+class Packed(NamedTuple):
+    """A checkpoint before it is written: the bytes of its file, and its digest."""
+
+    payload: bytes
+    digest: str
+
+
+def pack(tensors: Mapping[str, Tensor], description: Description) -> Packed:
+    """Return tensors and description as a file holds them."""
+    # safetensors refuses strided tensors, and the digest is over bytes in the CPU's memory.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = provenance.digest(description, _arrays(plain))
+    text = provenance.canonical({**description, "digest": digest})
+    return Packed(save(plain, metadata={"advkit": text}), digest)
+
+
+def put(path: Path, packed: Packed) -> str:
+    """Write a packed checkpoint atomically; return the digest.
+
+    Raises:
+        StorageError: disk full, folder read-only or gone.
+    """
+    with files.replacing(path) as temporary:
+        try:
+            temporary.write_bytes(packed.payload)
+        except OSError as error:
+            raise storage(error, path) from error
+    return packed.digest
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], description: Description) -> str:
     """Write tensors and description atomically; return the digest.
 
     Raises:
         StorageError: disk full, folder read-only or gone.
     """
-    # safetensors refuses strided tensors, and the digest is over bytes in the CPU's memory.
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = provenance.digest(description, _arrays(plain))
-    text = provenance.canonical({**description, "digest": digest})
-    payload = save(plain, metadata={"advkit": text})
-    with files.replacing(path) as temporary:
-        try:
-            temporary.write_bytes(payload)
-        except OSError as error:
-            raise storage(error, path) from error
-    return digest
+    return put(path, pack(tensors, description))
 
 
 @overload
@@ -105,6 +125,31 @@ def _metadata(raw: bytes) -> dict[str, str]:
 def read_info(path: Path | str) -> descriptions.Checkpoint:
     """Read the description of a checkpoint, checked like `read`."""
     return read(path)[1]
+
+
+def require_unchanged(path: Path | str, digest: str) -> None:
+    """Check that a file still holds the checkpoint that was read from it.
+
+    Raises:
+        MismatchError: it was replaced, as by `train --overwrite`, or is gone.
+    """
+    try:
+        same = read_info(path)["digest"] == digest
+    except InputError:
+        same = False
+    if not same:
+        raise replaced(path)
+
+
+def replaced(path: Path | str) -> MismatchError:
+    """Return the error for a checkpoint that is another one by now.
+
+    What was made from it would lie beside the other one, under its name.
+    """
+    return MismatchError(
+        f"{path} was replaced or removed while it was in use: nothing is written for it; run the "
+        "same command again"
+    )
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> list[Array]:

@@ -78,6 +78,7 @@ Eps = Annotated[str, Sized(1, SHORT), _radius]
 Step = Annotated[str, Sized(1, SHORT), _step]
 Span = Annotated[str, Sized(1, SHORT), _span]
 Norm = Literal["linf", "l2", "l1"]
+Digests = Annotated[dict[str, Word], Sized(0, MANY)]
 ShardPair = Annotated[list[Count], Sized(2, 2), _shard]
 
 
@@ -297,6 +298,14 @@ class Trained(Described):
     data: Data
     model: Model
     elastic: NotRequired[Annotated[list[Annotated[list[Count], Sized(4, 4)]], Sized(0, SHORT)]]
+    parts: NotRequired[Digests]
+
+
+class Beside(TypedDict):
+    """What lies beside the last checkpoint of a finished run, by role, and the log's digest."""
+
+    checkpoints: Digests
+    log: Word
 
 
 class Checkpoint(Trained):
@@ -304,6 +313,7 @@ class Checkpoint(Trained):
 
     role: Word
     metrics: Metrics
+    run: NotRequired[Beside]
 
 
 class State(Trained):
@@ -313,6 +323,7 @@ class State(Trained):
     step: Count
     best: Annotated[dict[str, Metrics], Sized(0, MANY)]
     alarmed: bool
+    written: NotRequired[Digests]
 
 
 class Labels(Described):
@@ -326,6 +337,7 @@ class Labels(Described):
     flip: bool
     split: NotRequired[Split]
     teacher_accuracy: Share
+    parts: NotRequired[Digests]
 
 
 class Logits(Described):
@@ -342,6 +354,7 @@ class Logits(Described):
     implementation: NotRequired[Word]
     target_classes: NotRequired[Count]
     fab_target_classes: NotRequired[Count]
+    parts: NotRequired[Digests]
 
 
 class Named(TypedDict):
@@ -380,6 +393,7 @@ class Partial(TypedDict):
     environment: Environment
     done: NotRequired[Annotated[list[Count], Sized(2, 2)]]
     patches: NotRequired[Count]
+    number: NotRequired[Count]
     digest: Word
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from advkit.artifacts.descriptions import Description, Labels, Logits
+from advkit import __version__
+from advkit.artifacts.descriptions import Described, Description, Labels, Logits
 from advkit.errors import MismatchError
 
 Identity = Mapping[str, object]
@@ -51,6 +52,30 @@ def require_same(before: Identity, now: Identity, out: Path) -> None:
     if changed:
         raise MismatchError(
             f"{out} was made otherwise ({', '.join(changed)}): choose another -o, or --overwrite"
+        )
+
+
+def require_parts(info: Description, now: Mapping[str, str], path: Path) -> None:
+    """Check that no part was edited since the file in place was made.
+
+    Args:
+        info: its description; files of the first versions say nothing of their parts.
+        now: what its parts mean today, by `shelf/name`.
+        path: the file.
+
+    Raises:
+        MismatchError: one was; the message names it.
+    """
+    made = cast(Described, info)
+    # Another version's parts are other files; within one version they are the same, or edited.
+    if made.get("versions", {}).get("advkit") != __version__:
+        return
+    then = cast(Mapping[str, str], info.get("parts", {}))
+    edited = sorted(name for name in then if then[name] != now.get(name))
+    if edited:
+        raise MismatchError(
+            f"{path} was made before {', '.join(edited)} was edited: undo the edit, choose "
+            "another -o, or --overwrite"
         )
 
 

@@ -236,18 +236,26 @@ class Writer:
         self.identity = {"schema": provenance.SCHEMA, "kind": "part", **identity}
         self.hits = 0
 
-    def has(self, number: int) -> bool:
-        """Whether a part is finished, whole, and of this work."""
+    def has(self, number: int, known: Mapping[str, Tensor]) -> bool:
+        """Whether a part is finished, whole, and of this work.
+
+        Args:
+            number: of the part.
+            known: what it holds whatever the teacher says, such as /index and /labels.
+        """
         path = self._path(number)
         if not path.exists():
             return False
         try:
-            info = checkpoint.read(path, "part")[1]
+            tensors, info = checkpoint.read(path, "part")
         except (InputError, MismatchError):  # torn, or of another version: made anew
             return False
-        hits = info.get("hits", 0)
+        hits, rows = info.get("hits", 0), len(known["/index"])
         expected = {**self.identity, "number": number, "hits": hits, "digest": info["digest"]}
-        if expected != {"hits": hits, **info}:
+        fit = all(name in tensors and torch.equal(tensors[name], known[name]) for name in known)
+        fit = fit and "/logits" in tensors and tensors.keys() <= DTYPES.keys()
+        fit = fit and all(tensor.dim() > 0 and len(tensor) == rows for tensor in tensors.values())
+        if expected != {"hits": hits, **info} or not fit or hits > _answers(tensors["/logits"]):
             return False
         self.hits += hits
         return True
@@ -281,6 +289,11 @@ class Writer:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:05}.safetensors"
+
+
+def _answers(logits: Tensor) -> int:
+    """Return how many rows of logits there are, over all views."""
+    return logits.numel() // max(logits.shape[-1], 1)
 
 
 def write(out: Path, parts: Iterable[Arrays], description: Description) -> str:

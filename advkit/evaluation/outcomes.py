@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advkit.artifacts.hdf5 import ROBUST, WRONG
+from advkit.errors import InputError
 from advkit.evaluation.partial import Patch
 from advkit.evaluation.passes import Pass
 
@@ -106,12 +107,39 @@ class Outcomes:
         return None if self.images is None else (rows, self.images[rows])
 
     def restore(self, tensors: Mapping[str, Tensor], patches: Sequence[Patch]) -> None:
-        """Go back to what `stored` and `patch` gave."""
+        """Go back to what `stored` and `patch` gave.
+
+        Raises:
+            InputError: they are no tensors of this evaluation; nothing is taken over.
+        """
+        self._require_fit(tensors, patches)
         for name in STORED:
             setattr(self, name, tensors[name])
         for rows, images in patches:
             if self.images is not None:
                 self.images[rows] = images.to(self.images.device)
+
+    def _require_fit(self, tensors: Mapping[str, Tensor], patches: Sequence[Patch]) -> None:
+        """Check names, shapes, types and ranges of what was kept."""
+        fit = tensors.keys() == set(STORED) and all(
+            kept.shape == getattr(self, name).shape and kept.dtype == getattr(self, name).dtype
+            for name, kept in tensors.items()
+        )
+        # Whom the model has wrong without an attack is known by now: nobody else is, and stays.
+        fit = fit and torch.equal(tensors["broken_by"] == WRONG, self.broken_by == WRONG)
+        fit = fit and all(bool(tensors[name].isfinite().all()) for name in ("adversarial", "norm"))
+        if not fit or not all(self._fits(*patch) for patch in patches):
+            raise InputError("the batches that were kept do not fit this evaluation")
+
+    def _fits(self, rows: Tensor, images: Tensor) -> bool:
+        """Whether a patch is of images of this evaluation."""
+        whole = self.images
+        return (
+            whole is not None
+            and (images.dtype, images.shape[1:]) == (whole.dtype, whole.shape[1:])
+            and (rows.dtype, rows.shape) == (torch.int64, images.shape[:1])
+            and bool(((rows >= 0) & (rows < len(whole))).all())
+        )
 
 
 STORED = tuple(f.name for f in fields(Outcomes) if f.name not in ("labels", "clean", "images"))

@@ -19,7 +19,7 @@ from torch import Tensor
 from advkit.artifacts import checkpoint, descriptions, provenance
 from advkit.errors import InputError, MismatchError
 
-KIND, LAYOUT = "partial", 3
+KIND, LAYOUT = "partial", 4
 Patch = tuple[Tensor, Tensor]
 """Rows (B,) and their images (B, C, H, W)."""
 
@@ -51,7 +51,8 @@ class Partial:
         # Images first: books that name a patch find it in place.
         if patch is not None and len(patch[0]):
             tensors = dict(zip(("rows", "images"), patch, strict=True))
-            checkpoint.write(_numbered(self.path, self.patches), tensors, self.identity)
+            description = {**self.identity, "number": self.patches}
+            checkpoint.write(_numbered(self.path, self.patches), tensors, description)
             self.patches += 1
         state = {"done": list(done), "patches": self.patches}
         checkpoint.write(self.path, books, {**self.identity, **state})
@@ -70,7 +71,10 @@ class Partial:
             raise InputError(f"{self.path}: corrupt: it does not say what is done")
         patches = []
         for number in range(info["patches"]):
-            tensors, _ = self._read(_numbered(self.path, number))
+            place = _numbered(self.path, number)
+            tensors, said = self._read(place)
+            if said.get("number") != number or tensors.keys() != {"rows", "images"}:
+                raise InputError(f"{place}: corrupt: not the images of batch {number}")
             patches.append((tensors["rows"], tensors["images"]))
         self.patches = len(patches)
         return books, (info["done"][0], info["done"][1]), patches

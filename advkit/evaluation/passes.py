@@ -15,6 +15,7 @@ from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
 from advkit.evaluation import folded
 from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
+from advkit.registry import sources
 from advkit.runtime import seeding
 from advkit.runtime.reporting import Reporter
 
@@ -94,6 +95,15 @@ def require_surrogate(
     ):
         if list(mine) != list(its):
             raise MismatchError(f"the surrogate's {what} differ from the model's: {its}, {mine}")
+
+
+def parts(settings: AttackSettings, classes: int, info: Checkpoint) -> dict[str, str]:
+    """Return what the parts of an evaluation mean, by `shelf/name`; see `registry.sources`."""
+    # PGD also gives iterates to those whom the attack itself leaves none.
+    names = {settings.attack, *attack_names(settings, classes), "pgd"}
+    attacks = sorted(names & registry.parts("attacks").keys())
+    chosen = [("attacks", name) for name in attacks]
+    return sources.digests(*chosen, *sources.family(info["arch"]))
 
 
 def attack_names(settings: AttackSettings, classes: int) -> list[str]:

@@ -244,6 +244,7 @@ class Evaluation:
             zero_gradient=self.flat / len(self.labels) if attacked else None,
             trained=dict(self.info.get("config", {})),
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
+            parts=passes.parts(settings, self.classes, self.info),
             **passes.implementation(settings, self.classes),
         )
         return Logits(
@@ -263,6 +264,7 @@ class Evaluation:
             "checkpoint": self.info["digest"],
             "data": self.images.fingerprint,
             "environment": dict(self.environment),
+            "parts": passes.parts(self.settings, self.classes, self.info),
             **passes.implementation(self.settings, self.classes),
         }
 
@@ -271,13 +273,15 @@ class Evaluation:
         store = Partial(path, self._identity())
         try:
             saved = store.load()
+            if saved is not None:
+                tensors, done, patches = saved
+                self.outcomes.restore(tensors, patches)
+                self.done = done
         except (InputError, MismatchError) as error:
             # Batches of another evaluation are of no use to this one.
             self.reporter.note(f"{error}: started anew")
             partial.remove(path)
-            return store
+            return Partial(path, self._identity())
         if saved is not None:
-            tensors, self.done, patches = saved
-            self.outcomes.restore(tensors, patches)
             self.reporter.note("going on from the batches that an earlier run finished")
         return store

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from advkit import data, models, registry
@@ -74,7 +73,7 @@ def evaluate(
     settings, info = settings_of(path, options)
     place = Path(options.out) if options.out else _place(path, settings, info, options.image_list)
     hdf5.require_name(place)
-    work = EvaluationWork(path, settings, options, place, reporter or Reporter())
+    work = EvaluationWork(path, info["digest"], settings, options, place, reporter or Reporter())
     if not shards.launched(options.shard):
         out = settings.shard.beside(place) if settings.shard else place
         logits, seconds = work.made(out)
@@ -163,18 +162,22 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
     def __init__(
         self,
         path: Path,
+        digest: str,
         settings: AttackSettings,
         options: AttackOptions,
         place: Path,
         reporter: Reporter,
     ) -> None:
         super().__init__(place, options.overwrite, reporter)
-        self.path, self.settings, self.options = path, settings, options
+        # The settings are that checkpoint's: another one may have taken its place since.
+        self.path, self.digest, self.settings, self.options = path, digest, settings, options
 
     def find(self) -> Logits:
         """Return the whole that lies there, checked to be of this evaluation."""
         settings = dataclasses.replace(self.settings, shard=None)
-        whole = EvaluationWork(self.path, settings, self.options, self.place, self.reporter)
+        whole = EvaluationWork(
+            self.path, self.digest, settings, self.options, self.place, self.reporter
+        )
         return whole.made(self.place)[0]
 
     def work(self, out: Path) -> None:
@@ -191,13 +194,15 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         Where the shard is gone because it is merged already, they are those of the `whole`.
 
         Raises:
-            MismatchError: something else lies there.
+            MismatchError: something else lies there, or the checkpoint was replaced meanwhile.
         """
         hdf5.require_name(out)
         unfinished = out.with_name(f"{out.name}.part")
         # Locked before the first look: two calls must not both find nothing there.
         with files.lock(out):
             model, info = models.load_finite(self.path, self.options.torch_device())
+            if info["digest"] != self.digest:
+                raise checkpoint.replaced(self.path)
             images = self._images(info)
             if out.exists() and not self.overwrite:
                 logits = self._require_same(out, info, images.fingerprint)
@@ -206,13 +211,20 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
                 return logits, 0.0
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
-            surrogate = _surrogate(self.options.surrogate, self.options.torch_device())
+            surrogate = self._surrogate()
             started = time.monotonic()
             result = self._run(model, info, images, surrogate, unfinished)
+            checkpoint.require_unchanged(self.path, self.digest)
             # Written first: a kill between the two leaves batches that the next call removes.
             hdf5.write_logits(out, result)
             partial.remove(unfinished)
             return hdf5.read_logits(out), round(time.monotonic() - started, 3)
+
+    def _surrogate(self) -> Surrogate | None:
+        path = self.options.surrogate
+        if not path:
+            return None
+        return Surrogate(*models.load_finite(path, self.options.torch_device()))
 
     def _images(self, info: Checkpoint) -> ImageSet:
         options = self.options
@@ -258,10 +270,6 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             self.settings.described(), info["digest"], images, package.get("implementation")
         )
         identity.require_same(identity.identity(logits.info), now, out)
+        classes = len(info["data"]["classes"])
+        identity.require_parts(logits.info, passes.parts(self.settings, classes, info), out)
         return logits
-
-
-def _surrogate(path: str | None, device: torch.device) -> Surrogate | None:
-    if not path:
-        return None
-    return Surrogate(*models.load_finite(path, device))

@@ -32,6 +32,7 @@ __all__ = [
     "part",
     "parts",
     "shared_options",
+    "sources",
     "split_numbers",
     "split_path",
 ]

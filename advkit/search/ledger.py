@@ -6,14 +6,19 @@ hours that people follow, and its figures are the result.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
-from advkit.artifacts import descriptions, files
+from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.descriptions import Trial
 from advkit.errors import InputError, MismatchError, NumericalError
+
+CHAIN, PART = "chain", "# part "
+"""The key of a line's link; how a line of `search.toml` begins that says what a part means."""
 
 
 class Judged(TypedDict):
@@ -26,43 +31,83 @@ class Judged(TypedDict):
 
 
 class Ledger:
-    """The finished trials of one search, in memory and in `trials.jsonl`."""
+    """The finished trials of one search, in memory and in `trials.jsonl`.
+
+    Each line carries `chain`, the sha256 over the link before it and what the line says; the first
+    link is the search itself. So a line that was edited, moved or taken from elsewhere shows.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "trials.jsonl"
         self.trials: list[Trial] = []
+        self._link = ""
 
-    def open(self, identity: str) -> None:
+    def open(self, identity: str, parts: Mapping[str, str]) -> int:
         """Read what is there, having checked that it belongs to this search.
+
+        Args:
+            identity: what the search is, as text.
+            parts: what its parts mean, by name; see `registry.sources`.
+
+        Returns:
+            How many trials of an earlier version, which has no chain, are to be measured again.
 
         Raises:
             InputError: the file is corrupt.
-            MismatchError: the folder holds a search with other options.
+            MismatchError: the folder holds a search with other options, something else, or trials
+                that were edited.
         """
         files.folder(self.folder)
-        mark = self.folder / "search.toml"
-        if mark.exists() and mark.read_text(encoding="utf-8") != identity:
-            raise MismatchError(
-                f"{self.folder} holds a search with other options: choose another -o"
-            )
-        files.write_text(mark, identity)
-        if self.path.exists():
-            self.trials = self._read()
+        mark, self._link = self.folder / "search.toml", _linked(identity)
+        meant = "".join(f"{PART}{name} is {digest}\n" for name, digest in sorted(parts.items()))
+        if not mark.exists():
+            self._require_empty()
+        else:
+            self._require_same(_said(mark), identity, meant)
+        files.write_text(mark, identity + meant)
+        return self._read() if self.path.exists() else 0
 
-    def _read(self) -> list[Trial]:
-        """Return the finished trials; a last line that was cut off is dropped and run again."""
+    def _require_same(self, mark: bytes, identity: str, meant: str) -> None:
+        # Searches of the first versions do not say what their parts meant.
+        if mark == (identity + meant).encode() or mark == identity.encode():
+            return
+        edited = mark.partition(PART.encode())[0] == identity.encode()
+        what = "of before a part was edited" if edited else "with other options"
+        raise MismatchError(f"{self.folder} holds a search {what}: choose another -o")
+
+    def _require_empty(self) -> None:
+        if any(not path.name.startswith(".") for path in self.folder.iterdir()):
+            raise MismatchError(
+                f"{self.folder} is not empty and has no search.toml: put it back, or choose "
+                "another -o"
+            )
+
+    def _read(self) -> int:
+        """Take over the finished trials; a last line that was cut off is dropped and run again."""
         try:
-            whole, _, torn = self.path.read_text(encoding="utf-8").rpartition("\n")
-            trials = [json.loads(line) for line in whole.splitlines()]
+            whole, _, torn = _said(self.path).decode().rpartition("\n")
+            lines = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError):
             raise InputError(f"{self.path}: corrupt: not JSON lines") from None
-        for number, trial in enumerate(trials, start=1):
-            wrong = descriptions.trial_fault(trial)
+        for number, line in enumerate(lines, start=1):
+            wrong = descriptions.trial_fault(line)
             if wrong:
                 raise InputError(f"{self.path}: corrupt: in line {number} {wrong}")
+        if lines and not any(CHAIN in line for line in lines):
+            files.write_text(self.path, "")
+            return len(lines)
+        for number, line in enumerate(lines, start=1):
+            chain, trial = line.pop(CHAIN, None), cast(Trial, line)
+            self._link = _linked(self._link, trial)
+            if chain != self._link:
+                raise MismatchError(
+                    f"{self.path}: line {number} was edited or is of another search: put the right "
+                    "file back, or remove it: runs that lie beside it are only measured again"
+                )
+            self.trials.append(trial)
         if torn:
             files.write_text(self.path, f"{whole}\n" if whole else "")
-        return trials
+        return 0
 
     def find(self, kind: str, temperature: float) -> Trial | None:
         """Return a finished trial."""
@@ -87,5 +132,20 @@ class Ledger:
         wrong = descriptions.trial_fault(trial)
         if wrong:
             raise ValueError(f"a trial of {trial['kind']} in which {wrong}")
-        files.append_line(self.path, json.dumps(trial))
+        link = _linked(self._link, trial)
+        files.append_line(self.path, json.dumps({**trial, CHAIN: link}))
         self.trials.append(trial)
+        self._link = link
+
+
+def _said(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _linked(before: str, trial: Trial | None = None) -> str:
+    """Return the next link of a chain."""
+    text = provenance.canonical([before, trial])
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -28,6 +28,7 @@ from advkit.search.evaluator import Evaluator
 from advkit.search.ledger import Ledger
 from advkit.search.options import CRITERIA
 from advkit.softlabels import source as soft_source
+from advkit.training import parts
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import split_of
@@ -107,9 +108,14 @@ class TemperatureSearch:
 
         Raises:
             InputError: its ledger is corrupt.
-            MismatchError: it holds a search with other options.
+            MismatchError: it holds a search with other options, or its ledger was edited.
         """
-        self.ledger.open(self._identity())
+        again = self.ledger.open(self._identity(), parts.digests(self.base))
+        if again:
+            self.machine.reporter.note(
+                f"{self.ledger.path}: {again} trials of an earlier version, which cannot be told "
+                "from edited ones: their runs are measured again"
+            )
 
     def _identity(self) -> str:
         resolved = resolve.resolve(*self.layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +18,7 @@ from advkit.errors import MismatchError, NumericalError, UsageError
 from advkit.images.augment import apply_views, draw_views, every_view
 from advkit.images.image_set import Images, ImageSet, pixels
 from advkit.parallel.shards import Shard
+from advkit.registry import sources
 from advkit.runtime import modes, seeding
 from advkit.runtime.reporting import Reporter
 
@@ -121,6 +122,7 @@ class Labelling:
             total = len(images.labels)
             self.config |= {"shard": shard.described, "batch_size": batch_size, "examples": total}
         self.rows = self._share(shard)
+        self.parts = sources.digests(*sources.family(info["arch"]))
 
     @property
     def view_count(self) -> int:
@@ -158,8 +160,12 @@ class Labelling:
         parts = range(self.rows.start // size, (self.rows.stop - 1) // size + 1)
         return {number: rows[rows // size == number] for number in parts}
 
-    def write(self, out: Path) -> Labels:
+    def write(self, out: Path, ready: Callable[[], None] = lambda: None) -> Labels:
         """Label what is not labelled yet, join the parts, and return the description.
+
+        Args:
+            out: where the file goes.
+            ready: called before it is put in place; may raise to keep it away.
 
         Raises:
             NumericalError: the teacher gives NaN or infinite logits.
@@ -171,7 +177,7 @@ class Labelling:
         began, done = time.monotonic(), 0
         with modes.evaluating(self.teacher), modes.frozen(self.teacher):
             for number, block in blocks.items():
-                if not writer.has(number):
+                if not writer.has(number, self._known(block)):
                     writer.add(number, *self._part(block))
                 done += len(block) * self.view_count
                 rate = done / max(time.monotonic() - began, 1e-9)
@@ -180,16 +186,20 @@ class Labelling:
         accuracy = writer.hits / (len(self.rows) * self.view_count)
         self.suspect(accuracy)
         description = self._describe(accuracy)
+        ready()
         return cast(Labels, {**description, "digest": writer.finish(blocks, description)})
+
+    def _known(self, block: Tensor) -> dict[str, Tensor]:
+        """Return what a part holds whatever the teacher says."""
+        known = {"/index": block.clone(), "/labels": self.images.labels[block].clone()}
+        return known if self.table is None else {**known, "/views": self.table[block].clone()}
 
     @torch.no_grad()
     def _part(self, block: Tensor) -> tuple[dict[str, Tensor], int]:
         """Return one part's arrays and in how many views the teacher is right."""
         batches = [self._rows(rows) for rows in torch.split(block, self._step)]
         joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        joined |= {"/index": block.clone(), "/labels": self.images.labels[block].clone()}
-        if self.table is not None:
-            joined["/views"] = self.table[block].clone()
+        joined |= self._known(block)
         return joined, int(joined.pop("hits").sum())
 
     def _rows(self, rows: Tensor) -> dict[str, Tensor]:
@@ -241,6 +251,7 @@ class Labelling:
             "data": self.images.fingerprint,
             "config": self.config,
             "environment": self.environment,
+            "parts": self.parts,
         }
 
     def _describe(self, accuracy: float) -> dict[str, object]:
@@ -258,4 +269,5 @@ class Labelling:
             flip=self.images.flip,
             split={key: self.info["config"].get(key) for key in SPLIT},
             teacher_accuracy=accuracy,
+            parts=self.parts,
         )

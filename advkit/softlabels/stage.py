@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advkit import data, models
-from advkit.artifacts import files, hdf5, identity, sharing, soft_labels
+from advkit.artifacts import checkpoint, files, hdf5, identity, sharing, soft_labels
 from advkit.artifacts import record as records
 from advkit.artifacts.descriptions import Labels
 from advkit.artifacts.record import Record
@@ -108,7 +108,7 @@ class LabelsWork(sharing.ShardedWork[Labels]):
     kind = "labels"
 
     def __init__(self, path: Path, options: SoftlabelsOptions, reporter: Reporter) -> None:
-        self.device = options.torch_device()
+        self.path, self.device = path, options.torch_device()
         self.teacher, self.info = models.load_finite(path, self.device)
         self.threads = options.threads_for(self.info["arch"])
         self.data = location(path, self.info, options.data)
@@ -169,13 +169,17 @@ class LabelsWork(sharing.ShardedWork[Labels]):
             if whole is not None and whole.exists() and not self.overwrite:
                 return _described(whole), True
             with computing(self.device, self.threads):
-                return self.labelling.write(out), False
+                return self.labelling.write(out, self._require_teacher), False
+
+    def _require_teacher(self) -> None:
+        checkpoint.require_unchanged(self.path, self.info["digest"])
 
     def _require_same(self, info: Labels, out: Path) -> None:
         now = identity.of_work(
             self.labelling.config, self.info["digest"], self.images.fingerprint, called="teacher"
         )
         identity.require_same(identity.identity(info, "teacher"), now, out)
+        identity.require_parts(info, self.labelling.parts, out)
 
 
 def _described(path: Path) -> Labels:

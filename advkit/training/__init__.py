@@ -3,7 +3,10 @@
 __all__ = [
     "binding",
     "learner",
+    "manifest",
+    "metrics_log",
     "options",
+    "parts",
     "run",
     "run_folder",
     "selection",

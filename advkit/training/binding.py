@@ -12,6 +12,7 @@ from advkit.config import resolve
 from advkit.config.location import location
 from advkit.errors import MismatchError, UsageError
 from advkit.training.options import TrainOptions
+from advkit.training.run_folder import RunFolder
 
 Upstream = Callable[[], Record]
 """Gives the record of a labels file or teacher, where the options name neither."""
@@ -40,12 +41,13 @@ def layers(options: TrainOptions) -> list[resolve.Layer]:
     if options.config:
         path = Path(options.config)
         return [(resolve.read(path), f"from {path.name}"), (flags, resolve.FLAG)]
-    beside = Path(options.out) / "config.toml" if options.out else None
-    if options.going_on and beside is not None and beside.exists():
+    folder = RunFolder(Path(options.out)) if options.out else None
+    if options.going_on and folder is not None and folder.config_file.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
-        return [(resolve.read(beside), "the run's own"), (flags, resolve.FLAG)]
+        return [(folder.own_values(), "the run's own"), (flags, resolve.FLAG)]
     soft = resolve.labels_of(flags) == "soft"  # the labels know their data set
-    if options.going_on and beside is not None and not flags.get("data") and not soft:
+    if options.going_on and folder is not None and not flags.get("data") and not soft:
+        folder.require_config()
         raise UsageError(f"{options.out}: no run to go on with; give --data to start one")
     return [(flags, resolve.FLAG)]
 

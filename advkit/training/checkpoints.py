@@ -9,15 +9,17 @@ import torch
 from torch import nn
 
 from advkit.artifacts import checkpoint, provenance
-from advkit.artifacts.descriptions import Metrics
+from advkit.artifacts.checkpoint import Packed
+from advkit.artifacts.descriptions import Beside, Metrics
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.images.image_set import ImageSet
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
+from advkit.training import parts
 from advkit.training.learner import Learner, statistics_of
 from advkit.training.run_folder import RunFolder
-from advkit.training.state import Progress, pack, unpack
+from advkit.training.state import Progress, log_of, pack, unpack
 
 
 class RunFiles:
@@ -44,6 +46,7 @@ class RunFiles:
         shared = {} if self.world.alone else {"world": self.world.size}
         self.parents, self.environment = parents, {**environment, **shared}
         self.elastic: list[list[int]] = []
+        self.parts = parts.digests(settings)
 
     def describe(self, kind: str, **more: object) -> dict[str, object]:
         """Return the description of an artifact of this run."""
@@ -67,24 +70,32 @@ class RunFiles:
                 "mean": list(mean),
                 "std": list(std),
             },
+            parts=self.parts,
             **more,
         )
 
-    def write(self, folder: RunFolder, role: str, model: nn.Module, metrics: Metrics) -> None:
-        """Write one checkpoint, on rank 0.
+    def packed(
+        self, role: str, model: nn.Module, metrics: Metrics, beside: Beside | None = None
+    ) -> Packed:
+        """Return a checkpoint as its file will hold it.
+
+        Args:
+            role: which one.
+            model: its weights.
+            metrics: its figures.
+            beside: of the last one, what lies beside it.
 
         Raises:
             NumericalError: a tensor is not finite.
         """
-        if not self.world.leads:
-            return
         # What cannot be judged is not written: a checkpoint in place is a net that answers.
         tensors = model.state_dict()
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise NumericalError(f"{name} is not finite: nothing is written; lower --lr")
-        description = self.describe("checkpoint", role=role, metrics=dict(metrics))
-        checkpoint.write(folder.checkpoint(role), tensors, description)
+        more = {} if beside is None else {"run": beside}
+        description = self.describe("checkpoint", role=role, metrics=dict(metrics), **more)
+        return checkpoint.pack(tensors, description)
 
     def save(self, folder: RunFolder, learner: Learner, progress: Progress) -> None:
         """Write everything that a resumed run needs, on rank 0; all ranks have to call it.
@@ -103,6 +114,7 @@ class RunFiles:
             step=progress.step,
             best=progress.best,
             alarmed=progress.alarmed,
+            written=progress.written,
         )
         checkpoint.write(folder.state_file, tensors, description)
 
@@ -145,11 +157,36 @@ class RunFiles:
             )
         try:
             sums = unpack(tensors, learner.model, learner.average, learner.optimizer)
-        except RuntimeError as error:
+            lines = log_of(tensors)
+        except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder.state_file}: does not fit: {reason}") from None
+        progress = Progress(
+            info["epoch"],
+            info["step"],
+            dict(info["best"]),
+            sums,
+            info["alarmed"],
+            dict(info.get("written", {})),
+            folder.lines()[: info["epoch"]] if lines is None else lines,
+        )
         if self.world.leads:
-            folder.keep_rows(info["epoch"])
+            self._mend(folder, learner, progress)
         else:
-            sums = torch.zeros_like(sums)  # they are added up over ranks
-        return Progress(info["epoch"], info["step"], dict(info["best"]), sums, info["alarmed"])
+            progress.sums = torch.zeros_like(sums)  # they are added up over ranks
+        return progress
+
+    def _mend(self, folder: RunFolder, learner: Learner, progress: Progress) -> None:
+        """Make anew what a kill kept from being written after the state; see `manifest.unfinished`.
+
+        At an epoch's end the state has the weights of a checkpoint that was chosen then.
+        """
+        folder.write_lines(progress.lines)
+        models = {"best": learner.model, "best-ema": learner.average}
+        for role, metrics in progress.best.items():
+            path, model = folder.checkpoint(role), models[role]
+            there = checkpoint.read_info(path)["digest"] if path.exists() else None
+            if there is None or there != progress.written.get(role, there):
+                assert model is not None  # `manifest.unfinished` has seen that it can be made
+                there = checkpoint.put(path, self.packed(role, model, metrics))
+            progress.written[role] = there

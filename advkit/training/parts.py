@@ -15,6 +15,7 @@ from advkit.config.settings import Settings
 from advkit.images.batches import Batch
 from advkit.labels import Context
 from advkit.objectives import Given
+from advkit.registry import sources
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ def parts_of(settings: Settings) -> Parts:
         start=settings.attack_start or constants.get("START", "uniform"),
         needs_ema="ema" in needs,
         clean_first=any(options.get(name) in values for name, values in clean_when.items()),
+    )
+
+
+def digests(settings: Settings) -> dict[str, str]:
+    """Return what the parts of a run mean, by `shelf/name`; see `registry.sources`."""
+    arch, _ = registry.split_numbers(settings.arch)
+    return sources.digests(
+        ("objectives", settings.objective),
+        ("labels", settings.labels),
+        ("models", arch),
+        ("data", settings.data_name),
     )
 
 

@@ -11,6 +11,7 @@ from advkit import data
 from advkit.config.resolve import Resolved
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
+from advkit.training import manifest
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import Trainer
 
@@ -47,6 +48,8 @@ def train(
     def opened() -> bool:
         stack.enter_context(folder.held())
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
+        if not overwrite:
+            manifest.require(folder)
         folder.tidy()
         return not folder.done or overwrite
 
@@ -54,7 +57,7 @@ def train(
         folder.begin(resolved, overwrite=overwrite)
         going_on = folder.state_file.exists()
         if not going_on:
-            folder.keep_rows(0)
+            folder.write_lines(())
         return going_on
 
     with stack:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.training import metrics_log
+from advkit.training.metrics_log import Row
 
 ROLES = ("best", "best-ema", "final", "final-ema")
-Row = dict[str, float]
-"""An epoch's metrics: counts, averages, seconds, and whether the masking alarm rang."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether anything was learned: a configuration alone is no run yet."""
-        return self.state_file.exists() or self.metrics_file.exists() or self.done
+        return any((self.path / name).exists() for name in self._names()[:-1])
 
     def held(self) -> AbstractContextManager[None]:
         """Hold the folder for this process.
@@ -75,6 +74,7 @@ class RunFolder:
         files.folder(self.path)
         files.sweep(self.path, self._names())  # temporary files of a killed writer
         if not self.config_file.exists():
+            self.require_config()
             if any(self.path.iterdir()):
                 raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
             return
@@ -148,26 +148,57 @@ class RunFolder:
             return True
         return self.config_file.exists() and self._own_settings().flat() == wanted.settings.flat()
 
+    def require_config(self) -> None:
+        """Check that a run that lies here has its configuration.
+
+        Raises:
+            InputError: the rest of a run lies there without it.
+        """
+        if self.begun and not self.config_file.exists():
+            raise InputError(
+                f"{self.config_file}: missing, while the rest of a run lies there: put it back, "
+                "or choose another -o"
+            )
+
+    def own_values(self) -> dict[str, object]:
+        """Return the options of the run that lies here.
+
+        Raises:
+            InputError: its configuration is damaged.
+        """
+        values = resolve.read(self.config_file)
+        try:
+            resolve.resolve((values, "the run's own"))
+        except UsageError as error:
+            raise InputError(
+                f"{self.config_file}: no configuration of a run ({error}): put the right one "
+                "back, or choose another -o"
+            ) from None
+        return values
+
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""
         return resolve.resolve((resolve.read(self.config_file), "the run's own")).settings
 
+    def lines(self) -> list[str]:
+        """Return the lines of the log so far, but for a torn last one."""
+        return metrics_log.lines(self.metrics_file)
+
     def rows(self) -> list[Row]:
-        """Return the metrics so far, a row an epoch."""
-        if not self.metrics_file.exists():
-            return []
-        try:
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines]
-        except (OSError, ValueError, RecursionError):
-            raise InputError(f"{self.metrics_file}: corrupt: not JSON lines") from None
+        """Return the metrics so far, a row an epoch.
 
-    def keep_rows(self, epochs: int) -> None:
-        """Drop rows of epochs that the saved state has not seen, and a torn last line."""
-        if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()[:epochs]
-            files.write_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
+        Raises:
+            InputError: the log is corrupt.
+        """
+        return metrics_log.rows(self.lines(), self.metrics_file)
 
-    def add_row(self, row: Mapping[str, float]) -> None:
+    def write_lines(self, lines: Sequence[str]) -> None:
+        """Make the log that of these lines, unless it is."""
+        text = "".join(f"{line}\n" for line in lines)
+        there = self.metrics_file.read_bytes() if self.metrics_file.exists() else b""
+        if there != text.encode():
+            files.write_text(self.metrics_file, text)
+
+    def add_line(self, line: str) -> None:
         """Append one epoch's metrics."""
-        files.append_line(self.metrics_file, json.dumps(row, allow_nan=False))
+        files.append_line(self.metrics_file, line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from advkit.artifacts import checkpoint
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.config import resolve
@@ -14,9 +13,11 @@ from advkit.config.settings import Settings
 from advkit.errors import InputError
 from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
+from advkit.training import manifest
 from advkit.training import run as training
+from advkit.training.metrics_log import Row
 from advkit.training.options import TrainOptions
-from advkit.training.run_folder import ROLES, Row, RunFolder
+from advkit.training.run_folder import ROLES, RunFolder
 
 EMITTED = {"best": ("best",), "final": ("final",), "all": ROLES}
 """`--emit` → the roles whose checkpoints get a record."""
@@ -95,16 +96,16 @@ def _tell(record: Record, reporter: Reporter) -> None:
 def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]:
     # With `--wa` the average is what the run is for; `all` names both.
     suffix = "-ema" if chosen.wa and emit != "all" else ""
-    rows = folder.rows()
-    seconds = round(sum(row["seconds"] for row in rows), 3)
+    # Of files that were seen to belong together: another process may have begun to replace them.
+    whole = manifest.finished(folder)
+    seconds = round(sum(row["seconds"] for row in whole.rows), 3)
     for role in (f"{role}{suffix}" for role in EMITTED[emit]):
-        path = folder.checkpoint(role)
-        if path.exists():
-            info = checkpoint.read_info(path)
-            figures = {**info["metrics"], **_gap(rows, role), "seconds": seconds}
+        info = whole.checkpoints.get(role)
+        if info is not None:
+            figures = {**info["metrics"], **_gap(whole.rows, role), "seconds": seconds}
             yield records.make(
                 "checkpoint",
-                path,
+                folder.checkpoint(role),
                 info["digest"],
                 run=folder.path.resolve().name,
                 data=chosen.data,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,8 @@ class Progress:
     `epoch` and `step` count finished ones; a step equal to the steps of an epoch means that
     only that epoch's validation is missing. `best` maps a role to the metrics of its
     checkpoint; `sums` (7,) float64 are those of the current epoch, see `books.SUMS`;
-    `alarmed` tells whether the masking alarm has rung.
+    `alarmed` tells whether the masking alarm has rung. `written` maps a role to the digest of its
+    checkpoint, `lines` are those of the log.
     """
 
     epoch: int = 0
@@ -32,6 +34,8 @@ class Progress:
     best: dict[str, Metrics] = field(default_factory=dict)
     sums: Tensor = field(default_factory=no_sums)
     alarmed: bool = False
+    written: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
     def next_epoch(self) -> None:
         """Close the current epoch."""
@@ -51,7 +55,24 @@ def pack(
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
     tensors["sums"] = progress.sums
+    # As a tensor: a header is read whole, and a log may be longer than any header.
+    text = "".join(f"{line}\n" for line in progress.lines).encode()
+    tensors["log"] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
     return tensors
+
+
+def log_of(tensors: Mapping[str, Tensor]) -> list[str] | None:
+    """Return the lines of the log in a state; None in one of an earlier version, which has none.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    if "log" not in tensors:
+        return None
+    log = tensors["log"]
+    if log.dtype != torch.uint8 or log.dim() != 1:
+        raise ValueError("its log is no text")
+    return log.numpy().tobytes().decode().splitlines()
 
 
 def unpack(
@@ -68,13 +89,19 @@ def unpack(
     model.load_state_dict(_below(tensors, "model."))
     if average is not None:
         average.load_state_dict(_below(tensors, "ema."))
-    momentum = _below(tensors, "momentum.")
-    for name, parameter in model.named_parameters():
-        if name in momentum:
-            # In the parameter's memory format, as the optimizer itself would have made it.
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    return tensors["sums"]
+    momentum, parameters = _below(tensors, "momentum."), dict(model.named_parameters())
+    strange = momentum.keys() - parameters.keys() or (average is None and _below(tensors, "ema."))
+    if strange or any(momentum[name].shape != parameters[name].shape for name in momentum):
+        raise RuntimeError("it holds tensors of another net")
+    for name, kept in momentum.items():
+        parameter = parameters[name]
+        # In the parameter's memory format, as the optimizer itself would have made it.
+        buffer = torch.empty_like(parameter, requires_grad=False).copy_(kept)
+        optimizer.state[parameter]["momentum_buffer"] = buffer
+    sums = tensors.get("sums", torch.empty(0))
+    if sums.shape != no_sums().shape or not bool(sums.isfinite().all()):
+        raise RuntimeError("it holds no sums of an epoch")
+    return sums
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from advkit.artifacts import provenance
-from advkit.artifacts.descriptions import Metrics
+from advkit.artifacts import checkpoint, provenance
+from advkit.artifacts.descriptions import Beside, Metrics
 from advkit.config.settings import Settings
 from advkit.errors import Stopped, UsageError
 from advkit.images import extra as extra_data
@@ -25,16 +26,19 @@ from advkit.parallel.world import World
 from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import source as soft_source
-from advkit.training import books
+from advkit.training import books, metrics_log
 from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
-from advkit.training.run_folder import Row, RunFolder
+from advkit.training.metrics_log import Row
+from advkit.training.run_folder import RunFolder
 from advkit.training.selection import ACCURACIES, Validation, better
 from advkit.training.state import Progress
 
 Parents = Sequence[Mapping[str, object]]
 """What a run is made from, as descriptions carry it."""
+Chosen = Mapping[str, tuple[nn.Module, Metrics]]
+"""Role → the net that was better than the ones before it, and its figures."""
 
 
 class Trainer:
@@ -138,26 +142,39 @@ class Trainer:
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
-        row = self._row()
+        row, chosen = self._row(), {}
         for role, model in self._candidates():
             figures = self.validation.measure(
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
             suffix = role.removeprefix("best")
             row |= {f"val_{key}{suffix}": figures[key] for key in ACCURACIES if key in figures}
-            # Written at once: a run that is stopped later has its best checkpoint in place.
             if better(figures, progress.best.get(role)):
-                progress.best[role] = self._metrics(progress.epoch + 1, row, suffix)
-                self.files.write(folder, role, model, progress.best[role])
+                chosen[role] = model, self._metrics(progress.epoch + 1, row, suffix)
         seconds = time.monotonic() - started
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
-        if self.world.leads:
-            folder.add_row({"epoch": progress.epoch + 1, **row})
-        # The row first, then the state: a kill between them leaves a row that `keep_rows` drops.
-        progress.next_epoch()
-        self.files.save(folder, self.learner, progress)
+        self._write_epoch(folder, row, chosen)
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
+
+    def _write_epoch(self, folder: RunFolder, row: Row, chosen: Chosen) -> None:
+        """Write what came of an epoch: the state, then what can be made from it."""
+        progress, packed = self.progress, {}
+        for role, (model, metrics) in chosen.items():
+            progress.best[role] = metrics
+            if self.world.leads:
+                packed[role] = self.files.packed(role, model, metrics)
+                progress.written[role] = packed[role].digest
+        line = json.dumps({"epoch": progress.epoch + 1, **row}, allow_nan=False)
+        progress.lines.append(line)
+        progress.next_epoch()
+        # First, for it knows what is to lie beside it: nothing else there is believed afterwards,
+        # and what a kill leaves unwritten is made from it, see `RunFiles.restore`.
+        self.files.save(folder, self.learner, progress)
+        if self.world.leads:
+            for role, content in packed.items():
+                checkpoint.put(folder.checkpoint(role), content)
+            folder.add_line(line)
 
     def _row(self) -> Row:
         """Return the epoch's row so far, and raise the alarm of masking where it is due."""
@@ -187,14 +204,23 @@ class Trainer:
             raise Stopped(signum, f"stopped at {where}, state saved: go on with --resume")
 
     def finish(self, folder: RunFolder) -> None:
-        """Write the last weights; the student's come last, as the mark of a finished run."""
-        row, epochs = folder.rows()[-1] if self.world.leads else {}, self.settings.epochs
+        """Write the last weights; the student's come last, as the mark of a finished run.
+
+        They say what lies beside them: the other checkpoints, and the log but for its times.
+        """
+        if not self.world.leads:
+            return
+        progress, epochs = self.progress, self.settings.epochs
+        rows = metrics_log.rows(progress.lines, folder.metrics_file)
         if self.learner.average is not None:
-            metrics = self._metrics(epochs, row, "-ema")
-            self.files.write(folder, "final-ema", self.learner.average, metrics)
-        self.files.write(folder, "final", self.learner.model, self._metrics(epochs, row, ""))
-        if self.world.leads:
-            folder.state_file.unlink(missing_ok=True)
+            metrics = self._metrics(epochs, rows[-1], "-ema")
+            last = self.files.packed("final-ema", self.learner.average, metrics)
+            progress.written["final-ema"] = checkpoint.put(folder.checkpoint("final-ema"), last)
+        beside: Beside = {"checkpoints": progress.written, "log": metrics_log.digest(rows)}
+        metrics = self._metrics(epochs, rows[-1], "")
+        mark = self.files.packed("final", self.learner.model, metrics, beside)
+        checkpoint.put(folder.checkpoint("final"), mark)
+        folder.state_file.unlink(missing_ok=True)
 
     def _metrics(self, epoch: int, row: Row, suffix: str) -> Metrics:
         """Return what a checkpoint says of the student, or its average, by an epoch's row."""

@@ -100,15 +100,16 @@ def test_no_metrics(tmp_path):
     ("text", "words"),
     [
         ("{", "corrupt"),
-        ("[1]", "not the metrics of a run"),
-        ("{}", "no seconds and n"),
-        ('{"n": 10}', "no seconds and n"),
-        ('{"n": 10, "seconds": "long"}', "no seconds and n"),
-        ('{"n": 10, "seconds": null}', "no seconds and n"),
-        ('{"n": 10, "seconds": 0}', "no time or no images"),
-        ('{"n": 0, "seconds": 1.5}', "no time or no images"),
-        ('{"n": 10, "seconds": NaN}', "no time or no images"),
-        ('{"n": 10, "seconds": Infinity}', "no time or no images"),
+        ("[1]", "in line 1 there is no object"),
+        ("{}", "epoch is missing"),
+        ('{"epoch": 1, "n": 10}', "seconds is missing"),
+        ('{"epoch": 1, "n": 10, "seconds": "long"}', "seconds is no number"),
+        ('{"epoch": 1, "n": 10, "seconds": null}', "seconds is no number"),
+        ('{"epoch": 1, "n": 10, "seconds": 0}', "no time or no images"),
+        ('{"epoch": 1, "n": 0, "seconds": 1.5}', "no time or no images"),
+        ('{"epoch": 1, "n": 10, "seconds": NaN}', "seconds is no number"),
+        ('{"epoch": 1, "n": 10, "seconds": Infinity}', "seconds is no number"),
+        ('{"epoch": 2, "n": 10, "seconds": 1}', "epoch is 2"),
     ],
 )
 def test_metrics_of_no_run(tmp_path, text, words):
@@ -119,3 +120,14 @@ def test_metrics_of_no_run(tmp_path, text, words):
 
 def test_metrics_of_another_run(tmp_path):
     refused(run_of(tmp_path, metrics={"epoch": 7}), "3 epochs, but best.safetensors is of epoch 7")
+
+
+@pytest.mark.parametrize(("figure", "same"), [(0.5, True), (0.25, False)])
+def test_metrics_with_other_figures_than_the_checkpoint(tmp_path, figure, same):
+    run = run_of(tmp_path, metrics={"epoch": 1, "n": 10, "clean_accuracy": 0.5})
+    text = json.dumps({"epoch": 1, "n": 10, "seconds": 1, "val_clean_accuracy": figure})
+    (tmp_path / "a" / "metrics.jsonl").write_text(text + "\n")
+    if same:
+        assert rows(run)[0]["epochs"] == 1
+    else:
+        refused(run, "other figures than best.safetensors has of epoch 1")

@@ -30,13 +30,14 @@ import torch
 from advkit import __version__
 from advkit.artifacts import artifact, checkpoint, hdf5, soft_labels
 from advkit.errors import AdvkitError
+from tests.faults import _mixer
 from tests.faults._planted import PLANTED, bad, finite
 from tests.faults._runs import NET, ROOT, Server, contents, digest, litter
 from tests.faults._same import CHAIN
 
 SUMMARY = ROOT / "docs" / "fault-campaign.json"
 PAGE = ROOT / "docs" / "reliability.md"
-KILLS, SIGNALS, FLIPS, HDF5_CASES = 50, 50, 4000, 1200
+KILLS, SIGNALS, FLIPS, HDF5_CASES, MIXED = 50, 50, 4000, 1200, 300
 SOON = 5.0
 """Seconds within which a stopped run has to be saved."""
 Figures = dict[str, Any]
@@ -353,6 +354,15 @@ def planted(campaign: Campaign) -> Figures:
     return {"trials": len(PLANTED), "losses": wrong, "silent_changes": saved}
 
 
+def mixed(campaign: Campaign) -> Figures:
+    """Judge run folders made of parts of several runs; see `_mixer`."""
+    seen, wrong = _mixer.campaign(campaign.folder / "mixer", MIXED)
+    silent = sum("code=0" in problem for problem in wrong)
+    counts = dict(sorted(seen.items()))
+    figures = {"trials": MIXED, "losses": len(wrong) - silent, "silent_changes": silent}
+    return {**figures, "outcomes": counts}
+
+
 PARTS: dict[str, Callable[[Campaign], Figures]] = {
     "flips-checkpoint": damage(lambda c: c.teacher, FLIPS, None),
     "flips-logits": damage(lambda c: c.logits, HDF5_CASES, HDF5_CASES),
@@ -373,6 +383,7 @@ PARTS: dict[str, Callable[[Campaign], Figures]] = {
     "sigterm-softlabels": stops("softlabels", signal.SIGTERM),
     "sigint-attack": stops("attack", signal.SIGINT),
     "sigterm-search": stops("search", signal.SIGTERM),
+    "mixed": mixed,
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.faults._runs import ROOT
 from tests.faults.campaign import PARTS, table
 
-ROWS = [number for number in range(1, 38) if number != 22]
+ROWS = [number for number in range(1, 42) if number != 22]
 PAGE = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 SUMMARY = json.loads((ROOT / "docs" / "fault-campaign.json").read_text(encoding="utf-8"))
 TESTS = "\n".join(
@@ -24,9 +24,9 @@ def test_every_row_has_a_test_and_a_line(number):
     assert re.search(rf"^\| {number} \|", PAGE, re.MULTILINE)
 
 
-def test_there_are_36_rows():
+def test_there_are_40_rows():
     assert [int(each) for each in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)] == ROWS
-    assert len(ROWS) == 36
+    assert len(ROWS) == 40
 
 
 def test_the_page_says_what_was_measured():
@@ -48,6 +48,7 @@ def test_the_counts_are_those_that_were_asked_for():
     assert parts["flips-checkpoint"]["trials"] == 4000 + parts["flips-checkpoint"]["bytes"]
     assert parts["flips-logits"]["trials"] >= 1200
     assert parts["flips-labels"]["trials"] >= 1200
+    assert parts["mixed"]["trials"] >= 300
     slowest = [part["slowest_save"] for part in parts.values() if "slowest_save" in part]
     assert max(slowest) < 5
 

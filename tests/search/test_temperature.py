@@ -218,7 +218,9 @@ def whole(labels, tmp_path_factory):
 
 def test_a_real_search(whole):
     text, choice, trials = whole
-    assert [json.loads(line) for line in text.splitlines()] == trials
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert len({line.pop("chain") for line in lines}) == len(lines)
+    assert lines == trials
     kinds = [(each["kind"], each["temperature"]) for each in trials]
     assert kinds[:4] == [("substitute", 1), ("substitute", 5), ("ltd", 1), ("ltd", 5)]
     assert len(kinds) == 6
@@ -265,7 +267,7 @@ def test_killed_between_training_and_ledger(whole, searching, monkeypatch, after
 def test_a_torn_last_line(whole, searching, cut):
     """What a killed process or machine leaves: a line without its end."""
     made = searching(**REAL)
-    made.out.mkdir()
+    made.open()
     lines = whole[0].splitlines(keepends=True)
     made.ledger.path.write_text("".join(lines[:-1]) + lines[-1][:-cut])
     choice, _ = made.run()
@@ -375,19 +377,111 @@ STUDENT = {
 )
 def test_a_trial_is_checked_when_read_and_when_written(tmp_path, wrong, message):
     trials = ledger.Ledger(tmp_path)
-    trials.open("plan")
+    trials.open("plan", {})
     trials.add(STUDENT)
     with pytest.raises(ValueError, match=message):
         trials.add({**STUDENT, **wrong})
-    lines = [json.dumps(trial) + "\n" for trial in (STUDENT, {**STUDENT, **wrong})]
-    trials.path.write_text("".join(lines))
+    with trials.path.open("a") as file:
+        file.write(json.dumps({**STUDENT, **wrong}) + "\n")
     with pytest.raises(InputError, match=rf"trials.jsonl: corrupt: in line 2 {message}"):
-        ledger.Ledger(tmp_path).open("plan")
+        ledger.Ledger(tmp_path).open("plan", {})
 
 
 def test_a_students_trial_without_what_the_search_chooses_by_is_corrupt(tmp_path):
     trials = ledger.Ledger(tmp_path)
-    trials.open("plan")
+    trials.open("plan", {})
     trials.path.write_text(json.dumps({k: v for k, v in STUDENT.items() if k != "loss_kl"}) + "\n")
     with pytest.raises(InputError, match="in line 1 loss_kl is missing"):
-        ledger.Ledger(tmp_path).open("plan")
+        ledger.Ledger(tmp_path).open("plan", {})
+
+
+def opened(folder):
+    trials = ledger.Ledger(folder)
+    return trials.open("plan\n", PARTS), trials.trials
+
+
+PARTS = {"objectives/trades": "sha256:1"}
+SUBSTITUTE = {"kind": "substitute", "temperature": 2.0, "clean_accuracy": 0.5}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A search's folder with two trials."""
+    trials = ledger.Ledger(tmp_path / "search")
+    trials.open("plan\n", PARTS)
+    trials.add(SUBSTITUTE)
+    trials.add(STUDENT)
+    return trials
+
+
+FORGED = {
+    "figures": lambda lines: [lines[0], lines[1].replace("0.25", "0.75")],
+    "a temperature": lambda lines: [lines[0].replace("2.0", "3.0"), lines[1]],
+    "one left out": lambda lines: lines[1:],
+    "one twice": lambda lines: [lines[0], *lines],
+    "another order": lambda lines: lines[::-1],
+    "one more": lambda lines: [*lines, json.dumps({**STUDENT, "temperature": 9.0})],
+    "without a chain": lambda lines: [lines[0], json.dumps(STUDENT)],
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_trial_that_was_edited_is_not_believed(two, forged):
+    assert opened(two.folder) == (0, [SUBSTITUTE, STUDENT])
+    lines = FORGED[forged](two.path.read_text().splitlines())
+    two.path.write_text("".join(f"{line}\n" for line in lines))
+    before = two.path.read_text()
+    with pytest.raises(MismatchError, match=r"trials.jsonl: line \d was edited .* or remove it"):
+        opened(two.folder)
+    assert two.path.read_text() == before
+
+
+def test_trials_of_another_search_are_not_believed(two, tmp_path):
+    other = ledger.Ledger(tmp_path / "other")
+    other.open("another plan\n", PARTS)
+    other.path.write_text(two.path.read_text())
+    with pytest.raises(MismatchError, match="line 1 was edited or is of another search"):
+        ledger.Ledger(tmp_path / "other").open("another plan\n", PARTS)
+
+
+def test_accuracies_are_in_range(two):
+    two.path.write_text(two.path.read_text().replace("0.25", "9.0"))
+    with pytest.raises(InputError, match="in line 2 robust_accuracy is not in"):
+        opened(two.folder)
+
+
+def test_an_edited_part_makes_another_search(two):
+    with pytest.raises(MismatchError, match="a search of before a part was edited"):
+        ledger.Ledger(two.folder).open("plan\n", {"objectives/trades": "sha256:2"})
+
+
+def test_a_folder_of_something_else_is_no_search(tmp_path):
+    (tmp_path / "config.toml").write_text("lr = 0.1\n")
+    with pytest.raises(MismatchError, match=r"not empty and has no search\.toml"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+def test_a_search_of_earlier_is_measured_again(whole, searching, monkeypatch):
+    """Its lines have no chain; its runs are there, so that nothing is trained again."""
+    made = searching(**REAL)
+    made.run()
+    lines = [json.loads(line) for line in made.ledger.path.read_text().splitlines()]
+    for line in lines:
+        line.pop("chain")
+    lines[0]["clean_accuracy"] = 1.0
+    made.ledger.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    mark = made.out / "search.toml"
+    mark.write_text(mark.read_text().partition("# part ")[0])
+    heard, trained, train = Heard(), [], temperature.train
+
+    def counted(*arguments, **more):
+        trained.append(train(*arguments, **more))
+        return trained[-1]
+
+    monkeypatch.setattr(temperature, "train", counted)
+    again = searching(**REAL, reporter=heard)
+    choice, trials = again.run()
+    assert (again.ledger.path.read_text(), choice, trials) == whole
+    assert trained == [False] * 6
+    assert any("6 trials of an earlier version" in note for note in heard.notes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError
+from advkit.training import manifest
+from advkit.training.metrics_log import Row
 from advkit.training.run_folder import RunFolder
 
 
@@ -23,7 +24,7 @@ class Trained:
         """Where the metrics of its run lie."""
         return RunFolder(Path(self.path).parent).metrics_file
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """Return the metrics of its run, a row an epoch.
 
         Raises:
@@ -32,13 +33,16 @@ class Trained:
         rows = RunFolder(Path(self.path).parent).rows()
         if not rows:
             raise InputError(f"{self.path}: no metrics.jsonl of its run lies beside it")
-        if not all(isinstance(row, dict) for row in rows):
-            raise InputError(f"{self.metrics}: not the metrics of a run")
-        epoch = self.info.get("metrics", {}).get("epoch", 0)
+        epoch = self.info["metrics"]["epoch"]
         if len(rows) < epoch:
             raise InputError(
                 f"{self.metrics}: {len(rows)} epochs, but {Path(self.path).name} is of epoch "
                 f"{epoch}: the metrics of another run"
+            )
+        if not manifest.agree({self.info["role"]: self.info["metrics"]}, rows):
+            raise InputError(
+                f"{self.metrics}: other figures than {Path(self.path).name} has of epoch {epoch}: "
+                "the metrics of another run"
             )
         return rows
 
