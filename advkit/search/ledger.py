@@ -39,13 +39,14 @@ class Ledger:
             InputError: the file is corrupt.
             MismatchError: the folder holds a search with other options.
         """
-        files.folder(self.folder)
         mark = self.folder / "search.toml"
-        if mark.exists() and mark.read_text(encoding="utf-8") != identity:
+        if not mark.exists():
+            files.folder(self.folder)
+            files.write_text(mark, identity)
+        elif mark.read_text(encoding="utf-8") != identity:
             raise MismatchError(
                 f"{self.folder} holds a search with other options: choose another -o"
             )
-        files.write_text(mark, identity)
         if self.path.exists():
             self.trials = self._read()
 
