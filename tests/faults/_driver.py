@@ -183,8 +183,15 @@ def prepare(plan: dict[str, Any]) -> None:
     added to what the process has; file: bytes that a file may have; absent: packages that are
     not installed, and what forgets that it has seen them; lose: [point, call, folder, instead],
     a folder that goes; nan: [place, call], see `poison`; signals: [point, call, signal, part of
-    the name] each.
+    the name] each; user: whose process it is, where it is root's; at: when it may begin, on the
+    monotonic clock, which all processes share.
     """
+    if "user" in plan and os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(plan["user"])
+        os.setuid(plan["user"])
+    if "at" in plan:
+        time.sleep(max(0.0, plan["at"] - time.monotonic()))
     for name, value in plan.get("set", {}).items():
         module, _, attribute = name.rpartition(".")
         setattr(importlib.import_module(module), attribute, value)
