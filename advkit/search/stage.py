@@ -83,7 +83,10 @@ def search(
     files.require_apart(found, (chosen.soft_labels, chosen.extra_data, runs.config))
     machine = Machine(runs.torch_device(), runs.threads_for(chosen.arch), runs.root, reporter)
     # A search that is done and lies where nobody may write is found so all the same.
-    with computing(machine.device, machine.threads), locks.where_possible(out, found[0].exists()):
+    with (
+        computing(machine.device, machine.threads),
+        locks.where_possible(out, files.exists(found[0])),
+    ):
         work = TemperatureSearch(layers, plan, out, machine)
         choice, trials = work.run()
         # Substitutes and students measure different things: a column for whatever any trial has.
