@@ -19,6 +19,7 @@ import os
 import pwd
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -42,6 +43,8 @@ STRANGE = {
 }
 TRIES = 1000
 """Looks at a lock that comes and goes: as many as there may be other processes, and more."""
+LOOKS, PAUSE = 20, 0.005
+"""How often, and after how many seconds, one looks who holds a lock."""
 
 
 @contextmanager
@@ -138,7 +141,10 @@ class _Held(NamedTuple):
     name: str
 
     def release(self) -> None:
-        """Remove it and let it go."""
+        """Remove it and let it go; in a child that was forked meanwhile, leave it to its holder."""
+        if self not in _HELD:
+            return
+        _HELD.remove(self)
         # While still locked: unlinked afterwards, it could be the next holder's file. It stays
         # where it cannot be removed; closing it frees it all the same.
         with suppress(OSError):
@@ -146,6 +152,23 @@ class _Held(NamedTuple):
                 os.unlink(self.name, dir_fd=self.where)
         os.close(self.handle)
         os.close(self.where)
+
+
+_HELD: set[_Held] = set()
+
+
+def _leave_to_parent() -> None:
+    """Close, in a child that was forked, the locks of its parent, which goes on holding them.
+
+    A process that decodes images outlives a killed parent for seconds, and its lock with it.
+    """
+    for held in _HELD:
+        os.close(held.handle)
+        os.close(held.where)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _hold(name: str, output: Path, folder: Path) -> _Held:
@@ -164,6 +187,7 @@ def _hold(name: str, output: Path, folder: Path) -> _Held:
     except BaseException:
         os.close(where)
         raise
+    _HELD.add(held)
     try:
         os.ftruncate(held.handle, 0)
         os.pwrite(held.handle, MARK + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
@@ -232,7 +256,7 @@ def _taken(handle: int, where: int, name: str, output: Path, path: Path, writabl
         _remove_left(where, name, output, path)
         return False
     except BlockingIOError:
-        holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
+        holder = _holder(handle)
         os.close(handle)
         raise BusyError(f"{output} is being written by {holder}: wait for it") from None
     except (BusyError, StorageError):
@@ -243,6 +267,16 @@ def _taken(handle: int, where: int, name: str, output: Path, path: Path, writabl
         if not writable and error.errno == errno.EBADF:  # NFS locks no file open for reading
             raise _others(where, name, output, path) from None
         raise storage(error, path) from error  # a network disk may have no locks
+
+
+def _holder(handle: int) -> str:
+    """Return who holds a lock; it is written a moment after it is taken."""
+    for _ in range(LOOKS):
+        text = os.pread(handle, 200, 0).decode(errors="replace")
+        if text:
+            return text
+        time.sleep(PAUSE)
+    return "another process"
 
 
 def _remove_left(where: int, name: str, output: Path, path: Path) -> None:

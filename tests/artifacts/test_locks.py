@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -85,6 +86,50 @@ def test_the_lock_of_a_killed_holder_is_free(held):
     process.wait()
     assert lock_of(kind, output).exists()
     enter(KINDS[kind](output))
+    assert not lock_of(kind, output).exists()
+
+
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from advkit.artifacts import locks
+with {"file": locks.lock, "folder": locks.lock_folder}[sys.argv[1]](Path(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        time.sleep(600)
+    print(child, flush=True)
+    sys.stdin.read()
+"""
+
+
+@kinds
+def test_a_child_of_a_killed_holder_holds_nothing(tmp_path, kind):
+    """Such as a process that decodes images."""
+    output = tmp_path / "run"
+    with python(FORKING, kind, output, stdin=subprocess.PIPE) as process:
+        child = int(process.stdout.readline())
+        with pytest.raises(BusyError):
+            enter(KINDS[kind](output))
+        process.kill()
+        process.wait()
+        try:
+            enter(KINDS[kind](output))
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@kinds
+def test_a_child_that_ends_leaves_the_lock_to_its_parent(tmp_path, kind):
+    output = tmp_path / "run"
+    with KINDS[kind](output):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if not locks._HELD else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(BusyError):
+            enter(KINDS[kind](output))
+        assert lock_of(kind, output).exists()
     assert not lock_of(kind, output).exists()
 
 
