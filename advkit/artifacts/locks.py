@@ -104,16 +104,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def where_possible(folder: Path, done: bool) -> Iterator[None]:
-    """Hold a folder; where its work is done it need not be one that can be written.
+    """Hold a folder; where its work is done it need not be free, nor one that can be written.
 
     Raises:
-        BusyError: another process holds it.
-        StorageError: it cannot be written, and there is something to do.
+        BusyError, StorageError: see `lock_folder`, where there is something to do.
     """
     with ExitStack() as stack:
         try:
             stack.enter_context(lock_folder(folder))
-        except StorageError:
+        except (BusyError, StorageError):
             if not done:
                 raise
         yield

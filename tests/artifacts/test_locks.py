@@ -369,6 +369,18 @@ def test_a_lock_that_is_no_longer_ours_is_left_to_its_holder(tmp_path):
     assert (run / ".lock").read_text() == "pid 1 on elsewhere"
 
 
+def test_work_that_is_done_needs_no_lock(held):
+    kind, output, _ = held
+    if kind == "folder":
+        enter(locks.where_possible(output, done=True))
+        with pytest.raises(BusyError):
+            enter(locks.where_possible(output, done=False))
+    else:
+        enter(locks.unless(True, output))
+        with pytest.raises(BusyError):
+            enter(locks.unless(False, output))
+
+
 def test_tidying_up_is_left_where_somebody_works(held):
     kind, output, _ = held
     done = []

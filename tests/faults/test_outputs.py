@@ -89,7 +89,7 @@ LOCKS = {
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
+@mostly("train", "attack")
 @pytest.mark.parametrize("there", [True, False], ids=["to a file", "to nothing"])
 def test_row_56_a_link_in_the_place_of_a_lock(server, stages, tmp_path, name, there):
     command, output = stages(name)
@@ -106,7 +106,7 @@ def test_row_56_a_link_in_the_place_of_a_lock(server, stages, tmp_path, name, th
     assert lock.is_symlink()
 
 
-@pytest.mark.parametrize("name", [each for each in STAGES if each != "train" and each != "search"])
+@pytest.mark.parametrize("name", ["attack", "analyze", pytest.param("softlabels", marks=full)])
 @pytest.mark.parametrize("more", [[], ["--overwrite"]], ids=["", "overwrite"])
 def test_row_56_a_link_in_the_place_of_an_output(server, stages, tmp_path, name, more):
     command, output = stages(name)
@@ -230,7 +230,7 @@ def plainly(server, command: list[object], folder: Path, *more: object):
     return server.run(*command, *more, cwd=folder, plain=True)
 
 
-@mostly("train", "attack", "softlabels", "analyze")
+@mostly("train", "attack")
 def test_row_58_what_is_done_is_found_in_a_read_only_folder(server, stages, tmp_path, name):
     command, output = stages(name)
     (tmp_path / "p").mkdir()
@@ -255,7 +255,7 @@ def test_row_58_a_folder_that_may_be_written_in_one_that_may_not(server, stages,
 
 
 @pytest.mark.parametrize("mode", [0o444, 0o000])
-@pytest.mark.parametrize("name", ["train", "attack", "analyze"])
+@pytest.mark.parametrize("name", ["train", "attack", pytest.param("analyze", marks=full)])
 def test_row_58_a_lock_that_another_user_left(server, stages, tmp_path, name, mode):
     """What may be read is seen to be left and is taken over; what may not, may be held."""
     command, output = stages(name)
@@ -366,7 +366,7 @@ def test_row_59_no_record_where_a_stages_last_file_fails(cli, stages, name, tmp_
 # 60: odd places
 
 
-@pytest.mark.parametrize("name", STAGES)
+@mostly("train", "attack")
 def test_row_60_the_root_of_the_file_system(server, stages, tmp_path, name):
     """A folder with no name of its own; a search begins in any folder that it may write."""
     if name == "search" and os.access("/", os.W_OK):
@@ -377,7 +377,7 @@ def test_row_60_the_root_of_the_file_system(server, stages, tmp_path, name):
     assert not os.path.lexists("/.lock")
 
 
-@pytest.mark.parametrize("name", ["attack", "softlabels", "analyze"])
+@pytest.mark.parametrize("name", ["attack", *(pytest.param(n, marks=full) for n in STAGES[2:4])])
 def test_row_60_a_folder_that_may_be_written_but_not_listed(server, stages, tmp_path, name):
     command, output = stages(name)
     (tmp_path / "p").mkdir()
@@ -396,7 +396,7 @@ def test_row_60_a_run_folder_that_may_not_be_listed(server, stages, tmp_path):
     refused(plainly(server, command, tmp_path, "-o", "p"), 6, "p: cannot be listed")
 
 
-@pytest.mark.parametrize("name", STAGES)
+@mostly("train", "analyze")
 def test_row_60_a_name_that_is_too_long(server, stages, tmp_path, name):
     command, output = stages(name)
     outcome = server.run(*command, "-o", "x" * 300 + output, cwd=tmp_path)
