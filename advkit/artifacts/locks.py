@@ -17,10 +17,11 @@ import errno
 import fcntl
 import os
 import pwd
+import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def lock(output: Path) -> Iterator[None]:
     """
     files.require_no_link(output)
     parent = files.folder(output.parent)
-    held = _hold(f".{output.name}.lock", output, parent)
+    held = _hold(_beside(output).name, output, parent)
     try:
         yield
     finally:
@@ -67,13 +68,43 @@ def lock(output: Path) -> Iterator[None]:
 
 def unless(done: bool, output: Path) -> AbstractContextManager[None]:
     """Return the lock of an output file, or nothing where it is done: to see that needs none."""
-    return nullcontext() if done else lock(output)
+    if not done:
+        return lock(output)
+    tidy(output)
+    return nullcontext()
 
 
-def tidy(output: Path, remove: Callable[[], None]) -> None:
-    """Remove what lies beside a finished output, unless that is held or cannot be written."""
-    with suppress(BusyError, StorageError, OSError), lock(output):
-        remove()
+def tidy(output: Path, *beside: Path) -> None:
+    """Remove what a killed call left beside a finished output: these, and its lock.
+
+    Nothing is done where it is held or cannot be written.
+    """
+    if _left(_beside(output), *beside):
+        with suppress(BusyError, StorageError, OSError), lock(output):
+            _remove(*beside)
+
+
+def tidy_folder(folder: Path, *inside: Path) -> None:
+    """Remove likewise what was left in a folder whose work is done."""
+    if _left(folder / INSIDE, *inside):
+        with suppress(BusyError, StorageError, OSError), lock_folder(folder):
+            _remove(*inside)
+
+
+def _left(*paths: Path) -> bool:
+    return any(os.path.lexists(path) for path in paths)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.lock")
 
 
 @contextmanager

@@ -85,21 +85,16 @@ class Partial:
 
 def remove(path: Path) -> None:
     """Remove the files of an evaluation that is done, or of another one."""
-    path.unlink(missing_ok=True)
-    for file in _patches(path):
+    for file in files_of(path):
         file.unlink(missing_ok=True)
 
 
-def left(path: Path) -> bool:
-    """Whether anything of an unfinished evaluation is there."""
-    return path.exists() or bool(_patches(path))
-
-
-def _patches(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """Return the files that an unfinished evaluation may have left, the books first."""
     with suppress(OSError):  # a folder that may be written but not listed
         names = ((file, *file.name.rpartition(".")) for file in path.parent.iterdir())
-        return [file for file, head, _, n in names if head == path.name and n.isdecimal()]
-    return []
+        return [path, *(file for file, head, _, n in names if head == path.name and n.isdecimal())]
+    return [path]
 
 
 def _numbered(path: Path, number: int) -> Path:

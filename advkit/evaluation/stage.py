@@ -228,9 +228,8 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         """
         _, info = models.load_finite(self.path, self.options.torch_device())
         logits = self._require_same(out, info, self._images(info).fingerprint)
-        unfinished = _unfinished(out)
-        if partial.left(unfinished):  # a kill may have come between the two
-            locks.tidy(out, lambda: partial.remove(unfinished))
+        # A kill may have come between writing the file and removing these.
+        locks.tidy(out, *partial.files_of(_unfinished(out)))
         self.reporter.note(f"{out}: already done")
         return logits
 

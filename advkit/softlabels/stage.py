@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,9 +180,8 @@ class LabelsWork(sharing.ShardedWork[Labels]):
         """
         info = _described(out)
         self._require_same(info, out)
-        parts = soft_labels.parts_of(out)
-        if parts.exists():  # a kill may have come between writing the file and removing them
-            locks.tidy(out, lambda: shutil.rmtree(parts, ignore_errors=True))
+        # A kill may have come between writing the file and removing its parts.
+        locks.tidy(out, soft_labels.parts_of(out))
         self.reporter.note(f"{out}: already done")
         return info
 

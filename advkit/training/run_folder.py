@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from advkit.artifacts import files, locks
 from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import Settings
-from advkit.errors import BusyError, InputError, MismatchError, StorageError, UsageError
+from advkit.errors import InputError, MismatchError, StorageError, UsageError
 
 ROLES = ("best", "best-ema", "final", "final-ema")
 Row = dict[str, float]
@@ -142,9 +142,7 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove the state of a finished run, which a kill may have left, where nobody works."""
-        if self.state_file.exists():
-            with suppress(BusyError, StorageError, OSError), self.held():
-                self.state_file.unlink(missing_ok=True)
+        locks.tidy_folder(self.path, self.state_file)
 
     def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
         """Make the folder that of this run, once nothing can go wrong before the first step."""

@@ -382,12 +382,18 @@ def test_work_that_is_done_needs_no_lock(held):
 
 
 def test_tidying_up_is_left_where_somebody_works(held):
-    kind, output, _ = held
-    done = []
-    if kind == "file":
-        locks.tidy(output, lambda: done.append(1))
-    locks.tidy(output.with_name("free"), lambda: done.append(2))
-    assert done == [2]
+    kind, output, process = held
+    left = output.with_name("left")
+    left.mkdir()
+    tidy = locks.tidy if kind == "file" else locks.tidy_folder
+    tidy(output, left)
+    assert left.exists()
+    assert lock_of(kind, output).exists()
+    process.kill()
+    process.wait()
+    tidy(output, left)
+    assert not left.exists()
+    assert not lock_of(kind, output).exists()
 
 
 def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
