@@ -431,7 +431,7 @@ def analyze(
         raise UsageError(f"analyze {name} needs {' or '.join(work.kinds)}")
     if len(inputs) > 1 and not work.compares:
         raise UsageError(f"analyze {name} looks at one input: call it once for each")
-    with _guest():
+    with _guest(), work.held():
         analyzed = work.analyze(work.read_all([(str(_path(place)), None) for place in inputs]))
         work.draw()
     return Result(analyzed)

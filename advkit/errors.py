@@ -140,6 +140,7 @@ def storage(error: OSError, path: object) -> AdvkitError:
         errno.EPERM: "permission denied",
         errno.ENOENT: "the folder is gone",
         errno.ENOTDIR: "a file is in the place of its folder",
+        errno.ELOOP: "a link is in its place, or links lead in a circle",
     }
     reason = reasons.get(error.errno or 0, error.strerror or str(error))
     return StorageError(f"cannot write {path}: {reason}; earlier files are intact")

@@ -10,6 +10,7 @@ __all__ = [
     "files",
     "hdf5",
     "identity",
+    "locks",
     "provenance",
     "record",
     "result",

@@ -26,12 +26,13 @@ DOCUMENTS = (".md", ".tex", ".html")
 """Formats for people, of analyses that say so."""
 
 
-def check(path: Path, formats: Sequence[str] = ()) -> None:
+def check(path: Path, formats: Sequence[str] = (), *, kept: bool = False) -> None:
     """Refuse a format or a folder early.
 
     Args:
         path: where the analysis is to go.
         formats: what this analysis writes beside JSON, CSV and HDF5.
+        kept: what lies there stays: it is only compared.
 
     Raises:
         UsageError: not a format that it writes.
@@ -40,7 +41,8 @@ def check(path: Path, formats: Sequence[str] = ()) -> None:
     known = (*SUFFIXES, *formats)
     if path.suffix.lower() not in known:
         raise UsageError(f"-o {path}: the name must end in {', '.join(known)}")
-    files.folder(path.parent)
+    if not kept:
+        files.folder(path.parent)
 
 
 def digest(table: Result, description: Description) -> str:
@@ -74,16 +76,19 @@ def require_same(path: Path, table: Result, description: Description) -> None:
     Raises:
         MismatchError: it is something else.
     """
+    if not lies_there(path, table, description):
+        raise MismatchError(f"{path} holds something else: choose another -o, or --overwrite")
+
+
+def lies_there(path: Path, table: Result, description: Description) -> bool:
+    """Whether the file in place is what this work would write."""
     text = _plain_text(path, table, {**description, "digest": digest(table, description)})
     try:
         if text is not None:
-            same = path.read_bytes() == text.encode("utf-8")
-        else:
-            same = read_info(path)["digest"] == digest(table, description)
+            return path.read_bytes() == text.encode("utf-8")
+        return bool(read_info(path)["digest"] == digest(table, description))
     except (OSError, InputError):  # what cannot be read is not what this work would write
-        same = False
-    if not same:
-        raise MismatchError(f"{path} holds something else: choose another -o, or --overwrite")
+        return False
 
 
 def read_info(path: Path) -> descriptions.Analysis:

@@ -1,21 +1,20 @@
-"""Files that appear whole or not at all, and locks on the outputs of a run.
+"""Files that appear whole or not at all, and never through a link or over an input.
 
-The lock is our own, for `filelock` leaves its file behind on Unix and cannot name the holder.
+A link among the folders of a path is followed; one in the place of a file that is to be written
+is refused, and so is one in the place of a temporary file or of a lock (`artifacts.locks`).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
-import socket
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from advkit.errors import BusyError, InputError, StorageError, storage
+from advkit.errors import InputError, StorageError, UsageError, storage
 from advkit.runtime import signals
 
 MAGIC = {
@@ -45,11 +44,12 @@ def folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         sweep(path, ())
         # Tried, not asked: permission bits say nothing of root, full disks and network shares.
-        probe.touch()
+        os.close(_made(probe))
         probe.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.EEXIST:
-            raise StorageError(f"cannot write {path}: a file is in the folder's place") from None
+            what = "a link to nothing" if path.is_symlink() else "a file"
+            raise StorageError(f"cannot write {path}: {what} is in the folder's place") from None
         raise storage(error, path) from error
     return path
 
@@ -62,23 +62,95 @@ def replacing(path: Path) -> Iterator[Path]:
     removed on the way. Signals wait until it is in place.
 
     Raises:
-        StorageError: disk full, file-size limit, folder read-only or gone.
+        StorageError: disk full, file-size limit, folder read-only or gone, a link in its place.
         Stopped: a signal came meanwhile.
     """
+    require_no_link(path)
     sweep(path.parent, [path.name])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with signals.whole():
+        handle = -1
         try:
+            handle = _made(temporary)
             yield temporary
+            if not os.path.samestat(os.fstat(handle), os.lstat(temporary)):
+                raise StorageError(f"cannot write {path}: {temporary} was replaced meanwhile")
             # Content before name, then the name itself: a power cut leaves the old or the new.
-            _sync(temporary)
+            os.fsync(handle)
             os.replace(temporary, path)
             _sync(path.parent)
         except OSError as error:
             raise storage(error, path) from error
         finally:
+            if handle >= 0:
+                os.close(handle)
             with suppress(OSError):  # the folder itself may be what is wrong
                 temporary.unlink(missing_ok=True)
+
+
+def _made(path: Path) -> int:
+    """Make a file of our own name and return it open; what is in its place goes, unfollowed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(FileExistsError):
+        return os.open(path, flags, 0o666)
+    path.unlink()  # left by a process that had our number
+    return os.open(path, flags, 0o666)
+
+
+def exists(path: Path) -> bool:
+    """Whether an output is there already.
+
+    Raises:
+        StorageError: nobody can say: its name is too long, or a folder may not be entered.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise storage(error, path) from error
+
+
+def require_no_link(path: Path) -> None:
+    """Check that no link is in the place of a file that is to be written.
+
+    Raises:
+        StorageError: there is one, or the place cannot be looked at.
+    """
+    try:
+        link = stat.S_ISLNK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage(error, path) from error
+    if link:
+        raise StorageError(
+            f"cannot write {path}: a link is in its place: name the file that it leads to, "
+            "or remove the link"
+        )
+
+
+def require_apart(outputs: Iterable[Path], inputs: Iterable[Path | str | None]) -> None:
+    """Check, before any work, that no output is one of the inputs; None is no input.
+
+    Raises:
+        UsageError: one is, by the same or by another name.
+    """
+    given = [Path(path) for path in inputs if path]
+    for output in outputs:
+        for path in given:
+            if _same(output, path):
+                other = "" if str(output) == str(path) else f" ({path})"
+                raise UsageError(
+                    f"{output} is one of the inputs{other}: choose another place for the result"
+                )
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        if os.path.realpath(one) == os.path.realpath(other):
+            return True
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one is not there, or no path
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,7 +166,7 @@ def append_line(path: Path, line: str) -> None:
         StorageError: disk full, folder gone.
     """
     try:
-        with signals.whole(), path.open("a", encoding="utf-8") as file:
+        with signals.whole(), open(path, "a", encoding="utf-8", opener=_appending) as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -102,48 +174,8 @@ def append_line(path: Path, line: str) -> None:
         raise storage(error, path) from error
 
 
-@contextmanager
-def lock(output: Path) -> Iterator[None]:
-    """Hold an output (a file or a run folder) for this process.
-
-    The kernel drops the lock with the process, so a dead holder never blocks anyone.
-
-    Raises:
-        BusyError: another process holds it.
-        StorageError: the folder cannot be written, or its file system has no locks.
-    """
-    output = Path(os.path.abspath(output))
-    path = output.with_name(f".{output.name}.lock")
-    folder(path.parent)
-    handle = _acquire(path, output)
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
-    finally:
-        # While still locked: unlinked afterwards, it could be the next holder's file.
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _acquire(path: Path, output: Path) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The last holder may have unlinked the file between our open and our lock.
-            if os.fstat(handle).st_ino == os.stat(path).st_ino:
-                return handle
-        except BlockingIOError:
-            holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-            os.close(handle)
-            raise BusyError(f"{output} is being written by {holder}: wait for it") from None
-        except FileNotFoundError:  # unlinked meanwhile: try again
-            pass
-        except OSError as error:  # a network disk may have no locks
-            os.close(handle)
-            raise storage(error, path) from error
-        os.close(handle)
+def _appending(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def head(path: Path, wanted: str) -> bytes:
@@ -196,18 +228,24 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
 
 def sweep(folder: Path, names: Iterable[str]) -> None:
     """Remove what writers of the named files that died have left in a folder."""
-    if not folder.is_dir():
-        return
     starts = [f".{name}." for name in names]
-    for stale in folder.iterdir():
+    try:
+        entries = list(folder.iterdir())
+    except OSError:  # not there, or a folder that may be written but not listed
+        return
+    for stale in entries:
         pid = PROBE.fullmatch(stale.name) or LITTER.fullmatch(stale.name)
         ours = pid and (pid.re is PROBE or stale.name[: pid.start(1)] in starts)
         if pid and ours and not _alive(int(pid[1])):
-            stale.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's, in a folder that they share
+                stale.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _sync(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may not be listed, and so not synced
+        return
     try:
         os.fsync(handle)
     finally:

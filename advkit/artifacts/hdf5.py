@@ -98,7 +98,7 @@ def require_name(path: Path) -> None:
     """
     if path.suffix != ".h5":
         raise UsageError(f"-o {path}: the name must end in .h5")
-    if path.is_dir():
+    if files.exists(path) and path.is_dir():
         raise StorageError(f"cannot write {path}: a folder is in its place")
 
 

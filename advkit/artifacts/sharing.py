@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-from advkit.artifacts import checkpoint, files, hdf5
+from advkit.artifacts import checkpoint, hdf5, locks
 from advkit.artifacts import record as records
 from advkit.artifacts.claims import claims, require_same_work, whole_info
 from advkit.artifacts.descriptions import Described, Description
@@ -67,7 +67,7 @@ def together(work: ShardedWork[T]) -> tuple[T, bool] | None:
         remove(paths, parent)  # of a call that was ended between merging and tidying up
         return result, True
     # Held for the whole: rank 0 alone merges, and a second torchrun is refused at once.
-    with files.lock(work.place):
+    with locks.lock(work.place):
         work.work(mine)
         work.reporter.note(f"shard 1/{len(paths)} is done: waiting for the others")
         for path in paths[1:]:
@@ -102,7 +102,7 @@ def remove(paths: Sequence[Path], parent: int) -> None:
         # A rank that found its shard done may still be reading it under its lock.
         while path.exists():
             try:
-                with files.lock(path):
+                with locks.lock(path):
                     path.unlink(missing_ok=True)
             except BusyError:
                 _pause(parent)

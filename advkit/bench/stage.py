@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from advkit import registry
-from advkit.artifacts import analysis, provenance
+from advkit.artifacts import analysis, files, locks, provenance
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.artifacts.result import Result
@@ -75,9 +76,9 @@ class Timed:
         """
         if self.path is None:
             return
-        analysis.check(self.path)
         if self.path.exists() and not self.options.overwrite:
             analysis.require_same(self.path, self.result, self.description)
+            return
         analysis.write(self.path, self.result, self.description)
 
 
@@ -92,22 +93,28 @@ def bench(options: BenchOptions, reporter: Reporter, show: Callable[[str], None]
     Raises:
         AdvkitError: see `errors`.
     """
+    out = Path(options.out) if options.out else None
+    kept = out is not None and files.exists(out) and not options.overwrite
+    if out is not None:
+        analysis.check(out, kept=kept)
+        files.require_apart([out], [options.config])
     budget = projection.parse_budget(options.budget) if options.budget else None
     chosen = {name: _configuration(options, name) for name in _methods(options.methods)}
     if ranks.world() > 1:
         raise UsageError("bench is one process's work: start it without torchrun")
     first = next(iter(chosen.values()))
     device, threads = options.torch_device(), options.threads_for(first.arch)
-    with computing(device, threads):
+    held = nullcontext() if out is None else locks.unless(kept, out)
+    with held, computing(device, threads):
         facts = images.facts(first, options.data_root)
         costs = measure.compare(chosen, facts, device, options.steps, reporter)
         wishes = table.Wishes(
             options.clean_accuracy, options.robust_accuracy, options.watts, budget
         )
         result = table.report(chosen, costs, facts.test, wishes)
-    timed = Timed(result, first, options, {"device": device.type, "threads": threads})
-    show(result.text)
-    timed.write()
+        timed = Timed(result, first, options, {"device": device.type, "threads": threads})
+        show(result.text)
+        timed.write()
     return timed
 
 

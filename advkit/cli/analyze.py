@@ -15,7 +15,7 @@ from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.config.machine import DIALOGUE
-from advkit.errors import Verdict
+from advkit.errors import AdvkitError, InputError, Stopped, Verdict
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.options import Option
 from advkit.registry import Part
@@ -52,25 +52,43 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
         stage.Once(call, wanted.out)
     work = Analysis(part, wanted, call.reporter(name))
     alone = part.constants.get("ALONE")
-    if alone and alone in wanted.parts:
-        yield from _drawn(work, [_record(work, [], call)])
-    elif work.compares:
-        texts = list(stage.sources(call, " or ".join(work.kinds)))
-        given = [stage.record_of(text, work.usable) for text in texts]
-        inputs = work.read_all([_place(source, work.usable) for source in given])
-        yield from _drawn(work, [_record(work, inputs, call)])
-        _judge(work)
-    else:
-        yield from _drawn(
-            work,
-            stage.each(
-                call,
-                name,
-                work.kinds,
-                lambda source: _record(work, [_read(work, source)], call),
-                lambda _: _judge(work),
-            ),
-        )
+    wants_inputs = not (alone and alone in wanted.parts)
+    if wants_inputs and (work.out or work.plot):
+        # All inputs are known before anything is written: a result may go over none of them.
+        call = replace(call, files=tuple(stage.sources(call, " or ".join(work.kinds))))
+        work.require_apart([place for text in call.files for place in _places(text)])
+    with work.held():
+        if not wants_inputs:
+            yield from _drawn(work, lambda: iter([_record(work, [], call)]))
+        elif work.compares:
+            yield from _drawn(work, lambda: _compared(work, call))
+        else:
+            yield from _drawn(
+                work,
+                lambda: stage.each(
+                    call,
+                    name,
+                    work.kinds,
+                    lambda source: _record(work, [_read(work, source)], call),
+                    lambda _: _judge(work),
+                ),
+            )
+
+
+def _compared(work: Analysis, call: Call) -> Iterator[Record]:
+    texts = list(stage.sources(call, " or ".join(work.kinds)))
+    given = [stage.record_of(text, work.usable) for text in texts]
+    inputs = work.read_all([_place(source, work.usable) for source in given])
+    yield _record(work, inputs, call)
+    _judge(work)
+
+
+def _places(text: str) -> list[str]:
+    """Return the path of an input, if it names one; what is wrong with another is said later."""
+    try:
+        return [records.parse(text)["path"]]
+    except InputError:
+        return []
 
 
 def _read(work: Analysis, source: Record) -> Input:
@@ -107,12 +125,27 @@ def _judge(work: Analysis) -> None:
         raise Verdict(negative)
 
 
-def _drawn(work: Analysis, records: Iterable[Record]) -> Iterator[Record]:
-    """Pass the records on, then draw the picture of all of them."""
+def _drawn(work: Analysis, analyzed: Callable[[], Iterable[Record]]) -> Iterator[Record]:
+    """Draw the picture of all records, where one was asked for, and then pass them on.
+
+    A record is printed once all that its call was to write is in place: whoever reads one need
+    not wait for the exit code to know that the picture is there.
+    """
+    if work.plot is None:
+        yield from analyzed()
+        return
+    done: list[Record] = []
+    failed: AdvkitError | None = None
     try:
-        yield from records
-    finally:  # also where an input failed: the others are drawn
+        for record in analyzed():
+            done.append(record)  # one by one: those before a failure are kept
+    except AdvkitError as error:  # the other inputs are drawn all the same
+        failed = error
+    if not isinstance(failed, Stopped):
         work.draw()
+    yield from done
+    if failed is not None:
+        raise failed
 
 
 def _probe_options(part: Part) -> tuple[Option, ...]:

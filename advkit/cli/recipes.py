@@ -116,7 +116,7 @@ def _there(path: Path, place: Path, overwrite: bool) -> bool:
 
     Raises:
         MismatchError: another file is there, and --overwrite was not given.
-        StorageError: a folder is there, or what is there cannot be read.
+        StorageError: a folder or a link is there, or what is there cannot be read.
     """
     if not os.path.lexists(place):
         return False
@@ -128,6 +128,8 @@ def _there(path: Path, place: Path, overwrite: bool) -> bool:
         raise storage(error, place) from error
     if not same and not overwrite:
         raise MismatchError(f"{place} is there and differs: choose another folder, or --overwrite")
+    if not same:
+        files.require_no_link(place)
     return same and (not _runs(path) or os.access(place, os.X_OK))
 
 

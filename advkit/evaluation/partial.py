@@ -11,6 +11,7 @@ whole or absent and checks its digest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -88,11 +89,16 @@ class Partial:
 
 def remove(path: Path) -> None:
     """Remove the files of an evaluation that is done, or of another one."""
-    path.unlink(missing_ok=True)
-    for file in path.parent.iterdir():
-        head, _, number = file.name.rpartition(".")
-        if head == path.name and number.isdecimal():
-            file.unlink()
+    for file in files_of(path):
+        file.unlink(missing_ok=True)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that an unfinished evaluation may have left, the books first."""
+    with suppress(OSError):  # a folder that may be written but not listed
+        names = ((file, *file.name.rpartition(".")) for file in path.parent.iterdir())
+        return [path, *(file for file, head, _, n in names if head == path.name and n.isdecimal())]
+    return [path]
 
 
 def _numbered(path: Path, number: int) -> Path:

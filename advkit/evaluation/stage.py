@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from advkit import data, models, registry
-from advkit.artifacts import checkpoint, files, hdf5, identity, sharing
+from advkit.artifacts import checkpoint, files, hdf5, identity, locks, sharing
 from advkit.artifacts import record as records
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
@@ -96,8 +96,10 @@ def join(
     """
     hdf5.require_name(out)
     started = time.monotonic()
-    with files.lock(out):
-        logits = _joined([Path(record["path"]) for record in sources], out, overwrite, reporter)
+    paths = [Path(record["path"]) for record in sources]
+    files.require_apart([out], paths)
+    with locks.unless(out.exists() and not overwrite, out):
+        logits = _joined(paths, out, overwrite, reporter)
     made_from = sharing.parent_file(sources, logits.info)
     return Evaluated(logits, out, made_from, round(time.monotonic() - started, 3))
 
@@ -197,18 +199,17 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             MismatchError: something else lies there, or the checkpoint was replaced meanwhile.
         """
         hdf5.require_name(out)
-        unfinished = out.with_name(f"{out.name}.part")
-        # Locked before the first look: two calls must not both find nothing there.
-        with files.lock(out):
+        files.require_apart((out, self.place), self._inputs())
+        if out.exists() and not self.overwrite:
+            return self._found(out), 0.0
+        unfinished = _unfinished(out)
+        with locks.lock(out):
             model, info = models.load_finite(self.path, self.options.torch_device())
             if info["digest"] != self.digest:
                 raise checkpoint.replaced(self.path)
             images = self._images(info)
-            if out.exists() and not self.overwrite:
-                logits = self._require_same(out, info, images.fingerprint)
-                partial.remove(unfinished)  # a kill may have come between the two
-                self.reporter.note(f"{out}: already done")
-                return logits, 0.0
+            if out.exists() and not self.overwrite:  # by another call, before we held it
+                return self._require_same(out, info, images.fingerprint), 0.0
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
             surrogate = self._surrogate()
@@ -225,6 +226,26 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         if not path:
             return None
         return Surrogate(*models.load_finite(path, self.options.torch_device()))
+
+    def _inputs(self) -> Sequence[str | Path | None]:
+        """Return the files that the evaluation reads."""
+        where = registry.split_path(self.settings.data)[1]
+        return (self.path, self.options.surrogate, self.options.image_list, where)
+
+    def _found(self, out: Path) -> Logits:
+        """Return the logits that lie there, which needs no lock: the file is whole.
+
+        Raises:
+            MismatchError: something else lies there.
+        """
+        _, info = models.load_finite(self.path, self.options.torch_device())
+        if info["digest"] != self.digest:
+            raise checkpoint.replaced(self.path)
+        logits = self._require_same(out, info, self._images(info).fingerprint)
+        # A kill may have come between writing the file and removing these.
+        locks.tidy(out, *partial.files_of(_unfinished(out)))
+        self.reporter.note(f"{out}: already done")
+        return logits
 
     def _images(self, info: Checkpoint) -> ImageSet:
         options = self.options
@@ -273,3 +294,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         classes = len(info["data"]["classes"])
         identity.require_parts(logits.info, passes.parts(self.settings, classes, info), out)
         return logits
+
+
+def _unfinished(out: Path) -> Path:
+    return out.with_name(f"{out.name}.part")

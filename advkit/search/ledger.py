@@ -57,14 +57,15 @@ class Ledger:
             MismatchError: the folder holds a search with other options, something else, or trials
                 that were edited.
         """
-        files.folder(self.folder)
         mark, self._link = self.folder / "search.toml", _linked(identity)
         meant = "".join(f"{PART}{name} is {digest}\n" for name, digest in sorted(parts.items()))
-        if not mark.exists():
-            self._require_empty()
-        else:
+        if mark.exists():
             self._require_same(_said(mark), identity, meant)
-        files.write_text(mark, identity + meant)
+        else:
+            files.folder(self.folder)
+            self._require_empty()
+        if not mark.exists() or _said(mark) != (identity + meant).encode():
+            files.write_text(mark, identity + meant)
         return self._read() if self.path.exists() else 0
 
     def _require_same(self, mark: bytes, identity: str, meant: str) -> None:

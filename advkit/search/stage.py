@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit.artifacts import analysis, files
+from advkit.artifacts import analysis, files, locks
 from advkit.artifacts import record as records
 from advkit.artifacts.document import aligned
 from advkit.artifacts.record import Record
@@ -79,13 +79,20 @@ def search(
     layers = binding.bound(binding.layers(runs), upstream)
     chosen = resolve.resolve(*layers).settings
     out = Path(runs.out) if runs.out else Path("runs") / f"{chosen.run_name}-search"
+    found = [out / name for name in ("search.json", "search.toml", "trials.jsonl")]
+    files.require_apart(found, (chosen.soft_labels, chosen.extra_data, runs.config))
     machine = Machine(runs.torch_device(), runs.threads_for(chosen.arch), runs.root, reporter)
-    with computing(machine.device, machine.threads), files.lock(out):
+    # A search that is done and lies where nobody may write is found so all the same.
+    with (
+        computing(machine.device, machine.threads),
+        locks.where_possible(out, files.exists(found[0])),
+    ):
         work = TemperatureSearch(layers, plan, out, machine)
         choice, trials = work.run()
         # Substitutes and students measure different things: a column for whatever any trial has.
         columns = tuple(dict.fromkeys(key for trial in trials for key in trial))
         rows = tuple(tuple(trial.get(key) for key in columns) for trial in trials)
-        searched = Searched(out / "search.json", Result(choice, columns, rows), work.describe())
-        analysis.write(searched.path, searched.result, searched.description)
+        searched = Searched(found[0], Result(choice, columns, rows), work.describe())
+        if not analysis.lies_there(searched.path, searched.result, searched.description):
+            analysis.write(searched.path, searched.result, searched.description)
     return searched

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit import data, models
-from advkit.artifacts import checkpoint, files, hdf5, identity, sharing, soft_labels
+from advkit import data, models, registry
+from advkit.artifacts import checkpoint, files, hdf5, identity, locks, sharing, soft_labels
 from advkit.artifacts import record as records
 from advkit.artifacts.descriptions import Labels
 from advkit.artifacts.record import Record
@@ -86,8 +85,10 @@ def join(
     """
     hdf5.require_name(out)
     began = time.monotonic()
-    with files.lock(out):
-        info = _joined([Path(record["path"]) for record in sources], out, overwrite, reporter)
+    paths = [Path(record["path"]) for record in sources]
+    files.require_apart([out], paths)
+    with locks.unless(out.exists() and not overwrite, out):
+        info = _joined(paths, out, overwrite, reporter)
     teacher = sharing.parent_file(sources, info)
     place = next((record["data"] for record in sources if "data" in record), info["data"]["name"])
     return Labelled(info, out, teacher, place, round(time.monotonic() - began, 3))
@@ -108,6 +109,8 @@ class LabelsWork(sharing.ShardedWork[Labels]):
     kind = "labels"
 
     def __init__(self, path: Path, options: SoftlabelsOptions, reporter: Reporter) -> None:
+        place = Path(options.out) if options.out else _place(path, options)
+        files.require_apart([place], (path, registry.split_path(options.data or "")[1]))
         self.path, self.device = path, options.torch_device()
         self.teacher, self.info = models.load_finite(path, self.device)
         self.threads = options.threads_for(self.info["arch"])
@@ -117,7 +120,6 @@ class LabelsWork(sharing.ShardedWork[Labels]):
         )
         self.options, self.reporter = options, reporter
         self.labelling = self._labelling(options.shard)
-        place = Path(options.out) if options.out else _place(path, options)
         super().__init__(place, options.overwrite, reporter)
 
     def _labelling(self, shard: str | None, *, whole: bool = False) -> Labelling:
@@ -158,13 +160,12 @@ class LabelsWork(sharing.ShardedWork[Labels]):
         Raises:
             MismatchError: something else lies there.
         """
-        with files.lock(out):
-            if out.exists() and not self.overwrite:
+        if out.exists() and not self.overwrite:
+            return self._found(out), True
+        with locks.lock(out):
+            if out.exists() and not self.overwrite:  # by another call, before we held it
                 info = _described(out)
                 self._require_same(info, out)
-                # A kill may have come between writing the file and removing its parts.
-                shutil.rmtree(soft_labels.parts_of(out), ignore_errors=True)
-                self.reporter.note(f"{out}: already done")
                 return info, True
             if whole is not None and whole.exists() and not self.overwrite:
                 return _described(whole), True
@@ -173,6 +174,19 @@ class LabelsWork(sharing.ShardedWork[Labels]):
 
     def _require_teacher(self) -> None:
         checkpoint.require_unchanged(self.path, self.info["digest"])
+
+    def _found(self, out: Path) -> Labels:
+        """Return the description of what lies there, which needs no lock: the file is whole.
+
+        Raises:
+            MismatchError: something else lies there.
+        """
+        info = _described(out)
+        self._require_same(info, out)
+        # A kill may have come between writing the file and removing its parts.
+        locks.tidy(out, soft_labels.parts_of(out))
+        self.reporter.note(f"{out}: already done")
+        return info
 
     def _require_same(self, info: Labels, out: Path) -> None:
         now = identity.of_work(

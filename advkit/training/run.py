@@ -46,11 +46,15 @@ def train(
 
     # Rank 0 alone looks at the folder, and the others hear what it decided.
     def opened() -> bool:
+        if folder.done and not overwrite:  # to find a run done a look is enough: no lock
+            folder.require_same(resolved)
+            manifest.require(folder)
+            folder.tidy()
+            return False
         stack.enter_context(folder.held())
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
         if not overwrite:
             manifest.require(folder)
-        folder.tidy()
         return not folder.done or overwrite
 
     def begun() -> bool:
@@ -63,17 +67,10 @@ def train(
     with stack:
         if not world.led(opened):
             return False
-        try:
-            images = data.load(
-                settings.data, "train", root=data_root, **settings.options_of("data")
-            )
-            trainer = Trainer(
-                settings, images, device=device, threads=threads, reporter=reporter, world=world
-            )
-        except BaseException:
-            if world.leads:
-                folder.forget_if_empty()
-            raise
+        images = data.load(settings.data, "train", root=data_root, **settings.options_of("data"))
+        trainer = Trainer(
+            settings, images, device=device, threads=threads, reporter=reporter, world=world
+        )
         # The folder is touched only now: data and options that do not fit leave it as it was.
         if world.led(begun):
             trainer.restore(folder, elastic)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit.artifacts import files
+from advkit.artifacts import files, locks
 from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import Settings
-from advkit.errors import InputError, MismatchError, UsageError
+from advkit.errors import InputError, MismatchError, StorageError, UsageError
 from advkit.training import metrics_log
 from advkit.training.metrics_log import Row
 
@@ -61,7 +61,16 @@ class RunFolder:
             BusyError: another process trains here.
             StorageError: it cannot be written.
         """
-        return files.lock(self.path)
+        return locks.lock_folder(self.path)
+
+    def replaced(self) -> list[Path]:
+        """Return what `--overwrite` removes or replaces: the run's files, the configuration last.
+
+        Among them are logits and labels beside a checkpoint: they say nothing about the new one.
+        """
+        *names, config = (self.path / name for name in self._names())
+        stale = [path for role in ROLES for path in self.path.glob(f"{role}.*.h5*")]
+        return [*names, *stale, config]
 
     def require_fit(self, wanted: Resolved, *, resume: bool, overwrite: bool) -> None:
         """Check that a run with these options may go on, or begin, here; touch nothing.
@@ -69,27 +78,41 @@ class RunFolder:
         Raises:
             MismatchError: it holds a run with other options, or a partial one without `resume`,
                 or something else.
-            StorageError: it cannot be written.
+            StorageError: it cannot be listed.
         """
-        files.folder(self.path)
         files.sweep(self.path, self._names())  # temporary files of a killed writer
         if not self.config_file.exists():
             self.require_config()
-            if any(self.path.iterdir()):
-                raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
+            self._require_empty()
             return
-        own = self._own_settings()
         if overwrite or not self.begun:
+            self._own_settings()
             return
-        changed = resolve.differences(own, wanted.settings)
+        self.require_same(wanted)
+        if not self.done and not resume:
+            raise MismatchError(
+                f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
+            )
+
+    def _require_empty(self) -> None:
+        try:
+            empty = all(path.name == locks.INSIDE for path in self.path.iterdir())
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be listed: {error.strerror}") from None
+        if not empty:
+            raise MismatchError(f"{self.path} is not empty and not a run: choose another -o")
+
+    def require_same(self, wanted: Resolved) -> None:
+        """Check that the run that lies here is of these options; touch nothing.
+
+        Raises:
+            MismatchError: it has others, which the message lists.
+        """
+        changed = resolve.differences(self._own_settings(), wanted.settings)
         if changed:
             raise MismatchError(
                 f"{self.path} holds a run with other options ({changed}): "
                 "choose another -o or --name, or --overwrite"
-            )
-        if not self.done and not resume:
-            raise MismatchError(
-                f"{self.path} holds an unfinished run: go on with --resume, or --overwrite"
             )
 
     def as_begun(self, wanted: Resolved) -> Resolved:
@@ -112,31 +135,22 @@ class RunFolder:
                 f"{self.config_file} is no run's configuration ({error}): choose another -o"
             ) from None
 
-    def forget_if_empty(self) -> None:
-        """Remove the folder if nothing ever lay in it."""
-        with suppress(OSError):
-            self.path.rmdir()
-
     def _names(self) -> list[str]:
         """Return the names of a run's files, the mark of a finished one first."""
         roles = [f"{role}.safetensors" for role in ("final", "final-ema", "best", "best-ema")]
         return [roles[0], self.state_file.name, *roles[1:], "metrics.jsonl", "config.toml"]
 
     def tidy(self) -> None:
-        """Remove the state of a finished run, which a kill may have left."""
-        if self.done:
-            self.state_file.unlink(missing_ok=True)
+        """Remove the state of a finished run, which a kill may have left, where nobody works."""
+        locks.tidy_folder(self.path, self.state_file)
 
     def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
         """Make the folder that of this run, once nothing can go wrong before the first step."""
         if overwrite:
             # The mark of a finished run goes first and the configuration is replaced, not
             # removed: cut off anywhere, this leaves an unfinished run and no stranger's folder.
-            names = [self.path / name for name in self._names()[:-1]]
-            # Logits lie beside their checkpoint and say nothing about the new one.
-            stale = [path for role in ROLES for path in self.path.glob(f"{role}.*.h5*")]
-            for path in (*names, *stale):
-                if path.is_file():
+            for path in self.replaced()[:-1]:
+                if path.is_symlink() or path.is_file():  # the link goes, not what it leads to
                     path.unlink()
                 elif path.is_dir():
                     shutil.rmtree(path)

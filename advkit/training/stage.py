@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from advkit.artifacts import files
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.config import resolve
@@ -50,6 +51,8 @@ def train(
     """
     chosen, device = resolved.settings, options.torch_device()
     folder = RunFolder(options.folder(chosen))
+    files.exists(folder.path)  # refuses a name that nobody can have
+    files.require_apart(folder.replaced(), _inputs(chosen, options))
     world = distributed.start(device)
     reporter = speaking() if world.leads else Reporter()
     threads = options.threads_for(chosen.arch)
@@ -81,6 +84,13 @@ def train(
     if fresh:
         _tell(emitted[0], reporter)
     return Trained(folder, emitted)
+
+
+def _inputs(chosen: Settings, options: TrainOptions) -> Sequence[str | None]:
+    """Return the files that a run reads."""
+    # A run's own configuration may be read back: it is replaced with --overwrite alone.
+    config = options.config if options.overwrite else None
+    return (chosen.soft_labels, chosen.teacher, chosen.extra_data, config)
 
 
 def _tell(record: Record, reporter: Reporter) -> None:

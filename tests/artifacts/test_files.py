@@ -1,11 +1,10 @@
-"""Files appear whole or not at all; locks are held by one process and die with it."""
+"""Files appear whole or not at all, never through a link and never over an input."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from advkit.artifacts import files
-from advkit.errors import BusyError, InputError, Stopped, StorageError
+from advkit.errors import InputError, Stopped, StorageError, UsageError
 from advkit.runtime import signals
 
 
@@ -23,13 +22,6 @@ def python(code: str, *arguments: object, **options) -> subprocess.Popen:
     """Start a Python process on a piece of code."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
-
-
-def dead_pid() -> int:
-    """The id of a process that has ended."""
-    with python("") as process:
-        process.wait()
-    return process.pid
 
 
 def names(folder: Path) -> list[str]:
@@ -240,70 +232,6 @@ def test_a_write_cut_short_leaves_no_litter(limited):
     assert limited[1] == []
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from advkit.artifacts import files
-with files.lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def held(tmp_path):
-    """An output that another process holds, and that process."""
-    output = tmp_path / "run"
-    with python(HOLDER, output, stdin=subprocess.PIPE) as process:
-        assert process.stdout.readline() == "held\n"
-        yield output, process
-        process.kill()
-
-
-def test_a_held_output_is_busy_and_its_holder_named(held):
-    output, process = held
-    with pytest.raises(BusyError, match=rf"run is being written by pid {process.pid} on \S+"):
-        files.lock(output).__enter__()
-    assert process.poll() is None  # it holds it to the end: nobody waited
-
-
-def test_other_outputs_of_the_folder_are_free(held):
-    with files.lock(held[0].with_name("other")):
-        pass
-
-
-def test_the_lock_of_a_killed_holder_is_free(held):
-    output, process = held
-    process.kill()
-    process.wait()
-    with files.lock(output):
-        pass
-
-
-def test_a_stale_lock_file_is_taken_over(tmp_path):
-    (tmp_path / ".run.lock").write_text(f"pid {dead_pid()} on nowhere, a longer text than ours")
-    with files.lock(tmp_path / "run"):
-        assert re.fullmatch(rf"pid {os.getpid()} on \S+", (tmp_path / ".run.lock").read_text())
-    assert names(tmp_path) == []
-
-
-def test_a_lock_is_released_after_an_error_and_makes_its_folder(tmp_path):
-    output = tmp_path / "new" / "run"
-    with pytest.raises(KeyError), files.lock(output):
-        raise KeyError
-    with files.lock(output):
-        assert output.parent.is_dir()
-
-
-def test_a_disk_without_locks_is_a_storage_error(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
-    with pytest.raises(StorageError, match="No locks available"):
-        files.lock(tmp_path / "run").__enter__()
-
-
 def taken_over() -> dict:
     before = {each: signal.getsignal(each) for each in signals.HANDLED}
     signals.install()
@@ -344,11 +272,6 @@ def test_a_signal_waits_for_what_is_around_a_file(tmp_path):
         given_back(before)
 
 
-def test_a_lock_excludes_its_own_process_too(tmp_path):
-    with files.lock(tmp_path / "run"), pytest.raises(BusyError):
-        files.lock(tmp_path / "run").__enter__()
-
-
 @pytest.mark.parametrize(
     ("content", "what"),
     [
@@ -379,3 +302,97 @@ def test_a_right_file_passes(tmp_path):
 def test_what_cannot_be_opened_is_an_input_error(tmp_path, name, what):
     with pytest.raises(InputError, match=f"(?i){what}"):
         files.require(tmp_path / name, "a thing")
+
+
+@pytest.fixture
+def keep(tmp_path) -> Path:
+    """A file that nobody asked to be written."""
+    path = tmp_path / "keep.txt"
+    path.write_text("mine")
+    return path
+
+
+LINKED = {
+    "the file itself": ("out.txt", lambda path: files.write_text(path, "new")),
+    "a log": ("out.txt", lambda path: files.append_line(path, "new")),
+    "the file's lock's output": ("out.txt", files.require_no_link),
+}
+
+
+@pytest.mark.parametrize("what", LINKED)
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "nothing"])
+def test_a_link_in_the_place_of_an_output_is_refused(tmp_path, keep, what, there):
+    name, act = LINKED[what]
+    target = keep if there else tmp_path / "nothing"
+    (tmp_path / name).symlink_to(target.name)
+    with pytest.raises(StorageError, match=r"out.txt: a link is in its place"):
+        act(tmp_path / name)
+    assert names(tmp_path) == ["keep.txt", "out.txt"]
+    assert keep.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [f".out.txt.{os.getpid()}.tmp", f".probe.{os.getpid()}"])
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, keep, name):
+    (tmp_path / name).symlink_to("keep.txt")
+    files.folder(tmp_path)
+    files.write_text(tmp_path / "out.txt", "new")
+    assert keep.read_text() == "mine"
+    assert names(tmp_path) == ["keep.txt", "out.txt"]
+
+
+def test_a_temporary_file_that_was_replaced_is_not_put_in_place(old):
+    def write():
+        with files.replacing(old) as temporary:
+            temporary.unlink()
+            temporary.write_text("somebody else's")
+
+    with pytest.raises(StorageError, match="was replaced meanwhile"):
+        write()
+    assert old.read_text() == "old"
+    assert names(old.parent) == ["out.txt"]
+
+
+@pytest.mark.parametrize("how", ["name", "dots", "link", "folder", "hard link"])
+def test_an_output_that_is_an_input_is_refused_by_whatever_name(tmp_path, keep, how, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").symlink_to(".")
+    (tmp_path / "link.txt").symlink_to("keep.txt")
+    (tmp_path / "hard.txt").hardlink_to(keep)
+    other = {
+        "name": "keep.txt",
+        "dots": f"../{tmp_path.name}/keep.txt",
+        "link": "link.txt",
+        "folder": "here/here/keep.txt",
+        "hard link": "hard.txt",
+    }[how]
+    with pytest.raises(UsageError, match=r"keep.txt is one of the inputs"):
+        files.require_apart([tmp_path / "free.txt", keep], ["elsewhere", None, other])
+    files.require_apart([tmp_path / "free.txt"], [other])
+
+
+def test_a_place_that_is_not_there_yet_is_an_input_by_its_name_alone(tmp_path):
+    with pytest.raises(UsageError, match="is one of the inputs"):
+        files.require_apart([tmp_path / "a" / ".." / "x"], [tmp_path / "x"])
+    files.require_apart([tmp_path / "x"], [tmp_path / "y", "no\0path"])
+
+
+def test_a_folder_that_may_not_be_listed_is_written(old, monkeypatch):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def no_folders(path, flags, *more, real=os.open, **named):
+        if flags == os.O_RDONLY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, flags, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        patch.setattr(os, "open", no_folders)
+        files.write_text(old, "new")
+    assert old.read_text() == "new"
+
+
+@pytest.mark.parametrize("act", [files.exists, files.require_no_link, GONE["write_text"]])
+def test_a_name_that_is_too_long_is_a_storage_error(tmp_path, act):
+    with pytest.raises(StorageError, match="File name too long"):
+        act(tmp_path / ("x" * 300))

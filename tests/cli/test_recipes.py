@@ -83,14 +83,15 @@ def test_another_file_is_never_replaced_unasked(cli, tmp_path, mine):
 
 
 @pytest.mark.parametrize("target", ["kept.txt", "nowhere"])
-def test_a_link_is_replaced_and_not_followed(cli, tmp_path, target):
+def test_a_link_is_refused_and_not_followed(cli, tmp_path, target):
     (tmp_path / "kept.txt").write_text("kept\n")
     (tmp_path / "gallery.sh").symlink_to(target)
     assert cli("recipes", "copy", "gallery", tmp_path).code == 4
-    assert cli("recipes", "copy", "gallery", tmp_path, "--overwrite").code == 0
-    assert not (tmp_path / "gallery.sh").is_symlink()
+    outcome = cli("recipes", "copy", "gallery", tmp_path, "--overwrite")
+    assert outcome.code == 6
+    assert "gallery.sh: a link is in its place" in outcome.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery.sh", "kept.txt"]
     assert (tmp_path / "kept.txt").read_text() == "kept\n"
-    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_folder_in_the_place_of_a_file(cli, tmp_path):

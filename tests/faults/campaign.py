@@ -31,13 +31,14 @@ from advkit import __version__
 from advkit.artifacts import artifact, checkpoint, hdf5, soft_labels
 from advkit.errors import AdvkitError
 from tests.faults import _mixer
+from tests.faults._pairs import STAGES, started, words
 from tests.faults._planted import PLANTED, bad, finite
 from tests.faults._runs import NET, ROOT, Server, contents, digest, litter
 from tests.faults._same import CHAIN
 
 SUMMARY = ROOT / "docs" / "fault-campaign.json"
 PAGE = ROOT / "docs" / "reliability.md"
-KILLS, SIGNALS, FLIPS, HDF5_CASES, MIXED = 50, 50, 4000, 1200, 300
+KILLS, SIGNALS, FLIPS, HDF5_CASES, MIXED, PAIRS = 50, 50, 4000, 1200, 300, 200
 SOON = 5.0
 """Seconds within which a stopped run has to be saved."""
 Figures = dict[str, Any]
@@ -251,6 +252,37 @@ def digits(campaign: Campaign) -> Figures:
     return {"trials": 10, "losses": losses + (slowest > SOON), "slowest_save": round(slowest, 3)}
 
 
+# Two at once
+
+
+def pairs(name: str) -> Callable[[Campaign], Figures]:
+    """Start a command twice at the same moment, on two names of one output.
+
+    A loss is a pair of which not one worked and one was told that the output is held, or whose
+    files are not those of one run that was alone.
+    """
+
+    def part(campaign: Campaign) -> Figures:
+        command, place = words(name, campaign.teacher, campaign.labels, campaign.logits)
+        alone = campaign.folder / "alone"
+        alone.mkdir()
+        assert campaign.server.run(*command, "-o", place, cwd=alone, timeout=600).code == 0
+        expected, draw, losses, won = contents(alone), random.Random(name), 0, 0
+        for number in range(PAIRS):
+            cwd = campaign.folder / f"pair{number}"
+            both = started(campaign.server, command, place, cwd, draw)
+            codes = [outcome.code for outcome in both]
+            whole = contents(cwd / "real") == expected and litter(cwd) == []
+            if sorted(codes) != [0, 7] or not whole:
+                losses += 1
+                print(f"  LOSS {whole} {both}", file=sys.stderr)
+            won += codes[0] == 0
+            shutil.rmtree(cwd)
+        return {"trials": PAIRS, "losses": losses, "won_by_the_first": won}
+
+    return part
+
+
 # Damage
 
 
@@ -384,6 +416,7 @@ PARTS: dict[str, Callable[[Campaign], Figures]] = {
     "sigint-attack": stops("attack", signal.SIGINT),
     "sigterm-search": stops("search", signal.SIGTERM),
     "mixed": mixed,
+    **{f"pairs-{name}": pairs(name) for name in STAGES},
 }
 
 

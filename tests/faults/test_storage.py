@@ -156,7 +156,7 @@ def test_row_27_two_runs_in_one_folder(server, whole, tmp_path):
 def test_row_27_the_lock_of_a_dead_run_is_taken_over(server, whole, tmp_path):
     killed = server.run(*AT, "-o", "run", cwd=tmp_path, kill=["step", 9])
     assert killed.code == -signal.SIGKILL
-    assert f"pid {server.last}" in (tmp_path / ".run.lock").read_text()
+    assert f"pid {server.last}" in (tmp_path / "run" / ".lock").read_text()
     finished(server, AT, tmp_path, whole)
 
 

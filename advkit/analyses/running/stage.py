@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from keyword import iskeyword
 from pathlib import Path
@@ -16,7 +16,15 @@ from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.probing import probe as probing
 from advkit.analyses.probing.probe import Probe
 from advkit.analyses.running.options import AnalyzeOptions
-from advkit.artifacts import analysis, artifact, checkpoint, descriptions, provenance
+from advkit.artifacts import (
+    analysis,
+    artifact,
+    checkpoint,
+    descriptions,
+    files,
+    locks,
+    provenance,
+)
 from advkit.artifacts import record as records
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
@@ -69,18 +77,56 @@ class Analysis:
         self.wrote = False
         if self.plot:
             plot.check(self.plot)
+        # A table that lies there already is compared, and no place to write in is needed.
+        self.kept = self.out is not None and files.exists(self.out) and not options.overwrite
         if self.out:
-            analysis.check(self.out, part.constants.get("FORMATS", ()))
+            analysis.check(self.out, part.constants.get("FORMATS", ()), kept=self.kept)
+        self.inputs: list[str] = []
+        self.require_apart(self._named())
         # Read before any work, so that a wrong path costs no hours.
         named = [name for name in part.constants.get("CHECKPOINTS", ()) if options.parts.get(name)]
         self.checkpoints = {name: checkpoint.read_info(Path(options.parts[name])) for name in named}
+
+    def _named(self) -> list[str]:
+        """Return the files that options name: any text among the part's own may be one."""
+        probe = self.options.probe
+        where = registry.split_path(probe.data or "")[1]
+        texts = [value for value in self.options.parts.values() if isinstance(value, str)]
+        return [text for text in (*texts, probe.image_list, where) if text]
+
+    def require_apart(self, inputs: Sequence[str]) -> None:
+        """Check that no output is one of these inputs, or of those before.
+
+        Raises:
+            UsageError: one is.
+        """
+        self.inputs += inputs
+        outputs = [path for path in (self.out, self.plot) if path is not None]
+        files.require_apart(outputs, self.inputs)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold what is to be written, the table and the picture, until all is in place.
+
+        Raises:
+            BusyError: another process holds one of them.
+            StorageError: a folder cannot be written, or a link is in the place of a file.
+        """
+        with ExitStack() as stack:
+            if self.out:
+                stack.enter_context(locks.unless(self.kept, self.out))
+            if self.plot:
+                stack.enter_context(locks.lock(self.plot))
+            yield
 
     def read(self, path: str, named: str | None = None) -> Input:
         """Read an input; `named` is the data set of a checkpoint, where a record says it.
 
         Raises:
             InputError: missing, corrupt, or of a kind that this analysis cannot use.
+            UsageError: it is where a result is to go.
         """
+        self.require_apart([path])
         if self.probes:
             return self._probe(Path(path), named)
         if self.kinds == ("checkpoint",):
