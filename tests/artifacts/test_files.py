@@ -331,8 +331,9 @@ def test_a_link_in_the_place_of_an_output_is_refused(tmp_path, keep, what, there
     assert keep.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", [f".out.txt.{os.getpid()}.tmp", f".probe.{os.getpid()}"])
+@pytest.mark.parametrize("name", [".out.txt.{}.tmp", ".probe.{}"])
 def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, keep, name):
+    name = name.format(os.getpid())
     (tmp_path / name).symlink_to("keep.txt")
     files.folder(tmp_path)
     files.write_text(tmp_path / "out.txt", "new")
