@@ -12,7 +12,7 @@ from advkit.analyses.tables import pictures
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables import sheets as _sheets
 from advkit.analyses.tables.beside import Beside
-from advkit.analyses.tables.differing import CONTEST, PLACES, Differing
+from advkit.analyses.tables.differing import CONTEST, HEADED, Differing
 from advkit.analyses.tables.leads import leads
 from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
@@ -62,7 +62,7 @@ def analyze(
         for group, columns in zip(groups, led, strict=True)
     )
     numbers: dict[str, Number] = {"files": len(placed)}
-    told = [f"note: {note}" for note in differing.notes((*PLACES, *CONTEST))]
+    told = [f"note: {note}" for note in differing.notes((*HEADED, *CONTEST))]
     text = "\n".join([_sheets.text(groups, spread), *told])
     beside = Beside(published, groups) if published else None
     if beside:

@@ -10,6 +10,10 @@ from advkit import __version__
 from advkit.artifacts.descriptions import Described, Description, Labels, Logits
 from advkit.errors import MismatchError
 
+LOSSES = ("fgsm", "pgd", "transfer")
+"""Attacks with a choice of loss."""
+PLAIN = "ce"
+"""The loss of papers' figures under an attack's name, and of all files before the choice."""
 Identity = Mapping[str, object]
 """What a piece of work is, by name; equal for equal work."""
 
@@ -19,7 +23,16 @@ def identity(info: Description, called: str = "checkpoint") -> dict[str, object]
     made = cast(Labels | Logits, info)
     # Parents are the net first and the data last; a transfer attack's surrogate stands between.
     net, *_, data = (parent["digest"] for parent in made["parents"])
-    return of_work(made["config"], net, data, cast(Logits, info).get("implementation"), called)
+    return of_work(
+        as_meant(made["config"]), net, data, cast(Logits, info).get("implementation"), called
+    )
+
+
+def as_meant(config: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the configuration of an attack with what files of earlier versions had not to say."""
+    if "loss" in config or config.get("attack") not in LOSSES:
+        return config
+    return {**config, "loss": PLAIN}
 
 
 def of_work(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,8 +141,13 @@ class RunFolder:
         return [roles[0], self.state_file.name, *roles[1:], "metrics.jsonl", "config.toml"]
 
     def tidy(self) -> None:
-        """Remove the state of a finished run, which a kill may have left, where nobody works."""
+        """Remove what a kill may have left in a finished run, where that can be written.
+
+        That is its state, unless somebody works here, and temporary files of dead writers.
+        """
         locks.tidy_folder(self.path, self.state_file)
+        with suppress(StorageError, OSError):
+            files.sweep(self.path, self._names())
 
     def begin(self, wanted: Resolved, *, overwrite: bool) -> None:
         """Make the folder that of this run, once nothing can go wrong before the first step."""

@@ -62,7 +62,7 @@ def test_merging_once_more_finds_the_whole(cli, here, kind):
     ["softlabels", "teacher/best.safetensors", "--dtype", "float16", "--top-k", 2,
      "-o", "labels.h5"],
     ["attack", "teacher/best.safetensors", "--attack", "pgd", "--steps", 2, "--limit", 20,
-     "--batch-size", 10, "-o", "logits.h5"],
+     "--batch-size", 10, "--loss", "ce", "-o", "logits.h5"],
     ["analyze", "calibration", "logits.h5", "-o", "calibration.json", "--overwrite"],
 ])  # fmt: skip
 def test_the_stages_take_them(cli, here, command):

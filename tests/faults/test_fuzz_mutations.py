@@ -137,7 +137,7 @@ def test_a_metrics_file_of_lists_without_end_is_corrupt(tmp_path):
     make_metrics(tmp_path, 0)
     with RunFolder(tmp_path).metrics_file.open("a") as file:
         file.write("[" * 100_000 + "\n")
-    with pytest.raises(InputError, match=r"metrics\.jsonl: corrupt: not JSON lines"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl: corrupt: line 5 is not JSON"):
         RunFolder(tmp_path).rows()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from advkit.analyses.gathering.rows import data_digest, hits
 from advkit.artifacts import descriptions
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.identity import as_meant
 from advkit.artifacts.provenance import canonical
 from advkit.formulas.threat import parse_eps
 
@@ -18,10 +20,6 @@ WHATS = ("robust", "clean")
 POINTS = ("best", "final")
 ASIDE = ("data", "seed", "batch_size", "limit", "save_images")
 """What an attack's configuration holds that makes it no other attack."""
-LOSSES = ("fgsm", "pgd", "transfer")
-"""Attacks with a choice of loss."""
-PLAIN = "ce"
-"""The loss that papers' figures under an attack of its name are of."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +78,11 @@ def entry_of(logits: Logits) -> Entry:
         trained=trained,
         recorded=bool(run),
         labels_digest=run.get("labels_digest") if run else None,
-        attack=_spelt(info["config"]),
+        attack=cast(descriptions.Attack, as_meant(info["config"])),
         hits={what: hits(logits, what) for what in WHATS},
         training_digest=_training_data(checkpoint.get("parents", [])),
         shown_data=info["data"]["name"],
     )
-
-
-def _spelt(attack: descriptions.Attack) -> descriptions.Attack:
-    """Return an attack with its loss: files of earlier versions are of plain cross-entropy."""
-    if "loss" in attack or attack["attack"] not in LOSSES:
-        return attack
-    return {**attack, "loss": PLAIN}
 
 
 def entries_of(inputs: Sequence[Logits]) -> list[Entry]:

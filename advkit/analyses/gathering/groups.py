@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from advkit.analyses.gathering.entries import (
     ASIDE,
-    PLAIN,
     POINTS,
     WHATS,
     Entry,
@@ -19,6 +18,7 @@ from advkit.analyses.gathering.entries import (
     radius,
 )
 from advkit.artifacts.hdf5 import Logits
+from advkit.artifacts.identity import PLAIN
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError, MismatchError
 from advkit.formulas.stats import wilson

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from advkit.analyses.gathering.entries import PLAIN, POINTS, WHATS, implementation
+from advkit.analyses.gathering.entries import POINTS, WHATS, implementation
 from advkit.analyses.gathering.groups import Column, Group, Labels
 from advkit.analyses.tables.published import Line, Published
 from advkit.artifacts import descriptions
+from advkit.artifacts.identity import PLAIN
 from advkit.config import methods
 from advkit.formulas.threat import number, parse_eps, step_size
 

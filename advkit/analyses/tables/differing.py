@@ -10,7 +10,7 @@ from advkit.analyses.gathering.groups import Group
 from advkit.analyses.gathering.protocol import RENAMED, UNRECORDED
 from advkit.analyses.tables.sheets import method_of
 
-PLACES = ("data", "arch")
+HEADED = ("data", "arch")
 """Settings that tables have columns or captions for."""
 CONTEST = ("attack", "norm", "eps", "steps")
 """What the text has columns for beside them; a document has a table for each attack."""
@@ -34,7 +34,7 @@ class Differing:
         places = [place for place, own in enumerate(self._lines) if own == line]
         return protocol.own(self._settings, places)
 
-    def notes(self, columns: Sequence[str] = PLACES) -> list[str]:
+    def notes(self, columns: Sequence[str] = HEADED) -> list[str]:
         """Return what stands below the table: what differs, and that nothing is bold across it."""
         names = [self._name(self._groups[line]) for line in self._lines]
         told = protocol.words(self._settings, names, columns)
