@@ -38,6 +38,8 @@ RUNS = {
 """One run, and three that differ from it in one thing each."""
 ATTACK = ["--attack", "fgsm", "--limit", "10", "--threads", "1", "-q"]
 REFUSED = (3, 4)
+STOPS = (2, 4, 7)
+"""Looks for a signal at which a run is stopped: in its first epoch, at its end, in its second."""
 WHERE = {"path", "run", "checkpoint", "seconds"}
 """What a record says of the place and the time, not of the work."""
 Files = dict[str, bytes]
@@ -117,8 +119,8 @@ TEXTS = {**BYTES, "digit": digit, "line": line}
 class Mixer:
     """Three honest runs and one more, each whole and stopped at some step, and mixtures of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, stops: tuple[int, ...] = STOPS) -> None:
+        self.folder, self.stops = folder, stops
         self.sources: dict[str, Files] = {}
         self.trained: dict[str, tuple[dict[str, object], str]] = {}
         """Settings → what the run of these settings says, and its record's figures."""
@@ -134,7 +136,7 @@ class Mixer:
     def _make(self, name: str, words: list[str]) -> None:
         # All have one name, which tables show.
         whole = self.folder / "honest" / name / "run"
-        for step in (2, 4, 7):
+        for step in self.stops:
             part = self.folder / "honest" / f"{name}-{step}" / "run"
             with mock.patch.object(signals, "pending", _after(step)):
                 assert command(*words, "-o", part)[0].code == 143

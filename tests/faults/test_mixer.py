@@ -13,7 +13,7 @@ SOME = 20
 
 @pytest.fixture(scope="module")
 def mixer(tmp_path_factory):
-    return Mixer(tmp_path_factory.mktemp("mixer"))
+    return Mixer(tmp_path_factory.mktemp("mixer"), stops=(6,))
 
 
 @pytest.mark.parametrize("number", range(SOME))
