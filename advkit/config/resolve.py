@@ -23,6 +23,7 @@ from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, require_step
 from advkit.options import Option
 from advkit.registry import split_path
+from advkit.runtime import reading
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
@@ -90,7 +91,7 @@ def read(path: Path) -> dict[str, object]:
     """Read a configuration file; of an earlier version's run it also says what was not asked then.
 
     Raises:
-        InputError: missing or not TOML.
+        InputError: missing, not TOML, a pipe, or far too large.
     """
     values = _parsed(path)
     return {**_unasked(values), **values}
@@ -118,7 +119,7 @@ def _unasked(values: Mapping[str, object]) -> dict[str, object]:
 
 def _parsed(path: Path) -> dict[str, object]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.text(path, reading.SETTINGS)
         if text.count(".") > DOTS:  # each part of a dotted key costs as much as all before it
             raise ValueError(f"more than {DOTS} dots")
         return tomllib.loads(text)

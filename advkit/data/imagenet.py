@@ -8,6 +8,7 @@ import torch
 
 from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
+from advkit.runtime import reading
 
 LIMITS = {"image_size": ">= 1"}
 _STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -76,7 +77,7 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
 
 def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").split()
+        lines = reading.text(path).split()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from None

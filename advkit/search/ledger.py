@@ -14,6 +14,7 @@ from typing import TypedDict
 from advkit.artifacts import descriptions, files
 from advkit.artifacts.descriptions import Trial
 from advkit.errors import InputError, MismatchError, NumericalError
+from advkit.runtime import reading
 
 
 class Judged(TypedDict):
@@ -41,7 +42,7 @@ class Ledger:
         """
         files.folder(self.folder)
         mark = self.folder / "search.toml"
-        if mark.exists() and mark.read_text(encoding="utf-8") != identity:
+        if mark.exists() and reading.text(mark, reading.SETTINGS) != identity:
             raise MismatchError(
                 f"{self.folder} holds a search with other options: choose another -o"
             )
@@ -52,7 +53,7 @@ class Ledger:
     def _read(self) -> list[Trial]:
         """Return the finished trials; a last line that was cut off is dropped and run again."""
         try:
-            whole, _, torn = self.path.read_text(encoding="utf-8").rpartition("\n")
+            whole, _, torn = reading.text(self.path).rpartition("\n")
             trials = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError):
             raise InputError(f"{self.path}: corrupt: not JSON lines") from None

@@ -14,6 +14,7 @@ from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.runtime import reading
 
 ROLES = ("best", "best-ema", "final", "final-ema")
 Row = dict[str, float]
@@ -157,7 +158,7 @@ class RunFolder:
         if not self.metrics_file.exists():
             return []
         try:
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+            lines = reading.text(self.metrics_file).splitlines()
             return [json.loads(line) for line in lines]
         except (OSError, ValueError, RecursionError):
             raise InputError(f"{self.metrics_file}: corrupt: not JSON lines") from None
@@ -165,7 +166,7 @@ class RunFolder:
     def keep_rows(self, epochs: int) -> None:
         """Drop rows of epochs that the saved state has not seen, and a torn last line."""
         if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()[:epochs]
+            lines = reading.text(self.metrics_file).splitlines()[:epochs]
             files.write_text(self.metrics_file, "".join(f"{line}\n" for line in lines))
 
     def add_row(self, row: Mapping[str, float]) -> None:
