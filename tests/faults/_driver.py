@@ -183,7 +183,7 @@ def prepare(plan: dict[str, Any]) -> None:
     added to what the process has; file: bytes that a file may have; absent: packages that are
     not installed, and what forgets that it has seen them; lose: [point, call, folder, instead],
     a folder that goes; nan: [place, call], see `poison`; signals: [point, call, signal, part of
-    the name] each.
+    the name] each; ignore: signals that are ignored from the start.
     """
     for name, value in plan.get("set", {}).items():
         module, _, attribute = name.rpartition(".")
@@ -191,6 +191,8 @@ def prepare(plan: dict[str, Any]) -> None:
     if "kill" in plan:
         point, number, *only = plan["kill"]
         POINTS[point](at_call(number, die, *only or [""]))
+    for name in plan.get("ignore", []):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     for point, number, name, *only in plan.get("signals", []):
         raised = getattr(signal, name)
         act = functools.partial(signal.raise_signal, raised)

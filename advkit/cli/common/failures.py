@@ -17,6 +17,7 @@ from advkit.artifacts.record import Record
 from advkit.cli.common.options import Call, Command
 from advkit.errors import AdvkitError, Elsewhere, Stopped, StorageError, UsageError
 from advkit.parallel import ranks
+from advkit.runtime import signals
 from advkit.runtime.progress import say
 
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
@@ -91,6 +92,8 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
     except AdvkitError as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, Stopped):
+            signals.told()
         say(stage, ("" if isinstance(error, Stopped) else "error: ") + str(error))
         return error.code
     except KeyboardInterrupt:
