@@ -27,6 +27,7 @@ from advkit.formulas.losses import log_softmax
 from advkit.options import parse_temperatures
 from advkit.runtime import reading
 
+LIMITS = {"temperatures": "[1e-6, 1e6]"}
 KINDS = ("labels", "logits")
 ALONE = "simulate"
 

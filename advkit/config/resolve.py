@@ -137,7 +137,7 @@ def _blaming(origin: str | None) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if origin in (None, FLAG):
+        if not origin or origin == FLAG:
             raise
         raise UsageError(f"{error} ({origin})") from None
 
@@ -281,7 +281,7 @@ def fit(option: Option, value: object) -> Any:
         return _FIT[option.kind](value)
     except (TypeError, ValueError, OverflowError):
         raise UsageError(
-            f"{option.name} = {brief(repr(value))} is not a valid {option.kind}"
+            f"{option.flag} {brief(repr(value))} is not a valid {option.kind}"
         ) from None
 
 
@@ -374,6 +374,8 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     """Return folder → option → default for the chosen part of each folder."""
     with _blaming(origins.get("arch")):
         arch, numbers = registry.split_numbers(values["arch"])
+        for option in registry.part("models", arch).options:
+            option.check(numbers.get(option.name))
     chosen = {
         "objectives": ("objective", values["objective"]),
         "labels": ("labels", values["labels"]),

@@ -10,7 +10,7 @@ from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
 from advkit.runtime import reading
 
-LIMITS = {"image_size": ">= 1"}
+LIMITS = {"image_size": "[1, 4096]"}
 _STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FOLDER = {"train": "train", "test": "val"}
 _SUFFIX = ".jpeg"

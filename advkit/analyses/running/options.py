@@ -10,7 +10,7 @@ from advkit.config.machine import DIALOGUE, Machine, Output
 from advkit.errors import UsageError, unknown
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.evaluation.settings import BATCH_SIZE
-from advkit.options import declared
+from advkit.options import BATCHES, SEEDS, declared
 from advkit.registry import Part
 
 
@@ -18,8 +18,8 @@ from advkit.registry import Part
 class ProbeOptions(ThreatOptions, ExampleOptions, Machine):
     """What is asked of a model."""
 
-    seed: int = declared(0, "Attack", "seed of every draw")
-    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=">= 1")
+    seed: int = declared(0, "Attack", "seed of every draw", limits=SEEDS)
+    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=BATCHES)
 
 
 @dataclass(frozen=True, kw_only=True)
