@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # the command line declares these options before torch is the
 
 TINY = ("small-cnn", "resnet8")
 """Architectures so small that more than one thread only gets in the way."""
+LONGEST = 200
+"""Bytes of a name: file systems take 255, of which locks and temporary files need some."""
 PANEL, DIALOGUE = "Machine", "Output and diagnosis"
 """Headings in the help."""
 
@@ -75,6 +78,31 @@ class Output(StageOptions):
 
     out: str | None = declared(None, DIALOGUE, "where the result goes")
     overwrite: bool = declared(False, DIALOGUE, "replace what lies there")
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: no file or folder can have this name.
+        """
+        super().__post_init__()
+        require_name("-o", self.out)
+
+
+def require_name(flag: str, path: str | Path | None) -> None:
+    """Check that an output can have the name that an option gives it.
+
+    Raises:
+        UsageError: it is empty, or a part of it is longer than a file system takes, with what
+            temporary files and locks add to it.
+    """
+    if not path:
+        return
+    parts = os.fsencode(os.path.abspath(path)).split(b"/")
+    if not parts[-1]:
+        raise UsageError(f"{flag} {path}: the root of the file system is no output")
+    if max(map(len, parts)) > LONGEST:
+        raise UsageError(f"{flag} {brief(path)}: a name of more than {LONGEST} bytes")
 
 
 def torch_device(name: str) -> torch.device:

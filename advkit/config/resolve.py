@@ -334,6 +334,17 @@ def _boolean(value: object) -> bool:
     return value
 
 
+def _words(value: object) -> str:
+    text = str(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # how Python holds the bytes of a name that is none
+        raise UsageError(
+            f"{brief(text)} is not UTF-8 and cannot be kept in a configuration: rename it"
+        ) from None
+    return text
+
+
 def _integers(value: Any) -> list[int]:
     words = [word for word in value.split(",") if word] if isinstance(value, str) else value
     return [_integer(word) for word in words]
@@ -344,7 +355,7 @@ _FIT: Mapping[str, Callable[[object], object]] = {
     "float": _real,
     "bool": _boolean,
     "ints": _integers,
-    "str": str,
+    "str": _words,
 }
 
 

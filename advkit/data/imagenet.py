@@ -8,6 +8,7 @@ import torch
 
 from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
+from advkit.images.image_set import require_text
 from advkit.runtime import reading
 
 LIMITS = {"image_size": "[1, 4096]"}
@@ -51,6 +52,7 @@ def _classes(root: Path) -> tuple[str, ...]:
         if (root / folder).is_dir():
             names = sorted(path.name for path in (root / folder).iterdir() if path.is_dir())
             if len(names) >= 2:
+                require_text(root / folder, names)
                 return tuple(names)
     raise InputError(f"{root}: no class folders there: imagenet:DIR needs DIR/train/WNID/*.JPEG")
 

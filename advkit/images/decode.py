@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from advkit.errors import InputError, brief
+from advkit.images.image_set import require_text
 from advkit.runtime import reading
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -37,6 +38,7 @@ def classes(top: Path, wanted: str) -> tuple[str, ...]:
     if len(names) < 2:
         folders = f"only {names[0]!r}" if names else "none"
         raise InputError(f"{top}: needs a folder for each of two classes or more; found {folders}")
+    require_text(top, names)
     return tuple(names)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from advkit.config.machine import DIALOGUE, Machine, Output
+from advkit.config.machine import DIALOGUE, Machine, Output, require_name
 from advkit.errors import UsageError, unknown
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.evaluation.settings import BATCH_SIZE
@@ -29,6 +29,15 @@ class AnalyzeOptions(Output):
     plot: str | None = declared(None, DIALOGUE, "draw into FILE.png, .svg or .pdf")
     parts: Mapping[str, Any] = field(default_factory=dict)
     probe: ProbeOptions = field(default_factory=ProbeOptions)
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: no file can have the name of an output.
+        """
+        super().__post_init__()
+        require_name("--plot", self.plot)
 
     def require_fit(self, part: Part) -> None:
         """Check the analysis' own options.
