@@ -111,7 +111,7 @@ class Settings:
     last_batch: str = declared(
         "drop", OPTIMISER, "an epoch's last batch where it is smaller than the others", LAST_BATCH
     )
-    lr: float = declared(0.1, OPTIMISER, "initial learning rate", limits="(0, 1000]")
+    lr: float = declared(0.1, OPTIMISER, "initial learning rate", limits="(0, 1e30]")
     lr_schedule: str = declared("multistep", OPTIMISER, "how the rate falls", LR_SCHEDULES)
     lr_drops: list[int] | None = declared(
         None,
