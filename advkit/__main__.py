@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 ELSEWHERE = f"advkit runs on Linux and macOS, not on {sys.platform}: on Windows use WSL"
 
@@ -20,10 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not supported():
         print(f"advkit: error: {ELSEWHERE}", file=sys.stderr)
         return 2
+    ours = arguments is None  # the process is this program, and no guest's
+    if ours:
+        # Python's own handler raises wherever it is, within imports too: a traceback.
+        signal.signal(signal.SIGINT, _interrupted)
     # Not before: on Windows the import itself would fail, with a traceback for a message.
     from advkit.cli.app import run
 
-    return run(list(sys.argv[1:] if arguments is None else arguments))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    if ours:  # what was to be said has been said
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+    return code
+
+
+def _interrupted(signum: int, frame: FrameType | None) -> None:
+    """End at once, in one line, where no work has begun."""
+    os.write(2, b"advkit: ended by SIGINT\n")
+    os._exit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from advkit.evaluation.verdicts import figures
 from advkit.options import Option, StageOptions, options_of
 from advkit.parallel import ranks
 from advkit.runtime import progress as showing
-from advkit.runtime import signals
+from advkit.runtime import reading, signals
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import stage as labelling
 from advkit.softlabels.options import SoftlabelsOptions
@@ -100,7 +100,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """A row of figures an epoch."""
-        lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = reading.text(self.path / "metrics.jsonl").splitlines()
         return [json.loads(line) for line in lines]
 
 

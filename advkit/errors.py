@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 MANY = 12
@@ -29,6 +30,18 @@ def printable(text: str) -> str:
     é\\n\\x1b[2J
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines, each as a terminal shows it as it is.
+
+    >>> print(printable_lines("a\\n\\x1b[2J"))
+    a
+    \\x1b[2J
+    """
+    return "\n".join(
+        "\t".join(printable(cell) for cell in line.split("\t")) for line in text.split("\n")
+    )
 
 
 class AdvkitError(Exception):
@@ -143,4 +156,14 @@ def storage(error: OSError, path: object) -> AdvkitError:
         errno.ELOOP: "a link is in its place, or links lead in a circle",
     }
     reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    # How /proc, among others, answers: the folder is there.
+    if error.errno == errno.ENOENT and _stands_in_a_folder(path):
+        reason = "nothing can be made in its folder"
     return StorageError(f"cannot write {path}: {reason}; earlier files are intact")
+
+
+def _stands_in_a_folder(path: object) -> bool:
+    try:
+        return os.path.isdir(os.path.dirname(os.path.abspath(str(path))))
+    except OSError:  # the working directory itself is gone
+        return False

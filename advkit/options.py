@@ -6,12 +6,20 @@ import dataclasses
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.formulas.schedules import parse_span
+from advkit.formulas.threat import number as fraction
+
+SEEDS = "[0, 4294967295]"
+COUNTS = "[1, 1e9]"
+BATCHES = "[1, 1e6]"
+SIDES = "[1, 4096]"
+TEMPERATURES = "[1e-6, 1e6]"
+"""Limits that several options share: wide enough for whatever is meant, so that a slip is told."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +40,33 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     def check(self, value: Any) -> None:
-        """Check a value, each value of a list, or both ends of START:END, against the limits.
+        """Check a value, each of a list or of A,B,C, or both ends of START:END, against the limits.
 
         >>> Option("lambda", "str", "", "", limits="[0, 1]").check("0.7:0.95")
 
         Raises:
-            UsageError: outside, or not START:END where that is wanted.
+            UsageError: outside, not finite, or not START:END where that is wanted.
         """
-        if not self.limits or value is None:
+        if value is None or (isinstance(value, str) and not self.limits):
             return
-        values = parse_span(value) if isinstance(value, str) else value
-        for number in values if isinstance(values, list | tuple) else [values]:
-            if not within(self.limits, number):
-                raise UsageError(f"{self.flag} {value} is not {self.limits}")
+        for number in self._numbers(value):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(f"{self.flag} {value} is not a finite number")
+            if self.limits and not within(self.limits, number):
+                between = "in " if self.limits[0] in "[(" else ""
+                raise UsageError(f"{self.flag} {brief(value)} is not {between}{self.limits}")
+
+    def _numbers(self, value: Any) -> Sequence[float]:
+        if isinstance(value, list | tuple):
+            return [number for number in value if isinstance(number, int | float)]
+        if not isinstance(value, str):
+            return [value] if isinstance(value, int | float) else []
+        try:
+            if "," in value or "/" in value:
+                return [fraction(word) for word in value.split(",")]
+            return parse_span(value)
+        except UsageError as error:
+            raise UsageError(f"{self.flag}: {error}") from None
 
 
 def declared(
@@ -142,16 +164,21 @@ def readable(limits: str) -> bool:
     return re.fullmatch(rf">=? {number}|[\[(]{number}, ?{number}[\])]", limits) is not None
 
 
-def parse_temperatures(text: str) -> list[float]:
+def parse_temperatures(text: str, flag: str = "--temperatures") -> list[float]:
     """Read `1,2,5` as increasing temperatures.
 
+    Args:
+        text: what was typed.
+        flag: of the option, for the message.
+
     Raises:
-        UsageError: not positive numbers apart by commas.
+        UsageError: not numbers in `TEMPERATURES` apart by commas.
     """
     try:
         temperatures = sorted({float(word) for word in text.split(",")})
     except ValueError:
         temperatures = []
-    if not temperatures or temperatures[0] <= 0 or not math.isfinite(temperatures[-1]):
-        raise UsageError(f"--temperatures {text!r}: positive numbers apart by commas")
+    # Written so that NaN, which no comparison holds for, is refused too.
+    if not temperatures or not all(within(TEMPERATURES, number) for number in temperatures):
+        raise UsageError(f"{flag} {brief(repr(text))}: numbers in {TEMPERATURES} apart by commas")
     return temperatures

@@ -41,7 +41,8 @@ def test_exit_codes_are_the_contracts(name, code):
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+    ("signum", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
 )
 def test_a_signal_ends_with_128_plus_its_number(signum, code):
     assert Stopped(signum).code == code

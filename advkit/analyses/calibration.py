@@ -30,6 +30,7 @@ from advkit.runtime.seeding import generator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LIMITS = {"bins": "[1, 1e5]", "seed": "[0, 4294967295]", "resamples": "[1, 1e6]"}
 KINDS = ("logits",)
 
 

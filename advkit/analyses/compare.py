@@ -20,6 +20,7 @@ from advkit.errors import UsageError
 from advkit.formulas import resampling
 from advkit.formulas.stats import examples_needed, holm, mcnemar, paired_interval
 
+LIMITS = {"seed": "[0, 4294967295]"}
 KINDS = ("logits",)
 COMPARES = True
 _FEW = 25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -24,7 +25,9 @@ from advkit.data import folder
 from advkit.errors import InputError, MismatchError, UsageError, brief
 from advkit.formulas.losses import log_softmax
 from advkit.options import parse_temperatures
+from advkit.runtime import reading
 
+LIMITS = {"temperatures": "[1e-6, 1e6]"}
 KINDS = ("labels", "logits")
 ALONE = "simulate"
 LIMITS = {
@@ -96,9 +99,8 @@ def read_oracle(path: Path, classes: Sequence[str]) -> dict[str, Tensor]:
         MismatchError: its classes are others.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        table = list(csv.DictReader(io.StringIO(reading.text(path), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV: {brief(error)}") from None
     if not table or "path" not in table[0]:
         raise InputError(f"{path}: not an oracle table: it needs the column path and the classes")

@@ -18,6 +18,7 @@ from advkit.formulas.information import jensen_shannon as jensen_shannon  # stay
 from advkit.formulas.losses import kl_divergence
 from advkit.formulas.stats import wilson
 
+LIMITS = {"bins": "[1, 1e5]"}
 KINDS = ("logits",)
 _ALL = "clean to adversarial"
 

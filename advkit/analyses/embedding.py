@@ -21,6 +21,13 @@ from advkit.formulas.information import TOP, jensen_shannon
 from advkit.images.split import first
 from advkit.labels.adr import rectify
 
+LIMITS = {
+    "tau": "[1e-6, 1e6]",
+    "lambda": "[0, 1]",
+    "perplexity": "[1, 1e6]",
+    "limit": "[1, 1e6]",
+    "seed": "[0, 4294967295]",
+}
 KINDS = ("logits",)
 _LEAST = 5
 """Examples below which there is nothing to see."""

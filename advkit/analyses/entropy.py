@@ -16,6 +16,7 @@ from advkit.artifacts.rows import argmax
 from advkit.errors import UsageError
 from advkit.formulas.information import entropy as entropy  # stays importable from here
 
+LIMITS = {"bins": "[1, 1e5]"}
 KINDS = ("logits",)
 
 

@@ -17,6 +17,7 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Number, Panel, Result
 from advkit.errors import InputError
 
+LIMITS = {"seed": "[0, 4294967295]"}
 KINDS = ("logits",)
 COMPARES = True
 _FINDINGS = {

@@ -21,6 +21,7 @@ from advkit.labels.adr import rectify
 from advkit.labels.soft import soften
 from advkit.options import parse_temperatures
 
+LIMITS = {"lambda": "[0, 1]", "temperatures": "[1e-6, 1e6]"}
 KINDS = ("labels", "logits")
 
 

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 500
-LIMITS = {"steps": ">= 1", "more_steps": ">= 1", "queries": ">= 1", "points": ">= 1"}
+LIMITS = {
+    "steps": "[1, 1e5]",
+    "more_steps": "[1, 1e5]",
+    "queries": "[1, 1e7]",
+    "points": "[1, 1e6]",
+}
 CHECKPOINTS = ("surrogate",)
 WORDS = {
     "fail_on": (

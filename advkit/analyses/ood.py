@@ -20,6 +20,7 @@ from advkit.artifacts.rows import piecewise
 from advkit.errors import UsageError
 from advkit.formulas.losses import log_softmax
 
+LIMITS = {"bins": "[1, 1e5]"}
 KINDS = ("logits",)
 COMPARES = True
 NEEDS = ("outside",)

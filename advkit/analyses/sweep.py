@@ -24,6 +24,7 @@ from advkit.formulas.threat import step_size as parse_step
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]", "steps_grid": "[1, 1e5]"}
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000

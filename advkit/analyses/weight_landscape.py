@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
-LIMITS = {"directions": ">= 1", "points": ">= 3", "reach": "> 0", "attack_steps": ">= 1"}
+LIMITS = {
+    "directions": "[1, 1e4]",
+    "points": "[3, 1000]",
+    "reach": "(0, 1000]",
+    "attack_steps": "[1, 1e5]",
+}
 
 _MEASURES = ("adversarial_loss", "clean_loss", "adversarial_accuracy", "clean_accuracy")
 _COLUMNS = ("direction", "alpha", *_MEASURES)

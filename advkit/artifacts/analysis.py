@@ -20,6 +20,7 @@ from advkit.artifacts.descriptions import Description
 from advkit.artifacts.hdf5 import MAGIC, get_text, set_text, writing
 from advkit.artifacts.result import Result
 from advkit.errors import InputError, MismatchError, UsageError
+from advkit.runtime import reading
 
 SUFFIXES = (".json", ".csv", ".h5")
 DOCUMENTS = (".md", ".tex", ".html")
@@ -85,7 +86,8 @@ def lies_there(path: Path, table: Result, description: Description) -> bool:
     text = _plain_text(path, table, {**description, "digest": digest(table, description)})
     try:
         if text is not None:
-            return path.read_bytes() == text.encode("utf-8")
+            wanted = text.encode("utf-8")
+            return reading.content(path, len(wanted)) == wanted
         return bool(read_info(path)["digest"] == digest(table, description))
     except (OSError, InputError):  # what cannot be read is not what this work would write
         return False
@@ -166,7 +168,7 @@ def _write_hdf5(temporary: Path, path: Path, table: Result, description: Descrip
 
 
 def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
@@ -176,7 +178,7 @@ def _hdf5_content(path: Path) -> tuple[dict[str, object], str]:
 
 
 def _json_content(path: Path) -> tuple[dict[str, object], str]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(reading.text(path))
     if not isinstance(content, dict):
         raise ValueError("no object")
     return content, json.dumps(content.pop("advkit"))

@@ -20,6 +20,7 @@ from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, MismatchError, brief, storage
+from advkit.runtime import reading
 
 WANTED = "a checkpoint (.safetensors)"
 BROKEN = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError)
@@ -93,7 +94,7 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
     try:
         # Read once: safetensors' own readers look a file up by name for its header and again
         # for its tensors, and a writer may have replaced it in between.
-        raw = path.read_bytes()
+        raw = _content(path)
         text = _metadata(raw).get("advkit")
         provenance.parse(text, path, kind)
         tensors = load(raw)
@@ -105,18 +106,65 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
     return tensors, provenance.check(text, arrays, path, kind)
 
 
-def _metadata(raw: bytes) -> dict[str, str]:
-    """Return the text of a safetensors header: a length, JSON, then the tensors.
+def _content(path: Path) -> bytes:
+    """Return all of a file that is as large as its header says.
 
     Raises:
-        ValueError: it is none, or so long that reading it alone would cost what no model needs.
-        RecursionError: it is too deep.
+        ValueError, RecursionError: it is not, or has no such header.
+        InputError: it is no regular file, or larger than this machine's memory.
     """
-    size = int.from_bytes(raw[:8], "little")  # safetensors: u64 length, JSON, then the tensors
+    with reading.opened(path) as file:
+        start = file.read(8)
+        size = _header_size(start)
+        head = file.read(size)
+        there = reading.size(file)
+        said = 8 + size + _tensor_bytes(_header(head))
+        if there != said:
+            raise ValueError(f"{there} bytes, its header says {said}")
+        reading.require_room(path, there)
+        return start + head + file.read(there - 8 - size)
+
+
+def _header_size(start: bytes) -> int:
+    """Return the length of a header from the first eight bytes of a file.
+
+    Raises:
+        ValueError: so long that reading it alone would cost what no model needs.
+    """
+    size = int.from_bytes(start, "little")  # safetensors: u64 length, JSON, then the tensors
     if size > HEADER:
         raise ValueError(f"a header of {size} bytes")
-    header = json.loads(raw[8 : 8 + size])
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    return size
+
+
+def _header(text: bytes) -> dict[str, object]:
+    header = json.loads(text)
+    if not isinstance(header, dict):
+        raise ValueError("the header is no object")
+    return header
+
+
+def _tensor_bytes(header: Mapping[str, object]) -> int:
+    """Return where the last tensor of a header ends."""
+    ends = [0]
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        offsets = entry["data_offsets"] if isinstance(entry, dict) else None
+        if not isinstance(offsets, list) or [type(place) for place in offsets] != [int, int]:
+            raise ValueError(f"{brief(name)} has no place in it")
+        ends.append(offsets[1])
+    return max(ends)
+
+
+def _metadata(raw: bytes) -> dict[str, str]:
+    """Return the text of a safetensors header.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is too deep.
+    """
+    metadata = _header(raw[8 : 8 + _header_size(raw[:8])]).get("__metadata__", {})
     if not isinstance(metadata, dict):
         raise ValueError("the header is no object")
     return metadata

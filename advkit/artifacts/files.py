@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from advkit.errors import InputError, StorageError, UsageError, storage
-from advkit.runtime import signals
+from advkit.runtime import reading, signals
 
 MAGIC = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
@@ -185,10 +185,7 @@ def head(path: Path, wanted: str) -> bytes:
         InputError: it cannot be read or is empty.
     """
     try:
-        kind = path.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for
-            raise InputError(f"{shown(path)}: a pipe or device; wanted: {wanted}, as a file")
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             start = file.read(16)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (wanted: {wanted})") from None

@@ -20,6 +20,7 @@ from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.provenance import Array
 from advkit.artifacts.rows import Rows, Stored, in_order, loaded, mark, pieces
 from advkit.errors import BusyError, InputError, StorageError, UsageError, brief, storage
+from advkit.runtime import reading
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -363,6 +364,7 @@ def read_arrays(
                     narrow = getattr(torch, str(dataset.dtype))
                     arrays[name] = Stored(path, name, dataset.shape, narrow, was)
                 else:
+                    reading.require_room(path, dataset.nbytes)
                     arrays[name] = torch.from_numpy(np.asarray(dataset[()]))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise unreadable(path, error) from None

@@ -8,7 +8,7 @@ from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
-LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
+LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]"}
 
 
 def attack(

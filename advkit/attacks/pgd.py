@@ -17,7 +17,7 @@ from advkit.formulas.threat import Threat
 from advkit.formulas.threat import step_size as parse_step
 from advkit.runtime import modes
 
-LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
+LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]"}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

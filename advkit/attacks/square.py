@@ -8,7 +8,7 @@ from advkit.attacks.upstream import autoattack
 from advkit.formulas.threat import Threat
 
 LIKE_AUTOATTACK = True
-LIMITS = {"queries": ">= 1", "restarts": ">= 1"}
+LIMITS = {"queries": "[1, 1e7]", "restarts": "[1, 1e4]"}
 
 
 def attack(

@@ -11,7 +11,7 @@ from advkit.formulas.threat import Threat
 from advkit.runtime import modes
 
 NEEDS = ("surrogate",)
-LIMITS = {"steps": ">= 1", "restarts": ">= 1"}
+LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]"}
 
 
 def attack(

@@ -22,8 +22,10 @@ class BenchOptions(Machine, Output):
     """What `advkit bench` times, and what its projections assume; `settings` are of all runs."""
 
     methods: str = declared(METHODS, "Bench", "methods to time; ratios are to the first")
-    steps: int = declared(5, "Bench", "timed training steps of each method", limits=">= 1")
-    watts: float | None = declared(None, "Bench", "what the machine draws, for kWh", limits="> 0")
+    steps: int = declared(5, "Bench", "timed training steps of each method", limits="[1, 1e5]")
+    watts: float | None = declared(
+        None, "Bench", "what the machine draws, for kWh", limits="(0, 1e6]"
+    )
     budget: str | None = declared(None, "Bench", "say what fits: 4h, 90m or 2d")
     clean_accuracy: float = declared(
         0.82, "Bench", "assumed of the nets under AutoAttack", limits="[0, 1]"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.formulas import stats
 
 PASSES = {"apgd-ce": (103, 101), "apgd-t": (920, 909), "fab-t": (1829, 900), "square": (5003, 0)}
@@ -28,9 +28,9 @@ def parse_budget(text: str) -> float:
     Raises:
         UsageError: not a number above 0 with s, m, h or d behind it.
     """
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    parts = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", text.strip())
     if not parts or not float(parts[1]):
-        raise UsageError(f"--budget {text}: a number and s, m, h or d, for example 4h")
+        raise UsageError(f"--budget {brief(text)}: a number and s, m, h or d, for example 4h")
     return float(parts[1]) * UNITS[parts[2]]
 
 

@@ -19,6 +19,7 @@ from advkit.errors import AdvkitError, InputError, Stopped, Verdict
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.options import Option
 from advkit.registry import Part
+from advkit.runtime.progress import show
 
 if TYPE_CHECKING:
     from advkit.analyses.running.stage import Analysis, Input
@@ -105,12 +106,12 @@ def _record(work: Analysis, inputs: list[Input], call: Call) -> Record:
     analyzed = work.analyze(inputs)
     if not call.talk.quiet:
         if analyzed.result.text:
-            print(f"{analyzed.name}\n{analyzed.result.text}", file=sys.stderr)
+            show(f"{analyzed.name}\n{analyzed.result.text}")
         if analyzed.remark:
-            print(f"{analyzed.name}: {analyzed.remark}", file=sys.stderr)
+            show(f"{analyzed.name}: {analyzed.remark}")
         if sys.stderr.isatty():
             for sketch in analyzed.result.sketches:
-                print("\n".join(spark(sketch)), file=sys.stderr)
+                show("\n".join(spark(sketch)))
     return analyzed.record
 
 

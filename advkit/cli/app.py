@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -105,6 +106,10 @@ def run(arguments: list[str]) -> int:
     if sys.stdout is None:
         say(stage, "error: stdout is closed: there is nowhere to put a record")
         return StorageError.code
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of ASCII shows what it can; records are ASCII anyway.
+            stream.reconfigure(errors="backslashreplace")
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.install()
     memory.take_over()  # the process is ours: its allocator may be told to keep what is freed

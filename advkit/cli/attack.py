@@ -23,16 +23,9 @@ PARTS = registry.shared_options("attacks")
 class Demand(StageOptions):
     """What an evaluation must reach."""
 
-    fail_under: float | None = declared(None, "Attack", "exit 8 if robust accuracy is below this")
-
-    def __post_init__(self) -> None:
-        """Check the value.
-
-        Raises:
-            UsageError: it is no accuracy.
-        """
-        if self.fail_under is not None and not 0 <= self.fail_under <= 1:
-            raise UsageError(f"--fail-under {self.fail_under:g} is not an accuracy in [0, 1]")
+    fail_under: float | None = declared(
+        None, "Attack", "exit 8 if robust accuracy is below this", limits="[0, 1]"
+    )
 
     def judge(self, record: Record) -> None:
         """Judge a logits record.

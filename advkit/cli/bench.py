@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from advkit.artifacts.record import Record
@@ -11,6 +10,7 @@ from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 from advkit.options import options_of
+from advkit.runtime import progress
 
 
 def run(call: Call) -> Iterator[Record]:
@@ -20,7 +20,7 @@ def run(call: Call) -> Iterator[Record]:
 
     def show(text: str) -> None:
         if not call.talk.quiet:
-            print(text, file=sys.stderr)
+            progress.show(text)
 
     yield bench(wanted, call.reporter("bench"), show).record
 

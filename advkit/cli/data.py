@@ -10,7 +10,7 @@ from advkit import registry
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command, shown
 from advkit.errors import UsageError
-from advkit.options import StageOptions, declared
+from advkit.options import SIDES, StageOptions, declared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,9 @@ class Place(StageOptions):
     """Which images of a data set, and where they lie."""
 
     data_root: str | None = declared(None, "Data", "where data sets lie (env ADVKIT_DATA)")
-    image_size: int | None = declared(None, "Data", "side of the images: folder, imagenet")
+    image_size: int | None = declared(
+        None, "Data", "side of the images: folder, imagenet", limits=SIDES
+    )
 
 
 def listed(call: Call) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from advkit.artifacts.record import Record
@@ -11,6 +10,7 @@ from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 from advkit.options import options_of
+from advkit.runtime.progress import show
 from advkit.search.options import SearchOptions
 from advkit.training.options import TrainOptions
 
@@ -26,7 +26,7 @@ def run(call: Call) -> Iterator[Record]:
     reporter = call.reporter("search temperature")
     searched = search(wanted, runs, lambda: train.labels_or_teacher(call), reporter)
     if not call.talk.quiet:
-        print(searched.text, file=sys.stderr)
+        show(searched.text)
     if searched.disagreement:
         reporter.note(searched.disagreement)
     yield searched.record

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.options import StageOptions, declared
 from advkit.parallel import ranks
 from advkit.runtime import memory
@@ -18,6 +20,8 @@ if TYPE_CHECKING:  # the command line declares these options before torch is the
 
 TINY = ("small-cnn", "resnet8")
 """Architectures so small that more than one thread only gets in the way."""
+LONGEST = 200
+"""Bytes of a name: file systems take 255, of which locks and temporary files need some."""
 PANEL, DIALOGUE = "Machine", "Output and diagnosis"
 """Headings in the help."""
 
@@ -29,8 +33,17 @@ class Machine(StageOptions):
     data_root: str | None = declared(None, "Data", "where data sets lie (env ADVKIT_DATA)")
     device: str = declared("auto", PANEL, "auto, cpu, cuda, cuda:N or mps")
     threads: int | None = declared(
-        None, PANEL, "CPU threads; 1 for tiny nets, else one a core", limits=">= 1"
+        None, PANEL, "CPU threads; 1 for tiny nets, else one a core", limits="[1, 1024]"
     )
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: one is impossible; whether a device is there is asked when it is needed.
+        """
+        super().__post_init__()
+        _parsed(self.device)
 
     @property
     def root(self) -> Path | None:
@@ -66,6 +79,31 @@ class Output(StageOptions):
     out: str | None = declared(None, DIALOGUE, "where the result goes")
     overwrite: bool = declared(False, DIALOGUE, "replace what lies there")
 
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: no file or folder can have this name.
+        """
+        super().__post_init__()
+        require_name("-o", self.out)
+
+
+def require_name(flag: str, path: str | Path | None) -> None:
+    """Check that an output can have the name that an option gives it.
+
+    Raises:
+        UsageError: it is empty, or a part of it is longer than a file system takes, with what
+            temporary files and locks add to it.
+    """
+    if not path:
+        return
+    parts = os.fsencode(os.path.abspath(path)).split(b"/")
+    if not parts[-1]:
+        raise UsageError(f"{flag} {path}: the root of the file system is no output")
+    if max(map(len, parts)) > LONGEST:
+        raise UsageError(f"{flag} {brief(path)}: a name of more than {LONGEST} bytes")
+
 
 def torch_device(name: str) -> torch.device:
     """Return the device of a name; of several processes that torchrun started, each its own.
@@ -79,20 +117,26 @@ def torch_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.world() > 1:
         name = f"cuda:{ranks.local_rank()}"
+    kind, number = _parsed(name)
     # How many there are of each kind; MPS and the CPU have no number.
-    kind, _, number = name.partition(":")
     there = {
         "cpu": 0 if number else 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if kind not in there or (number and not number.isdigit()):
-        raise UsageError(f"unknown device {name!r}: auto, cpu, cuda, cuda:N or mps")
     if int(number or 0) >= there[kind]:
         raise UsageError(f"--device {name}: there is no such device here")
     if kind == "cpu":
         memory.keep_if_ours()
     return torch.device(name)
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """Return kind and number of a device, the number empty where there is none."""
+    parts = re.fullmatch("(auto|cpu|cuda|mps)(?::([0-9]{1,4}))?", name)
+    if not parts or (parts[1] == "auto" and parts[2]):
+        raise UsageError(f"unknown device {brief(name)!r}: auto, cpu, cuda, cuda:N or mps")
+    return parts[1], parts[2] or ""
 
 
 @contextmanager

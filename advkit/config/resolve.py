@@ -23,6 +23,7 @@ from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, require_step
 from advkit.options import Option
 from advkit.registry import split_path
+from advkit.runtime import reading
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
@@ -90,7 +91,7 @@ def read(path: Path) -> dict[str, object]:
     """Read a configuration file; of an earlier version's run it also says what was not asked then.
 
     Raises:
-        InputError: missing or not TOML.
+        InputError: missing, not TOML, a pipe, or far too large.
     """
     values = _parsed(path)
     return {**_unasked(values), **values}
@@ -118,7 +119,7 @@ def _unasked(values: Mapping[str, object]) -> dict[str, object]:
 
 def _parsed(path: Path) -> dict[str, object]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.text(path, reading.SETTINGS)
         if text.count(".") > DOTS:  # each part of a dotted key costs as much as all before it
             raise ValueError(f"more than {DOTS} dots")
         return tomllib.loads(text)
@@ -136,7 +137,7 @@ def _blaming(origin: str | None) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if origin in (None, FLAG):
+        if not origin or origin == FLAG:
             raise
         raise UsageError(f"{error} ({origin})") from None
 
@@ -280,7 +281,7 @@ def fit(option: Option, value: object) -> Any:
         return _FIT[option.kind](value)
     except (TypeError, ValueError, OverflowError):
         raise UsageError(
-            f"{option.name} = {brief(repr(value))} is not a valid {option.kind}"
+            f"{option.flag} {brief(repr(value))} is not a valid {option.kind}"
         ) from None
 
 
@@ -333,6 +334,17 @@ def _boolean(value: object) -> bool:
     return value
 
 
+def _words(value: object) -> str:
+    text = str(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # how Python holds the bytes of a name that is none
+        raise UsageError(
+            f"{brief(text)} is not UTF-8 and cannot be kept in a configuration: rename it"
+        ) from None
+    return text
+
+
 def _integers(value: Any) -> list[int]:
     words = [word for word in value.split(",") if word] if isinstance(value, str) else value
     return [_integer(word) for word in words]
@@ -343,7 +355,7 @@ _FIT: Mapping[str, Callable[[object], object]] = {
     "float": _real,
     "bool": _boolean,
     "ints": _integers,
-    "str": str,
+    "str": _words,
 }
 
 
@@ -373,6 +385,8 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     """Return folder → option → default for the chosen part of each folder."""
     with _blaming(origins.get("arch")):
         arch, numbers = registry.split_numbers(values["arch"])
+        for option in registry.part("models", arch).options:
+            option.check(numbers.get(option.name))
     chosen = {
         "objectives": ("objective", values["objective"]),
         "labels": ("labels", values["labels"]),

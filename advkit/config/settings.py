@@ -13,7 +13,15 @@ from typing import Any
 from advkit import registry
 from advkit.formulas.schedules import LR_SCHEDULES
 from advkit.formulas.threat import NORMS, STARTS
-from advkit.options import Option, declared, options_of
+from advkit.options import (
+    BATCHES,
+    COUNTS,
+    SEEDS,
+    TEMPERATURES,
+    Option,
+    declared,
+    options_of,
+)
 from advkit.registry import split_path
 from advkit.runtime.modes import ATTACK_BN
 
@@ -35,13 +43,15 @@ class Settings:
     objective: str = declared("at", METHOD, "what attack and student optimise")
     labels: str = declared("onehot", METHOD, "what the student is asked to say")
     wa: bool = declared(False, METHOD, "select and report the weight average as well")
-    awp: float = declared(0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits=">= 0")
+    awp: float = declared(
+        0.0, METHOD, "radius ρ of weight perturbation; 0 for none", limits="[0, 100]"
+    )
     awp_form: str = declared("original", METHOD, "whose weight perturbation", ("original", "adr"))
     awp_warmup: int = declared(
         0,
         METHOD,
         "first epoch with weight perturbation, counted from 1; 0 is the same as 1",
-        limits=">= 0",
+        limits="[0, 1e6]",
     )
     ema_decay: float = declared(
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
@@ -52,7 +62,10 @@ class Settings:
         None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
     )
     student_temperature: float = declared(
-        1.0, METHOD, "other than 1 only to show defensive distillation's masking", limits="> 0"
+        1.0,
+        METHOD,
+        "other than 1 only to show defensive distillation's masking",
+        limits=TEMPERATURES,
     )
     data: str = declared("", DATA, "data set, NAME or NAME:PATH")
     extra_data: str | None = declared(
@@ -65,18 +78,18 @@ class Settings:
         None, DATA, "digest that the extra data must have; a run fills it in"
     )
     workers: int | None = declared(
-        None, DATA, "processes that decode images; one a core if not given", limits=">= 0"
+        None, DATA, "processes that decode images; one a core if not given", limits="[0, 1024]"
     )
     limit: int | None = declared(
-        None, DATA, "first N training examples, class balanced", limits=">= 1"
+        None, DATA, "first N training examples, class balanced", limits=COUNTS
     )
     val_size: int | None = declared(
         None,
         DATA,
         "examples set aside for selection; a fifth of them, at most 1024, if not given",
-        limits=">= 1",
+        limits=COUNTS,
     )
-    split_seed: int = declared(0, DATA, "seed of the validation split")
+    split_seed: int = declared(0, DATA, "seed of the validation split", limits=SEEDS)
     arch: str = declared("", METHOD, "architecture")
     normalise: bool = declared(
         True, METHOD, "the net subtracts the data's mean and divides by its deviation first"
@@ -93,34 +106,34 @@ class Settings:
     sync_bn: bool = declared(
         False, METHOD, "batch statistics over all processes of a run (GPUs only)"
     )
-    epochs: int = declared(200, OPTIMISER, "passes over the training examples", limits=">= 1")
-    batch_size: int = declared(128, OPTIMISER, "examples in a batch", limits=">= 1")
+    epochs: int = declared(200, OPTIMISER, "passes over the training examples", limits="[1, 1e6]")
+    batch_size: int = declared(128, OPTIMISER, "examples in a batch", limits=BATCHES)
     last_batch: str = declared(
         "drop", OPTIMISER, "an epoch's last batch where it is smaller than the others", LAST_BATCH
     )
-    lr: float = declared(0.1, OPTIMISER, "initial learning rate", limits="> 0")
+    lr: float = declared(0.1, OPTIMISER, "initial learning rate", limits="(0, 1e30]")
     lr_schedule: str = declared("multistep", OPTIMISER, "how the rate falls", LR_SCHEDULES)
     lr_drops: list[int] | None = declared(
         None,
         OPTIMISER,
         "epochs at whose start the rate is divided by 10; half and three quarters if not given",
         kind="ints",
-        limits=">= 0",
+        limits="[0, 1e6]",
     )
     warmup_epochs: float | None = declared(
         None,
         OPTIMISER,
         "epochs of linear warm-up; a fortieth of all for cyclic, else none, if not given",
-        limits=">= 0",
+        limits="[0, 1e6]",
     )
     momentum: float = declared(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
     nesterov: bool = declared(True, OPTIMISER, "Nesterov momentum")
-    weight_decay: float = declared(5e-4, OPTIMISER, "on every parameter", limits=">= 0")
+    weight_decay: float = declared(5e-4, OPTIMISER, "on every parameter", limits="[0, 1000]")
     norm_decay: bool = declared(True, OPTIMISER, "weight decay on batch normalisation too")
     norm: str = declared("linf", ATTACK, "norm of the perturbation", NORMS)
     eps: str = declared("8/255", ATTACK, "radius ε in pixel space [0, 1]")
     attack_steps: int = declared(
-        10, ATTACK, "gradient steps of the inner attack; 0 for none", limits=">= 0"
+        10, ATTACK, "gradient steps of the inner attack; 0 for none", limits="[0, 1e5]"
     )
     step_size: str = declared("eps/4", ATTACK, "step α in pixel space, or a share of ε")
     attack_start: str | None = declared(
@@ -136,7 +149,7 @@ class Settings:
     compile: bool = declared(
         False, RUN, "torch.compile for attack and training: a minute or two before the first step"
     )
-    seed: int = declared(0, RUN, "seed of weights, order, crops and noise")
+    seed: int = declared(0, RUN, "seed of weights, order, crops and noise", limits=SEEDS)
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def options_of(self, folder: str) -> dict[str, Any]:

@@ -8,6 +8,10 @@ import torch
 
 from advkit.errors import InputError
 from advkit.images.image_set import Images
+from advkit.runtime import reading
+
+MOST = 256 << 20
+"""Bytes of a batch at most; the largest published one has 155 million."""
 
 
 def read(
@@ -27,6 +31,7 @@ def read(
     from torchvision import datasets  # seconds to import
 
     kind = getattr(datasets, name.upper())
+    _require_small(root / kind.base_folder)
     try:
         source = kind(str(root), train=split == "train", download=False)
     except RuntimeError:
@@ -37,6 +42,16 @@ def read(
     images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor(source.targets)
     return Images(name, split, images, labels, tuple(source.classes), 4, True, statistics)
+
+
+def _require_small(folder: Path) -> None:
+    """Refuse files that no published batch is as large as: their checksums alone take long.
+
+    Raises:
+        InputError: there is one.
+    """
+    for path in folder.glob("*"):
+        reading.require_size(path, path.stat().st_size, MOST)
 
 
 def fetch(name: str, root: Path) -> None:

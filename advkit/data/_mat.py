@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from advkit.errors import InputError, brief
+from advkit.runtime import reading
 
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """Numbers of element types, and the NumPy types without byte order."""
@@ -25,6 +26,8 @@ REAL = range(6, 16)
 """MATLAB's classes of numbers: double, single and whole numbers."""
 MATRIX, COMPRESSED, COMPLEX = 14, 15, 0x08
 HEADER = 128
+MOST = 8 << 30
+"""Bytes of a file: a variable of the format has 2 GiB at most, and two are wanted."""
 INFLATION, FREE = 100, 256 << 20
 """Arrays that unpack to more than FREE bytes and INFLATION times their file are refused."""
 
@@ -61,7 +64,7 @@ def read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """
     arrays: dict[str, np.ndarray] = {}
     try:
-        raw = path.read_bytes()
+        raw = reading.content(path, MOST)
         for stream in _variables(raw):
             name, array = _array(stream, names, max(FREE, INFLATION * len(raw)))
             if isinstance(stream, _Inflated) and array is not None:

@@ -13,7 +13,7 @@ from advkit.errors import UsageError
 from advkit.images.decode import classes, decode, files, require_resizable, resized
 from advkit.images.image_set import Images
 
-LIMITS = {"image_size": ">= 1"}
+LIMITS = {"image_size": "[1, 4096]"}
 _PAD = 4
 
 

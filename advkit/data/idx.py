@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -13,9 +16,12 @@ from torch import Tensor
 
 from advkit.errors import InputError, brief
 from advkit.images.image_set import Images
+from advkit.runtime import reading
 
 _MOST = 1 << 30
 """Pixels that a file may declare without holding as many (an empty one does)."""
+_INFLATION, _FREE = 100, 256 << 20
+"""Arrays that unpack to more than _FREE bytes and _INFLATION times their file are refused."""
 _PREFIX = {"train": "train", "test": "t10k"}
 _FEWEST = 10
 """Classes: MNIST's, and those of the sets in its format whose labels go no higher."""
@@ -57,23 +63,47 @@ def _class_count(root: Path, labels: Tensor, split: str) -> int:
 
 
 def _read(root: Path, name: str, dimensions: int) -> np.ndarray:
-    path, raw = _bytes(root, name)
-    header = 4 + 4 * dimensions
-    if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
-        raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
-    shape = tuple(np.frombuffer(raw, ">u4", dimensions, offset=4).astype(int).tolist())
-    spanned = math.prod(max(side, 1) for side in shape)  # what no array has, even an empty one
-    if len(raw) - header != math.prod(shape) or spanned > max(_MOST, len(raw)):
-        raise InputError(f"{path}: truncated: {len(raw) - header} bytes for shape {shape}")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
+    """Read one array, sized by its header before it is unpacked."""
+    path = _place(root, name)
+    with _opened(path) as (file, stored):
+        start = 4 + 4 * dimensions
+        header = file.read(start)
+        if len(header) < start or header[:4] != bytes([0, 0, 8, dimensions]):
+            raise InputError(f"{path}: not an IDX file of bytes in {dimensions} dimension(s)")
+        shape = tuple(np.frombuffer(header, ">u4", dimensions, offset=4).astype(int).tolist())
+        count = math.prod(shape)
+        spanned = math.prod(max(side, 1) for side in shape)  # what no array has, even an empty one
+        plain = path.suffix != ".gz"
+        if (plain and stored - start != count) or spanned > max(_MOST, _INFLATION * stored):
+            there = f"{stored - start} bytes" if plain else f"{stored} packed bytes"
+            raise InputError(f"{path}: truncated: {there} for shape {shape}")
+        if not plain and count > max(_FREE, _INFLATION * stored):
+            raise InputError(f"{path}: {stored} bytes that would unpack to {count}: refused")
+        reading.require_room(path, count)
+        raw = file.read(count + 1)
+    if len(raw) != count:
+        there = f"{len(raw)} bytes" if len(raw) < count else "more bytes than"
+        raise InputError(f"{path}: truncated: {there} for shape {shape}")
+    return np.frombuffer(raw, np.uint8).reshape(shape).copy()
 
 
-def _bytes(root: Path, name: str) -> tuple[Path, bytes]:
+def _place(root: Path, name: str) -> Path:
     for path in (root / name, root / f"{name}.gz", root / name.replace("-idx", ".idx")):
-        if path.is_file():
-            try:
-                raw = path.read_bytes()
-                return path, gzip.decompress(raw) if path.suffix == ".gz" else raw
-            except (OSError, EOFError, zlib.error) as error:
-                raise InputError(f"{path}: cannot be read: {brief(error)}") from None
+        if path.exists():
+            return path
     raise InputError(f"{root}: no {name} (plain or .gz) there")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file, unpacking it where it is packed; with its size on the disk."""
+    try:
+        with reading.opened(path) as file:
+            stored = reading.size(file)
+            if path.suffix != ".gz":
+                yield file, stored
+                return
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield cast(BinaryIO, unpacked), stored
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read: {brief(error)}") from None

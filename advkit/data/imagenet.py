@@ -8,8 +8,10 @@ import torch
 
 from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
+from advkit.images.image_set import require_text
+from advkit.runtime import reading
 
-LIMITS = {"image_size": ">= 1"}
+LIMITS = {"image_size": "[1, 4096]"}
 _STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FOLDER = {"train": "train", "test": "val"}
 _SUFFIX = ".jpeg"
@@ -50,6 +52,7 @@ def _classes(root: Path) -> tuple[str, ...]:
         if (root / folder).is_dir():
             names = sorted(path.name for path in (root / folder).iterdir() if path.is_dir())
             if len(names) >= 2:
+                require_text(root / folder, names)
                 return tuple(names)
     raise InputError(f"{root}: no class folders there: imagenet:DIR needs DIR/train/WNID/*.JPEG")
 
@@ -76,7 +79,7 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
 
 def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").split()
+        lines = reading.text(path).split()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from None

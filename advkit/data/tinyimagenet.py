@@ -16,6 +16,7 @@ from torch import Tensor
 from advkit.errors import InputError, brief
 from advkit.images.decode import SUFFIXES, classes, decode, files
 from advkit.images.image_set import Images
+from advkit.runtime import reading
 
 _STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
 _FOLDER = "tiny-imagenet-200"
@@ -53,7 +54,7 @@ def _ids(top: Path) -> tuple[str, ...]:
     if "images" in ids:
         raise InputError(f"{top / 'train'}: 'images' is no class: one folder each is needed")
     known = top / "wnids.txt"
-    if known.is_file():
+    if known.exists():
         _same(known, _lines(known), ids)
     return ids
 
@@ -96,7 +97,7 @@ def _validation(top: Path, ids: tuple[str, ...]) -> Listed:
 def _annotated(top: Path, ids: tuple[str, ...]) -> Listed:
     """Return the images of the published layout in the order that sorting them would give."""
     table = top / "val_annotations.txt"
-    if not table.is_file():
+    if not table.exists():
         raise InputError(f"{table}: no such file: without it {top / 'images'} has no labels")
     labels = _annotations(table, {name: label for label, name in enumerate(ids)})
     paths = {path.name: path for path in files(top / "images")}
@@ -129,7 +130,7 @@ def _annotations(table: Path, numbers: dict[str, int]) -> dict[str, int]:
 def _names(top: Path, ids: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words for each id, where `words.txt` lies there and has them."""
     words = top / "words.txt"
-    pairs = (line.partition("\t") for line in _lines(words)) if words.is_file() else ()
+    pairs = (line.partition("\t") for line in _lines(words)) if words.exists() else ()
     known = {name: text.strip() for name, _, text in pairs}
     return tuple(known.get(name) or name for name in ids)
 
@@ -137,7 +138,7 @@ def _names(top: Path, ids: tuple[str, ...]) -> tuple[str, ...]:
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file that are not empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.text(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {brief(error)}") from None
     return [line.strip() for line in text.split("\n") if line.strip()]

@@ -11,7 +11,7 @@ from advkit.config.machine import Machine, Output, Sharded
 from advkit.errors import UsageError
 from advkit.evaluation.settings import AUTOATTACK, BATCH_SIZE, FAST, SUITES, part_options
 from advkit.formulas.threat import NORMS, parse_eps
-from advkit.options import StageOptions, declared
+from advkit.options import BATCHES, COUNTS, SEEDS, SIDES, StageOptions, declared
 
 if TYPE_CHECKING:  # `--help` starts without it
     from advkit.artifacts.descriptions import Settings
@@ -58,10 +58,12 @@ class ExampleOptions(StageOptions):
     """Which test examples."""
 
     data: str | None = declared(None, "Data", "data set; the checkpoint's")
-    image_size: int | None = declared(None, "Data", "of folder:DIR; the checkpoint's input size")
+    image_size: int | None = declared(
+        None, "Data", "of folder:DIR; the checkpoint's input size", limits=SIDES
+    )
     image_list: str | None = declared(None, "Data", "of imagenet: file that names the test images")
     limit: int | None = declared(
-        None, "Data", "first N test examples, class balanced", limits=">= 1"
+        None, "Data", "first N test examples, class balanced", limits=COUNTS
     )
 
 
@@ -80,8 +82,8 @@ class Which(StageOptions):
 class AttackOptions(Which, ThreatOptions, ExampleOptions, Machine, Sharded, Output):
     """Options of `advkit attack`; `parts` are those of the attack itself."""
 
-    seed: int = declared(0, "Attack", "seed of starts and searches")
-    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=">= 1")
+    seed: int = declared(0, "Attack", "seed of starts and searches", limits=SEEDS)
+    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=BATCHES)
     save_images: bool = declared(False, "Actions", "keep the adversarial images too")
     parts: Mapping[str, Any] = field(default_factory=dict)
 

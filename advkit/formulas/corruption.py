@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
 KINDS = ("weights", "logits")
+LARGEST = 1e6
+"""σ at most: what was told is drowned long before."""
 
 
 def parse(text: str) -> tuple[str, float]:
@@ -33,10 +35,10 @@ def parse(text: str) -> tuple[str, float]:
         sigma = float(number)
     except ValueError:
         sigma = math.nan
-    if kind not in KINDS or not 0 <= sigma < math.inf:
+    if kind not in KINDS or not 0 <= sigma <= LARGEST:
         raise UsageError(
-            f"--teacher-noise {text}: weights:SIGMA or logits:SIGMA with SIGMA from 0 on, for "
-            "example weights:0.1"
+            f"--teacher-noise {text}: weights:SIGMA or logits:SIGMA with SIGMA from 0 to "
+            f"{LARGEST:g}, for example weights:0.1"
         )
     return kind, sigma
 

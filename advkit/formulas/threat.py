@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.runtime.memory import moved
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ LARGEST = {"linf": 1.0, "l2": 20.0, "l1": 1000.0}
 The box is no wider in linf; in l2 and l1 these lie above all that is published and below what
 the usual ε are in 0..255 (l2 64 and 128, l1 2000).
 """
+_FRACTION = re.compile(r"\s*[-+]?[0-9]{1,18}/0*[1-9][0-9]{0,17}\s*")
 SLACK = 1e-6
 """How far rounding in float32 may carry ‖x′ − x‖ past ε before the audit calls it a breach."""
 
@@ -40,9 +41,13 @@ def number(text: str | float) -> float:
         UsageError: not a number.
     """
     try:
-        return float(Fraction(str(text).strip()))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise UsageError(f"{text!r} is not a number: write 0.031 or 8/255") from None
+        value = float(text)
+    except ValueError:
+        # Short: `Fraction` would work out a power of ten that has a billion digits.
+        value = float(Fraction(text)) if _FRACTION.fullmatch(str(text)) else math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{brief(repr(text))} is not a number: write 0.031 or 8/255")
+    return value
 
 
 def parse_eps(text: str | float, norm: str | None = "linf") -> float:

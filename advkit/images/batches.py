@@ -16,7 +16,7 @@ from advkit.images.augment import apply_views, draw_views, every_view, place_of
 from advkit.images.extra import Extra
 from advkit.images.files import Files
 from advkit.images.image_set import Images, ImageSet, pixels
-from advkit.runtime import seeding
+from advkit.runtime import seeding, signals
 from advkit.runtime.memory import moved
 
 NO_INDEX = -1
@@ -231,5 +231,5 @@ class _Decoded(Dataset[Tensor | AdvkitError]):
 
 def _undisturbed(_: int) -> None:
     """Leave signals to the parent, which saves its state and then ends its workers."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for signum in signals.HANDLED:
         signal.signal(signum, signal.SIG_IGN)

@@ -9,12 +9,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from advkit.errors import InputError, brief
+from advkit.images.image_set import require_text
+from advkit.runtime import reading
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What a file may hold, whatever its name: Pillow knows formats that start other programs (EPS)."""
 INFLATION, FREE = 100, 64 << 20
-"""Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
+"""Images that unpack to more than FREE bytes and INFLATION times their file are refused, and files
+of more than FREE bytes and INFLATION times their pixels."""
 ELONGATED = 100
 """How many times as long as wide an image may be that has to be cut to a square."""
 
@@ -35,6 +38,7 @@ def classes(top: Path, wanted: str) -> tuple[str, ...]:
     if len(names) < 2:
         folders = f"only {names[0]!r}" if names else "none"
         raise InputError(f"{top}: needs a folder for each of two classes or more; found {folders}")
+    require_text(top, names)
     return tuple(names)
 
 
@@ -57,27 +61,29 @@ def decode(path: Path) -> Image.Image:
         InputError: the file cannot be read, is no image or a damaged one, or claims to be huge.
     """
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            _require_worth(opened, path.stat().st_size)
-            if opened.format == "PNG":
+        with reading.opened(path) as file, Image.open(file, formats=FORMATS) as image:
+            _require_worth(image, reading.size(file))
+            if image.format == "PNG":
                 _require_checksums(path)
-            return _eight_bits(opened)
+            return _eight_bits(image)
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image: none of {', '.join(FORMATS)}") from None
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # on a damaged file Pillow raises whatever it stumbles over
         raise InputError(f"{path}: not a readable image: {brief(error)}") from None
 
 
 def _require_worth(image: Image.Image, size: int) -> None:
-    """Refuse to unpack far more pixels than a file of `size` bytes is likely to hold.
+    """Refuse to unpack far more pixels than a file of `size` bytes is likely to hold, or fewer.
 
     Raises:
         ValueError: it claims so.
     """
     wide, high = image.size
     claimed = wide * high * len(image.getbands())
+    if size > max(FREE, INFLATION * claimed):
+        raise ValueError(f"{size} bytes for {wide}x{high} pixels: refused")
     if claimed > max(FREE, INFLATION * size):
         raise ValueError(f"{size} bytes that would unpack to {wide}x{high}: refused")
 
@@ -88,16 +94,17 @@ def _require_checksums(path: Path) -> None:
     Raises:
         ValueError: a chunk is damaged or cut off.
     """
-    raw = memoryview(path.read_bytes())
-    place, kind = 8, b""  # behind the signature
-    while kind != b"IEND":
-        size = int.from_bytes(raw[place : place + 4], "big")
-        chunk = raw[place + 4 : place + 8 + size]
-        checksum = raw[place + 8 + size : place + 12 + size]
-        if len(checksum) < 4 or zlib.crc32(chunk) != int.from_bytes(checksum, "big"):
-            raise ValueError(f"damaged: the checksum at byte {place + 8 + size} does not match")
-        kind = bytes(chunk[:4])
-        place += 12 + size
+    with reading.opened(path) as file:
+        place, kind = 8, b""  # behind the signature
+        file.seek(place)
+        while kind != b"IEND":
+            size = int.from_bytes(file.read(4), "big")
+            chunk = file.read(min(4 + size, reading.size(file)))
+            checksum = file.read(4)
+            if len(checksum) < 4 or zlib.crc32(chunk) != int.from_bytes(checksum, "big"):
+                raise ValueError(f"damaged: the checksum at byte {place + 8 + size} does not match")
+            kind = chunk[:4]
+            place += 12 + size
 
 
 def require_resizable(path: Path, image: Image.Image) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from advkit.errors import InputError, MismatchError
 from advkit.images import npz
 from advkit.images.image_set import Images, ImageSet
-from advkit.runtime import seeding
+from advkit.runtime import reading, seeding
 
 
 @dataclass
@@ -55,7 +55,8 @@ def digest(path: Path) -> str:
         InputError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        npz.described(path)  # what is no such file would be gone through to its end
+        with reading.opened(path) as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None

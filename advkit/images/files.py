@@ -79,7 +79,9 @@ class Files(ImageSet):
     def content(self) -> bytes:
         """Return the names and sizes of the files; reading them all would take hours."""
         sizes = ((path, (self.root / path).stat().st_size) for path in self.paths)
-        return "\n".join(f"{path}\t{size}" for path, size in sizes).encode()
+        return "\n".join(f"{path}\t{size}" for path, size in sizes).encode(
+            "utf-8", "surrogateescape"
+        )
 
     def _open(self, index: int) -> Image.Image:
         path = self.root / self.paths[index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -86,6 +87,7 @@ class ImageSet(ABC):
         """
         if count != len(self.labels):
             raise InputError(f"{self.name}: {count} images but {len(self.labels)} labels")
+        require_text(self.name, self.classes)
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0])
@@ -93,6 +95,19 @@ class ImageSet(ABC):
                 f"{self.name}: label {int(self.labels[first])} of example {first} "
                 f"is not in 0..{len(self.classes) - 1}"
             )
+
+
+def require_text(where: object, names: Sequence[str]) -> None:
+    """Check that names of classes can be written down.
+
+    Raises:
+        InputError: one is not UTF-8.
+    """
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:  # how Python holds the bytes of a name that is none
+            raise InputError(f"{where}: class {name} is not UTF-8: rename its folder") from None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from advkit.errors import InputError, brief
+from advkit.runtime import reading
 
 BLOCK = 4096
 """Rows read at a time."""
@@ -28,6 +29,8 @@ INFLATION, FREE = 100, 256 << 20
 """Images that unpack to more than FREE bytes and INFLATION times their file are refused."""
 MOST = 100_000
 """Classes: a label beyond is a slip, and each class would get a name."""
+SLACK = 1 << 17
+"""Bytes of an archive, and for each array, beside the arrays: names and comments."""
 LONGEST = 1000
 """Characters of a header, which is Python and parsed as such; ours have some hundred."""
 
@@ -56,7 +59,8 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         InputError: the file is missing, no archive, or corrupt.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading.opened(path) as file, zipfile.ZipFile(file) as archive:
+            _require_accounted(path, archive, reading.size(file))
             yield archive
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -73,6 +77,18 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         OverflowError,
     ) as error:
         raise InputError(f"{path}: not a readable npz file: {brief(error)}") from None
+
+
+def _require_accounted(path: Path, archive: zipfile.ZipFile, size: int) -> None:
+    """Check that a file is about as large as what its directory says it holds.
+
+    Raises:
+        InputError: it is far larger: its digest alone would take hours.
+    """
+    entries = archive.infolist()
+    said = sum(entry.compress_size for entry in entries)
+    if size > said + SLACK * (1 + len(entries)):
+        raise InputError(f"{path}: {size} bytes, of which its arrays are {said}: refused")
 
 
 def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
@@ -166,9 +182,11 @@ def _headers(path: Path, archive: zipfile.ZipFile) -> tuple[Array, Array]:
         raise InputError(f"{path}: {image.shape[0]} images but {label.shape[0]} labels")
     if min(image.shape) == 0:
         raise InputError(f"{path}: holds no image: image is {image.shape}")
-    size = path.stat().st_size
-    if image.size > max(FREE, INFLATION * size):
-        raise InputError(f"{path}: {size} bytes that would unpack to {image.size}: refused")
+    for array in (image, label):
+        size = archive.getinfo(array.member).compress_size
+        if array.size > max(FREE, INFLATION * size):
+            raise InputError(f"{path}: {size} bytes that would unpack to {array.size}: refused")
+        reading.require_room(path, array.size)
     return image, label
 
 

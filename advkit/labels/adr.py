@@ -16,7 +16,7 @@ from advkit.images.batches import Batch
 from advkit.labels import Context
 
 NEEDS = ("ema",)
-LIMITS = {"tau": "> 0", "lambda": "[0, 1]"}
+LIMITS = {"tau": "[1e-6, 1e6]", "lambda": "[0, 1]"}
 
 
 def rectify(logits: Tensor, y: Tensor, tau: float, lam: float) -> Tensor:

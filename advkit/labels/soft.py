@@ -11,7 +11,7 @@ from advkit.images.batches import Batch
 from advkit.labels import Context
 
 NEEDS = ("soft",)
-LIMITS = {"temperature": "> 0"}
+LIMITS = {"temperature": "[1e-6, 1e6]"}
 
 
 def soften(logits: Tensor, temperature: float) -> Tensor:

@@ -63,7 +63,7 @@ class PreActResNet18(Net):
         return logits
 
 
-LIMITS = {"width": ">= 1"}
+LIMITS = {"width": "[1, 1024]"}
 _FORMS = {"original": PreActResNet18, "deepmind": _deepmind.PreActResNet18}
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from advkit.models._blocks import Statistics
 from advkit.models._resnet import ResNet
 
-LIMITS = {"width": ">= 1"}
+LIMITS = {"width": "[1, 1024]"}
 
 
 def build(

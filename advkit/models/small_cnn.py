@@ -36,7 +36,7 @@ class SmallCNN(Net):
         return logits
 
 
-LIMITS = {"width": ">= 1"}
+LIMITS = {"width": "[1, 1024]"}
 
 
 def build(

@@ -68,7 +68,7 @@ class WideResNet(Net):
         return logits
 
 
-LIMITS = {"widen": ">= 1"}
+LIMITS = {"depth": "[10, 1000]", "widen": "[1, 100]"}
 _FORMS = {"original": WideResNet, "deepmind": _deepmind.WideResNet}
 
 

@@ -10,7 +10,7 @@ from advkit.objectives import Given
 
 # As in the reference code, whose attack starts as that of TRADES does.
 START = "normal"
-LIMITS = {"beta": ">= 0"}
+LIMITS = {"beta": "[0, 1e6]"}
 
 
 def inner(logits: Tensor, given: Given) -> Tensor:

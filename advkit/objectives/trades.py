@@ -15,7 +15,7 @@ from advkit.runtime import modes
 START = "normal"
 # With cross-entropy the attack never asks for clean logits, and BN sees no pass for them.
 CLEAN_WHEN = {"inner": ["kl"]}
-LIMITS = {"beta": ">= 0"}
+LIMITS = {"beta": "[0, 1e6]"}
 
 
 def inner(logits: Tensor, given: Given, *, inner: Literal["kl", "ce"] = "kl") -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from advkit.errors import UsageError
 
@@ -62,7 +63,7 @@ def _place(name: str, among: str, count: int, default: int | None) -> int:
 
 def _number(name: str, default: int | None, least: int = 0) -> int:
     text = os.environ.get(name, "" if default is None else str(default))
-    if not text.isdecimal() or int(text) < least:
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
         value = f"{name}={text}" if name in os.environ else f"{name} is not set and WORLD_SIZE is"
         raise UsageError(f"{value}: a number from {least} on is needed; torchrun sets it")
     return int(text)

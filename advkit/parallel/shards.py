@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.parallel import ranks
 
 
@@ -54,9 +54,9 @@ def parse(text: str) -> Shard:
     Raises:
         UsageError: not two numbers, or I is not in 1..N.
     """
-    parts = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    parts = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if not parts or not 1 <= int(parts[1]) <= int(parts[2]):
-        raise UsageError(f"--shard {text}: wanted I/N with I from 1 to N, as in 1/3")
+        raise UsageError(f"--shard {brief(text)}: wanted I/N with I from 1 to N, as in 1/3")
     return Shard(int(parts[1]), int(parts[2]))
 
 

@@ -1,10 +1,11 @@
-"""How code runs, no formula: random streams, module modes, memory, precision, signals."""
+"""How code runs, no formula: random streams, module modes, memory, precision, signals, reading."""
 
 __all__ = [
     "memory",
     "modes",
     "precision",
     "progress",
+    "reading",
     "reporting",
     "seeding",
     "signals",

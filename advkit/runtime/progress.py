@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from advkit.errors import printable
+from advkit.errors import printable, printable_lines
 from advkit.runtime.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -96,16 +96,16 @@ class Bars(Quiet):
 
         self.end()
         columns = (
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[figures]}"),
+            progress.TextColumn("{task.fields[figures]}", markup=False),
             progress.TimeElapsedColumn(),
             progress.TimeRemainingColumn(),
         )
         self.bar = progress.Progress(*columns, console=Console(stderr=True))
         self.bar.start()
-        self.bar.add_task(what, total=total, completed=done, figures="")
+        self.bar.add_task(printable(what), total=total, completed=done, figures="")
 
     def advance(self, units: int = 1, **figures: object) -> None:
         """Move the bar."""
@@ -123,7 +123,8 @@ class Bars(Quiet):
     def note(self, text: str) -> None:
         """Print above the bar."""
         if self.bar is not None:
-            self.bar.console.print(f"advkit {self.stage}: {text}", markup=False, highlight=False)
+            line = printable(f"advkit {self.stage}: {text}")
+            self.bar.console.print(line, markup=False, highlight=False)
         else:
             say(self.stage, text)
 
@@ -158,6 +159,12 @@ def say(stage: str, text: str) -> None:
     line = printable(f"{words}: {text}")
     with contextlib.suppress(OSError, ValueError):  # stderr may be full or closed
         print(line, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Print lines on stderr, a table for example; names in them are spelt out."""
+    with contextlib.suppress(OSError, ValueError):
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """Signals: at once where nothing is at stake, at the next step boundary where state is saved.
 
-A second signal always ends the process at once.
+A second signal always ends the process at once, in one line.
 """
 
 from __future__ import annotations
@@ -9,24 +9,27 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from advkit.errors import Stopped
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class _State:
     pending: int | None = None
     deferred: bool = False
+    told: bool = False
 
 
 def install() -> None:
     """Take over the signals of this process (main thread only)."""
     release()
     for number in HANDLED:
-        signal.signal(number, _handle)
+        # `nohup` has SIGHUP ignored: the command is to outlive its terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _handle)
 
 
 @contextmanager
@@ -91,7 +94,12 @@ def _ask(signum: int, frame: FrameType | None) -> None:
 
 def release() -> None:
     """Forget a signal that has been acted on."""
-    _State.pending, _State.deferred = None, False
+    _State.pending, _State.deferred, _State.told = None, False, False
+
+
+def told() -> None:
+    """Say that a person has been told of the end: a further signal adds no line."""
+    _State.told = True
 
 
 def pending() -> int | None:
@@ -102,10 +110,23 @@ def pending() -> int | None:
 def _handle(signum: int, frame: FrameType | None) -> None:
     if _State.pending is not None:
         # Not sys.exit: the first signal waits in code that may catch exceptions, or hang.
+        _tell(signum)
         os._exit(128 + signum)
     _State.pending = signum
     if not _State.deferred:
         raise _ended(signum)
+
+
+def _tell(signum: int) -> None:
+    """Write the one line of a process that ends at once, without what could wait or fail."""
+    if _State.told or os.environ.get("RANK", "0") != "0":
+        return
+    name = signal.Signals(signum).name
+    line = f"advkit: ended by {name} at once: what was saved before stays\n"
+    with suppress(OSError):
+        # A bar hides the cursor, and nobody is left to show it again.
+        cursor = "\x1b[?25h\n" if os.isatty(2) else ""
+        os.write(2, f"{cursor}{line}".encode())
 
 
 def _ended(signum: int) -> Stopped:

@@ -16,6 +16,7 @@ from typing import TypedDict, cast
 from advkit.artifacts import descriptions, files, provenance
 from advkit.artifacts.descriptions import Trial
 from advkit.errors import InputError, MismatchError, NumericalError
+from advkit.runtime import reading
 
 CHAIN, PART = "chain", "# part "
 """The key of a line's link; how a line of `search.toml` begins that says what a part means."""
@@ -141,7 +142,7 @@ class Ledger:
 
 def _said(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return reading.content(path, reading.DOCUMENT)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 

@@ -17,6 +17,9 @@ class SearchOptions(StageOptions):
     grid: str = declared(GRID, "Search", "temperatures of both steps")
     criterion: str = declared("robust", "Search", "what the second step looks for", CRITERIA)
     threshold: float | None = declared(
-        None, "Search", "clean accuracy that a substitute must keep; the teacher's less 0.05"
+        None,
+        "Search",
+        "clean accuracy that a substitute must keep; the teacher's less 0.05",
+        limits="[0, 1]",
     )
-    refine: int = declared(2, "Search", "golden-section steps after the grid")
+    refine: int = declared(2, "Search", "golden-section steps after the grid", limits="[0, 100]")

@@ -74,7 +74,7 @@ def search(
         raise UsageError(
             "search is one process's work: its runs are small; start it without torchrun"
         )
-    grid = parse_temperatures(options.grid)
+    grid = parse_temperatures(options.grid, "--grid")
     plan = Plan(grid, options.criterion, options.threshold, options.refine)
     layers = binding.bound(binding.layers(runs), upstream)
     chosen = resolve.resolve(*layers).settings

@@ -11,6 +11,7 @@ from typing import Annotated, TypedDict, cast
 from advkit.artifacts.provenance import canonical
 from advkit.artifacts.schema import Within, fault
 from advkit.errors import InputError, brief
+from advkit.runtime import reading
 
 Row = dict[str, float]
 """An epoch's metrics: counts, averages, seconds, and whether the masking alarm rang."""
@@ -34,7 +35,7 @@ def lines(path: Path) -> list[str]:
         InputError: it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.text(path)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from advkit.config import methods
-from advkit.config.machine import Machine, Output
+from advkit.config.machine import Machine, Output, require_name
 from advkit.config.settings import METHOD, RUN, Settings
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.options import declared
 
 EMIT = ("best", "final", "all")
@@ -38,9 +38,13 @@ class TrainOptions(Machine, Output):
         """Check the values.
 
         Raises:
-            UsageError: no such checkpoint.
+            UsageError: no such checkpoint, or a name that no folder can have.
         """
         super().__post_init__()
+        if self.name and (not self.name.isprintable() or "/" in self.name or len(self.name) > 100):
+            raise UsageError(
+                f"--name {brief(self.name)}: at most 100 printable characters without a slash"
+            )
         if self.emit not in EMIT:
             raise UsageError(f"--emit {self.emit}: one of {', '.join(EMIT)}")
 
@@ -53,4 +57,6 @@ class TrainOptions(Machine, Output):
         """Return where the run goes."""
         if self.out:
             return Path(self.out)
-        return Path("runs") / (chosen.run_name + (f"-{self.name}" if self.name else ""))
+        place = Path("runs") / (chosen.run_name + (f"-{self.name}" if self.name else ""))
+        require_name("the run's folder", place)
+        return place

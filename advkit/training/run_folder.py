@@ -214,9 +214,10 @@ class RunFolder:
     def write_lines(self, lines: Sequence[str]) -> None:
         """Make the log that of these lines, unless it is."""
         text = "".join(f"{line}\n" for line in lines)
-        there = self.metrics_file.read_bytes() if self.metrics_file.exists() else b""
+        file = self.metrics_file
+        there = reading.content(file, reading.DOCUMENT) if file.exists() else b""
         if there != text.encode():
-            files.write_text(self.metrics_file, text)
+            files.write_text(file, text)
 
     def add_line(self, line: str) -> None:
         """Append one epoch's metrics."""

@@ -195,7 +195,8 @@ def prepare(plan: dict[str, Any]) -> None:
     not installed, and what forgets that it has seen them; lose: [point, call, folder, instead],
     a folder that goes; nan: [place, call], see `poison`; signals: [point, call, signal, part of
     the name] each; plain: whether permissions are to count, as they do for all but root; at: when
-    it may begin, on the monotonic clock, which all processes share.
+    it may begin, on the monotonic clock, which all processes share; ignore: signals that are
+    ignored from the start.
     """
     if plan.get("plain"):
         plain_user()
@@ -207,6 +208,8 @@ def prepare(plan: dict[str, Any]) -> None:
     if "kill" in plan:
         point, number, *only = plan["kill"]
         POINTS[point](at_call(number, die, *only or [""]))
+    for name in plan.get("ignore", []):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     for point, number, name, *only in plan.get("signals", []):
         raised = getattr(signal, name)
         act = functools.partial(signal.raise_signal, raised)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from advkit.artifacts import artifact, checkpoint
-from tests.faults._runs import NET, contents, digest, killed_at_random, litter
+from tests.faults._runs import NET, ROOT, contents, digest, killed_at_random, litter
 
 EPOCHS = ["--epochs", "3", "--attack-steps", "2"]
 AT = ["train", "--method", "at", *NET, *EPOCHS]
@@ -124,6 +127,7 @@ def test_row_03_kill_at_random_times(server, whole, labels, tmp_path, method):
     ("name", "step"),
     [
         ("SIGINT", 8),  # tests/cli/test_pipes.py raises the others within one process
+        ("SIGHUP", 8),
         pytest.param("SIGTERM", 8, marks=full),
         pytest.param("SIGUSR1", 12, marks=full),
         pytest.param("SIGINT", 1, marks=full),
@@ -141,15 +145,35 @@ def test_row_04_signal_mid_epoch(server, whole, tmp_path, name, step):
     assert resumed(server, ADR, tmp_path) == whole(*ADR)[1]
 
 
-@full
-@pytest.mark.parametrize("second", ["SIGTERM", "SIGINT"])
+def test_row_04_a_terminal_that_is_gone_is_no_signal_under_nohup(server, tmp_path):
+    words = [*AT, "--epochs", "1", "-o", "run"]
+    plan = {"ignore": ["SIGHUP"], "signals": [["step", 2, "SIGHUP"]]}
+    assert server.run(*words, cwd=tmp_path, **plan).code == 0
+
+
+@pytest.mark.parametrize(
+    "second", ["SIGINT", pytest.param("SIGTERM", marks=full), pytest.param("SIGHUP", marks=full)]
+)
 def test_row_05_second_signal_during_the_save(server, whole, tmp_path, second):
-    plan = [["step", 8, "SIGTERM"], ["temporary", 2, second, "state"]]
+    plan = [["step", 8, "SIGINT"], ["temporary", 2, second, "state"]]
     outcome = server.run(*AT, "-o", "run", cwd=tmp_path, signals=plan)
-    assert outcome.code == 128 + getattr(signal, second)
+    assert (outcome.code, outcome.out) == (128 + getattr(signal, second), "")
+    assert outcome.err == f"advkit: ended by {second} at once: what was saved before stays\n"
     _, info = checkpoint.read(tmp_path / "run" / "state.safetensors", "state")
     assert (info["epoch"], info["step"]) == (1, 0)  # the one before this save
     assert resumed(server, AT, tmp_path) == whole(*AT)[1]
+
+
+def test_row_05_signals_before_the_command_is_known(tmp_path):
+    """Twice Ctrl-C while the program is still importing what it needs."""
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\nfor _ in range(2):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = [sys.executable, "-m", "advkit", "--version"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "advkit: ended by SIGINT\n"
 
 
 @full

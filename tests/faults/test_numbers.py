@@ -211,3 +211,15 @@ def test_rows_of_a_label_source_that_do_not_sum_to_one_end_training(cli, monkeyp
     monkeypatch.setattr("advkit.labels.smoothing.smooth", lambda y, c, _: torch.ones(len(y), c))
     outcome = cli("train", "--labels", "smoothing", *TINY, "-o", tmp_path / "x", "-q")
     refused(outcome, 5, "smoothing", "epoch 1, step 1", "sums to 10")
+
+
+@pytest.mark.parametrize(
+    "words", ["--lr nan", "--threads 1000000", "--seed 1e40", "--eps 1e999999999"]
+)
+def test_row_47_numbers_that_no_work_can_mean(server, tmp_path, words):
+    """tests/contracts/test_limits.py asks every number of every command."""
+    option, value = words.split()
+    done = server.run("train", "--data", "digits", option, value, cwd=tmp_path, timeout=60)
+    refused(done, 2, value.removeprefix("1e40"))
+    assert "()" not in done.err
+    assert list(tmp_path.iterdir()) == []

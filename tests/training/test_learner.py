@@ -294,7 +294,7 @@ def test_extra_data_is_bound_by_its_digest(digits, tmp_path):
 
 
 def test_missing_extra_data_is_an_input_error(digits, tmp_path):
-    with pytest.raises(InputError, match=r"gone\.npz: cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.npz: no such file"):
         trainer(digits, extra_data=str(tmp_path / "gone.npz"))
 
 

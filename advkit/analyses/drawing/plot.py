@@ -42,7 +42,7 @@ STYLE: dict[RcKeyType, object] = {
     "grid.alpha": 0.25,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "text.parse_math": False,  # names of runs may hold a $
+    "text.parse_math": False,  # names of runs and classes are no formulas
     "svg.hashsalt": "advkit",  # else every SVG names its elements anew
 }
 PANEL = (3.4, 2.7)

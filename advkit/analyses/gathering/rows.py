@@ -11,7 +11,7 @@ from torch import Tensor
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.rows import Rows, argmax, height, piecewise
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.errors import InputError
+from advkit.errors import InputError, printable
 from advkit.formulas.information import entropy
 from advkit.formulas.losses import log_softmax
 
@@ -85,7 +85,7 @@ def data_digest(logits: Logits) -> str | None:
 
 def run_name(path: str) -> str:
     """Return the name of the run folder in which a file lies."""
-    return Path(path).resolve().parent.name
+    return printable(Path(path).resolve().parent.name)
 
 
 def entropies(logits: Rows) -> Tensor:

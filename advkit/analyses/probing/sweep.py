@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.formulas.stats import wilson
 from advkit.formulas.threat import Threat, parse_eps
 from advkit.formulas.threat import step_size as parse_step
@@ -134,6 +135,8 @@ def parse_steps(text: str) -> list[int]:
         UsageError: not whole numbers above 0 apart by commas.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UsageError(f"--steps-grid {text!r}: whole numbers above 0 apart by commas")
+    if not all(re.fullmatch("0*[1-9][0-9]{0,4}", word) for word in words):
+        raise UsageError(
+            f"--steps-grid {brief(repr(text))}: whole numbers from 1 to 99999 apart by commas"
+        )
     return sorted({int(word) for word in words})

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from advkit.config.machine import DIALOGUE, Machine, Output
+from advkit.config.machine import DIALOGUE, Machine, Output, require_name
 from advkit.errors import UsageError, unknown
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.evaluation.settings import BATCH_SIZE
-from advkit.options import declared
+from advkit.options import BATCHES, SEEDS, declared
 from advkit.registry import Part
 
 
@@ -18,8 +18,8 @@ from advkit.registry import Part
 class ProbeOptions(ThreatOptions, ExampleOptions, Machine):
     """What is asked of a model."""
 
-    seed: int = declared(0, "Attack", "seed of every draw")
-    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=">= 1")
+    seed: int = declared(0, "Attack", "seed of every draw", limits=SEEDS)
+    batch_size: int = declared(BATCH_SIZE, "Machine", "examples in a batch", limits=BATCHES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,15 @@ class AnalyzeOptions(Output):
     plot: str | None = declared(None, DIALOGUE, "draw into FILE.png, .svg or .pdf")
     parts: Mapping[str, Any] = field(default_factory=dict)
     probe: ProbeOptions = field(default_factory=ProbeOptions)
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: no file can have the name of an output.
+        """
+        super().__post_init__()
+        require_name("--plot", self.plot)
 
     def require_fit(self, part: Part) -> None:
         """Check the analysis' own options.

@@ -32,7 +32,7 @@ from advkit.artifacts.result import Result
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.config.location import location
 from advkit.config.machine import computing
-from advkit.errors import InputError, UsageError
+from advkit.errors import InputError, UsageError, printable
 from advkit.registry import Part
 from advkit.runtime.reporting import Reporter
 
@@ -289,7 +289,7 @@ def _questions(probes: Sequence[Probe]) -> Mapping[str, object]:
 
 
 def _title(source: Input) -> str:
-    run = Path(source.path).resolve().parent.name
+    run = printable(Path(source.path).resolve().parent.name)
     if isinstance(source, SoftLabels):
         return f"{run} (views {source.info['config']['views']})"
     if not isinstance(source, Logits):

@@ -15,9 +15,21 @@ from typing import TextIO
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.cli.common.options import Call, Command
-from advkit.errors import AdvkitError, Elsewhere, Stopped, StorageError, UsageError
+from advkit.errors import (
+    AdvkitError,
+    Elsewhere,
+    InputError,
+    Stopped,
+    StorageError,
+    UsageError,
+    brief,
+    printable,
+    printable_lines,
+    storage,
+)
 from advkit.parallel import ranks
-from advkit.runtime.progress import say
+from advkit.runtime import signals
+from advkit.runtime.progress import say, show
 
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Packages that are installed under another name than they are imported by."""
@@ -36,6 +48,10 @@ NO_MEMORY = (
 
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
 """How gloo tells of a rank that is gone."""
+
+
+NO_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""What the system answers only where something is written."""
 
 
 class ReaderGone(AdvkitError):
@@ -90,7 +106,9 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
         return error.code
     except AdvkitError as error:
         if debug:
-            traceback.print_exc()
+            show(traceback.format_exc())
+        if isinstance(error, Stopped):
+            signals.told()
         say(stage, ("" if isinstance(error, Stopped) else "error: ") + str(error))
         return error.code
     except KeyboardInterrupt:
@@ -98,7 +116,11 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
         return 130
     except OSError as error:
         if debug:
-            traceback.print_exc()
+            show(traceback.format_exc())
+        if error.filename is not None:  # of a file, and not of stdout
+            reason = failure(error)
+            say(stage, f"error: {reason}")
+            return reason.code
         _abandon_stdout()
         if error.errno == errno.ENOSPC:  # files translate theirs, so this is the help text
             say(stage, "error: cannot write to stdout: no space")
@@ -107,7 +129,7 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
         return 1
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            show(traceback.format_exc())
         reason = failure(error)
         say(stage, f"error: {reason}")
         return reason.code
@@ -121,6 +143,12 @@ def failure(error: Exception) -> AdvkitError:
         return UsageError(
             f"the package {package} is not installed: python -m pip install {package}"
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        return storage(error, name) if error.errno in NO_STORAGE else unreadable(error, name)
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+        where = brief(error.object[max(0, error.start - 40) : error.end + 20])
+        return UsageError(f"a name that is not UTF-8 cannot be written down: {where}; rename it")
     # By name: torch, whose class it is, may not have been imported.
     if type(error).__name__ == "OutOfMemoryError":
         return AdvkitError("out of memory on the device: lower --batch-size")
@@ -134,6 +162,11 @@ def failure(error: Exception) -> AdvkitError:
     )
 
 
+def unreadable(error: OSError, name: str) -> InputError:
+    """Return the error for a file or folder that nobody foresaw could not be read."""
+    return InputError(f"{name}: {error.strerror}")
+
+
 def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
     """Print one record: a JSON line, or a readable form at a terminal.
 
@@ -143,7 +176,7 @@ def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
     """
     try:
         if isinstance(record, str):
-            stdout.write(record)
+            stdout.write(printable_lines(record) if stdout.isatty() else record)
         elif as_json or not stdout.isatty():
             stdout.write(records.line(record) + "\n")
         else:
@@ -176,11 +209,13 @@ def settle_stderr() -> None:
 def _show(stdout: TextIO, record: Record) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for key, value in record.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         if isinstance(value, dict | list):
             shown = json.dumps(value, ensure_ascii=False, indent=1)
-        table.add_row(key, shown)
+        # Text, which a cell of a plain string is not: names would be taken for markup.
+        table.add_row(Text(printable(str(key))), Text(printable_lines(shown)))
     Console(file=stdout).print(table)

@@ -11,7 +11,7 @@ from advkit.artifacts.record import Record
 from advkit.cli.common.failures import ReaderGone, Reported, failure
 from advkit.cli.common.options import Call
 from advkit.errors import AdvkitError, InputError, Stopped, UsageError
-from advkit.runtime.progress import say
+from advkit.runtime.progress import say, show
 
 EMPTY = "\0"
 """Marks an empty stdin among the inputs; no path can start with it."""
@@ -95,7 +95,7 @@ def each(
             raise
         except Exception as error:
             if call.talk.debug:
-                traceback.print_exc()
+                show(traceback.format_exc())
             reason = error if isinstance(error, AdvkitError) else failure(error)
             say(stage, f"error: {reason}")
             first = first or reason
