@@ -13,6 +13,7 @@ from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, StorageError, UsageError
+from advkit.runtime import reading
 from advkit.training import metrics_log
 from advkit.training.metrics_log import Row
 
