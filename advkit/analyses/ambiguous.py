@@ -22,7 +22,12 @@ from advkit.formulas.information import entropy
 from advkit.labels.soft import soften
 
 KINDS = ("labels", "logits")
-LIMITS = {"count": ">= 1", "top": ">= 1", "temperature": "> 0", "image_size": ">= 1"}
+LIMITS = {
+    "count": "[1, 1000]",
+    "top": "[1, 1000]",
+    "temperature": "[1e-6, 1e6]",
+    "image_size": "[1, 4096]",
+}
 PLACES = ("data", "data_root")
 _DIGITS = 9
 """Decimals within which values are equal: how a sum is rounded depends on where its row lies."""

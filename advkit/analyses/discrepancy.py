@@ -27,13 +27,13 @@ from advkit.formulas.losses import log_softmax
 from advkit.options import parse_temperatures
 from advkit.runtime import reading
 
-LIMITS = {"temperatures": "[1e-6, 1e6]"}
 KINDS = ("labels", "logits")
 ALONE = "simulate"
 LIMITS = {
+    "temperatures": "[1e-6, 1e6]",
     "epsilon": "(0, 0.5)",
-    "alpha": "> 0",
-    "classes": ">= 2",
+    "alpha": "(0, 1e6]",
+    "classes": "[2, 1e6]",
     "share": "[0, 1]",
 }
 
