@@ -86,7 +86,7 @@ def test_unknown_without_a_neighbour_asks_nothing():
         (errno.EFBIG, "file-size limit"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),
-        (errno.ENOENT, "folder is gone"),
+        (errno.ENOENT, "nothing can be made in its folder"),
         (errno.ENOTDIR, "file is in the place"),
         (errno.EIO, "Input/output error"),
     ],

@@ -23,9 +23,7 @@ def identity(info: Description, called: str = "checkpoint") -> dict[str, object]
     made = cast(Labels | Logits, info)
     # Parents are the net first and the data last; a transfer attack's surrogate stands between.
     net, *_, data = (parent["digest"] for parent in made["parents"])
-    return of_work(
-        as_meant(made["config"]), net, data, cast(Logits, info).get("implementation"), called
-    )
+    return of_work(made["config"], net, data, cast(Logits, info).get("implementation"), called)
 
 
 def as_meant(config: Mapping[str, object]) -> Mapping[str, object]:
@@ -52,7 +50,7 @@ def of_work(
         called: what messages call the net.
     """
     made = {called: net, "data digest": data, "implementation": implementation}
-    return {**config, **made}
+    return {**as_meant(config), **made}
 
 
 def require_same(before: Identity, now: Identity, out: Path) -> None:

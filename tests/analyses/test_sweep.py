@@ -223,4 +223,4 @@ def test_in_a_pipe(cli, tmp_path, monkeypatch):
     assert found.record["clean_accuracy"] == attacked["clean_accuracy"]
     assert (tmp_path / "it.png").stat().st_size > 10_000
     refused = cli("analyze", "sweep", "--steps", "0", stdin=trained)
-    assert (refused.code, "must be at least 1" in refused.err) == (2, True)
+    assert (refused.code, "--steps 0 is not in [1," in refused.err) == (2, True)

@@ -221,9 +221,12 @@ def test_an_unknown_activation_is_refused():
         build("small-cnn", activation="gelu")
 
 
-@pytest.mark.parametrize("arch", ["wrn-35-10", "wrn-4-1", "wrn-0"])
-def test_an_impossible_depth_is_refused(arch):
-    with pytest.raises(UsageError, match="the depth must be 6n"):
+@pytest.mark.parametrize(
+    ("arch", "words"),
+    [("wrn-35-10", "the depth must be 6n"), ("wrn-4-1", "--depth 4"), ("wrn-0", "--depth 0")],
+)
+def test_an_impossible_depth_is_refused(arch, words):
+    with pytest.raises(UsageError, match=words):
         build(arch)
 
 
