@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advkit.artifacts import identity
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.record import Record
 from advkit.artifacts.rows import argmax
@@ -34,6 +35,8 @@ def figures(logits: Logits) -> Record:
     if "eps" in config:
         threat = parse_eps(config["eps"], None)  # what was done is reported, however large
         row |= {"norm": config["norm"], "eps": threat, "eps_text": config["eps"]}
+    loss = identity.as_meant(config).get("loss")
+    row |= {"loss": loss} if loss else {}
     # Labels of -1: data of other classes, for which no answer is right.
     if bool((logits.labels >= 0).all()):
         clean = int((argmax(logits.clean) == logits.labels).sum())

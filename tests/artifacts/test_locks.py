@@ -94,11 +94,10 @@ import os, sys, time
 from pathlib import Path
 from advkit.artifacts import locks
 with {"file": locks.lock, "folder": locks.lock_folder}[sys.argv[1]](Path(sys.argv[2])):
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # by then it has left the lock to its parent
         os.close(1)
         time.sleep(600)
-    print(child, flush=True)
     sys.stdin.read()
 """
 
