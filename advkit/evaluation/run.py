@@ -76,15 +76,13 @@ class Evaluation:
     def _in_distribution(self) -> bool:
         """Whether the labels of these images are the model's.
 
-        Another data set is out of distribution, unless it is attacked and its classes are called
-        the same: then the user means it, and is told what that rests on.
+        Another data set is out of distribution, unless its classes are called the same: then the
+        user is told what that rests on.
         """
         trained, images = self.info["data"], self.images
         same = list(images.classes) == list(trained["classes"])
         if images.name == trained["name"] or not same:
             return same
-        if self.settings.attack == "none":
-            return False
         self.reporter.warn(
             f"{images.name} is not {trained['name']}; its classes are taken for the model's "
             "because they have the same names"

@@ -48,6 +48,7 @@ def train(
         AdvkitError: see `errors`; what was trained is kept to go on from.
     """
     chosen, device = resolved.settings, options.torch_device()
+    loggers = options.loggers
     folder = RunFolder(options.folder(chosen))
     world = distributed.start(device)
     reporter = speaking() if world.leads else Reporter()
@@ -65,6 +66,7 @@ def train(
                 elastic=options.resume_elastic,
                 reporter=reporter,
                 world=world,
+                loggers=loggers,
             )
     finally:
         distributed.stop()

@@ -28,6 +28,7 @@ from advkit.training import books
 from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
+from advkit.training.mirrors import Mirrors
 from advkit.training.run_folder import Row, RunFolder
 from advkit.training.selection import ACCURACIES, Validation, better
 from advkit.training.state import Progress
@@ -92,6 +93,7 @@ class Trainer:
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
+        self.mirrors = Mirrors()
         drops = settings.drops
         if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
             reporter.warn(
@@ -154,6 +156,8 @@ class Trainer:
         # The row first, then the state: a kill between them leaves a row that `keep_rows` drops.
         progress.next_epoch()
         self.files.save(folder, self.learner, progress)
+        # Last: a mirror shows what is safely there.
+        self.mirrors.add({"epoch": progress.epoch, **row})
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
 

@@ -122,6 +122,8 @@ class Analysis:
             root=options.root,
             image_size=options.image_size,
             image_list=options.image_list,
+            corruption=options.corruption,
+            severity=options.severity,
         )
         return probing.probe(
             str(path),
