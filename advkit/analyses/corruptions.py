@@ -97,7 +97,8 @@ def _cell(logits: Logits) -> tuple[str, int]:
 
 
 def _row(key: tuple[str, int], logits: Logits) -> _Row:
-    n, shares = len(logits.labels), []
+    n = len(logits.labels)
+    shares: list[float | None] = []
     for what in ("clean", "robust"):
         verdicts = right(logits, what)
         if verdicts is None:

@@ -156,7 +156,7 @@ class TensorBoard:
 
         # The mark makes readers drop what earlier files say from epoch 1 on: all of it is told
         # anew, so that no epoch is there twice and none is missing, however a run was stopped.
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=1)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=1)
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Tell the epochs so far, at about the times at which they ended."""
@@ -165,21 +165,21 @@ class TensorBoard:
         for row in rows:
             left -= float(row.get("seconds", 0.0))
             self._tell(row, now - left)
-        self.writer.flush()  # type: ignore[no-untyped-call]
+        self.writer.flush()
 
     def add(self, row: Row) -> None:
         """Tell one more, and have it on disk."""
         self._tell(row, time.time())
-        self.writer.flush()  # type: ignore[no-untyped-call]
+        self.writer.flush()
 
     def close(self) -> None:
         """Close the event file."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
     def _tell(self, row: Row, when: float) -> None:
         for name, value in row.items():
             if name != "epoch":
-                self.writer.add_scalar(name, float(value), int(row["epoch"]), walltime=when)  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(name, float(value), int(row["epoch"]), walltime=when)
 
 
 class Wandb:

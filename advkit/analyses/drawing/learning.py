@@ -66,7 +66,7 @@ class _Panel:
                 handles[len(self.curves) :] = _star(axes, epoch, value, look.colour)
         axes.set(xlabel="epoch", ylabel="accuracy", title=self.title)
         axes.set_ylim(-0.02, 1.02)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         labels = [look.label for _, _, look in self.curves] + ["best epoch"]
         axes.legend(
             handles,

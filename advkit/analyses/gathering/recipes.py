@@ -197,8 +197,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
     for place, (run, info) in enumerate(zip(runs, infos, strict=True)):
         family = [r for r, x in zip(runs, infos, strict=True) if x["method"] == info["method"]]
         wanted = differing([_settings(other, ASIDE) for other in family])
-        own = _settings(run, ASIDE)
-        words[place].append(shown({key: own.get(key) for key in wanted if key != "data"}))
+        settings = _settings(run, ASIDE)
+        words[place].append(shown({key: settings.get(key) for key in wanted if key != "data"}))
     names = [" ".join(filter(None, own)) for own in words]
     return [
         name if names.count(name) == 1 else f"{name} ({run.name})"
@@ -210,7 +210,7 @@ def protocols(recipes: Sequence[Recipe]) -> list[Protocol]:
     """Return what the runs of each recipe hold fixed: data, net, training and images."""
     firsts = [recipe.runs[0] for recipe in recipes]
     data = told_apart([(run.trained.info["data"]["name"], _data_digest(run)) for run in firsts])
-    found = []
+    found: list[Protocol] = []
     for run, source in zip(firsts, data, strict=True):
         plain = {"data": source, "arch": run.trained.info["arch"]}
         own = {name: Setting(value, canonical(value)) for name, value in plain.items()}
