@@ -84,13 +84,13 @@ def names_of(files: list[Path]) -> list[str]:
 
 def logits_file(
     folder: Path, method: str, *, n: int = 24, classes: int = 5, attacked: bool = True,
-    outside: bool = False, eps: str = "8/255",
+    outside: bool = False, eps: str = "8/255", named: str = "digits",
 ) -> Path:  # fmt: skip
     """Write the logits of one run's seed 0: test data, or out-of-distribution ones."""
     draw = torch.Generator().manual_seed(len(method))
     y = torch.arange(n) % classes
     clean = 3 * one_hot(y, classes) + 2 * torch.randn(n, classes, generator=draw)
-    name = "photos" if outside else "digits"
+    name = "photos" if outside else named
     data = provenance.data_parent(name, "test", f"sha256:{name}")
     model = {
         "kind": "checkpoint", "digest": f"sha256:{method}", "method": method, "seed": 0,
@@ -135,6 +135,9 @@ ODD = {
     "one of each": pair,
     "alone": lambda folder: pair(folder)[1:],
     "two threats": lambda folder: [logits_file(folder, "adr", eps=e) for e in ("4/255", "8/255")],
+    "corrupted": lambda folder: (
+        [logits_file(folder, "adr", named=f"cifar10c-fog-{severity}") for severity in (1, 3)]
+    ),
     "one example": lambda folder: pair(folder, n=1) + outside(folder, n=1),
     "two examples": lambda folder: pair(folder, n=2),
     "two classes": lambda folder: pair(folder, classes=2) + outside(folder, classes=2),
@@ -151,7 +154,7 @@ ODD = {
     ),
 }
 """What is given, by what is odd about it."""
-PLAIN = ("one of each", "several", "alone", "two threats")
+PLAIN = ("one of each", "several", "alone", "two threats", "corrupted")
 """What is not odd: one of these serves any analysis."""
 
 
