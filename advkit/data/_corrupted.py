@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def read(
     """
     if split == "train":
         raise InputError(f"{root}: {name} holds test images alone: no training split is there")
-    known = sorted(path.stem for path in root.glob("*.npy") if path.name != LABELS)
+    known = sorted(
+        path.stem for path in root.glob("*.npy") if path.name != LABELS and path.is_file()
+    )
     if not known or not (root / LABELS).is_file():
         raise InputError(f"{root}: no {LABELS} and <corruption>.npy there: {name}:DIR needs them")
     if corruption is None or severity is None:
@@ -61,7 +64,10 @@ def read(
     pixels = torch.from_numpy(np.array(images[rows])).permute(0, 3, 1, 2).contiguous()
     targets = torch.from_numpy(np.array(labels[rows]).astype(np.int64))
     called = f"{name}-{corruption}-{severity}"
-    return Images(called, split, pixels, targets, classes, 4, True, statistics)
+    try:
+        return Images(called, split, pixels, targets, classes, 4, True, statistics)
+    except InputError as error:  # it says what of the labels is wrong, not where they lie
+        raise InputError(f"{root / LABELS}: {error}") from None
 
 
 def _array(path: Path) -> NDArray[np.generic]:
@@ -71,9 +77,17 @@ def _array(path: Path) -> NDArray[np.generic]:
         InputError: it is missing, no such file, or holds Python objects.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        # Not `np.load`, which also opens archives and pickles.
+        return np.lib.format.open_memmap(path, mode="r")
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        OverflowError,
+        SyntaxError,  # a header is Python, and parsed as such
+        tokenize.TokenError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise InputError(f"{path}: not a readable npy file: {brief(error)}") from None
-    if not isinstance(array, np.ndarray):  # an archive under this name
-        raise InputError(f"{path}: not a readable npy file: it holds several arrays")
-    return array
