@@ -51,7 +51,8 @@ class Result:
     says why a verdict that was asked for is negative; empty if it is not. Where several results
     with an `overlay` are drawn, layers in the same place share a panel, instead of a row each.
     `more` are other plain lists and objects for the record and JSON; `document` is what
-    `-o FILE.md`, `.tex` and `.html` hold, for parts that name them in `FORMATS`.
+    `-o FILE.md`, `.tex` and `.html` hold, for parts that name them in `FORMATS`. The record of a
+    result with a `text` holds its rows too, unless `brief` says that they are too many.
     """
 
     numbers: Mapping[str, Number]
@@ -65,3 +66,4 @@ class Result:
     overlay: tuple[Layer, ...] = ()
     more: Mapping[str, object] = field(default_factory=dict)
     document: Document | None = None
+    brief: bool = False

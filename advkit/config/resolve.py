@@ -304,6 +304,8 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
         "image_list": "in training: it names test images, give it to `advkit attack`",
+        "corruption": "in training: corrupted images are test images alone",
+        "severity": "in training: corrupted images are test images alone",
     }
     for key, why in waits.items():
         if why and flags.get(key) is not None:

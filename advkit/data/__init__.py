@@ -59,6 +59,8 @@ def load_for(
     root: str | Path | None,
     image_size: int | None = None,
     image_list: str | None = None,
+    corruption: str | None = None,
+    severity: int | None = None,
 ) -> ImageSet:
     """Load a split of the data that a checkpoint is used on, at the size it was trained at.
 
@@ -69,6 +71,8 @@ def load_for(
         root: where data sets lie.
         image_size: side of the images; the checkpoint's if None.
         image_list: file that names the test images; of no meaning for training ones.
+        corruption: of a set of corrupted images, which one.
+        severity: of a set of corrupted images, how strong.
 
     Raises:
         UsageError, InputError: as `load`.
@@ -80,4 +84,5 @@ def load_for(
     elif image_size is None and "image_size" in known:
         image_size = info["model"]["input_shape"][1]
     listed = image_list if split == "test" else None
-    return load(text, split, root=root, image_size=image_size, image_list=listed)
+    chosen = {"corruption": corruption, "severity": severity}
+    return load(text, split, root=root, image_size=image_size, image_list=listed, **chosen)

@@ -76,14 +76,15 @@ class Evaluation:
     def _in_distribution(self) -> bool:
         """Whether the labels of these images are the model's.
 
-        Another data set is out of distribution, unless it is attacked and its classes are called
-        the same: then the user means it, and is told what that rests on.
+        Another data set is out of distribution, unless its classes are called the same: then the
+        user is told what that rests on. Where nothing is attacked, classes that are mere numbers
+        say too little: 0 to 9 are the classes of many sets.
         """
         trained, images = self.info["data"], self.images
         same = list(images.classes) == list(trained["classes"])
         if images.name == trained["name"] or not same:
             return same
-        if self.settings.attack == "none":
+        if self.settings.attack == "none" and all(name.isdecimal() for name in images.classes):
             return False
         self.reporter.warn(
             f"{images.name} is not {trained['name']}; its classes are taken for the model's "
@@ -227,9 +228,11 @@ class Evaluation:
     def _logits(self) -> Logits:
         settings, outcomes = self.settings, self.outcomes
         attacked = settings.attack != "none"
-        source = provenance.data_parent(
-            registry.split_path(settings.data)[0], self.images.split, self.images.fingerprint
-        )
+        named = registry.split_path(settings.data)[0]
+        # A set that is one of several says which: cifar10c-fog-3 is of cifar10c.
+        if self.images.name.startswith(f"{named}-"):
+            named = self.images.name
+        source = provenance.data_parent(named, self.images.split, self.images.fingerprint)
         others = [] if self.surrogate is None else [provenance.parent(self.surrogate.info)]
         info = provenance.describe(
             "logits",

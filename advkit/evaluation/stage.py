@@ -71,7 +71,7 @@ def evaluate(
     """
     started = time.monotonic()
     settings, info = settings_of(path, options)
-    place = Path(options.out) if options.out else _place(path, settings, info, options.image_list)
+    place = Path(options.out) if options.out else _place(path, settings, info, options)
     hdf5.require_name(place)
     work = EvaluationWork(path, info["digest"], settings, options, place, reporter or Reporter())
     if not shards.launched(options.shard):
@@ -144,15 +144,17 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Che
     return settings, info
 
 
-def _place(path: Path, settings: AttackSettings, info: Checkpoint, image_list: str | None) -> Path:
+def _place(path: Path, settings: AttackSettings, info: Checkpoint, options: AttackOptions) -> Path:
     """Return where the logits go: beside the checkpoint, under a name that says what they are."""
     name, where = registry.split_path(settings.data)
     # Data sets of one kind differ by their folder: `folder:a` and `folder:b` are both `folder`.
     other = "" if name == info["data"]["name"] else f"-on-{name}"
     if other and where:
         other += f"-{Path(where).resolve().name}"
-    if image_list:
-        other += f"-{Path(image_list).stem}"
+    if options.image_list:
+        other += f"-{Path(options.image_list).stem}"
+    for word in (options.corruption, options.severity):
+        other += f"-{word}" if word else ""
     return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
 
 
@@ -256,6 +258,8 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             root=options.root,
             image_size=options.image_size,
             image_list=options.image_list,
+            corruption=options.corruption,
+            severity=options.severity,
         )
 
     def _run(

@@ -31,6 +31,9 @@ class TrainOptions(Machine, Output):
     resume: bool = declared(False, "Actions", "go on with the run in its folder, or start it")
     resume_elastic: bool = declared(False, "Actions", "--resume with another number of processes")
     name: str | None = declared(None, RUN, "added to the run folder's name")
+    log: str | None = declared(
+        None, RUN, "also write epochs for tensorboard, csv, wandb (apart by commas)"
+    )
     emit: str = declared("best", RUN, "which checkpoints get a record", EMIT)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -52,6 +55,17 @@ class TrainOptions(Machine, Output):
     def going_on(self) -> bool:
         """Whether a run in its folder is gone on with."""
         return self.resume or self.resume_elastic
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The loggers of `--log`.
+
+        Raises:
+            UsageError: no such logger, or its package is not installed.
+        """
+        from advkit.training import mirrors  # imports what --help does without
+
+        return mirrors.names(self.log)
 
     def folder(self, chosen: Settings) -> Path:
         """Return where the run goes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from advkit.config.resolve import Resolved
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
 from advkit.training import manifest
+from advkit.training.mirrors import Mirrors
 from advkit.training.run_folder import RunFolder
 from advkit.training.trainer import Trainer
 
@@ -28,6 +30,7 @@ def train(
     elastic: bool = False,
     reporter: Reporter | None = None,
     world: World | None = None,
+    loggers: Sequence[str] = (),
 ) -> bool:
     """Train one run in its folder; return False if it was already done.
 
@@ -74,6 +77,10 @@ def train(
         # The folder is touched only now: data and options that do not fit leave it as it was.
         if world.led(begun):
             trainer.restore(folder, elastic)
+        if world.leads:
+            trainer.mirrors = Mirrors(loggers, folder, settings.flat(), reporter)
+        # Also of a run that is stopped: what it told is to be on disk.
+        stack.callback(trainer.mirrors.close)
         trainer.fit(folder)
         trainer.finish(folder)
         world.led(lambda: True)  # nobody leaves before the last file is in place

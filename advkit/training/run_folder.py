@@ -139,7 +139,16 @@ class RunFolder:
     def _names(self) -> list[str]:
         """Return the names of a run's files, the mark of a finished one first."""
         roles = [f"{role}.safetensors" for role in ("final", "final-ema", "best", "best-ema")]
-        return [roles[0], self.state_file.name, *roles[1:], "metrics.jsonl", "config.toml"]
+        # wandb's own folder stays: it may hold what was never sent.
+        mirrors = ("metrics.csv", "tensorboard", "wandb.json")
+        return [
+            roles[0],
+            self.state_file.name,
+            *roles[1:],
+            *mirrors,
+            "metrics.jsonl",
+            "config.toml",
+        ]
 
     def tidy(self) -> None:
         """Remove what a kill may have left in a finished run, where that can be written.

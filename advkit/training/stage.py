@@ -50,6 +50,7 @@ def train(
         AdvkitError: see `errors`; what was trained is kept to go on from.
     """
     chosen, device = resolved.settings, options.torch_device()
+    loggers = options.loggers
     folder = RunFolder(options.folder(chosen))
     files.exists(folder.path)  # refuses a name that nobody can have
     files.require_apart(folder.replaced(), _inputs(chosen, options))
@@ -69,6 +70,7 @@ def train(
                 elastic=options.resume_elastic,
                 reporter=reporter,
                 world=world,
+                loggers=loggers,
             )
     finally:
         distributed.stop()

@@ -31,6 +31,7 @@ from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
 from advkit.training.metrics_log import Row
+from advkit.training.mirrors import Mirrors
 from advkit.training.run_folder import RunFolder
 from advkit.training.selection import ACCURACIES, Validation, better
 from advkit.training.state import Progress
@@ -98,6 +99,7 @@ class Trainer:
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
+        self.mirrors = Mirrors()
         drops = settings.drops
         if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
             reporter.warn(
@@ -154,6 +156,8 @@ class Trainer:
         seconds = time.monotonic() - started
         row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
         self._write_epoch(folder, row, chosen)
+        # Last: a mirror shows what is safely there.
+        self.mirrors.add({"epoch": progress.epoch, **row})
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
 

@@ -5,12 +5,16 @@ import torch
 from torch import nn
 
 from advkit import registry
-from advkit.evaluation.passes import _like_autoattack
 from advkit.formulas.threat import Threat
 
 FACTORS = (1e-3, 1e-2, 0.1, 0.3, 3.0, 10.0, 100.0, 1e3)
 BALLS = {"linf": 0.04, "l2": 0.25, "l1": 1.5}
-OURS = [name for name in registry.parts("attacks") if not _like_autoattack(name)]
+OURS = [
+    name
+    for name, part in registry.parts("attacks").items()
+    if name == "none" or any(option.name == "loss" for option in part.options)
+]
+"""Attacks that ascend a loss of their own; PMA is another's, defined on probabilities."""
 
 
 class Multiple(nn.Module):

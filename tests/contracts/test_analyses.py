@@ -84,13 +84,13 @@ def names_of(files: list[Path]) -> list[str]:
 
 def logits_file(
     folder: Path, method: str, *, n: int = 24, classes: int = 5, attacked: bool = True,
-    outside: bool = False,
+    outside: bool = False, eps: str = "8/255", named: str = "digits",
 ) -> Path:  # fmt: skip
     """Write the logits of one run's seed 0: test data, or out-of-distribution ones."""
     draw = torch.Generator().manual_seed(len(method))
     y = torch.arange(n) % classes
     clean = 3 * one_hot(y, classes) + 2 * torch.randn(n, classes, generator=draw)
-    name = "photos" if outside else "digits"
+    name = "photos" if outside else named
     data = provenance.data_parent(name, "test", f"sha256:{name}")
     model = {
         "kind": "checkpoint", "digest": f"sha256:{method}", "method": method, "seed": 0,
@@ -99,7 +99,7 @@ def logits_file(
     }  # fmt: skip
     config = {"attack": "none", "data": name, "limit": None, "batch_size": 250, "seed": 0}
     if attacked:
-        config |= {"attack": "pgd", "norm": "linf", "eps": "8/255", "steps": 10,
+        config |= {"attack": "pgd", "norm": "linf", "eps": eps, "steps": 10,
                    "step_size": "eps/4", "restarts": 1, "save_images": False}  # fmt: skip
     info = provenance.describe(
         "logits", config=config, seed=0, parents=[model, data],
@@ -116,7 +116,7 @@ def logits_file(
         file = dataclasses.replace(
             file, adversarial=adversarial, norm=torch.full((n,), 0.03), broken_by=broken
         )
-    path = folder / f"{method}-s0" / f"best.{name}.h5"
+    path = folder / f"{method}-s0" / f"best.{name}{eps.replace('/', '-')}.h5"
     path.parent.mkdir(parents=True, exist_ok=True)
     hdf5.write_logits(path, file)
     return path
@@ -134,6 +134,10 @@ ODD = {
     "several": lambda folder: pair(folder) + outside(folder),
     "one of each": pair,
     "alone": lambda folder: pair(folder)[1:],
+    "two threats": lambda folder: [logits_file(folder, "adr", eps=e) for e in ("4/255", "8/255")],
+    "corrupted": lambda folder: (
+        [logits_file(folder, "adr", named=f"cifar10c-fog-{severity}") for severity in (1, 3)]
+    ),
     "one example": lambda folder: pair(folder, n=1) + outside(folder, n=1),
     "two examples": lambda folder: pair(folder, n=2),
     "two classes": lambda folder: pair(folder, classes=2) + outside(folder, classes=2),
@@ -150,6 +154,8 @@ ODD = {
     ),
 }
 """What is given, by what is odd about it."""
+PLAIN = ("one of each", "several", "alone", "two threats", "corrupted")
+"""What is not odd: one of these serves any analysis."""
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +202,7 @@ def test_odd_logits_files_are_drawn_and_written(part, odd, cli, given, tmp_path)
 @parts("logits")
 def test_some_plain_files_are_enough_for_every_analysis_also_through_a_pipe(part, cli, given):
     """An analysis that refuses everything would keep every promise above."""
-    for odd in ("one of each", "several", "alone"):
+    for odd in PLAIN:
         files = given(odd)
         named = cli("analyze", part.name, *files, *quick(part), "--json")
         if named.code == 0:
@@ -227,7 +233,7 @@ def near(value: object) -> object:
 @parts("logits")
 def test_the_order_of_a_files_rows_changes_no_figure(part, cli, given):
     """Confidences are rounded to be often equal: ties hide an order."""
-    for odd in ("one of each", "several", "alone"):
+    for odd in PLAIN:
         files = given(odd)
         for path in files:
             logits = hdf5.read_logits(path)

@@ -451,6 +451,12 @@ def make_npz(folder: Path, variant: int) -> None:
         save(folder / f"{name}.npz", image=images, label=np.arange(6) % 4)
 
 
+def make_cifar10c(folder: Path, variant: int) -> None:
+    draw = np.random.default_rng(variant)
+    np.save(folder / "fog.npy", draw.integers(0, 256, (10, 4, 5, 3), np.uint8))
+    np.save(folder / "labels.npy", np.arange(10) % 4)
+
+
 def _make_svhn(packed: bool) -> Callable[[Path, int], None]:
     def make(folder: Path, variant: int) -> None:
         draw = np.random.default_rng(variant)
@@ -603,6 +609,10 @@ FORMATS = (
     Format("cifar100", _make_cifar("cifar100"),
            ("cifar-100-python/test", "cifar-100-python/meta"), reader("cifar100"),
            allowed=ARRAYS, prepare=_publish_cifar("cifar100")),
+    Format("cifar10c", make_cifar10c, ("fog.npy", "labels.npy"),
+           reader("cifar10c", corruption="fog", severity=2), sound_images),
+    Format("cifar100c", make_cifar10c, ("fog.npy", "labels.npy"),
+           reader("cifar100c", corruption="fog", severity=2), sound_images),
     Format("imagenet", make_imagenet, ("list.txt", "val/n00/a0.JPEG"),
            reader("imagenet", image_size=8, image_list="list.txt"), sound_images),
     Format("tinyimagenet", make_tiny,

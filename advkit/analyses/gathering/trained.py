@@ -9,7 +9,7 @@ from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError
 from advkit.training import manifest
 from advkit.training.metrics_log import Row
-from advkit.training.run_folder import RunFolder
+from advkit.training.run_folder import ROLES, RunFolder
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,19 @@ class Trained:
 
 
 def trained(path: Path | str) -> Trained:
-    """Read what analyses need to know of a checkpoint.
+    """Read what analyses need to know of a checkpoint, or of a run by its folder.
 
     Raises:
-        InputError: missing, corrupt, or not a checkpoint.
+        InputError: missing, corrupt, or not a checkpoint; a folder without one.
     """
+    if Path(path).is_dir():
+        path = _checkpoint(RunFolder(Path(path)))
     return Trained(str(path), checkpoint.read_info(path))
+
+
+def _checkpoint(run: RunFolder) -> Path:
+    """Return a checkpoint of a run: the best one, which lies there from the first epoch on."""
+    for role in ROLES:
+        if run.checkpoint(role).exists():
+            return run.checkpoint(role)
+    raise InputError(f"{run.path}: no checkpoint of a run lies in this folder")

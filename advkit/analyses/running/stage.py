@@ -174,6 +174,8 @@ class Analysis:
             root=options.root,
             image_size=options.image_size,
             image_list=options.image_list,
+            corruption=options.corruption,
+            severity=options.severity,
         )
         return probing.probe(
             str(path),
@@ -245,7 +247,9 @@ class Analysis:
         if inputs and not self.compares:
             named["input"] = records.relative(inputs[0].path)
         rows: dict[str, object] = {"groups": list(result.groups)} if result.groups else {}
-        if result.text:  # a table small enough to read is small enough for the record
+        if (
+            result.text and not result.brief
+        ):  # a table small enough to read is small enough for the record
             rows["rows"] = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
         figures = {**result.numbers, **rows, **result.more}
         return records.make("analysis", self.out, digest, **named, **figures)

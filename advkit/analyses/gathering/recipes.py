@@ -1,0 +1,218 @@
+"""Runs by recipe: those that differ in nothing but the seed, and what their epochs measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering.entries import differing, shown, told_apart
+from advkit.analyses.gathering.protocol import Protocol, Setting
+from advkit.analyses.gathering.rows import run_name
+from advkit.analyses.gathering.trained import Trained
+from advkit.artifacts.provenance import canonical
+from advkit.errors import InputError
+
+SERIES = {
+    "train_clean": "train_clean_accuracy",
+    "train_robust": "train_robust_accuracy",
+    "val_clean": "val_clean_accuracy",
+    "val_robust": "val_robust_accuracy",
+    "val_clean_ema": "val_clean_accuracy-ema",
+    "val_robust_ema": "val_robust_accuracy-ema",
+}
+"""Name of a learning curve → what an epoch's metrics call it; the last two are the average's."""
+ASIDE = ("seed", "workers", "compile", "soft_labels", "teacher", "labels_digest")
+"""Settings that make no other recipe: the seed, what changes no result, and paths."""
+
+
+class Best(NamedTuple):
+    """The epoch whose net was kept: its place, counted from 0, and the curve that chose it."""
+
+    place: int
+    series: str
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: what trained it, and a row an epoch, epoch 1 first."""
+
+    name: str
+    path: str
+    trained: Trained
+    seed: int
+    rows: tuple[Mapping[str, float], ...]
+
+    def curve(self, series: str) -> list[float | None]:
+        """Return an accuracy of each epoch, None where it was not measured."""
+        return [row.get(SERIES[series]) for row in self.rows]
+
+    def best(self, average: bool) -> Best | None:
+        """Return the epoch whose net, or its average, was kept as the best; None without one.
+
+        By robust accuracy in validation, by clean accuracy where there was no attack; of equals
+        the first.
+        """
+        suffix = "_ema" if average else ""
+        for series in (f"val_robust{suffix}", f"val_clean{suffix}"):
+            known = [(x, -k) for k, x in enumerate(self.curve(series)) if x is not None]
+            if known:
+                accuracy, place = max(known)
+                return Best(-place, series, accuracy)
+        return None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Runs of one recipe, by seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the longest run."""
+        return max(len(run.rows) for run in self.runs)
+
+    def over_seeds(self, series: str) -> list[tuple[float, float | None, int] | None]:
+        """Return mean, sample standard deviation and count of runs, for each epoch.
+
+        Runs that have not come so far are left out; one run has no deviation, and an epoch of
+        which nothing is known is None.
+        """
+        curves = [run.curve(series) for run in self.runs]
+        points: list[tuple[float, float | None, int] | None] = []
+        for epoch in range(self.epochs):
+            values = [x for curve in curves for x in curve[epoch : epoch + 1] if x is not None]
+            points.append(_spread(values))
+        return points
+
+    @property
+    def series(self) -> list[str]:
+        """Curves of which something is known."""
+        return [name for name in SERIES if any(point for point in self.over_seeds(name))]
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float | None, int] | None:
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return statistics.fmean(values), deviation, len(values)
+
+
+def recipes(inputs: Sequence[Trained]) -> list[Recipe]:
+    """Return the recipes of runs, in the order in which they come; checkpoints of one run are one.
+
+    Raises:
+        InputError: a run without metrics, or two of one seed and recipe.
+    """
+    folders: dict[Path, Trained] = {}
+    for trained in inputs:
+        folders.setdefault(Path(trained.path).resolve().parent, trained)
+    runs = [_run(trained) for trained in folders.values()]
+    gathered: dict[str, list[Run]] = {}
+    for run in runs:
+        gathered.setdefault(_key(run, ASIDE), []).append(run)
+    # A labels file makes another recipe, unless each seed has its own.
+    parted: list[list[Run]] = []
+    for group in gathered.values():
+        if len({run.seed for run in group}) == len(group):
+            parted.append(group)
+            continue
+        kept = tuple(name for name in ASIDE if name != "labels_digest")
+        by_labels: dict[str, list[Run]] = {}
+        for run in group:
+            by_labels.setdefault(_key(run, kept), []).append(run)
+        parted += by_labels.values()
+    names = _names([group[0] for group in parted])
+    return [_recipe(name, group) for name, group in zip(names, parted, strict=True)]
+
+
+def _recipe(name: str, runs: Sequence[Run]) -> Recipe:
+    ordered = sorted(runs, key=lambda run: run.seed)
+    for first, second in pairwise(ordered):
+        if first.seed == second.seed:
+            raise InputError(
+                f"{first.path} and {second.path}: both are seed {first.seed} of the same recipe: "
+                "give one of them"
+            )
+    return Recipe(name, tuple(ordered))
+
+
+def _run(trained: Trained) -> Run:
+    """Return a run with its metrics checked: they are text under no digest."""
+    rows = []
+    for number, row in enumerate(trained.rows(), start=1):
+        wrong = InputError(f"{trained.metrics}: line {number} is not the metrics of epoch {number}")
+        if row.get("epoch") != number:
+            raise wrong
+        for key in SERIES.values():
+            value = row.get(key, 0.0)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise wrong
+            if not 0 <= value <= 1:
+                raise wrong
+        for key in ("loss", "lr"):
+            value = row.get(key, 0.0)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise wrong
+        rows.append(row)
+    return Run(run_name(trained.path), trained.path, trained, trained.info["seed"], tuple(rows))
+
+
+def _settings(run: Run, aside: Sequence[str]) -> dict[str, object]:
+    config: Mapping[str, object] = run.trained.info["config"]
+    return {name: value for name, value in config.items() if name not in aside}
+
+
+def _key(run: Run, aside: Sequence[str]) -> str:
+    info = run.trained.info
+    named = [info["data"]["name"], _data_digest(run), info["arch"], info["method"]]
+    return canonical([named, _settings(run, aside)])
+
+
+def _data_digest(run: Run) -> str | None:
+    parents = run.trained.info.get("parents", [])
+    return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return the method and what tells recipes apart: data, net, settings; else the run's name."""
+    infos = [run.trained.info for run in runs]
+    data = told_apart(
+        [(x["data"]["name"], _data_digest(r)) for x, r in zip(infos, runs, strict=True)]
+    )
+    words = [[str(info["method"])] for info in infos]
+    for values in (data, [info["arch"] for info in infos]):
+        if len(set(values)) > 1:
+            for own, value in zip(words, values, strict=True):
+                own.append(str(value))
+    # What a method's name implies says nothing more: settings are compared within a method.
+    for place, (run, info) in enumerate(zip(runs, infos, strict=True)):
+        family = [r for r, x in zip(runs, infos, strict=True) if x["method"] == info["method"]]
+        wanted = differing([_settings(other, ASIDE) for other in family])
+        settings = _settings(run, ASIDE)
+        words[place].append(shown({key: settings.get(key) for key in wanted if key != "data"}))
+    names = [" ".join(filter(None, own)) for own in words]
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.name})"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def protocols(recipes: Sequence[Recipe]) -> list[Protocol]:
+    """Return what the runs of each recipe hold fixed: data, net, training and images."""
+    firsts = [recipe.runs[0] for recipe in recipes]
+    data = told_apart([(run.trained.info["data"]["name"], _data_digest(run)) for run in firsts])
+    found: list[Protocol] = []
+    for run, source in zip(firsts, data, strict=True):
+        plain = {"data": source, "arch": run.trained.info["arch"]}
+        own = {name: Setting(value, canonical(value)) for name, value in plain.items()}
+        found.append({**own, **protocol.training(run.trained.info["config"])})
+    return found
