@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"models", "config", "data"},
     {"attacks", "softlabels"},
     {"evaluation", "training"},
-    {"analyses", "search", "bench"},
+    {"analyses", "search", "bench", "doors"},
     {"api"},
     {"cli"},
     {"__main__"},
