@@ -100,7 +100,8 @@ class Environment(TypedDict):
 class Parent(TypedDict):
     """What an artifact was made from, with its own parents: the chain to the data.
 
-    `kind` says which of the other keys there are, see `PARENTS`.
+    `kind` says which of the other keys there are, see `PARENTS`; `use` is `init` where a run
+    began with the weights of a checkpoint.
     """
 
     kind: Word
@@ -112,6 +113,7 @@ class Parent(TypedDict):
     role: NotRequired[Word]
     seed: NotRequired[Integer | None]
     temperature: NotRequired[Positive]
+    use: NotRequired[Word]
     parents: NotRequired[Annotated[list[Any], Sized(0, MANY)]]
 
 
@@ -190,6 +192,7 @@ class Options(Split, Build, Reserved):
     awp_warmup: NotRequired[Count]
     ema_decay: NotRequired[Share]
     labels_digest: NotRequired[Word | None]
+    init_digest: NotRequired[Word | None]
     student_temperature: NotRequired[Positive]
     extra_fraction: NotRequired[Share]
     extra_digest: NotRequired[Word | None]
