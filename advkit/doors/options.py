@@ -1,20 +1,22 @@
-"""Options of the stage that imports a net."""
+"""Options of the stages that import a net and export one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from advkit.config.machine import Machine, Output
-from advkit.errors import UsageError
+from advkit.errors import UsageError, unknown
 from advkit.options import declared
 
 MODEL = "Model"
 """Heading in the help."""
 LIMIT = 1000
 """Test images that an imported net is tried on."""
+FORMATS = ("state-dict", "hf", "robustbench", "onnx", "torch-export")
 SIDE = 1 << 14
 """Pixels of the longest edge, or channels."""
 
@@ -109,3 +111,30 @@ def numbers(flag: str, text: str, channels: int) -> list[float]:
     if len(values) != channels or not fine or (flag == "--std" and min(values) <= 0):
         raise UsageError(f"{flag} {text!r}: {channels} numbers apart by commas, or one for all")
     return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Output):
+    """Options of `advkit export`."""
+
+    to: str = declared("", "Export", "format", FORMATS)
+    results: str | None = declared(
+        None, "Export", "logits files of this checkpoint, apart by commas, whose accuracies to tell"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the format.
+
+        Raises:
+            UsageError: none is named, or one that does not exist.
+        """
+        super().__post_init__()
+        if not self.to:
+            raise UsageError(f"--to is needed: {', '.join(FORMATS)}")
+        if self.to not in FORMATS:
+            raise unknown("format", self.to, FORMATS)
+
+    @property
+    def logits(self) -> list[Path]:
+        """The logits files."""
+        return [Path(word) for word in (self.results or "").split(",") if word]
