@@ -60,6 +60,8 @@ def _hugging_face(out: Outgoing, folder: Path) -> Path:
     """
     info, model = out.info, out.info["model"]
     theirs = TIMM.get(model["arch"])
+    if model["arch"].startswith("timm:"):
+        theirs = model["arch"].removeprefix("timm:")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in out.tensors.items()
                if not (theirs and name in ("mean", "std"))}  # fmt: skip
     classes = list(info["data"]["classes"])
@@ -72,8 +74,6 @@ def _hugging_face(out: Outgoing, folder: Path) -> Path:
             "mean": list(model["mean"]),
             "std": list(model["std"]),
             "num_classes": len(classes),
-            "classifier": "fc",
-            "first_conv": "conv1",
             "crop_pct": 1.0,
             "interpolation": "bilinear",
         },

@@ -95,9 +95,11 @@ def _setting(options: ImportOptions, foreign: Foreign) -> Setting:
         images = data.load(options.data, "test", root=options.root, image_size=options.image_size)
         return Setting(options.data, images.classes, images.shape, images)
     classes = class_names(options.classes) if options.classes else list(foreign.classes)
-    if not classes or not options.input_shape:
+    known = models.published(options.arch)
+    sides = shape(options.input_shape) if options.input_shape else known[0] if known else []
+    if not classes or not sides:
         raise UsageError("give --data NAME[:PATH], or --classes and --input-shape CxHxW")
-    return Setting("", classes, shape(options.input_shape), None)
+    return Setting("", classes, sides, None)
 
 
 def _fitted(
@@ -147,6 +149,7 @@ def _expected(arch: str, net: Mapping[str, object], setting: Setting) -> Mapping
             channels=channels,
             statistics=neutral,
             seed=0,
+            size=setting.input_shape[1],
             **net,
         )
 
@@ -185,6 +188,9 @@ def _statistics(
             f"{foreign.path}: holds a normalisation of its own (mean {_shown(inside[0])}, std "
             f"{_shown(inside[1])}): leave out the options for one"
         )
+    known = models.published(options.arch)
+    if inside is None and wanted is None and known and not options.normalise:
+        wanted = (known[1], known[2])  # as timm's own configuration says
     if inside is not None or wanted is not None:
         return inside or wanted or neutral, False
     if setting.images is None:

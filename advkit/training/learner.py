@@ -275,6 +275,7 @@ def _built(
         channels=images.shape[0],
         statistics=initial.statistics if initial else statistics_of(settings, images),
         seed=settings.seed,
+        size=images.shape[1],
         **settings.options_of("models"),
     ).to(device)
     if initial:

@@ -67,7 +67,7 @@ def test_a_hugging_face_folder_goes_out_and_comes_back(cli):
     assert config["pretrained_cfg"]["mean"] == [0.3]
     text = Path("a.hf/README.md").read_text()
     robust = attacked.record["robust_accuracy"]
-    assert f"| digits | fgsm | linf | 8/255 | 20 | " in text
+    assert "| digits | fgsm | linf | 8/255 | 20 | " in text
     assert f"{100 * robust:.2f} [" in text
     back = cli("import", "a.hf", *planted.ARCH, "--data", "digits", "-o", "b.safetensors")
     assert back.code == 0, back.err
@@ -100,7 +100,7 @@ def test_robustbench_has_its_entry_and_its_names(cli):
 
 
 def test_an_entry_tells_accuracies_in_percent_with_two_decimals():
-    rows = [{"attack": "autoattack", "clean_accuracy": 0.84915, "robust_accuracy": 0.5, "n": 7}]
+    rows = [{"attack": "autoattack", "clean_accuracy": 0.8492, "robust_accuracy": 0.5, "n": 7}]
     info = {"config": {"norm": "linf", "eps": "8/255"}, "data": {"name": "cifar10", "classes": []},
             "model": {"arch": "wrn-34-10"}}  # fmt: skip
     entry = card.model_info(info, rows, "x")
