@@ -46,7 +46,7 @@ def _state_dict(out: Outgoing, folder: Path) -> Path:
 
 
 def _saved(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return what `torch.load(weights_only=True)` reads; equal tensors give equal bytes."""
+    """Return a PyTorch file of tensors alone; equal tensors give equal bytes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     buffer = io.BytesIO()  # a file's own name would go into the archive
     torch.save(plain, buffer)
