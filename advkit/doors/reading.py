@@ -28,6 +28,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """Files of a Hugging Face folder."""
 PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 POINTER = b"version https://git-lfs"
+PATIENCE = 20
+"""Times the processor's seconds that may go by on a clock: a busy machine must refuse no file."""
 LONGEST = 1 << 20
 """Bytes of the longest configuration that is read."""
 
@@ -159,7 +161,7 @@ def _asked(arguments: Sequence[str], size: int) -> Mapping[str, object]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=2 * allowed(size),
+            timeout=PATIENCE * allowed(size),
             check=False,
         )
     except subprocess.TimeoutExpired:

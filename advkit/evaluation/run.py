@@ -242,10 +242,8 @@ class Evaluation:
             arch=self.info["arch"],
             role=self.info["role"],
             zero_gradient=self.flat / len(self.labels) if attacked else None,
-            # Of an imported net's training nothing is known but what it takes and gives.
-            trained={k: v for k, v in self.info.get("config", {}).items() if v is not None}
-            if self.info.get("imported")
-            else dict(self.info.get("config", {})),
+            # Of an imported net's training nothing is known.
+            trained={} if self.info.get("imported") else dict(self.info.get("config", {})),
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
             **passes.implementation(settings, self.classes),
         )

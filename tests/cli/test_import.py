@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from advkit import models
-from advkit.artifacts import checkpoint
+from advkit.artifacts import checkpoint, hdf5
 from tests.conftest import Outcome
 from tests.doors import planted
 
@@ -96,6 +96,7 @@ def test_attacks_need_norm_and_eps(cli):
     assert attacked.code == 0, attacked.err
     assert attacked.record["method"] == "imported"
     assert attacked.record["seed"] is None
+    assert hdf5.read_logits(attacked.record["path"]).info["trained"] == {}
     analysed = cli("analyze", "calibration", stdin=attacked.out)
     assert analysed.code == 0, analysed.err
     assert cli("attack", "b.safetensors", "--attack", "none", "--limit", "20").code == 0
