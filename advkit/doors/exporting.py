@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -103,7 +104,10 @@ def _write(place: Path, out: Outgoing, work: Mapping[str, object]) -> None:
     """
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
+    # We hold the place, so that what lies there under such names is of writers that died.
+    for ending in ("tmp", "old"):
+        for stale in place.parent.glob(f".{glob.escape(place.name)}.*.{ending}"):
+            _remove(stale)
     try:
         temporary.mkdir(parents=True)
         main = WRITERS[str(work["to"])](out, temporary)

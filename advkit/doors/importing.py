@@ -60,9 +60,7 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
         reporter.note(f"{path}: {remark}")
     description = _described(foreign, options, setting, net, statistics)
     tensors = {**_buffers(statistics), **chosen.tensors}
-    place = (
-        Path(options.out) if options.out else path.with_name(f"{_stem(path)}.imported.safetensors")
-    )
+    place = Path(options.out) if options.out else _place(path)
     with computing(options.torch_device(), options.threads_for(options.arch)):
         model = models.restore(tensors, cast(Checkpoint, description), path)
         models.require_finite(model.state_dict(), path)
@@ -86,8 +84,12 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
     return Imported(place, digest, record)
 
 
-def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else path.name.removesuffix(".tar").rpartition(".")[0]
+def _place(path: Path) -> Path:
+    """Return where the checkpoint goes: beside the file or folder, never onto it."""
+    path = path if path.name not in ("", "..") else path.resolve()
+    # Training scripts call theirs NAME.pth.tar.
+    stem = path.name if path.is_dir() else Path(path.name.removesuffix(".tar")).stem
+    return path.with_name(f"{stem}.imported.safetensors")
 
 
 def _setting(options: ImportOptions, foreign: Foreign) -> Setting:

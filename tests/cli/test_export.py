@@ -52,6 +52,7 @@ def test_equal_exports_are_equal_bytes_and_found_done(cli):
     assert (wrong.code, wrong.out) == (4, "")
     assert "to: state-dict -> hf" in wrong.err
     Path("c").mkdir()
+    Path(".b.1.tmp").mkdir()  # of an export that was killed
     assert cli("export", "a.safetensors", "--to", "hf", "-o", "c").code == 4
     assert cli("export", "a.safetensors", "--to", "hf", "-o", "b", "--overwrite").code == 0
     assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".")) == []
