@@ -41,5 +41,5 @@ COMMAND = Command(
     run,
     argument="[FILE|DIR]...",
     listing=("models",),
-    example="advkit import wrn.pt --arch wrn-34-10 --data cifar10 --no-normalise",
+    example="advkit import net.pt --arch wrn-34-10 --form deepmind --data cifar10:data",
 )
