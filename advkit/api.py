@@ -116,7 +116,7 @@ class Info:
     input_shape: tuple[int, int, int]
     norm: str | None
     eps: str | None
-    metrics: Metrics
+    metrics: Metrics | None
     described: Checkpoint
 
 
@@ -241,7 +241,7 @@ def load(checkpoint: Place | Run, *, device: str = "cpu") -> Model:
         input_shape=(channels, height, width),
         norm=trained["norm"],
         eps=trained["eps"],
-        metrics=info["metrics"],
+        metrics=info.get("metrics"),
         described=info,
     )
     return net

@@ -48,7 +48,7 @@ class _Row(NamedTuple):
     data: str
     arch: str
     method: str
-    seed: int
+    seed: int | None
     device: str | list[str] | None
     threads: int | list[int] | None
     epochs: int

@@ -46,7 +46,8 @@ def _radius(text: str) -> str:
 
 def _ball(config: Settings | Recipe | Attack) -> str:
     """Check ε, which a norm bounds: linf's is in pixel space."""
-    if config.get("norm") == "linf" and "eps" in config and amount(config["eps"]) > 1:
+    eps = config.get("eps")
+    if config.get("norm") == "linf" and eps is not None and amount(eps) > 1:
         return ".eps is not in 0..1"
     return ""
 
@@ -100,7 +101,8 @@ class Environment(TypedDict):
 class Parent(TypedDict):
     """What an artifact was made from, with its own parents: the chain to the data.
 
-    `kind` says which of the other keys there are, see `PARENTS`.
+    `kind` says which of the other keys there are, see `PARENTS`; `use` is `init` where a run
+    began with the weights of a checkpoint.
     """
 
     kind: Word
@@ -110,8 +112,9 @@ class Parent(TypedDict):
     method: NotRequired[Word]
     arch: NotRequired[Word]
     role: NotRequired[Word]
-    seed: NotRequired[Integer]
+    seed: NotRequired[Integer | None]
     temperature: NotRequired[Positive]
+    use: NotRequired[Word]
     parents: NotRequired[Annotated[list[Any], Sized(0, MANY)]]
 
 
@@ -190,6 +193,7 @@ class Options(Split, Build, Reserved):
     awp_warmup: NotRequired[Count]
     ema_decay: NotRequired[Share]
     labels_digest: NotRequired[Word | None]
+    init_digest: NotRequired[Word | None]
     student_temperature: NotRequired[Positive]
     extra_fraction: NotRequired[Share]
     extra_digest: NotRequired[Word | None]
@@ -228,11 +232,11 @@ class Options(Split, Build, Reserved):
 
 
 class Settings(Options):
-    """The configuration of a run."""
+    """The configuration of a run; of an imported net nobody knows it, see `TRAINED`."""
 
-    epochs: Some
-    norm: Norm
-    eps: Eps
+    epochs: Some | None
+    norm: Norm | None
+    eps: Eps | None
 
 
 class Recipe(Options):
@@ -278,11 +282,11 @@ class Attack(TypedDict):
 
 
 class Described(TypedDict):
-    """What every description says."""
+    """What every description says; nobody knows the seed of an imported net."""
 
     schema: int
     kind: Word
-    seed: Integer
+    seed: Integer | None
     versions: NotRequired[Versions]
     environment: Environment
     parents: Annotated[list[Parent], Sized(0, MANY)]
@@ -308,12 +312,25 @@ class Beside(TypedDict):
     log: Word
 
 
+class Source(TypedDict):
+    """The file that an imported net comes from."""
+
+    digest: Word
+    format: Word
+
+
 class Checkpoint(Trained):
-    """A net: what it is, and how good it was on its validation split."""
+    """A net: what it is, and how good it was on its validation split, unless it is imported."""
 
     role: Word
-    metrics: Metrics
+    metrics: NotRequired[Metrics]
     run: NotRequired[Beside]
+    imported: NotRequired[Literal[True]]
+    source: NotRequired[Source]
+
+
+TRAINED = ("epochs", "norm", "eps")
+"""Settings that every run has; null for an imported net."""
 
 
 class State(Trained):
@@ -493,6 +510,10 @@ def _chain_fault(parents: Sequence[object]) -> str:
 
 def _kind_fault(info: Described) -> str:
     """Check what the keys of one kind owe each other."""
+    if info["kind"] in ("checkpoint", "state"):
+        return _training_fault(cast(Checkpoint, info))
+    if info["seed"] is None:
+        return "seed is no whole number"
     if info["kind"] == "labels":
         wrong = _labelling_fault(cast(Labels, info)["config"])
     elif info["kind"] == "logits":
@@ -503,6 +524,17 @@ def _kind_fault(info: Described) -> str:
     if not wrong and (len(kinds) < 2 or kinds[0] != "checkpoint" or kinds[-1] != "data"):
         return "parents are not a checkpoint first and data last"
     return wrong
+
+
+def _training_fault(info: Checkpoint) -> str:
+    if info.get("imported"):
+        return _missing(info, ("source",))
+    if info["kind"] == "checkpoint" and "metrics" not in info:
+        return "metrics is missing"
+    if info["seed"] is None:
+        return "seed is no whole number"
+    null = next((key for key in TRAINED if info["config"].get(key) is None), "")
+    return f"config.{null} is null, and it is not imported" if null else ""
 
 
 def _labelling_fault(config: Labelling) -> str:

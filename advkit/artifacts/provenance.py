@@ -53,7 +53,7 @@ def describe(
     kind: str,
     *,
     config: Mapping[str, object],
-    seed: int,
+    seed: int | None,
     parents: Sequence[Mapping[str, object]],
     environment: Mapping[str, object],
     **more: object,
@@ -63,7 +63,7 @@ def describe(
     Args:
         kind: checkpoint, labels, logits or analysis.
         config: the resolved configuration that made it.
-        seed: the seed of its random streams.
+        seed: the seed of its random streams; None for an imported net, whose nobody knows.
         parents: what it was made from, see `parent`.
         environment: what rounding depends on: device kind, threads.
         more: the figures of that kind.

@@ -9,6 +9,10 @@ from typing import cast
 from advkit import registry
 from advkit.artifacts.descriptions import Data
 from advkit.config import resolve
+from advkit.errors import UsageError
+
+UNKNOWN = "unknown"
+"""Name of the data of a net that was imported without any."""
 
 
 def location(path: Path, info: Mapping[str, object], named: str | None) -> str:
@@ -20,10 +24,15 @@ def location(path: Path, info: Mapping[str, object], named: str | None) -> str:
         path: of the checkpoint or labels file.
         info: its description.
         named: NAME or NAME:PATH of an option or of a record, if there is one.
+
+    Raises:
+        UsageError: nobody says, and the net was imported without its data.
     """
     if named:
         return named
     name = cast(Data, info["data"])["name"]
+    if name == UNKNOWN:
+        raise UsageError(f"{path}: imported without its data set: give --data")
     # The run folder's configuration has the path, unless the checkpoint was moved away from it.
     beside = path.parent / "config.toml"
     if beside.exists():

@@ -27,8 +27,10 @@ from advkit.runtime.modes import ATTACK_BN
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
 PART_FOLDERS = ("objectives", "labels", "models", "data")
-OUTSIDE = ("soft_labels", "teacher", "extra_data", "image_list", "workers")
+OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
 """Paths, and what changes no result: not part of an artifact's description."""
+UNTOLD = ("init_digest",)
+"""Not part of a description where they have no value: those of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
 CYCLIC_WARMUP = 1 / 40
@@ -60,6 +62,10 @@ class Settings:
     teacher: str | None = declared(None, METHOD, "teacher that gives soft labels on the fly")
     labels_digest: str | None = declared(
         None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
+    )
+    init: str | None = declared(None, METHOD, "checkpoint whose weights training starts from")
+    init_digest: str | None = declared(
+        None, METHOD, "digest that the checkpoint of --init must have; a run fills it in"
     )
     student_temperature: float = declared(
         1.0,
@@ -193,7 +199,11 @@ class Settings:
 
     def described(self) -> dict[str, object]:
         """The configuration as artifacts carry it: without paths."""
-        flat = {key: value for key, value in self.flat().items() if key not in OUTSIDE}
+        flat = {
+            key: value
+            for key, value in self.flat().items()
+            if key not in OUTSIDE and not (key in UNTOLD and value is None)
+        }
         return {**flat, "data": self.data_name}
 
 

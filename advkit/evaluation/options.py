@@ -42,15 +42,19 @@ class ThreatOptions(StageOptions):
         """Return norm and ε, those of a checkpoint's configuration where they are left open.
 
         Raises:
-            UsageError: another norm without an ε of its own.
+            UsageError: another norm without an ε of its own, or an imported net, which has neither.
         """
-        norm = self.norm or trained["norm"]
+        norm, eps = self.norm or trained["norm"], self.eps or trained["eps"]
+        if norm is None or eps is None:
+            raise UsageError(
+                "an imported net does not say what it was trained against: give --norm and --eps"
+            )
         if norm != trained["norm"] and self.eps is None:
             raise UsageError(
                 f"--norm {norm}: the checkpoint's eps {trained['eps']} is one of "
                 f"{trained['norm']}; give --eps too"
             )
-        return norm, self.eps or trained["eps"]
+        return norm, eps
 
 
 @dataclass(frozen=True, kw_only=True)

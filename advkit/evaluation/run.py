@@ -245,7 +245,8 @@ class Evaluation:
             arch=self.info["arch"],
             role=self.info["role"],
             zero_gradient=self.flat / len(self.labels) if attacked else None,
-            trained=dict(self.info.get("config", {})),
+            # Of an imported net's training nothing is known.
+            trained={} if self.info.get("imported") else dict(self.info.get("config", {})),
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
             parts=passes.parts(settings, self.classes, self.info),
             **passes.implementation(settings, self.classes),

@@ -13,7 +13,7 @@ from torch import nn
 from advkit import data, models, registry
 from advkit.artifacts import checkpoint, files, hdf5, identity, locks, sharing
 from advkit.artifacts import record as records
-from advkit.artifacts.descriptions import Checkpoint
+from advkit.artifacts.descriptions import Checkpoint, Settings
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
 from advkit.config.location import location
@@ -125,10 +125,11 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Che
     """
     info = checkpoint.read_info(path)
     own, surrogate = options.own(), options.surrogate
+    norm, eps = _threat(options, info["config"])
     settings = AttackSettings(
         attack=options.name,
-        norm=options.norm or info["config"]["norm"],
-        eps=options.eps or info["config"]["eps"],
+        norm=norm,
+        eps=eps,
         data=location(path, info, options.data),
         seed=options.seed,
         batch_size=options.batch_size,
@@ -139,9 +140,15 @@ def settings_of(path: Path, options: AttackOptions) -> tuple[AttackSettings, Che
         surrogate=checkpoint.read_info(surrogate)["digest"] if surrogate else None,
         shard=shards.chosen(options.shard),
     )
-    options.against(info["config"])
     settings.threat  # noqa: B018  (refuses an impossible ε before any work)
     return settings, info
+
+
+def _threat(options: AttackOptions, trained: Settings) -> tuple[str, str]:
+    """Return norm and ε; without an attack they are not looked at, and may be unknown."""
+    if options.name == "none":
+        return trained["norm"] or "linf", trained["eps"] or "8/255"
+    return options.against(trained)
 
 
 def _place(path: Path, settings: AttackSettings, info: Checkpoint, options: AttackOptions) -> Path:

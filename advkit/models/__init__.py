@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from advkit import registry
 from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
+from advkit.models import _zoos
 from advkit.models._blocks import Statistics, SubsampledConv
+from advkit.models._zoos import published
 from advkit.runtime import seeding
 
 __all__ = [
@@ -26,27 +28,45 @@ __all__ = [
     "build",
     "load",
     "load_finite",
+    "published",
     "require_finite",
     "restore",
 ]
 
 
 def build(
-    arch: str, classes: int, *, channels: int, statistics: Statistics, seed: int, **options: object
+    arch: str,
+    classes: int,
+    *,
+    channels: int,
+    statistics: Statistics,
+    seed: int,
+    size: int | None = None,
+    **options: object,
 ) -> nn.Module:
     """Build a freshly initialised net; the global generator is left as it was.
 
     Args:
-        arch: name, see `registry.split_numbers`.
+        arch: name, see `registry.split_numbers`; or PACKAGE:NAME of torchvision's or timm's nets.
         classes: number of logits.
         channels: 1 or 3; an architecture's `CHANNELS` says if it takes only one of them.
         statistics: per-channel mean and standard deviation of pixels in [0, 1].
         seed: of the initial weights.
+        size: height of the images, which a package's net may be built for.
         options: the architecture's own options.
 
     Raises:
         UsageError: no such architecture, or options or channels that it cannot take.
     """
+    if registry.is_outside(arch):
+        for key in options:
+            raise UsageError(f"--{key.replace('_', '-')} has no meaning for {arch}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeding.derive(seed, "weights"))
+            foreign = _zoos.build(
+                arch, classes, channels=channels, statistics=statistics, size=size
+            )
+        return foreign.to(memory_format=torch.channels_last)
     name, numbers = registry.split_numbers(arch)
     module = registry.load("models", name)
     part = registry.part("models", name)
@@ -104,8 +124,12 @@ def restore(
     """Build the net that a description names and fill it.
 
     Raises:
+        InputError: the description names no model.
         MismatchError: names, shapes or dtypes differ; the message lists the first.
+        UsageError: the net is one of a package that is not installed.
     """
+    with suppress(KeyError, TypeError):  # what a forged description lacks is told below
+        _zoos.require(info["model"]["arch"])
     try:
         described, classes = info["model"], len(info["data"]["classes"])
         arch, options = described["arch"], described["options"]
@@ -117,6 +141,7 @@ def restore(
             channels=described["input_shape"][0],
             statistics=(described["mean"], described["std"]),
             seed=0,
+            size=described["input_shape"][1],
             **options,
         )
         with suppress(RuntimeError), torch.device("meta"):  # shapes before memory

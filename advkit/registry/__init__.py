@@ -25,9 +25,11 @@ from advkit.registry import declarations
 
 __all__ = [
     "NOUNS",
+    "OUTSIDE",
     "ROOT",
     "Part",
     "blaming",
+    "is_outside",
     "load",
     "part",
     "parts",
@@ -60,6 +62,10 @@ NOUNS = {
     "attacks": "attack",
     "analyses": "analysis",
 }
+
+
+OUTSIDE = {"torchvision": "torchvision", "timm": "advkit[timm]"}
+"""Packages whose nets are architectures too, as PACKAGE:NAME, and what installs them."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +111,23 @@ def part(folder: str, name: str) -> Part:
             the folder's contract; the message names file and lines.
     """
     shelf = parts(folder)
+    if folder == "models" and is_outside(name):
+        return Part(folder, name, f"A net of the package {name.partition(':')[0]}.", ())
     if name not in shelf:
         raise unknown(NOUNS[folder], name, shelf)
     if shelf[name].problems:
         raise UsageError(shelf[name].breach)
     return shelf[name]
+
+
+def is_outside(arch: str) -> bool:
+    """Whether an architecture is a package's own: `timm:NAME`.
+
+    >>> is_outside("timm:resnet18"), is_outside("resnet18"), is_outside("tim:resnet18")
+    (True, False, False)
+    """
+    package, colon, _ = arch.partition(":")
+    return bool(colon) and package in OUTSIDE
 
 
 def blaming(error: UsageError) -> UsageError:
@@ -171,6 +189,8 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
     Raises:
         UsageError: no such architecture, or too many numbers.
     """
+    if is_outside(arch):
+        return arch, {}
     words = arch.split("-")
     numbers: list[int] = []
     # An architecture may itself end in a number, and ten digits are nobody's depth.

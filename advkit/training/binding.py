@@ -27,6 +27,7 @@ def configuration(options: TrainOptions, upstream: Upstream | None = None) -> re
     """
     known = layers(options)
     if not options.print_config:  # which asks for no file
+        known = bound_init(known)  # first: its net is the student's, whatever the teacher's is
         if resolve.labels_of(*(layer for layer, _ in known)) == "soft":
             known = bound(known, upstream)
         known = bound_extra(known)
@@ -111,6 +112,30 @@ def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
     digest = extra.digest(Path(named["extra_data"]))
     require_digest(named.get("extra_digest"), "extra data", digest, named["extra_data"])
     return [*known, ({"extra_digest": digest}, "bound at the start of the run")]
+
+
+def bound_init(known: list[resolve.Layer]) -> list[resolve.Layer]:
+    """Bind the checkpoint that training starts from by its digest; its net is the run's.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+        MismatchError: it is not the one that the configuration names.
+    """
+    named = _named(known)
+    if "init" not in named:
+        return known
+    from advkit.artifacts import checkpoint
+
+    info = checkpoint.read_info(named["init"])
+    require_digest(named.get("init_digest"), "weights", info["digest"], named["init"])
+    inherited: dict[str, Any] = {"arch": info["arch"]}
+    if named.get("arch", info["arch"]) == info["arch"]:
+        inherited |= info["model"]["options"]
+    return [
+        (inherited, "the net's of --init"),
+        *known,
+        ({"init_digest": info["digest"]}, "bound at the start of the run"),
+    ]
 
 
 def require_digest(wanted: str | None, what: str, digest: str, where: str) -> None:

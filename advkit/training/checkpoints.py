@@ -13,7 +13,7 @@ from advkit.artifacts.checkpoint import Packed
 from advkit.artifacts.descriptions import Beside, Metrics
 from advkit.config.settings import Settings
 from advkit.errors import InputError, MismatchError, NumericalError
-from advkit.images.image_set import ImageSet
+from advkit.images.image_set import ImageSet, Statistics
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
 from advkit.training import parts
@@ -31,6 +31,7 @@ class RunFiles:
         parents: what the run is made from: data, then teacher or labels, then extra data.
         environment: device and threads.
         world: the processes that share the run; rank 0 alone writes.
+        statistics: mean and deviation of the net that the run starts from, if there is one.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class RunFiles:
         parents: Sequence[Mapping[str, object]],
         environment: Mapping[str, object],
         world: World | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         self.settings, self.images = settings, images
+        self.statistics = statistics or statistics_of(settings, images)
         self.world = world or World()
         shared = {} if self.world.alone else {"world": self.world.size}
         self.parents, self.environment = parents, {**environment, **shared}
@@ -51,7 +54,7 @@ class RunFiles:
     def describe(self, kind: str, **more: object) -> dict[str, object]:
         """Return the description of an artifact of this run."""
         settings, images = self.settings, self.images
-        mean, std = statistics_of(settings, images)
+        mean, std = self.statistics
         if self.elastic:
             more = {**more, "elastic": self.elastic}
         return provenance.describe(

@@ -23,6 +23,7 @@ from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
 from advkit.training.guard import Guard, require_applicable
+from advkit.training.initial import Initial
 from advkit.training.parts import parts_of
 from advkit.weights import awp
 from advkit.weights.ema import Ema
@@ -56,6 +57,7 @@ class Learner:
         device: torch.device,
         soft: Callable[[Batch], Tensor] | None = None,
         world: World | None = None,
+        initial: Initial | None = None,
     ) -> None:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
@@ -65,7 +67,7 @@ class Learner:
         self.parts = parts_of(settings)
         self.rate = _schedule(settings, steps)
         require_applicable(settings, device, self.world)
-        self.model = _built(settings, images, device)
+        self.model = _built(settings, images, device, initial)
         self.student: nn.Module = self.model
         if settings.student_temperature != 1:
             self.student = Tempered(self.model, settings.student_temperature)
@@ -156,7 +158,7 @@ class Learner:
         momentum = self.settings.bn_momentum
         if momentum is not None:
             for norm in modes.batch_norms(self.model):
-                norm.momentum = 1.0 if t == 0 else momentum
+                norm.momentum = 1.0 if t == 0 and self.settings.init is None else momentum
 
     @torch.no_grad()
     def _targets(self, batch: Batch, epoch: int, step: int) -> Tensor:
@@ -263,16 +265,21 @@ def statistics_of(
     return images.normalisation if settings.normalise else identity(images.shape[0])
 
 
-def _built(settings: Settings, images: ImageSet, device: torch.device) -> nn.Module:
-    """Return the student's net as initialised, on its device."""
+def _built(
+    settings: Settings, images: ImageSet, device: torch.device, initial: Initial | None
+) -> nn.Module:
+    """Return the student's net as initialised, or as it was read, on its device."""
     model = models.build(
         settings.arch,
         len(images.classes),
         channels=images.shape[0],
-        statistics=statistics_of(settings, images),
+        statistics=initial.statistics if initial else statistics_of(settings, images),
         seed=settings.seed,
+        size=images.shape[1],
         **settings.options_of("models"),
     ).to(device)
+    if initial:
+        model.load_state_dict(dict(initial.tensors))
     if settings.sync_bn:
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
         model = convert(model)

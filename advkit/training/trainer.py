@@ -27,6 +27,7 @@ from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import source as soft_source
 from advkit.training import books, metrics_log
+from advkit.training import initial as start
 from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
@@ -61,12 +62,15 @@ class Trainer:
         source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
         self.soft, labels = _soft_labels(settings, images, device, reporter)
         extra, more = _extra_data(settings, images)
+        initial = start.load(settings, images)
+        begun = [] if initial is None else [initial.parent]
         self.files = RunFiles(
             settings,
             images,
-            [source, *labels, *more],
+            [source, *labels, *more, *begun],
             {"device": device.type, "threads": threads},
             self.world,
+            statistics=initial.statistics if initial else None,
         )
         training, held_out = split_of(settings, images)
         _require_a_batch(settings, len(images.labels), len(training), len(held_out))
@@ -93,7 +97,9 @@ class Trainer:
                 f"epoch, others each time: they fill no batch of {self.batches.own}; "
                 "--last-batch keep trains on them too"
             )
-        self.learner = Learner(settings, images, len(self.batches), device, self.soft, self.world)
+        self.learner = Learner(
+            settings, images, len(self.batches), device, self.soft, self.world, initial
+        )
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)

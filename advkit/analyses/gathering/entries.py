@@ -61,10 +61,14 @@ def entry_of(logits: Logits) -> Entry:
     # Files of earlier versions say nothing of the training but the temperature.
     recipe: Settings = run or {"temperature": checkpoint.get("temperature")}
     # The attack's data and seed are not the training's: theirs go under other names.
-    aside = ("data", "seed", "labels_digest")
+    aside = ("data", "seed", "labels_digest", "init_digest")
     trained = {name: value for name, value in recipe.items() if name not in aside}
     trained["trained_on"] = recipe.get("data")
-    trained["teacher"] = _teacher(checkpoint.get("parents", []))
+    parents = checkpoint.get("parents", [])
+    begun = [parent for parent in parents if parent.get("use") == "init"]
+    trained["teacher"] = _teacher([parent for parent in parents if parent not in begun])
+    if begun:
+        trained["init"] = begun[0]["digest"]
     return Entry(
         logits=logits,
         path=logits.path,

@@ -163,7 +163,9 @@ def _run(trained: Trained) -> Run:
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise wrong
         rows.append(row)
-    return Run(run_name(trained.path), trained.path, trained, trained.info["seed"], tuple(rows))
+    return Run(
+        run_name(trained.path), trained.path, trained, trained.info["seed"] or 0, tuple(rows)
+    )
 
 
 def _settings(run: Run, aside: Sequence[str]) -> dict[str, object]:

@@ -30,6 +30,8 @@ class Trained:
         Raises:
             InputError: there are none beside it, or they are those of another run.
         """
+        if "metrics" not in self.info:
+            raise InputError(f"{self.path}: an imported net, whose training is not recorded")
         rows = RunFolder(Path(self.path).parent).rows()
         if not rows:
             raise InputError(f"{self.path}: no metrics.jsonl of its run lies beside it")

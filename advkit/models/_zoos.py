@@ -1,0 +1,137 @@
+"""Nets of torchvision and timm by their own names: `torchvision:resnet18`, `timm:vit_tiny_…`.
+
+Weights keep the package's names; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advkit.errors import UsageError, brief, unknown
+from advkit.models._blocks import Statistics
+from advkit.registry import OUTSIDE, is_outside
+
+
+class _Normalised:
+    """Put before a net's own class: pixels in [0, 1] are normalised first, by its buffers."""
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
+        logits: Tensor = super().forward((x - self.mean) / self.std)  # type: ignore[misc]
+        return logits
+
+
+def build(
+    arch: str, classes: int, *, channels: int, statistics: Statistics, size: int | None
+) -> nn.Module:
+    """Build a net of one of the packages, freshly initialised.
+
+    Args:
+        arch: PACKAGE:NAME.
+        classes: number of logits.
+        channels: of the images; torchvision's nets take 3.
+        statistics: per-channel mean and standard deviation of pixels in [0, 1].
+        size: height of the images, for nets that are built for one; None for their own.
+
+    Raises:
+        UsageError: the package is not installed, has no such net, or none for such images.
+    """
+    package, _, name = arch.partition(":")
+    module = _module(package)
+    names = module.list_models()
+    # A name with more in it could make timm load from elsewhere.
+    if name not in names:
+        raise unknown(f"{package} net", name, names)
+    try:
+        net = _BUILD[package](module, name, classes, channels, size)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"{arch} cannot be built for this: {brief(error)}") from None
+    if any(hasattr(net, word) for word in ("mean", "std")):
+        raise UsageError(f"{arch} has a mean or std of its own")
+    for word, values in zip(("mean", "std"), statistics, strict=True):
+        net.register_buffer(word, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+    # Its class and not a wrapper: key names stay the package's.
+    kind = type(net)
+    net.__class__ = type(kind.__name__, (_Normalised, kind), {})
+    return net
+
+
+def published(arch: str) -> tuple[list[int], list[float], list[float]] | None:
+    """Return (input shape, mean, std) of a timm net's own configuration; None for all others.
+
+    Raises:
+        UsageError: timm is not installed, or has no such net.
+    """
+    package, _, name = arch.partition(":")
+    if package != "timm":
+        return None
+    module = _module(package)
+    if name not in module.list_models():
+        raise unknown("timm net", name, module.list_models())
+    config = module.get_pretrained_cfg(name)
+    if config is None:
+        return None
+    return list(config.input_size), list(config.mean), list(config.std)
+
+
+def require(arch: str) -> None:
+    """Check that the package of an architecture is there, if it is a package's.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    if is_outside(arch):
+        _module(arch.partition(":")[0])
+
+
+def _module(package: str) -> ModuleType:
+    try:
+        if package == "torchvision":
+            return importlib.import_module("torchvision.models")
+        return importlib.import_module(package)
+    except ImportError:
+        raise UsageError(
+            f"--arch {package}:NAME needs the package {package}: "
+            f"python -m pip install '{OUTSIDE[package]}'"
+        ) from None
+
+
+def _torchvision(
+    module: Any, name: str, classes: int, channels: int, size: int | None
+) -> nn.Module:
+    if channels != 3:
+        raise ValueError(f"it takes images of 3 channels, not {channels}")
+    options: dict[str, object] = {"image_size": size} if name.startswith("vit_") and size else {}
+    # Heads beside the main one, which some nets have in training alone, would give several logits.
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    net: nn.Module = module.get_model(name, weights=None, num_classes=classes, **options)
+    return net
+
+
+def _timm(module: Any, name: str, classes: int, channels: int, size: int | None) -> nn.Module:
+    common: Mapping[str, object] = {
+        "pretrained": False,
+        "num_classes": classes,
+        "in_chans": channels,
+    }
+    try:
+        net: nn.Module = module.create_model(name, **common, **({"img_size": size} if size else {}))
+    except TypeError:  # a net for images of any size
+        net = module.create_model(name, **common)
+    return net
+
+
+_BUILD: Mapping[str, Callable[[Any, str, int, int, int | None], nn.Module]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
