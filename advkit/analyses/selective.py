@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = ("logits",)
-LIMITS = {"risk": "[0, 1)", "resamples": ">= 1"}
+LIMITS = {"risk": "[0, 1)", "seed": "[0, 4294967295]", "resamples": "[1, 1e6]"}
 _DECIMALS = 12
 """To which confidences are equal: their last bits depend on a row's place in a vector register."""
 _DRAWN = 400

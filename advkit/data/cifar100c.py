@@ -8,7 +8,7 @@ from advkit.data import _corrupted
 from advkit.data.cifar100 import _STATISTICS
 from advkit.images.image_set import Images
 
-LIMITS = {"severity": ">= 1"}
+LIMITS = {"severity": "[1, 5]"}
 # Fine classes in the order of their numbers, which is that of the alphabet.
 _NAMES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus

@@ -8,7 +8,7 @@ from advkit.data import _corrupted
 from advkit.data.cifar10 import _STATISTICS
 from advkit.images.image_set import Images
 
-LIMITS = {"severity": ">= 1"}
+LIMITS = {"severity": "[1, 5]"}
 _CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from advkit import models
-from advkit.artifacts import identity, locks
+from advkit.artifacts import files, identity, locks
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.doors import card, graphs
 from advkit.doors.formats import WRITERS, Outgoing
 from advkit.doors.options import ExportOptions
 from advkit.errors import InputError, MismatchError, brief, storage
-from advkit.runtime import signals
+from advkit.runtime import reading, signals
 from advkit.runtime.reporting import Reporter
 
 BOOK = "advkit.json"
@@ -36,11 +36,12 @@ def carry_out(path: Path, options: ExportOptions, reporter: Reporter) -> Record:
         UsageError: a package is missing.
     """
     started = time.monotonic()
+    place = Path(options.out) if options.out else path.with_name(f"{path.stem}.{options.to}")
+    files.require_apart([place], (path, *options.logits))
     if options.to == "onnx":
         graphs.require_onnx()
     net, info = models.load_finite(path)
     rows = card.results(info, options.logits, path)
-    place = Path(options.out) if options.out else path.with_name(f"{path.stem}.{options.to}")
     work = {"checkpoint": info["digest"], "to": options.to,
             "results": [row["digest"] for row in rows]}  # fmt: skip
     with locks.lock(place):
@@ -87,7 +88,7 @@ def _book(place: Path) -> Mapping[str, object]:
         InputError: it is corrupt.
     """
     try:
-        book = json.loads((place / BOOK).read_text(encoding="utf-8"))
+        book = json.loads(reading.text(place / BOOK, reading.SETTINGS))
         if isinstance(book, dict) and {"main", "digest"} <= book.keys():
             return book
         reason: object = "it lacks keys"
@@ -136,5 +137,5 @@ def _digest(main: Path) -> str:
     parts = sorted(main.glob("*")) if main.is_dir() else [main]
     sha = hashlib.sha256()
     for part in parts:
-        sha.update(part.read_bytes())
+        sha.update(reading.content(part, part.stat().st_size))
     return f"sha256:{sha.hexdigest()}"

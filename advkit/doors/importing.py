@@ -52,6 +52,8 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
     """
     started = time.monotonic()
     registry.split_numbers(options.arch)  # a wrong name is told before a long read
+    place = Path(options.out) if options.out else _place(path)
+    files.require_apart([place], [path])
     foreign = reading.read(path, options.key)
     setting = _setting(options, foreign)
     chosen, net = _fitted(foreign, options, setting)
@@ -60,7 +62,6 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
         reporter.note(f"{path}: {remark}")
     description = _described(foreign, options, setting, net, statistics)
     tensors = {**_buffers(statistics), **chosen.tensors}
-    place = Path(options.out) if options.out else _place(path)
     with computing(options.torch_device(), options.threads_for(options.arch)):
         model = models.restore(tensors, cast(Checkpoint, description), path)
         models.require_finite(model.state_dict(), path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from advkit.config.machine import Machine, Output
 from advkit.errors import UsageError, unknown
-from advkit.options import declared
+from advkit.options import COUNTS, SIDES, declared
 
 MODEL = "Model"
 """Heading in the help."""
@@ -27,8 +27,8 @@ class ImportOptions(Machine, Output):
 
     arch: str = declared("", MODEL, "architecture")
     data: str | None = declared(None, "Data", "data set that it was trained on")
-    image_size: int | None = declared(None, "Data", "of folder:DIR")
-    limit: int = declared(LIMIT, "Data", "test images that it is tried on", limits=">= 1")
+    image_size: int | None = declared(None, "Data", "of folder:DIR", limits=SIDES)
+    limit: int = declared(LIMIT, "Data", "test images that it is tried on", limits=COUNTS)
     classes: str | None = declared(
         None, MODEL, "without --data: how many classes, or their names a,b,c in the order of logits"
     )

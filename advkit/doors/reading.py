@@ -22,6 +22,7 @@ from advkit.artifacts.checkpoint import BROKEN, HEADER
 from advkit.doors import nests
 from advkit.doors.unpickling import allowed
 from advkit.errors import InputError, UsageError, brief
+from advkit.runtime import reading
 
 WANTED = "weights (.safetensors, .pt, .pth, .bin, .tar, or a Hugging Face folder)"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -73,7 +74,7 @@ def _head(path: Path) -> bytes:
     """Return a file's first bytes, having told apart what download tools leave instead of it."""
     files.head(path, WANTED)
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             head = file.read(512)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
@@ -85,13 +86,19 @@ def _head(path: Path) -> bytes:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _content(path: Path) -> bytes:
+    there = path.stat().st_size
+    reading.require_room(path, there)
+    return reading.content(path, there)
 
 
 def _safetensors(path: Path, key: str | None) -> Foreign:
     try:
-        raw = path.read_bytes()
+        raw = _content(path)
         if int.from_bytes(raw[:8], "little") > HEADER:
             raise ValueError("its header is longer than any net's")
         tensors = load(raw)
@@ -130,7 +137,7 @@ def _pickled(path: Path, key: str | None) -> Foreign:
             kind = UsageError if answer["code"] == UsageError.code else InputError
             raise kind(f"{path}: {answer['message']}")
         try:
-            tensors = load(out.read_bytes())
+            tensors = load(_content(out))
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read: {brief(error)}") from None
     return Foreign(path, tensors, digest, "pytorch", str(answer["place"]))
@@ -207,8 +214,7 @@ def _folder(path: Path, key: str | None) -> Foreign:
 def _config(path: Path) -> dict[str, object]:
     files.head(path, f"a Hugging Face folder with {CONFIG} and {WEIGHTS}")
     try:
-        with path.open("rb") as file:
-            config = json.loads(file.read(LONGEST))
+        config = json.loads(reading.text(path, LONGEST))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a configuration: {brief(error)}") from None
     if not isinstance(config, dict):

@@ -67,7 +67,7 @@ class ExampleOptions(StageOptions):
     )
     image_list: str | None = declared(None, "Data", "of imagenet: file that names the test images")
     corruption: str | None = declared(None, "Data", "of cifar10c, cifar100c: which")
-    severity: int | None = declared(None, "Data", "of cifar10c, cifar100c: 1 to 5", limits=">= 1")
+    severity: int | None = declared(None, "Data", "of cifar10c, cifar100c", limits="[1, 5]")
     limit: int | None = declared(
         None, "Data", "first N test examples, class balanced", limits=COUNTS
     )

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from advkit.artifacts import files
 from advkit.errors import UsageError, brief, unknown
+from advkit.runtime import reading
 from advkit.runtime.reporting import Reporter
 from advkit.training.run_folder import RunFolder
 
@@ -193,7 +194,7 @@ class Wandb:
         import wandb
 
         self.file = folder / "wandb.json"
-        known = json.loads(self.file.read_text("utf-8")) if self.file.exists() else {}
+        known = json.loads(reading.text(self.file, reading.SETTINGS)) if self.file.exists() else {}
         self.id, self.told = str(known.get("id") or secrets.token_hex(4)), int(known.get("told", 0))
         self.run = wandb.init(
             project="advkit",

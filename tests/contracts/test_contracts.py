@@ -516,8 +516,21 @@ def result_of(part: registry.Part, inputs: list[Logits]):
 def inputs_of(part: registry.Part) -> list[Logits]:
     if "outside" in part.constants.get("NEEDS", ()):
         return [logits(0), outside(logits(0))]
+    if part.name == "union":  # other threat models of one net
+        first = logits(0)
+        config = {**first.info["config"], "norm": "l2", "eps": "0.5"}
+        return [first, dataclasses.replace(first, info={**first.info, "config": config})]
+    if part.name == "corruptions":
+        return [corrupted(logits(0), name) for name in ("cifar10c-fog-1", "cifar10c-fog-3")]
     compares = part.constants.get("COMPARES", False)
     return [logits(0, "natural"), logits(10)] if compares else [logits(0)]
+
+
+def corrupted(file: Logits, name: str) -> Logits:
+    """A file as one of corrupted images."""
+    return dataclasses.replace(
+        file, info={**file.info, "data": {**file.info["data"], "name": name}}
+    )
 
 
 def outside(file: Logits) -> Logits:

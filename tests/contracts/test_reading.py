@@ -10,6 +10,7 @@ from tests.faults._runs import ROOT
 
 READS = {"read_text", "read_bytes"}
 OWN = {
+    "doors/unpickling.py": "the kernel's own files",
     "runtime/memory.py": "the kernel's own files",
     "registry/__init__.py": "the package's own files",
     "registry/sources.py": "the package's own files",

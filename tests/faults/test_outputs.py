@@ -194,6 +194,8 @@ OVER = {
     "pretrain-teacher": "pretrain-teacher --data digits --config run/config.toml -o run "
     "--overwrite",
     "search temperature": "search temperature run/search.json --data digits -o run",
+    "import": "import t.safetensors --arch small-cnn --data digits -o t.safetensors",
+    "export": "export t.safetensors --to state-dict -o t.safetensors --overwrite",
     "bench": "bench --data digits --arch small-cnn --config c.json -o c.json --overwrite",
 }
 WITHOUT = {"inspect", "presets", "list", "info", "fetch", "copy"}

@@ -15,8 +15,8 @@ from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from tests.training.test_run import CPU, resolved, stop_at
 
-ROWS = [{"epoch": 1, "loss": 2.0, "seconds": 1.0},
-        {"epoch": 2, "loss": 1.0, "masking_alarm": True, "seconds": 1.0}]  # fmt: skip
+ROWS = [{"epoch": 1, "n": 32, "loss": 2.0, "seconds": 1.0},
+        {"epoch": 2, "n": 32, "loss": 1.0, "masking_alarm": True, "seconds": 1.0}]  # fmt: skip
 
 
 class Listening(Reporter):
@@ -74,7 +74,7 @@ def test_a_missing_package_is_a_line_before_any_work(cli, tmp_path, monkeypatch)
 def test_csv_holds_what_the_metrics_hold(tmp_path):
     run = RunFolder(tmp_path)
     for row in ROWS[:1]:
-        run.add_row(row)
+        run.add_line(json.dumps(row))
     mirror = Mirrors(["csv"], run)
     assert sheet(tmp_path) == [{"epoch": "1", "loss": "2.0", "seconds": "1.0"}]
     mirror.add(ROWS[1])
@@ -107,7 +107,7 @@ def test_a_mirror_that_fails_is_left_out_with_a_line(tmp_path, monkeypatch, when
 
     monkeypatch.setattr(mirrors.Csv, when, broken)
     run, reporter = RunFolder(tmp_path), Listening()
-    run.add_row(ROWS[0])
+    run.add_line(json.dumps(ROWS[0]))
     mirror = Mirrors(["csv"], run, {}, reporter)
     mirror.add(ROWS[1])
     mirror.add(ROWS[1])
