@@ -29,10 +29,12 @@ def run_of(top, seed=0, robust=None, name=None, ema=None, clean=(0.5, 0.6, 0.7, 
         rows.append({**row, "seconds": 1.0})
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "metrics.jsonl").write_text(lines)
+    figures = {"epoch": 1, "clean_accuracy": clean[0]}
+    figures |= {"robust_accuracy": robust[0]} if robust else {}
     method = config.pop("method", "at")
     info = {
         "kind": "checkpoint", "role": "best", "seed": seed, "method": method, "arch": "small-cnn",
-        "data": {"name": "digits"}, "metrics": {"epoch": 1},
+        "data": {"name": "digits"}, "metrics": figures,
         "config": {"epochs": 4, "method": method, "seed": seed, "lr": 0.1, **config},
     }  # fmt: skip
     return Trained(str(folder / "best.safetensors"), info)
@@ -125,16 +127,16 @@ def test_runs_of_unequal_length(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"epoch": 2}, "line 1 is not the metrics of epoch 1"),
+        ({"epoch": 2}, "in line 1 epoch is 2"),
         ({"epoch": 1, "val_robust_accuracy": 9.0}, "line 1"),
         ({"epoch": 1, "val_robust_accuracy": "high"}, "line 1"),
-        ({"epoch": 1, "val_clean_accuracy": True}, "line 1"),
+        ({"epoch": 1, "val_clean_accuracy": True}, "other figures"),
         ({"epoch": 1, "loss": float("nan")}, "line 1"),
     ],
 )
 def test_other_text_in_the_metrics_is_refused(tmp_path, line, message):
     run = run_of(tmp_path)
-    run.metrics.write_text(json.dumps(line) + "\n")
+    run.metrics.write_text(json.dumps({"n": 9, "seconds": 1.0, **line}) + "\n")
     with pytest.raises(InputError, match=message):
         analyze([run])
 

@@ -24,6 +24,7 @@ QUICK = {
     "square": ["--queries", "20"],
     "transfer": ["--steps", "3", "--surrogate", FINAL],
     "pgd": ["--steps", "3"],
+    "pma": ["--steps", "3"],
     "fgsm": [],
     "none": [],
 }

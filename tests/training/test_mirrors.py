@@ -76,7 +76,7 @@ def test_csv_holds_what_the_metrics_hold(tmp_path):
     for row in ROWS[:1]:
         run.add_line(json.dumps(row))
     mirror = Mirrors(["csv"], run)
-    assert sheet(tmp_path) == [{"epoch": "1", "loss": "2.0", "seconds": "1.0"}]
+    assert sheet(tmp_path) == [{"epoch": "1", "n": "32", "loss": "2.0", "seconds": "1.0"}]
     mirror.add(ROWS[1])
     mirror.close()
     # The alarm's column came late.
