@@ -94,7 +94,13 @@ class Case:
 
     def settings(self, seed: int) -> AttackSettings:
         return AttackSettings(
-            "autoattack", self.norm, str(self.eps), "it", seed, self.batch_size, limit=self.limit
+            "autoattack",
+            self.norm or "linf",
+            str(self.eps),
+            "it",
+            seed,
+            self.batch_size,
+            limit=self.limit,
         )
 
     def ours(self, seed: int) -> torch.Tensor:

@@ -50,9 +50,9 @@ def attack(
     A restart is two runs, which begin at random in the ball. The first step of a run goes up p_y;
     the rest of its first half raises one side of the margin alone, −p_y in the first run and the
     greatest other probability in the second; its second half raises the whole margin. In each half
-    the step falls from 2ε to 0 as half a cosine. An example leaves once it is misclassified; clean
-    images count as iterates. Nets that are very sure have flat probabilities, on which this attack
-    is weak: it stands beside APGD, not in its place.
+    the step falls from 2ε to 0 as half a cosine. An example leaves once it is misclassified. Nets
+    that are very sure have flat probabilities, on which this attack is weak: it stands beside
+    APGD, not in its place.
 
     Args:
         steps: gradient steps of each of the two runs of a restart.
@@ -62,10 +62,8 @@ def attack(
     """
     if steps < 1 or restarts < 1:
         raise UsageError("--steps and --restarts must be at least 1")
-    worst = _Worst(x, y)
+    worst, rows = _Worst(x, y), torch.arange(len(x), device=x.device)
     with folding.settled(), modes.frozen(model):
-        with torch.no_grad():
-            rows = worst.add(torch.arange(len(x), device=x.device), x, model(x))
         for side in (_less_true, _rival) * restarts:
             if not len(rows):
                 break
