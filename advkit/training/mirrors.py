@@ -47,8 +47,8 @@ class Mirror(Protocol):
 def names(text: str | None) -> tuple[str, ...]:
     """Return the loggers of `--log`, which are apart by commas.
 
-    >>> names("csv, tensorboard"), names(None)
-    (('csv', 'tensorboard'), ())
+    >>> names("csv, csv"), names(None)
+    (('csv',), ())
 
     Raises:
         UsageError: no such logger, or its package is not installed.
