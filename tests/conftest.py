@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ THREADS = os.environ.get("ADVKIT_TEST_THREADS", "1")
 """CPU threads of torch in tests, also in their processes; `make test-elsewhere` tries two."""
 os.environ["OMP_NUM_THREADS"] = THREADS
 torch.set_num_threads(int(THREADS))
+# A suite that runs under nohup or behind `&` would hand its processes an ignored signal.
+for _signal, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _usual)
 
 SEED = int(os.environ.get("ADVKIT_TEST_SEED", "0"))
 """Added to the seeds of trained and random nets: no assertion may need the nets of seed 0."""
