@@ -160,6 +160,8 @@ def _expected(arch: str, net: Mapping[str, object], setting: Setting) -> Mapping
         with torch.device("meta"):  # names and shapes cost no memory
             return build().state_dict()
     except (RuntimeError, NotImplementedError):
+        # Some nets of other packages compute with their weights while they are built, which meta
+        # tensors do not have; what fails for another reason fails here again.
         return build().state_dict()
 
 
