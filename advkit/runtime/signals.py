@@ -1,6 +1,7 @@
 """Signals: at once where nothing is at stake, at the next step boundary where state is saved.
 
-A second signal always ends the process at once, in one line.
+A second signal always ends the process at once, in one line. So does the first where a library
+swallows the exception that it became, after `GRACE` seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from types import FrameType
 from advkit.errors import Stopped
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+GRACE = 15.0
+"""Seconds that code between a signal's exception and the end of the command may take."""
 
 
 class _State:
     pending: int | None = None
     deferred: bool = False
     told: bool = False
+    acted: int | None = None
+    last: threading.Timer | None = None
 
 
 def install() -> None:
@@ -56,7 +61,7 @@ def whole() -> Iterator[None]:
     with deferred():
         yield
     if _State.pending is not None and not _State.deferred:
-        raise _ended(_State.pending)
+        raise ended(_State.pending)
 
 
 @contextmanager
@@ -95,6 +100,10 @@ def _ask(signum: int, frame: FrameType | None) -> None:
 def release() -> None:
     """Forget a signal that has been acted on."""
     _State.pending, _State.deferred, _State.told = None, False, False
+    _State.acted = None
+    if _State.last is not None:
+        _State.last.cancel()
+        _State.last = None
 
 
 def told() -> None:
@@ -107,14 +116,36 @@ def pending() -> int | None:
     return _State.pending
 
 
+def ended(signum: int) -> Stopped:
+    """Return the exception that a signal becomes."""
+    return Stopped(signum, f"ended by {signal.Signals(signum).name}")
+
+
+def acted() -> int | None:
+    """Return the number of the signal that was raised as an exception, if any.
+
+    A library that catches it may raise what it likes instead.
+    """
+    return _State.acted
+
+
 def _handle(signum: int, frame: FrameType | None) -> None:
     if _State.pending is not None:
-        # Not sys.exit: the first signal waits in code that may catch exceptions, or hang.
-        _tell(signum)
-        os._exit(128 + signum)
+        _end(signum)
     _State.pending = signum
     if not _State.deferred:
-        raise _ended(signum)
+        _State.acted = signum
+        # torch's compiler catches exceptions and goes on, for minutes.
+        _State.last = threading.Timer(GRACE, _end, (signum,))
+        _State.last.daemon = True
+        _State.last.start()
+        raise ended(signum)
+
+
+def _end(signum: int) -> None:
+    # Not sys.exit: the first signal waits in code that may catch exceptions, or hang.
+    _tell(signum)
+    os._exit(128 + signum)
 
 
 def _tell(signum: int) -> None:
@@ -127,7 +158,3 @@ def _tell(signum: int) -> None:
         # A bar hides the cursor, and nobody is left to show it again.
         cursor = "\x1b[?25h\n" if os.isatty(2) else ""
         os.write(2, f"{cursor}{line}".encode())
-
-
-def _ended(signum: int) -> Stopped:
-    return Stopped(signum, f"ended by {signal.Signals(signum).name}")

@@ -8,6 +8,7 @@ an error and says something else.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -18,164 +19,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import safetensors
 import torch
 
 from advkit import __version__
-from advkit.artifacts import artifact, checkpoint, hdf5, soft_labels
-from advkit.errors import AdvkitError
-from tests.faults import _mixer
+from tests.faults import _lines, _mixer
+from tests.faults._damage import damage
 from tests.faults._pairs import STAGES, started, words
 from tests.faults._planted import PLANTED, bad, finite
-from tests.faults._runs import NET, ROOT, Server, contents, digest, litter
+from tests.faults._runs import ROOT, contents, litter
 from tests.faults._same import CHAIN
+from tests.faults._trials import Campaign, Figures, Trials
 
 SUMMARY = ROOT / "docs" / "fault-campaign.json"
 PAGE = ROOT / "docs" / "reliability.md"
-KILLS, SIGNALS, FLIPS, HDF5_CASES, MIXED, PAIRS = 50, 50, 4000, 1200, 300, 200
+KILLS, SIGNALS, FLIPS, HDF5_CASES, MIXED, PAIRS, LINES = 50, 50, 4000, 1200, 300, 200, 2000
 SOON = 5.0
 """Seconds within which a stopped run has to be saved."""
-Figures = dict[str, Any]
-
-
-class Campaign:
-    """The inputs that parts share, made when they are first asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.server = Server(folder / "streams")
-
-    def made(self, name: str, *words: object) -> Path:
-        """Return a file or folder that a command makes, once."""
-        path = self.folder / name
-        if not path.exists():
-            done = self.server.run(*words, "-o", name, "-q", cwd=self.folder, timeout=600)
-            assert done.code == 0, done.err
-        return path
-
-    @property
-    def teacher(self) -> Path:
-        """A checkpoint of natural training."""
-        return self.made("teacher", "pretrain-teacher", *NET, "--epochs", 8) / "best.safetensors"
-
-    @property
-    def labels(self) -> Path:
-        """Its logits."""
-        return self.made("labels.h5", "softlabels", self.teacher, "--views", 2)
-
-    @property
-    def logits(self) -> Path:
-        """Its verdicts."""
-        return self.made("logits.h5", "attack", self.teacher, "--attack", "pgd", "--limit", 40)
-
-
-# Commands that are killed: what they are, what comes of them, and how they go on.
-
-
-def training(campaign: Campaign, method: str) -> list[object]:
-    soft = ["--soft-labels", campaign.labels] if method == "ltd" else []
-    return ["train", "--method", method, *NET, "--epochs", 10, "--attack-steps", 5, *soft]
-
-
-def stage(campaign: Campaign, name: str) -> tuple[list[object], list[object], Figures]:
-    """Return a command's words, the words it needs more to go on, and its plan."""
-    if name == "softlabels":  # many small parts
-        plan = {"set": {"advkit.softlabels.labelling.PART_BYTES": 65536}}
-        return ["softlabels", campaign.teacher, "--views", "all", "-q"], [], plan
-    if name == "attack":
-        words = ["--autoattack", "--eps", "0.1", "--limit", 12, "--batch-size", 4, "-q"]
-        return ["attack", campaign.teacher, *words], [], {}
-    if name == "search":
-        words = ["--grid", "1,5", "--refine", 1, "--threshold", "0.01", "--epochs", 2]
-        return ["search", "temperature", campaign.labels, *words, *NET[2:]], [], {}
-    return training(campaign, name), ["--resume"], {}
-
-
-def output(name: str) -> str:
-    return "out.h5" if name in ("softlabels", "attack") else "out"
-
-
-def found(path: Path) -> Any:
-    return contents(path) if path.is_dir() else digest(path)
-
-
-def readable(folder: Path) -> bool:
-    """Whether every file under a final name is whole."""
-    for path in folder.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        try:
-            if path.parent.name.endswith(".parts"):
-                checkpoint.read(path, "part")
-            elif path.name == "state.safetensors":
-                checkpoint.read(path, "state")
-            elif ".part" in path.name:
-                checkpoint.read(path, "partial")
-            elif path.suffix in (".safetensors", ".h5"):
-                artifact.read_info(path)
-        except AdvkitError as error:
-            print(f"  {error}", file=sys.stderr)
-            return False
-    return True
-
-
-class Trials:
-    """A command that is disturbed again and again, and what came of it."""
-
-    def __init__(self, campaign: Campaign, name: str) -> None:
-        self.server, self.name = campaign.server, name
-        self.words, self.more, self.plan = stage(campaign, name)
-        self.folder = campaign.folder / f"trials-{name}"
-        self.reference = self.folder / "whole"
-        self.reference.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        done = self._start(self.reference).end(600)
-        assert done.code == 0, done.err
-        self.seconds = time.monotonic() - began
-        self.expected = found(self.reference / output(name))
-        self.losses: list[str] = []
-        self.disturbed = 0
-
-    def _start(self, cwd: Path, *more: object, **plan: Any) -> Any:
-        words = [*self.words, *more, "-o", output(self.name)]
-        return self.server.start(*words, cwd=cwd, **{**self.plan, **plan})
-
-    def trial(self, moment: float | None, signum: int, **plan: Any) -> tuple[int, float]:
-        """Disturb one run at a moment or where a plan says; return its code and how long it took.
-
-        Whatever came of it goes on and is compared.
-        """
-        cwd = self.folder / "trial"
-        shutil.rmtree(cwd, ignore_errors=True)
-        cwd.mkdir()
-        run = self._start(cwd, **plan)
-        sent = time.monotonic()
-        if moment is not None:
-            time.sleep(moment)
-            run.send(signum)
-            sent = time.monotonic()
-        ended = run.end(600)
-        took = time.monotonic() - sent
-        if ended.code != 0:
-            self.disturbed += 1
-            self._judge(cwd, f"{moment} {plan}")
-        return ended.code, took
-
-    def _judge(self, cwd: Path, what: str) -> None:
-        """Go on and compare; note what is lost."""
-        whole = readable(cwd)
-        again = self._start(cwd, *self.more).end(600)
-        place = cwd / output(self.name)
-        same = again.code == 0 and found(place) == self.expected
-        if not (whole and same and litter(cwd) == []):
-            self.losses.append(f"{what}: {whole} {again.code} {again.err} {litter(cwd)}")
-            print(f"  LOSS {self.losses[-1]}", file=sys.stderr)
 
 
 def kills(name: str) -> Callable[[Campaign], Figures]:
@@ -283,73 +149,6 @@ def pairs(name: str) -> Callable[[Campaign], Figures]:
     return part
 
 
-# Damage
-
-
-def content(path: Path) -> Any:
-    """All that a file says: its description and the bits of its arrays."""
-    if path.suffix == ".safetensors":
-        tensors, info = checkpoint.read(path)
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-    else:
-        if "logits" in path.name:
-            read = hdf5.read_logits(path)
-            names = ("index", "labels", "clean", "adversarial", "norm", "broken_by")
-        else:
-            read = soft_labels.read(path)  # type: ignore[assignment]
-            names = ("index", "labels", "logits", "views")
-        arrays = {name: np.asarray(getattr(read, name)) for name in names}
-        info = dict(read.info)
-    said = {n: (a.dtype.str, a.shape, np.ascontiguousarray(a).tobytes()) for n, a in arrays.items()}
-    return json.dumps(info, sort_keys=True), said
-
-
-def damaged(raw: bytes, flips: int, cuts: int) -> Iterator[bytes]:
-    draw = random.Random(0)
-    for _ in range(flips):
-        changed = bytearray(raw)
-        changed[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
-        yield bytes(changed)
-    lengths = range(len(raw)) if cuts >= len(raw) else sorted(draw.sample(range(len(raw)), cuts))
-    for length in lengths:
-        yield raw[:length]
-
-
-def damage(source: Callable[[Campaign], Path], flips: int, cuts: int | None) -> Any:
-    """Read damaged copies of a file, in a process of its own lest a library crashes."""
-
-    def part(campaign: Campaign) -> Figures:
-        path = source(campaign)
-        raw, expected = path.read_bytes(), content(path)
-        copy = campaign.folder / f"damaged-{path.name}"
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            counts = {"trials": 0, "refused": 0, "harmless": 0, "silent_changes": 0, "other": 0}
-            for each in damaged(raw, flips, len(raw) if cuts is None else cuts):
-                copy.write_bytes(each)
-                counts["trials"] += 1
-                try:
-                    same = content(copy) == expected
-                    counts["harmless" if same else "silent_changes"] += 1
-                except AdvkitError:
-                    counts["refused"] += 1
-                except BaseException as error:
-                    print(f"  {type(error).__name__}: {error}", file=sys.stderr)
-                    counts["other"] += 1
-            os.write(writing, json.dumps(counts).encode())
-            os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as answers:
-            counts = json.loads(answers.read() or b"{}")
-        _, status = os.waitpid(pid, 0)
-        assert status == 0, f"a reader crashed: {status}"
-        losses = counts.pop("other")
-        return {**counts, "losses": losses, "bytes": len(raw)}
-
-    return part
-
-
 # Sameness and NaN
 
 
@@ -395,6 +194,25 @@ def mixed(campaign: Campaign) -> Figures:
     return {**figures, "outcomes": counts}
 
 
+def random_lines(campaign: Campaign) -> Figures:
+    """Run random command lines; a loss is one that ends as none may, or ignores a signal."""
+    cwd = campaign.folder / "lines"
+    shutil.copytree(campaign.teacher.parent, cwd / "run")
+    shutil.copy(campaign.logits, cwd / "a.h5")
+    there = _lines.inputs(cwd)
+    codes: Counter[str] = Counter()
+    losses, asked = 0, 0
+    for line in itertools.islice(_lines.lines(0, there), LINES):
+        outcome, was_asked = _lines.ended(campaign.server.start(*line, cwd=cwd))
+        asked += was_asked
+        codes[str(outcome.code if outcome else None)] += 1
+        if fault := _lines.wrong(outcome):
+            losses += 1
+            print(f"  LOSS {line}: {fault}", file=sys.stderr, flush=True)
+    counts = dict(sorted(codes.items()))
+    return {"trials": LINES, "losses": losses, "asked_to_end": asked, "codes": counts}
+
+
 PARTS: dict[str, Callable[[Campaign], Figures]] = {
     "flips-checkpoint": damage(lambda c: c.teacher, FLIPS, None),
     "flips-logits": damage(lambda c: c.logits, HDF5_CASES, HDF5_CASES),
@@ -417,6 +235,7 @@ PARTS: dict[str, Callable[[Campaign], Figures]] = {
     "sigterm-search": stops("search", signal.SIGTERM),
     "mixed": mixed,
     **{f"pairs-{name}": pairs(name) for name in STAGES},
+    "lines": random_lines,
 }
 
 

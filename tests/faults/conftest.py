@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults._pairs import words
 from tests.faults._runs import NET, contents
 
 
@@ -44,3 +45,17 @@ def whole(server, tmp_path_factory):
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def logits(server, teacher) -> Path:
+    """The teacher's logits under FGSM."""
+    command = ["attack", "teacher/best.safetensors", "--attack", "fgsm", "--limit", 40, "-q"]
+    assert server.run(*command, "-o", "logits.h5", cwd=teacher.parent).code == 0
+    return teacher.parent / "logits.h5"
+
+
+@pytest.fixture(scope="session")
+def stages(teacher, labels, logits):
+    """Give a stage's short command and the name of its output."""
+    return lambda name: words(name, teacher / "best.safetensors", labels, logits)

@@ -1,4 +1,4 @@
-"""Rows 55 to 60: one output under several names, links, inputs, shared folders, late failures."""
+"""Rows 55 to 58: one output under several names, links, inputs, shared folders."""
 
 from __future__ import annotations
 
@@ -10,38 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from advkit import registry
-from advkit.artifacts.result import Result
 from advkit.cli.app import COMMANDS, GROUPS
-from advkit.errors import StorageError
 from tests.conftest import TINY
-from tests.faults._pairs import STAGES, started, words
+from tests.faults._outputs import ANALYSES, full, mostly, plainly, source
+from tests.faults._pairs import started
 from tests.faults._runs import contents, digest, litter, refused
 
-full = pytest.mark.faults
-ANALYSES = registry.parts("analyses")
 NOBODY = 65534
 """Another user."""
-
-
-@pytest.fixture(scope="session")
-def logits(server, teacher) -> Path:
-    """The teacher's logits under FGSM."""
-    command = ["attack", "teacher/best.safetensors", "--attack", "fgsm", "--limit", 40, "-q"]
-    assert server.run(*command, "-o", "logits.h5", cwd=teacher.parent).code == 0
-    return teacher.parent / "logits.h5"
-
-
-@pytest.fixture(scope="session")
-def stages(teacher, labels, logits):
-    """Give a stage's short command and the name of its output."""
-    return lambda name: words(name, teacher / "best.safetensors", labels, logits)
-
-
-def mostly(*quick: str) -> pytest.MarkDecorator:
-    """Try every stage in the fault table, and these in every run of the tests."""
-    every = [name if name in quick else pytest.param(name, marks=full) for name in STAGES]
-    return pytest.mark.parametrize("name", every)
 
 
 # 55: one lock for one output
@@ -149,12 +125,6 @@ def test_row_56_a_link_among_the_files_of_a_run(server, stages, tmp_path, file):
 # 57: nothing over an input
 
 
-def source(part: registry.Part, logits: Path, labels: Path, teacher: Path) -> Path:
-    kinds = part.constants.get("KINDS", ("logits",))
-    files = {"logits": logits, "labels": labels, "checkpoint": teacher / "best.safetensors"}
-    return files[kinds[0]]
-
-
 @pytest.mark.parametrize("part", ANALYSES.values(), ids=lambda part: part.name)
 @pytest.mark.parametrize("how", ["-o", "--plot"])
 @pytest.mark.parametrize("stdin", [False, True], ids=["named", "piped"])
@@ -230,11 +200,6 @@ def test_row_57_every_command_with_an_output_is_tried():
 # 58: shared folders
 
 
-def plainly(server, command: list[object], folder: Path, *more: object):
-    """Run a stage's command as a user for whom permissions count, as they do not for root."""
-    return server.run(*command, *more, cwd=folder, plain=True)
-
-
 @mostly("train", "attack")
 def test_row_58_what_is_done_is_found_in_a_read_only_folder(server, stages, tmp_path, name):
     command, output = stages(name)
@@ -291,128 +256,3 @@ def test_row_58_a_lock_that_another_user_left_for_good(server, stages, tmp_path)
     outcome = plainly(server, command, tmp_path, "-o", f"p/{output}")
     refused(outcome, 6, "its lock p/.out.h5.lock was left by nobody", "have them remove it")
     assert lock.exists()
-
-
-# 59: failures of drawing and of late outputs
-
-
-def odd(*_, **__):
-    raise RuntimeError("no such font")
-
-
-def full_disk(*_, **__):
-    raise StorageError("cannot write it: the disk is full")
-
-
-@pytest.mark.parametrize("part", ANALYSES.values(), ids=lambda part: part.name)
-@pytest.mark.parametrize(("fails", "code"), [(odd, 1), (full_disk, 6)], ids=["odd", "full"])
-@pytest.mark.parametrize("how", ["-o", "--plot"])
-def test_row_59_no_record_where_a_late_output_fails(
-    cli, part, fails, code, how, logits, labels, teacher, tmp_path, monkeypatch
-):
-    """What an analysis does before is not the question: it gives a plain result."""
-    if how == "--plot" and not part.constants.get("PICTURE", True):
-        pytest.skip("it has no picture")
-    plain = Result({"ece": 0.5}, ("x",), ((1.0,),), panels=(lambda axes: axes.plot([1]),))
-    monkeypatch.setattr(registry.load("analyses", part.name), "analyze", lambda *_, **__: plain)
-    place = "analyses.drawing.plot.save" if how == "--plot" else "artifacts.analysis.write"
-    monkeypatch.setattr(f"advkit.{place}", fails)
-    given = source(part, logits, labels, teacher)
-    name = tmp_path / ("x.png" if how == "--plot" else "x.json")
-    files = [given, given] if part.constants.get("COMPARES") or how == "--plot" else [given]
-    outcome = cli("analyze", part.name, *files, how, name, "-q", "--json")
-    assert (outcome.code, outcome.out) == (code, ""), outcome.err
-    assert len(outcome.err.splitlines()) == 1
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("fails", [odd, full_disk])
-def test_row_59_what_went_before_is_not_printed_either(cli, fails, logits, tmp_path, monkeypatch):
-    """The table is in place, the picture is not: the same command again finds the one."""
-    out, plot = tmp_path / "x.json", tmp_path / "x.png"
-    words = ["analyze", "calibration", logits, "-o", out, "--plot", plot, "-q", "--json"]
-    with monkeypatch.context() as patch:
-        patch.setattr("advkit.analyses.drawing.plot.save", fails)
-        assert cli(*words).out == ""
-    assert os.listdir(tmp_path) == ["x.json"]
-    again = cli(*words)
-    assert again.code == 0
-    assert again.record["path"].endswith("x.json")
-    assert plot.exists()
-
-
-def test_row_59_an_input_that_fails_keeps_the_others_picture_and_records(cli, logits, tmp_path):
-    (tmp_path / "bad.h5").write_text("none")
-    plot = tmp_path / "x.png"
-    files = [logits, tmp_path / "bad.h5", logits]
-    done = cli("analyze", "calibration", *files, "--plot", plot, "-q", "--json")
-    assert (done.code, len(done.records), plot.exists()) == (3, 2, True)
-
-
-LATE = {
-    "train": "advkit.training.run_folder.RunFolder.rows",
-    "attack": "advkit.artifacts.hdf5.write_logits",
-    "softlabels": "advkit.artifacts.soft_labels.write",
-    "search": "advkit.artifacts.analysis.write",
-}
-
-
-@pytest.mark.parametrize("name", LATE)
-def test_row_59_no_record_where_a_stages_last_file_fails(cli, stages, name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    command, output = stages(name)
-    monkeypatch.setattr(LATE[name], full_disk)
-    outcome = cli(*command, "-o", output)
-    assert (outcome.code, outcome.out) == (6, "")
-    assert "the disk is full" in outcome.err.splitlines()[-1]
-    assert litter(tmp_path) == []
-
-
-# 60: odd places
-
-
-@mostly("train", "attack")
-def test_row_60_the_root_of_the_file_system(server, stages, tmp_path, name):
-    """A folder with no name of its own; a search begins in any folder that it may write."""
-    if name == "search" and os.access("/", os.W_OK):
-        pytest.skip("root's own folder would take it")
-    outcome = plainly(server, stages(name)[0], tmp_path, "-o", "/")
-    refused(outcome, 2, "/")
-    assert not os.path.lexists("/.lock")
-
-
-@pytest.mark.parametrize("name", ["attack", *(pytest.param(n, marks=full) for n in STAGES[2:4])])
-def test_row_60_a_folder_that_may_be_written_but_not_listed(server, stages, tmp_path, name):
-    command, output = stages(name)
-    (tmp_path / "p").mkdir()
-    (tmp_path / "p").chmod(0o300)
-    first = plainly(server, command, tmp_path, "-o", f"p/{output}")
-    assert first.code == 0, first.err
-    again = plainly(server, command, tmp_path, "-o", f"p/{output}")
-    assert (again.code, again.record["digest"]) == (0, first.record["digest"])
-
-
-def test_row_60_a_run_folder_that_may_not_be_listed(server, stages, tmp_path):
-    """Nobody can say whether it is empty."""
-    command, _ = stages("train")
-    (tmp_path / "p").mkdir()
-    (tmp_path / "p").chmod(0o300)
-    refused(plainly(server, command, tmp_path, "-o", "p"), 6, "p: cannot be listed")
-
-
-@mostly("train", "analyze")
-def test_row_60_a_name_that_is_too_long(server, stages, tmp_path, name):
-    command, output = stages(name)
-    outcome = server.run(*command, "-o", "x" * 300 + output, cwd=tmp_path)
-    refused(outcome, 2, "more than 200 bytes")
-
-
-@pytest.mark.parametrize("name", ["$x^{2$", "a$b", "$$"])
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_row_60_a_dollar_in_the_name_of_a_run(cli, logits, tmp_path, name, suffix):
-    (tmp_path / name).mkdir()
-    shutil.copy(logits, tmp_path / name / "best.h5")
-    plot = tmp_path / f"x.{suffix}"
-    done = cli("analyze", "calibration", tmp_path / name / "best.h5", "--plot", plot, "-q")
-    assert done.code == 0, done.err
-    assert plot.exists()

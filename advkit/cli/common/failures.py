@@ -107,6 +107,7 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
     except AdvkitError as error:
         if debug:
             show(traceback.format_exc())
+        error = _ended() or error
         if isinstance(error, Stopped):
             signals.told()
         say(stage, ("" if isinstance(error, Stopped) else "error: ") + str(error))
@@ -130,9 +131,19 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
     except Exception as error:
         if debug:
             show(traceback.format_exc())
+        if stopped := _ended():
+            signals.told()
+            say(stage, str(stopped))
+            return stopped.code
         reason = failure(error)
         say(stage, f"error: {reason}")
         return reason.code
+
+
+def _ended() -> Stopped | None:
+    """Return the end by a signal that a library has turned into a failure of its own."""
+    signum = signals.acted()
+    return signals.ended(signum) if signum is not None else None
 
 
 def failure(error: Exception) -> AdvkitError:
