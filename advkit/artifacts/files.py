@@ -54,6 +54,18 @@ def folder(path: Path) -> Path:
     return path
 
 
+def named(path: Path) -> Path:
+    """Return a path whose last part is a name, as that of `.`, `..` and nothing at all is not.
+
+    Raises:
+        UsageError: it is the root of the file system, which has none.
+    """
+    path = path if path.name not in ("", "..") else path.resolve()
+    if not path.name:
+        raise UsageError(f"{path} is the root of the file system: nothing lies beside it")
+    return path
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary sibling to write; put it in place, synced, when the block ends well.

@@ -36,7 +36,10 @@ def carry_out(path: Path, options: ExportOptions, reporter: Reporter) -> Record:
         UsageError: a package is missing.
     """
     started = time.monotonic()
-    place = Path(options.out) if options.out else path.with_name(f"{path.stem}.{options.to}")
+    if options.out:
+        place = files.named(Path(options.out))
+    else:
+        place = files.named(path).with_name(f"{path.stem}.{options.to}")
     files.require_apart([place], (path, *options.logits))
     if options.to == "onnx":
         graphs.require_onnx()

@@ -87,7 +87,7 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
 
 def _place(path: Path) -> Path:
     """Return where the checkpoint goes: beside the file or folder, never onto it."""
-    path = path if path.name not in ("", "..") else path.resolve()
+    path = files.named(path)
     # Training scripts call theirs NAME.pth.tar.
     stem = path.name if path.is_dir() else Path(path.name.removesuffix(".tar")).stem
     return path.with_name(f"{stem}.imported.safetensors")

@@ -162,7 +162,7 @@ def _place(path: Path, settings: AttackSettings, info: Checkpoint, options: Atta
         other += f"-{Path(options.image_list).stem}"
     for word in (options.corruption, options.severity):
         other += f"-{word}" if word else ""
-    return path.with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
+    return files.named(path).with_name(f"{path.stem}.{settings.file_stem}{other}.h5")
 
 
 class EvaluationWork(sharing.ShardedWork[Logits]):

@@ -210,4 +210,4 @@ def _place(path: Path, options: SoftlabelsOptions) -> Path:
         words.append(f"top{options.top_k}")
     if options.seed:
         words.append(f"s{options.seed}")
-    return path.with_name(f"{path.stem}.labels-{'-'.join(words)}.h5")
+    return files.named(path).with_name(f"{path.stem}.labels-{'-'.join(words)}.h5")

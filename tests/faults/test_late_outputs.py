@@ -10,6 +10,7 @@ import pytest
 from advkit import registry
 from advkit.artifacts.result import Result
 from advkit.errors import StorageError
+from tests.faults._lines import EVERY
 from tests.faults._outputs import ANALYSES, full, mostly, plainly, source
 from tests.faults._pairs import STAGES
 from tests.faults._runs import litter, refused
@@ -137,3 +138,26 @@ def test_row_60_a_dollar_in_the_name_of_a_run(cli, logits, tmp_path, name, suffi
     done = cli("analyze", "calibration", tmp_path / name / "best.h5", "--plot", plot, "-q")
     assert done.code == 0, done.err
     assert plot.exists()
+
+
+TAKING = [(words, command) for words, command in EVERY if command.argument]
+
+
+@pytest.mark.parametrize("words", [words for words, _ in TAKING], ids=" ".join)
+@pytest.mark.parametrize("place", ["/", ".", "..", "", " ", "x/.."])
+def test_row_60_an_input_that_has_no_name(cli, words, place, tmp_path, monkeypatch):
+    """Its output would lie beside it, under a name made of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    more = {"analyze": ["-o", "a.json"], "export": ["--to", "hf"]}
+    outcome = cli(*words, place, *more.get(words[0], []))
+    assert outcome.code in (0, 2, 3), outcome.err
+    assert len(outcome.err.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("place", ["/", ".", ".."])
+def test_row_60_an_exports_place_that_has_no_name(cli, place, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = cli("export", teacher / "best.safetensors", "--to", "state-dict", "-o", place)
+    assert outcome.code in (2, 4, 6), outcome.err
+    assert len(outcome.err.splitlines()) == 1
