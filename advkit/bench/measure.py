@@ -22,6 +22,7 @@ from advkit.images.split import validation_size
 from advkit.runtime import memory, modes, seeding
 from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner
+from advkit.training.parts import augmentation_of
 from advkit.training.selection import CHUNK, STEPS, accuracies
 
 T = TypeVar("T")
@@ -86,7 +87,14 @@ class Bench:
 
     def _learner(self, settings: Settings, device: torch.device) -> tuple[Learner, Batches]:
         positions = torch.arange(settings.batch_size)
-        batches = Batches(self.images, positions, settings.batch_size, settings.seed, device)
+        batches = Batches(
+            self.images,
+            positions,
+            settings.batch_size,
+            settings.seed,
+            device,
+            augmentation=augmentation_of(settings),
+        )
         soft = Answers(self.images) if settings.labels == "soft" else None
         return Learner(settings, self.images, self.steps_per_epoch, device, soft), batches
 

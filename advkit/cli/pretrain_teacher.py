@@ -33,6 +33,6 @@ COMMAND = Command(
         *options.STAGE,
     ),
     run,
-    listing=("models", "data"),
+    listing=("augment", "models", "data"),
     example="advkit pretrain-teacher --data digits | advkit softlabels --views all",
 )

@@ -59,6 +59,6 @@ COMMAND = Command(
         *options.STAGE,
     ),
     run,
-    listing=("objectives", "labels", "models", "data"),
+    listing=("objectives", "labels", "augment", "models", "data"),
     example="advkit train --data digits --method adr",
 )

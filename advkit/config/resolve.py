@@ -17,7 +17,7 @@ from typing import Any
 from advkit import registry
 from advkit.artifacts import identity
 from advkit.config import methods
-from advkit.config.settings import CHOICES, Settings, options, own_options
+from advkit.config.settings import CHOICES, CROP_FLIP, UNTOLD, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, require_step
@@ -30,6 +30,7 @@ ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 DOTS = 4000
 """Dots beyond which a file is no configuration; ours have some hundred."""
 SINCE: Mapping[str, object] = {
+    "augment": CROP_FLIP,
     "bn_passes": "ca",
     "clip_start": True,
     "last_batch": "drop",
@@ -314,7 +315,9 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
 
 def differences(old: Settings, new: Settings) -> str:
     """Say in one line where two configurations differ; empty where they do not."""
-    return ", ".join(identity.differences(old.described(), new.described()))
+    # What descriptions leave untold has a value all the same, and messages say it.
+    told = ({**UNTOLD, **settings.described()} for settings in (old, new))
+    return ", ".join(identity.differences(*told))
 
 
 def _integer(value: Any) -> int:
@@ -392,6 +395,7 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     chosen = {
         "objectives": ("objective", values["objective"]),
         "labels": ("labels", values["labels"]),
+        "augment": ("augment", values["augment"]),
         "models": ("arch", arch),
         "data": ("data", split_path(values["data"])[0]),
     }
@@ -418,7 +422,8 @@ def _refuse_strays(
         with _blaming(origins.get(key)):
             error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
-                f"labels {values['labels']}, arch {values['arch']}, data {values['data']}"
+                f"labels {values['labels']}, augment {values['augment']}, arch {values['arch']}, "
+                f"data {values['data']}"
             )
             raise registry.blaming(error)
 

@@ -26,11 +26,13 @@ from advkit.registry import split_path
 from advkit.runtime.modes import ATTACK_BN
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
-PART_FOLDERS = ("objectives", "labels", "models", "data")
+PART_FOLDERS = ("objectives", "labels", "augment", "models", "data")
 OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
 """Paths, and what changes no result: not part of an artifact's description."""
-UNTOLD = ("init_digest",)
-"""Not part of a description where they have no value: those of earlier runs stay as they are."""
+CROP_FLIP = "crop-flip"
+"""The augmentation of all runs before there was a choice."""
+UNTOLD: Mapping[str, object] = {"init_digest": None, "augment": CROP_FLIP}
+"""Not part of a description where they have this value: those of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
 CYCLIC_WARMUP = 1 / 40
@@ -74,6 +76,7 @@ class Settings:
         limits=TEMPERATURES,
     )
     data: str = declared("", DATA, "data set, NAME or NAME:PATH")
+    augment: str = declared(CROP_FLIP, DATA, "how training images are changed at random")
     extra_data: str | None = declared(
         None, DATA, "npz file of synthetic images (`image`, `label`) mixed into every batch"
     )
@@ -202,7 +205,7 @@ class Settings:
         flat = {
             key: value
             for key, value in self.flat().items()
-            if key not in OUTSIDE and not (key in UNTOLD and value is None)
+            if key not in OUTSIDE and not (key in UNTOLD and value == UNTOLD[key])
         }
         return {**flat, "data": self.data_name}
 

@@ -1,4 +1,4 @@
-"""Random crop and flip, drawn for each example of a batch and applied to tensors.
+"""What an augmentation is to a batch; crops and flips, drawn for each example and applied.
 
 A view is three numbers: the crop's offset (dy, dx) in the zero-padded image, each in 0..2·pad,
 and flip, 0 or 1. (pad, pad, 0) is the plain image.
@@ -6,11 +6,33 @@ and flip, 0 or 1. (pad, pad, 0) is the plain image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from advkit.runtime.memory import moved
+
+Shape = tuple[int, int, int]
+"""(channels, height, width) of an image."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images (B, C, H, W) uint8 are changed: one draw for each, then its application.
+
+    `draw(n, shape, generator, pad, flip)` gives n rows (n, K) of numbers, `apply(images, rows,
+    pad)` the changed images. With `views` a row is a view (dy, dx, flip), as a labels file holds
+    them. With `cropped` the images given are those that the data set's own crops and flips left.
+    """
+
+    name: str
+    draw: Callable[[int, Shape, Generator, int, bool], Tensor]
+    apply: Callable[[Tensor, Tensor, int], Tensor]
+    views: bool = False
+    cropped: bool = False
 
 
 def draw_views(n: int, pad: int, flip: bool, generator: Generator) -> Tensor:
@@ -55,3 +77,11 @@ def place_of(views: Tensor, pad: int, flip: bool) -> Tensor:
     """
     dy, dx, mirrored = views.long().unbind(1)
     return (dy * (2 * pad + 1) + dx) * (1 + int(flip)) + mirrored
+
+
+def _drawn(n: int, _: Shape, generator: Generator, pad: int, flip: bool) -> Tensor:
+    return draw_views(n, pad, flip, generator)
+
+
+CROP_FLIP = Augmentation("crop-flip", _drawn, apply_views, views=True, cropped=True)
+"""What a data set declares: crops and flips, or random resized crops of image files."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from advkit.errors import AdvkitError, UsageError
-from advkit.images.augment import apply_views, draw_views, every_view, place_of
+from advkit.images.augment import CROP_FLIP, Augmentation, apply_views, every_view, place_of
 from advkit.images.extra import Extra
 from advkit.images.files import Files
 from advkit.images.image_set import Images, ImageSet, pixels
@@ -45,13 +45,15 @@ class Batches:
     """The batches of every epoch, each a function of (seed, epoch, step).
 
     The last, smaller batch of an epoch is dropped, or with `keep` trained on. With a `table` of
-    views (N, V, 3), those and no others are drawn; otherwise every view that the data set
-    declares. With `extra` images, they are the last `extra.count` of each batch, and an epoch is a
-    pass over the others. Of `world` processes each takes its share of both, in the order of `rank`.
+    views (N, V, 3), those and no others are drawn; otherwise what the `augmentation` draws: every
+    view that the data set declares, where none is given. With `extra` images, they are the last
+    `extra.count` of each batch, and an epoch is a pass over the others. Of `world` processes each
+    takes its share of both, in the order of `rank`.
 
     Raises:
         UsageError: there are fewer examples than a batch holds, processes cannot share a batch
-            evenly, or the last batch that is kept has one image, which BN cannot normalise.
+            evenly, the last batch that is kept has one image, which BN cannot normalise, or the
+            table has no labels for what the augmentation draws.
     """
 
     images: ImageSet
@@ -65,6 +67,7 @@ class Batches:
     rank: int = 0
     world: int = 1
     keep: bool = False
+    augmentation: Augmentation = CROP_FLIP
 
     @cached_property
     def full(self) -> bool:
@@ -75,6 +78,7 @@ class Batches:
         return self.table.shape[1:] == every.shape and bool((self.table == every).all())
 
     def __post_init__(self) -> None:
+        self._require_labelled_views()
         if self.own <= 0 or len(self) == 0:
             share = f", {self.own} of a batch theirs" if self.extra else ""
             # With extra data a share decides, which no single number of a batch mends.
@@ -97,6 +101,24 @@ class Batches:
                     f"--batch-size {self.size}: {count} images cannot be shared evenly by "
                     f"{self.world} processes"
                 )
+
+    def _require_labelled_views(self) -> None:
+        """Refuse a table of labelled views where others are drawn."""
+        name = self.augmentation.name
+        if self.table is None or name == CROP_FLIP.name:
+            return
+        ways = "give labels of the plain image (--views 1), which serve whatever is drawn, or"
+        if not self.augmentation.views:
+            raise UsageError(
+                f"--augment {name}: the labels file holds labels of crops and flips, not of what "
+                f"{name} makes of an image: {ways} --teacher"
+            )
+        if not self.full:
+            raise UsageError(
+                f"--augment {name}: the labels file has {self.table.shape[1]} of "
+                f"{len(every_view(self.images.pad, self.images.flip))} views, perhaps not the one "
+                f"that is drawn: {ways} --views all"
+            )
 
     @property
     def own(self) -> int:
@@ -145,11 +167,11 @@ class Batches:
         """Return one batch of an epoch's order; `raw` are its images if decoded already."""
         index, views, view = self.chosen(order, epoch, step)
         if raw is None and isinstance(self.images, Files):
-            raw = self.images.seen(index, views)
-        if raw is not None:
-            raw = moved(raw, self.device)
-        else:
-            raw = apply_views(self._plain(index), views, self.images.pad)
+            raw = self.decoded(index, views)
+        raw = self._plain(index) if raw is None else moved(raw, self.device)
+        if not isinstance(self.images, Files):
+            raw = self._viewed(raw, views, self.images.pad)
+        raw = self._augmented(raw, self.images, ("augmentation", epoch, step))
         y = self.images.labels[index]
         # Places in the global batch: the attack's noise is drawn for all of it.
         own = min(self.own, len(order) - step * self.own)
@@ -179,6 +201,37 @@ class Batches:
             return moved(self.images.batch(index), self.device)
         return self.resident[moved(index, self.device)]
 
+    def decoded(self, index: Tensor, views: Tensor) -> Tensor:
+        """Return images of files (B, C, H, W) uint8: their random crops, or the plain ones."""
+        cropped = self.augmentation.cropped
+        return self.images.seen(index, views) if cropped else self.images.batch(index)
+
+    def _views(self, n: int, images: ImageSet, generator: Generator) -> Tensor:
+        """Draw the n views (n, K) that come before all else."""
+        if self.augmentation.views and not isinstance(images, Files):
+            return self.augmentation.draw(n, images.shape, generator, images.pad, images.flip)
+        if self.augmentation.cropped:
+            return images.draw(n, generator)
+        return torch.zeros(n, 0, dtype=torch.uint8)
+
+    def _viewed(self, raw: Tensor, views: Tensor, pad: int) -> Tensor:
+        """Return images in memory under their views."""
+        if self.augmentation.views:
+            return self.augmentation.apply(raw, views, pad)
+        return apply_views(raw, views, pad) if self.augmentation.cropped else raw
+
+    def _augmented(self, raw: Tensor, images: ImageSet, stream: tuple[str, int, int]) -> Tensor:
+        """Return this process's images changed by what is drawn after the views, if anything is.
+
+        It is drawn for the global batch, from a stream of its own: crops stay what they are.
+        """
+        if self.augmentation.views:
+            return raw
+        generator = seeding.generator(self.seed, *stream)
+        n = len(raw) * self.world
+        drawn = self.augmentation.draw(n, images.shape, generator, images.pad, images.flip)
+        return self.augmentation.apply(raw, self._share(drawn), images.pad)
+
     def _share(self, rows: Tensor) -> Tensor:
         """Return this process's share of rows of the global batch."""
         return rows.chunk(self.world)[self.rank]
@@ -199,7 +252,7 @@ class Batches:
             view = torch.randint(0, self.table.shape[1], (len(index),), generator=generator)
             return index, self.table[index, view], view
         # The same draw with and without a table of all views: the same crops at one seed.
-        views = self.images.draw(len(index), generator)
+        views = self._views(len(index), self.images, generator)
         if self.table is not None:
             view = place_of(views, self.images.pad, self.images.flip)
         return index, views, view
@@ -209,9 +262,10 @@ class Batches:
         images = self.extra.images
         index = self.extra.positions(epoch * len(self) + step)
         generator = seeding.generator(self.seed, "extra augment", epoch, step)
-        views = self._share(draw_views(len(index), images.pad, images.flip, generator))
+        views = self._share(self._views(len(index), images, generator))
         index = self._share(index)
-        raw = apply_views(moved(images.batch(index), self.device), views, images.pad)
+        raw = self._viewed(moved(images.batch(index), self.device), views, images.pad)
+        raw = self._augmented(raw, images, ("extra augmentation", epoch, step))
         return raw, images.labels[index]
 
 
@@ -224,7 +278,7 @@ class _Decoded(Dataset[Tensor | AdvkitError]):
     def __getitem__(self, step: int) -> Tensor | AdvkitError:
         index, views, _ = self.batches.chosen(self.order, self.epoch, step)
         try:
-            return self.batches.images.seen(index, views)
+            return self.batches.decoded(index, views)
         except AdvkitError as error:
             return error
 

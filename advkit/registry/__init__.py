@@ -44,6 +44,7 @@ ROOT = Path(__file__).parents[1]
 CONTRACTS: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {"load": ("root", "split")},
     "models": {"build": ("classes",)},
+    "augment": {"draw": ("n", "shape"), "apply": ("images", "drawn")},
     "labels": {"targets": ("batch", "context")},
     "objectives": {
         "inner": ("logits", "given"),
@@ -57,6 +58,7 @@ CONTRACTS: dict[str, dict[str, tuple[str, ...]]] = {
 NOUNS = {
     "data": "data set",
     "models": "architecture",
+    "augment": "augmentation",
     "labels": "label source",
     "objectives": "objective",
     "attacks": "attack",

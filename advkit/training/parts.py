@@ -1,4 +1,4 @@
-"""The parts of a training method: its label source and its objective, with their options."""
+"""The parts of a training run: objective, label source, augmentation, with their options."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from advkit import registry
 from advkit.config.settings import Settings
+from advkit.images.augment import Augmentation, Shape
 from advkit.images.batches import Batch
 from advkit.labels import Context
 from advkit.objectives import Given
 from advkit.registry import sources
+from advkit.runtime.memory import moved
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,39 @@ def parts_of(settings: Settings) -> Parts:
     )
 
 
+def augmentation_of(settings: Settings) -> Augmentation:
+    """Return the augmentation that the settings name."""
+    module = registry.load("augment", settings.augment)
+    constants = registry.part("augment", settings.augment).constants
+    options = settings.options_of("augment")
+    draw, apply = _bound(module.draw, options), _bound(module.apply, options)
+
+    def drawn(n: int, shape: Shape, generator: Generator, pad: int, flip: bool) -> Tensor:
+        supplied = {"generator": generator, "pad": pad, "flip": flip}
+        rows: Tensor = draw(n, shape, **_wanted(module.draw, supplied))
+        return rows
+
+    def applied(images: Tensor, rows: Tensor, pad: int) -> Tensor:
+        rows = moved(rows, images.device)
+        changed: Tensor = apply(images, rows, **_wanted(module.apply, {"pad": pad}))
+        return changed
+
+    return Augmentation(
+        settings.augment,
+        drawn,
+        applied,
+        views=constants.get("VIEWS", False),
+        cropped=constants.get("CROPPED", False),
+    )
+
+
 def digests(settings: Settings) -> dict[str, str]:
     """Return what the parts of a run mean, by `shelf/name`; see `registry.sources`."""
     arch, _ = registry.split_numbers(settings.arch)
     return sources.digests(
         ("objectives", settings.objective),
         ("labels", settings.labels),
+        ("augment", settings.augment),
         ("models", arch),
         ("data", settings.data_name),
     )
@@ -72,3 +101,11 @@ def _bound(function: FunctionType, options: Mapping[str, object]) -> partial[Any
     declared = function.__kwdefaults__ or {}
     values = {name: options[name.rstrip("_")] for name in declared if name.rstrip("_") in options}
     return partial(function, **values)
+
+
+def _wanted(function: FunctionType, supplied: Mapping[str, object]) -> dict[str, object]:
+    """Return what a function asks for of what the engine supplies."""
+    code = function.__code__
+    first = code.co_argcount
+    asked = code.co_varnames[first : first + code.co_kwonlyargcount]
+    return {name: supplied[name] for name in asked if name in supplied}

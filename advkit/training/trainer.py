@@ -33,6 +33,7 @@ from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
 from advkit.training.metrics_log import Row
 from advkit.training.mirrors import Mirrors
+from advkit.training.parts import augmentation_of
 from advkit.training.run_folder import RunFolder
 from advkit.training.selection import ACCURACIES, Validation, better
 from advkit.training.state import Progress
@@ -90,6 +91,7 @@ class Trainer:
             rank=self.world.rank,
             world=self.world.size,
             keep=settings.last_batch == "keep",
+            augmentation=augmentation_of(settings),
         )
         if self.batches.rest and not self.batches.keep:
             reporter.note(

@@ -18,7 +18,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"runtime", "parallel", "weights"},
     {"formulas", "artifacts", "images"},
-    {"options", "objectives", "labels"},
+    {"options", "objectives", "labels", "augment"},
     {"registry"},
     {"models", "config", "data"},
     {"attacks", "softlabels"},
