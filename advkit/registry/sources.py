@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from advkit import registry
-from advkit.errors import UsageError
+from advkit.errors import MismatchError, UsageError
 from advkit.registry import places
 from advkit.registry.places import Place
 
@@ -57,6 +57,35 @@ def foreign(folder: str, name: str) -> list[tuple[str, str]]:
     """Return a part as `digests` takes it, if it is there and not advkit's own."""
     part = registry.parts(folder).get(name)
     return [(folder, name)] if part is not None and part.foreign else []
+
+
+def require(recorded: Mapping[str, str], shelf: str, where: object) -> None:
+    """Check that somebody else's parts that an artifact needs are here, and are those it means.
+
+    Args:
+        recorded: what its description says of parts, `shelf/name` → digest.
+        shelf: whose parts are needed now.
+        where: the artifact, for messages.
+
+    Raises:
+        UsageError: one is not here.
+        MismatchError: its source is another one.
+    """
+    for key, wanted in recorded.items():
+        folder, _, name = key.partition("/")
+        if folder != shelf:
+            continue
+        if name not in registry.parts(shelf):
+            raise UsageError(
+                f"{where}: it needs the part {key} ({wanted[:19]}), which is not advkit's own: "
+                "say where it lies with --parts, or install the package that offers it"
+            )
+        part = registry.part(shelf, name)
+        if part.foreign and digest(shelf, name) != wanted:
+            raise MismatchError(
+                f"{where}: it was made with another {key} ({wanted[:19]}) than {part.path} "
+                f"({digest(shelf, name)[:19]}): undo the edit, or make it anew"
+            )
 
 
 def _files(folder: str, first: Path, place: Place) -> list[Path]:
