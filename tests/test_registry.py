@@ -49,12 +49,12 @@ def shelf(tmp_path, monkeypatch):
         (tmp_path / "labels").mkdir(exist_ok=True)
         for stem, source in sources.items():
             (tmp_path / "labels" / f"{stem}.py").write_text(source, encoding="utf-8")
-        registry.parts.cache_clear()
+        registry.forget()
         return registry.parts("labels")
 
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     yield fill
-    registry.parts.cache_clear()
+    registry.forget()
 
 
 def test_a_new_file_is_a_part_the_day_it_appears(shelf):
@@ -132,7 +132,7 @@ def test_an_improper_part_is_refused_by_file_and_line(shelf, tmp_path, source, p
 def test_a_file_in_other_bytes_is_an_improper_part(shelf, tmp_path):
     shelf(broken="")
     (tmp_path / "labels" / "broken.py").write_bytes(b'"""Help."""\nx = "\xff"\n')
-    registry.parts.cache_clear()
+    registry.forget()
     with pytest.raises(UsageError, match=r"labels/broken\.py is not a proper part: line \d"):
         registry.part("labels", "broken")
 
@@ -154,12 +154,12 @@ def test_every_declaration_misspelt_names_the_right_one(tmp_path, monkeypatch, f
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "mine.py").write_text(misdeclared(folder, name))
     monkeypatch.setattr(registry, "ROOT", tmp_path)
-    registry.parts.cache_clear()
+    registry.forget()
     try:
         with pytest.raises(UsageError, match=rf"mine\.py .* line 2: .*did you mean.*'{name}'"):
             registry.part(folder, "mine")
     finally:
-        registry.parts.cache_clear()
+        registry.forget()
 
 
 def test_every_declaration_that_the_code_reads_is_known():

@@ -381,9 +381,10 @@ class Named(TypedDict):
 
 
 class Analysis(Described):
-    """A table of numbers."""
+    """A table of numbers; `parts` where the analysis is not advkit's own."""
 
     config: Named
+    parts: NotRequired[Digests]
 
 
 class Part(TypedDict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -66,23 +66,27 @@ def require_same(before: Identity, now: Identity, out: Path) -> None:
         )
 
 
-def require_parts(info: Description, now: Mapping[str, str], path: Path) -> None:
+def require_parts(
+    info: Description, now: Mapping[str, str], path: Path, foreign: Collection[str] = ()
+) -> None:
     """Check that no part was edited since the file in place was made.
 
     Args:
         info: its description; files of the first versions say nothing of their parts.
         now: what its parts mean today, by `shelf/name`.
         path: the file.
+        foreign: those that do not come with advkit, whatever its version.
 
     Raises:
         MismatchError: one was; the message names it.
     """
     made = cast(Described, info)
     # Another version's parts are other files; within one version they are the same, or edited.
-    if made.get("versions", {}).get("advkit") != __version__:
-        return
+    same = made.get("versions", {}).get("advkit") == __version__
     then = cast(Mapping[str, str], info.get("parts", {}))
-    edited = sorted(name for name in then if then[name] != now.get(name))
+    edited = sorted(
+        name for name in then if (same or name in foreign) and then[name] != now.get(name)
+    )
     if edited:
         raise MismatchError(
             f"{path} was made before {', '.join(edited)} was edited: undo the edit, choose "

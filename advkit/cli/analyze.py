@@ -182,4 +182,6 @@ def _command(part: Part) -> Command:
     )
 
 
-COMMANDS = tuple(_command(part) for part in registry.parts("analyses").values())
+def commands() -> tuple[Command, ...]:
+    """Return a command for each analysis there is."""
+    return tuple(_command(part) for part in registry.parts("analyses").values())

@@ -31,7 +31,7 @@ from advkit.cli import (
 )
 from advkit.cli.common import options
 from advkit.cli.common.failures import guarded, perform, settle_stderr
-from advkit.cli.common.options import Command
+from advkit.cli.common.options import Command, places_of_parts
 from advkit.errors import StorageError, UsageError
 from advkit.runtime import memory, signals
 from advkit.runtime.progress import say
@@ -56,8 +56,8 @@ COMMANDS: tuple[Command, ...] = (
     presets.COMMAND,
     bench.COMMAND,
 )
-GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
-    "analyze": ("Numbers and pictures from logits files.", analyze.COMMANDS),
+GROUPS: dict[str, tuple[str, tuple[Command, ...] | Callable[[], tuple[Command, ...]]]] = {
+    "analyze": ("Numbers and pictures from logits files.", analyze.commands),
     "search": ("Searches for the numbers that a method needs.", (search.COMMAND,)),
     "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
     "recipes": (
@@ -65,6 +65,14 @@ GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
         recipes.COMMANDS,
     ),
 }
+
+
+def groups() -> dict[str, tuple[str, tuple[Command, ...]]]:
+    """Return the groups as they are now: an analysis of somebody else's is a command too."""
+    return {
+        name: (text, commands() if callable(commands) else commands)
+        for name, (text, commands) in GROUPS.items()
+    }
 
 
 def _show_version(wanted: bool) -> None:
@@ -92,7 +100,7 @@ def build() -> typer.Typer:
 
     for command in COMMANDS:
         options.add(app, command, perform)
-    for name, (text, commands) in GROUPS.items():
+    for name, (text, commands) in groups().items():
         group = typer.Typer(help=text)
         for command in commands:
             options.add(group, command, perform)
@@ -117,8 +125,14 @@ def run(arguments: list[str]) -> int:
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.install()
     memory.take_over()  # the process is ours: its allocator may be told to keep what is freed
+
+    def work() -> int:
+        # Their options are options of the commands, which are made of them.
+        with registry.using(*places_of_parts(arguments)):
+            return _invoke(arguments)
+
     try:
-        return guarded(stage, "--debug" in arguments, lambda: _invoke(arguments))
+        return guarded(stage, "--debug" in arguments, work)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -128,8 +142,9 @@ def run(arguments: list[str]) -> int:
 
 
 @cache
-def _program() -> Callable[..., object]:
-    """Return the application, ready to be called: made once in a process."""
+def _program(generation: int) -> Callable[..., object]:
+    """Return the application, ready to be called: made once in a process for the same parts."""
+    del generation  # it says that they are the same
     return typer.main.get_command(build())
 
 
@@ -141,7 +156,8 @@ def _invoke(arguments: list[str]) -> int:
     """
     # Outside its standalone mode Typer raises instead of printing in its own form and exiting.
     try:
-        code = _program()(arguments, standalone_mode=False, prog_name="advkit")
+        program = _program(registry.generation())
+        code = program(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
         message = " ".join(error.format_message().split()).rstrip(".")
         if message == "Missing command":
@@ -156,5 +172,5 @@ def _invoke(arguments: list[str]) -> int:
 def _commands(arguments: list[str]) -> list[str]:
     group = next((word for word in arguments if word in GROUPS), None)
     if group is not None:
-        return [command.name for command in GROUPS[group][1]]
+        return [command.name for command in groups()[group][1]]
     return [*(command.name for command in COMMANDS), *GROUPS]

@@ -16,8 +16,6 @@ from advkit.errors import UsageError, Verdict
 from advkit.evaluation.options import AttackOptions, ExampleOptions, ThreatOptions, Which
 from advkit.options import StageOptions, declared
 
-PARTS = registry.shared_options("attacks")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Demand(StageOptions):
@@ -44,7 +42,7 @@ def run(call: Call) -> Iterator[Record]:
     demand = call.build(Demand)
     if call.build(options.Merge).merge:
         return _joined(call, demand)
-    wanted = call.build(AttackOptions, parts=call.pick(PARTS))
+    wanted = call.build(AttackOptions, parts=call.pick(registry.shared_options("attacks")))
     if wanted.attack == "none" and demand.fail_under is not None:
         raise UsageError("--fail-under has no meaning for --attack none")
     once = stage.Once(call, wanted.out)
@@ -86,14 +84,14 @@ def _joined(call: Call, demand: Demand) -> Iterator[Record]:
 COMMAND = Command(
     "attack",
     "Attack checkpoints and write clean and adversarial logits with a verdict per example.",
-    (
+    lambda: (
         *shown(Which),
         *shown(ThreatOptions),
         *shown(ExampleOptions),
         *shown(AttackOptions),
         *shown(Demand),
         *shown(options.Merge),
-        *PARTS,
+        *registry.shared_options("attacks"),
         options.DATA_ROOT,
         *options.MACHINE,
         options.SHARD,

@@ -28,7 +28,7 @@ def run(call: Call) -> Iterator[Record]:
 COMMAND = Command(
     "bench",
     "Time each method on this machine, on random images, and project hours and AutoAttack's time.",
-    (
+    lambda: (
         *options_of(BenchOptions),
         *(option for option in settings.options() if option.name not in LEFT_OUT),
         *options.STAGE,

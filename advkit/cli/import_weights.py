@@ -13,13 +13,12 @@ from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.doors.options import ImportOptions
 
-PARTS = registry.shared_options("models")
 KINDS = ("export",)
 
 
 def run(call: Call) -> Iterator[Record]:
     """Import every file that comes in."""
-    wanted = call.build(ImportOptions, parts=call.pick(PARTS))
+    wanted = call.build(ImportOptions, parts=call.pick(registry.shared_options("models")))
     once = stage.Once(call, wanted.out)
 
     def work(source: Record) -> Record:
@@ -37,7 +36,7 @@ def run(call: Call) -> Iterator[Record]:
 COMMAND = Command(
     "import",
     "Make a checkpoint of other people's weights; nothing in their file is run.",
-    (*shown(ImportOptions), *PARTS, *options.STAGE),
+    lambda: (*shown(ImportOptions), *registry.shared_options("models"), *options.STAGE),
     run,
     argument="[FILE|DIR]...",
     listing=("models",),

@@ -10,13 +10,11 @@ from advkit.cli import train
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
+from advkit.options import Option
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum"}
 LEFT_OUT |= {"sync_bn", "ema_decay", "attack_steps", "step_size", "attack_start", "attack_bn"}
 LEFT_OUT |= {"soft_labels", "teacher", "labels_digest", "student_temperature"}
-LEFT_OUT |= {
-    option.name for shelf in ("labels", "objectives") for option in registry.shared_options(shelf)
-}
 
 
 def run(call: Call) -> Iterator[Record | str]:
@@ -24,14 +22,17 @@ def run(call: Call) -> Iterator[Record | str]:
     return train.run(call, "pretrain-teacher", method="natural")
 
 
+def _settings() -> Iterator[Option]:
+    """Yield the settings that are left open: nothing of a method."""
+    shelves = [registry.shared_options(shelf) for shelf in ("labels", "objectives")]
+    closed = LEFT_OUT | {option.name for shared in shelves for option in shared}
+    yield from (option for option in settings.options() if option.name not in closed)
+
+
 COMMAND = Command(
     "pretrain-teacher",
     "Train a teacher naturally, with one-hot labels and the same augmentation as its students.",
-    (
-        *(option for option in settings.options() if option.name not in LEFT_OUT),
-        *train.OWN,
-        *options.STAGE,
-    ),
+    lambda: (*_settings(), *train.OWN, *options.STAGE),
     run,
     listing=("augment", "models", "data"),
     example="advkit pretrain-teacher --data digits | advkit softlabels --views all",

@@ -35,7 +35,7 @@ def run(call: Call) -> Iterator[Record]:
 COMMAND = Command(
     "temperature",
     "Find the teacher's temperature for LTD: substitutes bound it, students choose it.",
-    (
+    lambda: (
         *options_of(SearchOptions),
         *(option for option in settings.options() if option.name not in LEFT_OUT),
         *(option for option in train.OWN if option.name == "config"),

@@ -53,7 +53,7 @@ def labels_or_teacher(call: Call) -> Record:
 COMMAND = Command(
     "train",
     "Train a classifier: objective × labels × weight space, by name or one by one.",
-    (
+    lambda: (
         *settings.options(),
         *OWN,
         *options.STAGE,

@@ -247,6 +247,10 @@ def _lay(
         for key in (*CHOICES, "awp"):  # a method named later replaces what was chosen earlier
             explicit.pop(key, None)
             origins.pop(key, None)
+    arch = layer.get("arch")
+    if isinstance(arch, str):  # a file's options are known once it is read
+        with _blaming(origin):
+            layer = {**layer, "arch": registry.arch_named(arch)}
     for key, value in layer.items():
         if value is not None:
             with _blaming(origin):

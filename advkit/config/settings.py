@@ -216,9 +216,24 @@ def own_options() -> tuple[str, ...]:
     return tuple(own.name for own in dataclasses.fields(Settings) if own.name != "parts")
 
 
-@cache
 def options() -> tuple[Option, ...]:
-    """Every option of a training run: the engine's own, then those of all parts."""
-    shelves = [registry.shared_options(folder) for folder in PART_FOLDERS]
-    every = (option for options in (options_of(Settings), *shelves) for option in options)
-    return tuple({option.name: option for option in every}.values())
+    """Every option of a training run: the engine's own, then those of all parts.
+
+    Raises:
+        UsageError: a part has an option of the engine's, or one of another kind on another shelf.
+    """
+    return _joined(tuple(registry.shared_options(folder) for folder in PART_FOLDERS))
+
+
+@cache
+def _joined(shelves: tuple[tuple[Option, ...], ...]) -> tuple[Option, ...]:
+    every = {option.name: option for option in options_of(Settings)}
+    for options in shelves:
+        for option in options:
+            if option.name in own_options():
+                raise registry.clash(option.name, "training itself", PART_FOLDERS)
+            if every.get(option.name, option).kind != option.kind:
+                kinds = f"{every[option.name].kind} and {option.kind}"
+                raise registry.clash(option.name, f"another part: {kinds}", PART_FOLDERS)
+            every[option.name] = option
+    return tuple(every.values())

@@ -11,6 +11,7 @@ from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import InputError, UsageError
 from advkit.images.image_set import ImageSet
+from advkit.registry import sources
 
 __all__ = ["folder", "load", "load_for"]
 
@@ -76,8 +77,11 @@ def load_for(
 
     Raises:
         UsageError, InputError: as `load`.
+        MismatchError: the set is somebody else's part, and its source is another one now.
     """
     name = registry.split_path(text)[0]
+    if name == info["data"]["name"]:
+        sources.require(info.get("parts", {}), "data", f"{name}, the data of the checkpoint")
     known = {option.name for option in registry.part("data", name).options}
     if image_size is None and name == info["data"]["name"]:
         image_size = info["config"].get("image_size")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -26,6 +26,7 @@ from advkit.doors.options import names as class_names
 from advkit.doors.reading import Foreign
 from advkit.doors.trying import Setting, Trial
 from advkit.errors import MismatchError, UsageError
+from advkit.registry import sources
 from advkit.runtime.reporting import Reporter
 
 ROLE = "imported"
@@ -51,6 +52,7 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
         UsageError: options that do not go together, or that are missing.
     """
     started = time.monotonic()
+    options = replace(options, arch=registry.arch_named(options.arch))
     registry.split_numbers(options.arch)  # a wrong name is told before a long read
     place = Path(options.out) if options.out else _place(path)
     files.require_apart([place], [path])
@@ -237,6 +239,7 @@ def _described(
     statistics: Statistics,
 ) -> dict[str, object]:
     name = registry.split_path(setting.data)[0] or UNKNOWN
+    family = [part for part in sources.family(options.arch) if sources.foreign(*part)]
     resized_to = {} if options.image_size is None else {"image_size": options.image_size}
     return provenance.describe(
         "checkpoint",
@@ -258,6 +261,7 @@ def _described(
         imported=True,
         source={"digest": foreign.digest, "format": foreign.format,
                 **({"key": foreign.place} if foreign.place else {})},
+        **({"parts": sources.digests(*family)} if family else {}),
     )  # fmt: skip
 
 
@@ -280,12 +284,12 @@ def _written(
     with locks.lock(place):
         if place.exists() and not overwrite:
             there = checkpoint.read_info(place)
-            now = {key: description[key] for key in _SAME}
+            now = {key: description.get(key) for key in _SAME}
             identity.require_same({key: there.get(key) for key in _SAME}, now, place)
             reporter.note(f"{place}: already done")
             return there["digest"]
         return checkpoint.write(place, tensors, description)
 
 
-_SAME = ("arch", "data", "imported", "method", "model", "source")
+_SAME = ("arch", "data", "imported", "method", "model", "parts", "source")
 """What makes two imports the same work."""

@@ -103,7 +103,8 @@ def parts(settings: AttackSettings, classes: int, info: Checkpoint) -> dict[str,
     names = {settings.attack, *attack_names(settings, classes), "pgd"}
     attacks = sorted(names & registry.parts("attacks").keys())
     chosen = [("attacks", name) for name in attacks]
-    return sources.digests(*chosen, *sources.family(info["arch"]))
+    images = sources.foreign("data", registry.split_path(settings.data)[0])
+    return sources.digests(*chosen, *sources.family(info["arch"]), *images)
 
 
 def attack_names(settings: AttackSettings, classes: int) -> list[str]:

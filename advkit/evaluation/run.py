@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from advkit import registry
+from advkit import models, registry
 from advkit.artifacts import descriptions, provenance
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
@@ -188,6 +188,7 @@ class Evaluation:
         )
 
     def _finite(self, logits: Tensor, rows: Tensor) -> Tensor:
+        models.require_logits(logits, len(rows), self.classes, self.info["arch"])
         bad = ~torch.isfinite(logits).all(1)
         if bool(bad.any()):
             example = int(self.positions[rows[int(bad.nonzero()[0])]])

@@ -303,7 +303,8 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         )
         identity.require_same(identity.identity(logits.info), now, out)
         classes = len(info["data"]["classes"])
-        identity.require_parts(logits.info, passes.parts(self.settings, classes, info), out)
+        parts = passes.parts(self.settings, classes, info)
+        identity.require_parts(logits.info, parts, out, registry.foreign(parts))
         return logits
 
 

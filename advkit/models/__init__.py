@@ -20,6 +20,7 @@ from advkit.errors import InputError, MismatchError, NumericalError, UsageError,
 from advkit.models import _zoos
 from advkit.models._blocks import Statistics, SubsampledConv
 from advkit.models._zoos import published
+from advkit.registry import sources
 from advkit.runtime import seeding
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "load_finite",
     "published",
     "require_finite",
+    "require_logits",
     "restore",
 ]
 
@@ -84,7 +86,8 @@ def build(
             raise UsageError(f"{arch}: {error}") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.derive(seed, "weights"))
-        net: nn.Module = module.build(
+        make = getattr(module, part.place.function or "build")
+        net: nn.Module = make(
             classes, channels=channels, statistics=statistics, **{**options, **numbers}
         )
     # The layout that convolutions are fastest in, on CPUs and GPUs.
@@ -125,9 +128,11 @@ def restore(
 
     Raises:
         InputError: the description names no model.
-        MismatchError: names, shapes or dtypes differ; the message lists the first.
-        UsageError: the net is one of a package that is not installed.
+        MismatchError: names, shapes or dtypes differ; the message lists the first. Or the net is
+            of somebody else's source, and that is another one now.
+        UsageError: the net is one of a package that is not installed, or a part that is not here.
     """
+    sources.require(info.get("parts", {}), "models", where)
     with suppress(KeyError, TypeError):  # what a forged description lacks is told below
         _zoos.require(info["model"]["arch"])
     try:
@@ -186,6 +191,20 @@ def _compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], wher
     if problems:
         listed = "; ".join(sorted(problems)[:3])
         raise MismatchError(f"{where}: {len(problems)} tensors do not fit: {listed}")
+
+
+def require_logits(logits: Tensor, rows: int, classes: int, arch: str) -> None:
+    """Check that a net's answer has the shape of logits: (B, classes).
+
+    Raises:
+        NumericalError: it has another, or is no tensor; the message names the architecture.
+    """
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (rows, classes):
+        raise NumericalError(
+            f"architecture {arch!r}: its answer to {rows} images of {classes} classes is {shape}, "
+            f"not {(rows, classes)}"
+        )
 
 
 def require_finite(tensors: Mapping[str, Tensor], where: object) -> None:

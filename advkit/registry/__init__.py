@@ -6,37 +6,49 @@ its entry functions are its options (`lambda_` is `--lambda`), and the `Args:` b
 docstrings is the options' help; keyword-only parameters without a default are what the engine
 supplies. Upper-case names at the top of the file are its declarations (`declarations`). All of it
 comes from the syntax tree, so listing parts never loads torch.
+
+Beside advkit's own folders there are those of other people, of the same shape; see `places`.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from advkit.errors import UsageError, unknown
 from advkit.options import Option
-from advkit.registry import declarations
+from advkit.registry import places
+from advkit.registry.importing import imported
+from advkit.registry.places import Place
+from advkit.registry.reading import OWN, Part, name_of, read
 
 __all__ = [
     "NOUNS",
     "OUTSIDE",
     "ROOT",
     "Part",
+    "arch_named",
     "blaming",
+    "clash",
+    "foreign",
+    "generation",
     "is_outside",
     "load",
     "part",
     "parts",
+    "places",
     "shared_options",
     "sources",
     "split_numbers",
     "split_path",
+    "use",
+    "using",
 ]
 
 ROOT = Path(__file__).parents[1]
@@ -70,39 +82,161 @@ OUTSIDE = {"torchvision": "torchvision", "timm": "advkit[timm]"}
 """Packages whose nets are architectures too, as PACKAGE:NAME, and what installs them."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """What the syntax tree of one part's file says about it."""
-
-    folder: str
-    name: str
-    help: str
-    options: tuple[Option, ...]
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-
-    @property
-    def module(self) -> str:
-        """Dotted name of the file."""
-        return f"advkit.{self.folder}.{self.name.replace('-', '_')}"
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return ROOT / self.folder / f"{self.name.replace('-', '_')}.py"
-
-    @property
-    def breach(self) -> str:
-        """What is wrong with the file, naming it and the lines; empty where nothing is."""
-        return f"{self.path} is not a proper part: {'; '.join(self.problems)}" * bool(self.problems)
+_named: list[Place] = []
+"""Places that were named in this process, beside those of the environment and of packages."""
+_generation = 0
+_foreign_read = False
 
 
 @cache
 def parts(folder: str) -> dict[str, Part]:
-    """Every part of a folder by name, in alphabetical order."""
-    files = sorted((ROOT / folder).glob("*.py"))
-    shelf = [_read(folder, path) for path in files if not path.stem.startswith("_")]
-    return {part.name: part for part in shelf}
+    """Every part of a folder by name, in alphabetical order.
+
+    Raises:
+        UsageError: two files have one name; or a place of parts is not there.
+    """
+    shelf: dict[str, Part] = {}
+    for place in _places():
+        for part in _read_all(folder, place):
+            there = shelf.get(part.name)
+            if there or (folder == "models" and is_outside(part.name)):
+                other = f"{there.path} ({there.place})" if there else "a package's nets"
+                raise UsageError(
+                    f"{part.path} ({part.place}) has the name of {other}: {folder}/{part.name} "
+                    "can be one of them only: rename one, or leave its place out"
+                )
+            shelf[part.name] = part
+    return dict(sorted(shelf.items()))
+
+
+def _read_all(folder: str, place: Place) -> Iterable[Part]:
+    if place.kind == places.BUILT_IN:
+        return _read_own(folder, ROOT)
+    return [read(folder, path, place, CONTRACTS[folder]) for path in place.files(folder)]
+
+
+@cache
+def _read_own(folder: str, root: Path) -> tuple[Part, ...]:
+    """Read advkit's own parts, once in a process: they do not change with other people's."""
+    own = replace(OWN, root=root)
+    return tuple(read(folder, path, own, CONTRACTS[folder]) for path in own.files(folder))
+
+
+@cache
+def _places() -> tuple[Place, ...]:
+    """Return where parts lie, each place once: advkit's own first."""
+    global _foreign_read
+    known = [OWN, *places.installed(), *places.from_environment(CONTRACTS), *_named]
+    first: dict[tuple[Path, str], Place] = {}
+    for place in known:  # a package's folder may be named too
+        first.setdefault((place.root.resolve(), place.function), place)
+    _foreign_read |= len(first) > 1
+    return tuple(first.values())
+
+
+def forget(*, own: bool = True) -> None:
+    """Read files anew when they are next asked for; advkit's own only if `own`."""
+    global _generation
+    for cached in (_places, parts, shared_options, *([_read_own] if own else [])):
+        cached.cache_clear()
+    importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name.startswith(places.PREFIX)]:
+        del sys.modules[name]
+    _generation += 1
+
+
+def _refresh() -> None:
+    """Take in what was named, and what changed in other people's files; read all of them.
+
+    So names that are there twice are told before any work.
+    """
+    global _foreign_read
+    _places.cache_clear()
+    if _foreign_read or len(_places()) > 1:
+        _foreign_read = False
+        forget(own=False)
+    for folder in CONTRACTS:
+        parts(folder)
+
+
+def generation() -> int:
+    """Return a number that changes whenever parts may have changed."""
+    return _generation
+
+
+def use(*named: str | Path) -> None:
+    """Use the parts of more folders, or model files FILE.py[:function], in this process.
+
+    A folder has the package's own shape: `DIR/labels/halved.py`. What `ADVKIT_PARTS` names and
+    installed packages offer is there without this. Files are read anew at each call.
+
+    Raises:
+        UsageError: no such place, or a part of it has a name that is there already.
+    """
+    before = [*_named]
+    try:
+        _named.extend(places.named(text, CONTRACTS, "parts") for text in named)
+        _refresh()
+    except UsageError:
+        _named[:] = before
+        forget(own=False)
+        raise
+
+
+@contextmanager
+def using(*named: str) -> Iterator[None]:
+    """Use the parts of more places, and of the environment as it is now, for a while; see `use`."""
+    before = [*_named]
+    try:
+        _named.extend(places.named(text, CONTRACTS) for text in named)
+        _refresh()
+        yield
+    finally:
+        if _named != before:
+            _named[:] = before
+            forget(own=False)
+
+
+def arch_named(arch: str) -> str:
+    """Return an architecture's name; the parts of FILE.py[:function] are there from then on.
+
+    >>> arch_named("wrn-34-10")
+    'wrn-34-10'
+
+    Raises:
+        UsageError: no such file, or its name is that of another architecture.
+    """
+    if places.arch_file(arch) is None:
+        return arch
+    place = places.named(arch, CONTRACTS, "--arch")
+    if place not in _places():
+        use(arch)
+    return name_of(place, place.root)
+
+
+def foreign(names: Iterable[str]) -> frozenset[str]:
+    """Return those of the names `shelf/part` that are not advkit's own parts."""
+    pairs = [name.partition("/") for name in names]
+    return frozenset(
+        f"{shelf}/{name}"
+        for shelf, _, name in pairs
+        if shelf in CONTRACTS and name in parts(shelf) and parts(shelf)[name].foreign
+    )
+
+
+def clash(option: str, owner: str, shelves: Iterable[str] = CONTRACTS) -> UsageError:
+    """Return the error about a part's option whose name is taken.
+
+    Args:
+        option: its name.
+        owner: who else has it.
+        shelves: where the part may be.
+    """
+    every = [part for shelf in shelves for part in parts(shelf).values() if part.foreign]
+    guilty = next((part for part in every if option in part.lines), None)
+    where = f"{guilty.path} is not a proper part: line {guilty.lines[option]}: " if guilty else ""
+    flag = Option(option, "str", None, "").flag
+    return UsageError(f"{where}{flag} is already an option of {owner}: rename it")
 
 
 def part(folder: str, name: str) -> Part:
@@ -152,6 +286,9 @@ def shared_options(folder: str) -> tuple[Option, ...]:
     options = []
     for shared in owners.values():
         option = shared[0][1]
+        if any(other.kind != option.kind for _, other in shared):
+            kinds = " and ".join(f"{name} ({other.kind})" for name, other in shared)
+            raise clash(option.name, f"another kind: {kinds}", [folder])
         # With several defaults none may be shown as the option's: each part keeps its own.
         agreed = all(other.default == option.default for _, other in shared)
         names = [name if agreed else f"{name}: {other.default}" for name, other in shared]
@@ -167,7 +304,10 @@ def load(folder: str, name: str) -> ModuleType:
     Raises:
         UsageError: no such part, or its file does not keep the folder's contract.
     """
-    return importlib.import_module(part(folder, name).module)
+    chosen = part(folder, name)
+    if not chosen.foreign:
+        return importlib.import_module(chosen.module)
+    return imported(chosen)
 
 
 def split_path(text: str) -> tuple[str, str | None]:
@@ -210,49 +350,3 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
     if len(numbers) > len(names):
         raise UsageError(f"{arch}: {family.name} takes at most {len(names)} numbers")
     return family.name, dict(zip(names, numbers, strict=False))
-
-
-def _read(folder: str, path: Path) -> Part:
-    name = path.stem.replace("_", "-")
-    tree, problem = _parsed(path)
-    if tree is None:
-        return Part(folder, name, problem, (), {}, (problem,))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    options: dict[str, Option] = {}
-    problems: list[str] = []
-    for entry, expected in CONTRACTS[folder].items():
-        node = functions.get(entry)
-        if node is None:
-            problems.append(f"line 1: it has no function {entry}({', '.join(expected)}, ...)")
-            continue
-        positional = tuple(arg.arg for arg in node.args.posonlyargs + node.args.args)
-        if positional != expected:
-            wrong = f"{entry} takes ({', '.join(positional)}), not ({', '.join(expected)})"
-            problems.append(f"line {node.lineno}: {wrong}")
-        for option, wrong in declarations.options(node):
-            options[option.name] = option
-            problems += [wrong] if wrong else []
-    constants, misdeclared = declarations.constants(folder, tree, options)
-    # LIMITS name options, which are all known only now.
-    for option_name, limits in constants.get("LIMITS", {}).items():
-        options[option_name] = replace(options[option_name], limits=limits)
-    doc = ast.get_docstring(tree) or ""
-    if not doc:
-        problems.append("line 1: it has no docstring")
-    problems += misdeclared
-    help_line = doc.split("\n", 1)[0].strip()
-    return Part(folder, name, help_line, tuple(options.values()), constants, tuple(problems))
-
-
-def _parsed(path: Path) -> tuple[ast.Module | None, str]:
-    """Return the syntax tree of a file, or what stands against it."""
-    try:
-        source = path.read_bytes()
-        return ast.parse(source, filename=str(path)), ""
-    except SyntaxError as error:
-        return None, f"line {error.lineno or 1}: it is not Python: {error.msg}"
-    except ValueError as error:  # a null byte, in Python 3.11
-        line = source[: source.find(b"\0")].count(b"\n") + 1
-        return None, f"line {line}: it is not Python: {error}"
-    except OSError as error:
-        return None, f"it cannot be read: {error.strerror}"

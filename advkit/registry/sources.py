@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from advkit import registry
+from advkit.errors import MismatchError, UsageError
+from advkit.registry import places
+from advkit.registry.places import Place
 
 QUIET = {"kind", "type_comment"}
 """What a syntax tree holds besides what runs."""
@@ -16,18 +19,21 @@ SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def digest(folder: str, name: str) -> str:
-    """Return the sha256 over a part's file and the files of its shelf that it imports.
+    """Return the sha256 over a part's file and the files that it imports of what goes with it.
 
-    Comments, docstrings and layout are left out: they change no result. So is what lies outside
-    the shelf, which comes with a version of advkit.
+    Of advkit's own part these are the files of its shelf: what lies outside comes with a version
+    of advkit. Of somebody else's they are all files of the folder or package that it lies in.
+    Comments, docstrings and layout are left out: they change no result.
 
     Raises:
         UsageError: no such part, or its file does not keep the folder's contract.
     """
     sha = hashlib.sha256()
-    for path in _files(folder, registry.part(folder, name).path):
-        tree = ast.parse(path.read_bytes())
-        sha.update(json.dumps([path.name, _meaning(tree)]).encode())
+    part = registry.part(folder, name)
+    for path in _files(folder, part.path, part.place):
+        tree = _tree(path)
+        spelt = part.place.spelt(path) if part.foreign else path.name
+        sha.update(json.dumps([spelt, _meaning(tree)]).encode())
     return f"sha256:{sha.hexdigest()}"
 
 
@@ -47,29 +53,103 @@ def family(arch: str) -> list[tuple[str, str]]:
     return [("models", name) for name in names if name in registry.parts("models")][:1]
 
 
-def _files(folder: str, first: Path) -> list[Path]:
-    """Return a part's file, then those of its shelf that it needs, sorted."""
+def foreign(folder: str, name: str) -> list[tuple[str, str]]:
+    """Return a part as `digests` takes it, if it is there and not advkit's own."""
+    part = registry.parts(folder).get(name)
+    return [(folder, name)] if part is not None and part.foreign else []
+
+
+def require(recorded: Mapping[str, str], shelf: str, where: object) -> None:
+    """Check that somebody else's parts that an artifact needs are here, and are those it means.
+
+    Args:
+        recorded: what its description says of parts, `shelf/name` → digest.
+        shelf: whose parts are needed now.
+        where: the artifact, for messages.
+
+    Raises:
+        UsageError: one is not here.
+        MismatchError: its source is another one.
+    """
+    for key, wanted in recorded.items():
+        folder, _, name = key.partition("/")
+        if folder != shelf:
+            continue
+        if name not in registry.parts(shelf):
+            raise UsageError(
+                f"{where}: it needs the part {key} ({wanted[:19]}), which is not advkit's own: "
+                "say where it lies with --parts, or install the package that offers it"
+            )
+        part = registry.part(shelf, name)
+        if part.foreign and digest(shelf, name) != wanted:
+            raise MismatchError(
+                f"{where}: it was made with another {key} ({wanted[:19]}) than {part.path} "
+                f"({digest(shelf, name)[:19]}): undo the edit, or make it anew"
+            )
+
+
+def _files(folder: str, first: Path, place: Place) -> list[Path]:
+    """Return a part's file, then those that it needs of what goes with it, sorted."""
     needed, waiting = {first}, [first]
     while waiting:
-        tree = ast.parse(waiting.pop().read_bytes())
-        more = {path for path in _imported(folder, tree) if path.is_file()} - needed
+        path = waiting.pop()
+        tree = _tree(path)
+        near = (
+            _imported(folder, tree) if place.kind == places.BUILT_IN else _beside(path, tree, place)
+        )
+        more = {path for path in near if path.is_file()} - needed
         needed |= more
         waiting += more
     return [first, *sorted(needed - {first})]
 
 
+def _tree(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise UsageError(f"{path}: line {error.lineno}: it is not Python: {error.msg}") from None
+
+
 def _imported(folder: str, tree: ast.Module) -> Iterator[Path]:
     """Yield where the modules of a shelf would lie that a file imports."""
     for node in ast.walk(tree):
-        dotted = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):  # what is imported may be a module itself
-            dotted += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            dotted += [alias.name for alias in node.names]
-        for module in dotted:
+        for module in _dotted(node):
             root, *rest = module.split(".")
             if root == "advkit" and len(rest) > 1 and rest[0] == folder:
                 yield registry.ROOT.joinpath(*rest).with_suffix(".py")
+
+
+def _dotted(node: ast.AST) -> list[str]:
+    """Return the modules that a statement may import, from the top down."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    # What is imported may be a module itself.
+    return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+
+
+def _beside(path: Path, tree: ast.Module, place: Place) -> Iterator[Path]:
+    """Yield where the modules would lie that a file of somebody else's imports of its own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[min(node.level, len(path.parents)) - 1]
+            words = node.module.split(".") if node.module else []
+            yield from _modules(base, words)
+            for alias in node.names:
+                yield from _modules(base, [*words, alias.name])
+        elif place.kind == places.PACKAGE:
+            for module in _dotted(node):
+                first, *rest = module.split(".")
+                if first == place.module.partition(".")[0]:
+                    yield from _modules(place.top, rest)
+
+
+def _modules(base: Path, words: list[str]) -> Iterator[Path]:
+    """Yield the files that a module may be."""
+    yield base.joinpath(*words, "__init__.py")
+    if words:
+        yield base.joinpath(*words[:-1], f"{words[-1]}.py")
 
 
 def _meaning(node: object) -> object:

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from advkit import models
 from advkit.artifacts import provenance
 from advkit.artifacts.descriptions import Checkpoint, Labels
 from advkit.artifacts.soft_labels import Writer
@@ -122,7 +123,10 @@ class Labelling:
             total = len(images.labels)
             self.config |= {"shard": shard.described, "batch_size": batch_size, "examples": total}
         self.rows = self._share(shard)
-        self.parts = sources.digests(*sources.family(info["arch"]))
+        self.arch = info["arch"]
+        self.parts = sources.digests(
+            *sources.family(info["arch"]), *sources.foreign("data", images.name)
+        )
 
     @property
     def view_count(self) -> int:
@@ -208,7 +212,9 @@ class Labelling:
         if self.table is not None:
             repeated = raw.repeat_interleave(self.view_count, 0)
             raw = apply_views(repeated, self.table[rows].flatten(0, 1), self.images.pad)
-        logits = self.teacher(pixels(raw, self.device)).float().cpu()
+        logits = self.teacher(pixels(raw, self.device))
+        models.require_logits(logits, len(raw), self.classes, self.arch)
+        logits = logits.float().cpu()
         if not bool(torch.isfinite(logits).all()):
             raise NumericalError(
                 f"the teacher's logits of example {int(rows[0])} on are not finite"

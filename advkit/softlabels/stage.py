@@ -193,7 +193,8 @@ class LabelsWork(sharing.ShardedWork[Labels]):
             self.labelling.config, self.info["digest"], self.images.fingerprint, called="teacher"
         )
         identity.require_same(identity.identity(info, "teacher"), now, out)
-        identity.require_parts(info, self.labelling.parts, out)
+        parts = self.labelling.parts
+        identity.require_parts(info, parts, out, registry.foreign(parts))
 
 
 def _described(path: Path) -> Labels:

@@ -58,6 +58,51 @@ class Guard:
             rate = self.optimizer.param_groups[0]["lr"]
             raise NumericalError(f"{source}: {_improper(targets, rows, sums, rate)}")
 
+    def check_inner(self, losses: Tensor, count: int, part: str, epoch: int, step: int) -> None:
+        """Refuse inner losses that are not one an example: a sum would mix the examples up.
+
+        Args:
+            losses: what an objective's `inner` gave.
+            count: B.
+            part: the objective.
+
+        Raises:
+            NumericalError: naming the part, epoch, step and the shape.
+        """
+        if not isinstance(losses, Tensor) or tuple(losses.shape) != (count,):
+            raise NumericalError(
+                f"objective {part!r}, epoch {epoch + 1}, step {step + 1}: inner losses of shape "
+                f"{_shape(losses)}, not {(count,)}: one for each example"
+            )
+
+    def check_outer(
+        self,
+        loss: Tensor,
+        logits: Mapping[str, Tensor],
+        wanted: tuple[int, int],
+        part: str,
+        epoch: int,
+        step: int,
+    ) -> None:
+        """Refuse a loss that is no scalar, and what an objective gives beside it and is no logits.
+
+        Args:
+            loss: what an objective's `outer` gave.
+            logits: what it saw, by kind.
+            wanted: (B, C), the shape that logits have.
+            part: the objective.
+
+        Raises:
+            NumericalError: naming the part, epoch, step and the shape.
+        """
+        where = f"objective {part!r}, epoch {epoch + 1}, step {step + 1}"
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            raise NumericalError(f"{where}: a loss of shape {_shape(loss)}, not one number")
+        for kind, z in logits.items():
+            if not isinstance(z, Tensor) or tuple(z.shape) != wanted:
+                shape = _shape(z)
+                raise NumericalError(f"{where}: {kind} logits of shape {shape}, not {wanted}")
+
     def check(
         self, value: Tensor, what: str, logits: Mapping[str, Tensor], epoch: int, step: int
     ) -> None:
@@ -96,6 +141,10 @@ class Guard:
                 f"{what}, learning rate {rate:g}: the run diverged; earlier checkpoints are kept; "
                 "lower --lr"
             )
+
+
+def _shape(value: object) -> object:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _improper(targets: Tensor, rows: Tensor, sums: Tensor, rate: float) -> str:

@@ -126,7 +126,9 @@ class Learner:
 
         # 3. Objective: a function of the net, because AWP asks at two points in weight space.
         def objective(net: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-            return self.parts.outer(net, batch.x, x_adv, given)
+            loss, logits = self.parts.outer(net, batch.x, x_adv, given)
+            self.guard.check_outer(loss, logits, shape, settings.objective, epoch, step)
+            return loss, logits
 
         # 4. Descent: at the worst weights nearby, or plainly.
         if settings.awp > 0 and epoch + 1 >= settings.awp_warmup:
@@ -186,7 +188,7 @@ class Learner:
             self.threat,
             steps=self.settings.attack_steps,
             step_size=self.step_size,
-            loss=lambda logits, _: self.parts.inner(logits, given),
+            loss=lambda logits, _: self._inner(logits, given, epoch, step),
             start=self.threat.start(
                 batch.x,
                 self.parts.start,
@@ -196,6 +198,13 @@ class Learner:
                 clip=self.settings.clip_start,
             ),
         )
+
+    def _inner(self, logits: Tensor, given: Given, epoch: int, step: int) -> Tensor:
+        """Return the losses (B,) that the attack ascends; shapes cost a GPU nothing to look at."""
+        models.require_logits(logits, len(given.y), self.classes, self.settings.arch)
+        losses = self.parts.inner(logits, given)
+        self.guard.check_inner(losses, len(given.y), self.settings.objective, epoch, step)
+        return losses
 
     def _perturbed_step(
         self, objective: Objective, epoch: int, step: int

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from advkit import registry
 from advkit.artifacts import checkpoint, identity
 from advkit.artifacts.descriptions import Checkpoint, Metrics, State
 from advkit.config.resolve import SINCE
@@ -163,7 +164,8 @@ def _require_own(folder: RunFolder, path: Path, info: Checkpoint | State) -> Set
             f"{path} and {folder.config_file.name} are of different runs ({', '.join(changed)}): "
             f"{BACK}"
         )
-    identity.require_parts(info, parts.digests(settings), path)
+    digests = parts.digests(settings)
+    identity.require_parts(info, digests, path, registry.foreign(digests))
     return settings
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from advkit import registry
-from advkit.cli.app import COMMANDS, GROUPS
+from advkit.cli.app import COMMANDS, GROUPS, groups
 from tests.conftest import ROOT
 
 PROBE = """
@@ -34,7 +34,7 @@ for words, env in asked:
 print(json.dumps(answers))
 """
 EVERY = [((command.name,), command) for command in COMMANDS]
-EVERY += [((group, each.name), each) for group, (_, found) in GROUPS.items() for each in found]
+EVERY += [((group, each.name), each) for group, (_, found) in groups().items() for each in found]
 STAGE = {
     "data": "train", "models": "train", "labels": "train", "objectives": "train",
     "attacks": "attack", "analyses": "analyze",

@@ -7,14 +7,14 @@ import re
 
 import pytest
 
-from advkit.cli.app import COMMANDS, GROUPS
+from advkit.cli.app import COMMANDS, groups
 from advkit.errors import UsageError
 from advkit.options import Option, within
 from tests.faults._runs import refused
 
 EVERY = [
     (f"{group} {command.name}".strip(), option)
-    for group, commands in (("", COMMANDS), *((name, each) for name, (_, each) in GROUPS.items()))
+    for group, commands in (("", COMMANDS), *((name, each) for name, (_, each) in groups().items()))
     for command in commands
     for option in command.every
 ]

@@ -8,14 +8,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from advkit.cli.app import COMMANDS, GROUPS
+from advkit.cli.app import COMMANDS, groups
 from advkit.cli.common.options import Command
 from advkit.options import Option
 from tests.conftest import Outcome
 from tests.faults._runs import Running
 
 EVERY: list[tuple[list[str], Command]] = [([command.name], command) for command in COMMANDS]
-EVERY += [([group, each.name], each) for group, (_, of) in GROUPS.items() for each in of]
+EVERY += [([group, each.name], each) for group, (_, of) in groups().items() for each in of]
 EVERY = [(words, command) for words, command in EVERY if words != ["data", "fetch"]]  # it downloads
 NEEDED = {
     "train": ["--data", "digits", "--width", "2", "--limit", "60", "--batch-size", "16",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from advkit import registry
-from advkit.cli.app import COMMANDS, GROUPS
+from advkit.cli.app import COMMANDS, groups
 from advkit.cli.common.options import SHORT, Command
 from advkit.config import methods
 from advkit.options import Option
@@ -34,7 +34,7 @@ def page() -> str:
     ]
     for command in COMMANDS:
         lines += _command(command.name, command)
-    for group, (text, commands) in GROUPS.items():
+    for group, (text, commands) in groups().items():
         lines += [f"## advkit {group}", "", text, ""]
         for command in commands:
             lines += _command(f"{group} {command.name}", command, "###")

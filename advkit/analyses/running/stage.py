@@ -33,7 +33,7 @@ from advkit.artifacts.soft_labels import SoftLabels
 from advkit.config.location import location
 from advkit.config.machine import computing
 from advkit.errors import InputError, UsageError, printable
-from advkit.registry import Part
+from advkit.registry import Part, sources
 from advkit.runtime.reporting import Reporter
 
 Input = Logits | SoftLabels | Trained | Probe
@@ -238,8 +238,14 @@ class Analysis:
             threads = self.options.probe.threads_for(probes[0].info["arch"])
             environment = {"device": probes[0].device.type, "threads": threads}
             seed = self.options.probe.seed
+        foreign = sources.foreign("analyses", self.part.name)
         return provenance.describe(
-            "analysis", config=config, seed=seed, parents=parents, environment=environment
+            "analysis",
+            config=config,
+            seed=seed,
+            parents=parents,
+            environment=environment,
+            **({"parts": sources.digests(*foreign)} if foreign else {}),
         )
 
     def _record(self, result: Result, digest: str, inputs: Sequence[Input]) -> Record:

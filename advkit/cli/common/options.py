@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -19,6 +20,8 @@ from advkit.parallel import ranks
 from advkit.runtime import progress
 from advkit.runtime.reporting import Reporter
 
+MANY = "DIR"
+"""Kind of an option that may be given several times."""
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 """Kinds that Typer parses itself; all others arrive as text."""
@@ -99,6 +102,13 @@ def _with_default(option: Option) -> str:
     return option.help if no_default else f"{option.help} ({option.default})"
 
 
+PARTS = Option(
+    "parts",
+    MANY,
+    None,
+    "folder of your own parts, or FILE.py of a net (env ADVKIT_PARTS)",
+    DIALOGUE,
+)
 DATA_ROOT, *MACHINE = shown(Machine)
 (SHARD,) = shown(Sharded)
 OUT, OVERWRITE = shown(Output)
@@ -110,13 +120,13 @@ STAGE = (DATA_ROOT, *MACHINE, OUT, OVERWRITE)
 class Command:
     """One command: `run` gets the call and yields records.
 
-    `argument` names the input files, if there are any; `listing` names registry folders whose
-    parts the help lists.
+    `options` is a function where parts add to them, which may come with the call. `argument` names
+    the input files, if there are any; `listing` names registry folders whose parts the help lists.
     """
 
     name: str
     help: str
-    options: Sequence[Option]
+    options: Sequence[Option] | Callable[[], Sequence[Option]]
     run: Callable[[Call], Iterable[Record | str]]
     argument: str = ""
     listing: tuple[str, ...] = ()
@@ -125,8 +135,18 @@ class Command:
 
     @property
     def every(self) -> tuple[Option, ...]:
-        """Its own options and those of every command."""
-        return (*self.options, *shown(Talk))
+        """Its own options and those of every command.
+
+        Raises:
+            UsageError: a part has an option that the command itself has.
+        """
+        own = self.options() if callable(self.options) else self.options
+        every = (*own, PARTS, *shown(Talk))
+        names = [option.name for option in every]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise registry.clash(twice, f"advkit {self.name}")
+        return every
 
 
 def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None]) -> None:
@@ -134,6 +154,7 @@ def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None
 
     def callback(*, files: str | Sequence[str] | None = None, **parsed: object) -> None:
         values = {name.rstrip("_"): value for name, value in parsed.items()}
+        values.pop(PARTS.name)  # they were there before the options were made
         call(command, Call.of(files, values))
 
     parameters = [_parameter(option) for option in command.every]
@@ -143,6 +164,26 @@ def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {one.name: one.annotation for one in parameters}
     app.command(command.name, help=_help(command))(callback)
+
+
+def places_of_parts(arguments: Sequence[str]) -> list[str]:
+    """Return where a command line says that parts lie, read before its options are known.
+
+    >>> places_of_parts(["train", "--parts", "a", "--arch=net.py:make", "--", "--parts", "b"])
+    ['a', 'net.py:make']
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    words = list(arguments[:end])
+    places = []
+    for flag in (PARTS.flag, "--arch"):
+        following = [after for word, after in pairwise(words) if word == flag]
+        joined = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+        places += [
+            value
+            for value in following + joined
+            if flag == PARTS.flag or registry.places.arch_file(value)
+        ]
+    return places
 
 
 def _help(command: Command) -> str:
@@ -178,7 +219,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.name in SHORT:
         flags.append(SHORT[option.name])
     metavar = "|".join(option.choices) if option.choices else None
-    typed = TYPES.get(option.kind, str)
+    typed: Any = list[str] if option.kind == MANY else TYPES.get(option.kind, str)
     info = typer.Option(
         *flags,
         help=text.replace("[", "\\["),
