@@ -29,8 +29,9 @@ METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimi
 PART_FOLDERS = ("objectives", "labels", "models", "data")
 OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
 """Paths, and what changes no result: not part of an artifact's description."""
-UNTOLD = ("init_digest",)
-"""Not part of a description where they have no value: those of earlier runs stay as they are."""
+UNTOLD: Mapping[str, object] = {"init_digest": None, "min_loss": 0.0}
+"""Options that a description says nothing of where they have this value, which is what runs did
+before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
 CYCLIC_WARMUP = 1 / 40
@@ -202,7 +203,7 @@ class Settings:
         flat = {
             key: value
             for key, value in self.flat().items()
-            if key not in OUTSIDE and not (key in UNTOLD and value is None)
+            if key not in OUTSIDE and not (key in UNTOLD and value == UNTOLD[key])
         }
         return {**flat, "data": self.data_name}
 
