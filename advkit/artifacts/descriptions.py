@@ -228,6 +228,9 @@ class Options(Split, Build, Reserved):
     teacher_noise: NotRequired[Word | None]
     smoothing: NotRequired[Share]
     temperature: NotRequired[Positive]
+    min_loss: NotRequired[Annotated[float, Within(0, 1e300)]]
+    adversarial_weight: NotRequired[Share]
+    kl_weight: NotRequired[Annotated[float, Within(0, 1e300)]]
     image_size: NotRequired[Side | None]
 
 

@@ -27,6 +27,9 @@ BASES = {
     "adr": ("at", "adr"),
     "trades-adr": ("trades", "adr"),
     "ltd": ("trades", "soft"),
+    "rslad": ("rslad", "soft"),
+    "ard": ("ard", "soft"),
+    "score": ("score", "onehot"),
 }
 """Name → (objective, labels)."""
 SUFFIXES = ("", "-awp", "-wa", "-awp-wa")

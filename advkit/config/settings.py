@@ -31,8 +31,9 @@ OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "worker
 """Paths, and what changes no result: not part of an artifact's description."""
 CROP_FLIP = "crop-flip"
 """The augmentation of all runs before there was a choice."""
-UNTOLD: Mapping[str, object] = {"init_digest": None, "augment": CROP_FLIP}
-"""Not part of a description where they have this value: those of earlier runs stay as they are."""
+UNTOLD: Mapping[str, object] = {"init_digest": None, "augment": CROP_FLIP, "min_loss": 0.0}
+"""Options that a description says nothing of where they have this value, which is what runs did
+before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
 CYCLIC_WARMUP = 1 / 40

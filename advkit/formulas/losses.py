@@ -48,6 +48,32 @@ def kl_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
+def kl_from(target: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(t ‖ softmax(z)) = Σ_c t_c (ln t_c − log softmax(z)_c) per example, (B,), in nats.
+
+    Args:
+        target: rows of probabilities t, (B, C); an entry of 0 adds nothing.
+        logits: z, (B, C).
+    """
+    negative_entropy: Tensor = torch.special.xlogy(target, target).sum(1)
+    return negative_entropy + cross_entropy(logits, target)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return softmax(z), (B, C), in float32 or wider."""
+    return log_softmax(logits).exp()
+
+
+def squared_error(logits: Tensor, target: Tensor) -> Tensor:
+    """Return Σ_c (softmax(z)_c − t_c)² per example, (B,), in [0, 2].
+
+    Args:
+        logits: z, (B, C).
+        target: rows of probabilities t, (B, C); gradients reach them too.
+    """
+    return (probabilities(logits) - target).square().sum(1)
+
+
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return max_{c≠y} z_c − z_y per example, (B,): positive when misclassified."""
     true = logits.gather(1, y[:, None]).squeeze(1)

@@ -8,6 +8,7 @@ from advkit.formulas.losses import cross_entropy
 from advkit.objectives import Given
 
 START = "uniform"
+LIMITS = {"min_loss": "[0, 1e6]"}
 
 
 def inner(logits: Tensor, given: Given) -> Tensor:
@@ -16,12 +17,21 @@ def inner(logits: Tensor, given: Given) -> Tensor:
 
 
 def outer(
-    model: nn.Module, x: Tensor, x_adv: Tensor, given: Given
+    model: nn.Module, x: Tensor, x_adv: Tensor, given: Given, *, min_loss: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return mean CE on x′ and the adversarial logits.
 
+    Args:
+        min_loss: an example whose loss is smaller counts as this constant, without gradient
+            (MLCAT's loss scaling, 1.5 on CIFAR-10).
+
     Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
-    ICLR 2018, eq. 2.1; with soft targets ADR, equations 1 and 5.
+    ICLR 2018, eq. 2.1; with soft targets ADR, equations 1 and 5. `min_loss`: Yu et al.,
+    "Understanding Robust Overfitting of Adversarial Training and Beyond", ICML 2022, arXiv
+    2206.08675: ℓ·max(1, m/ℓ) with the factor not detached, as in their code, is max(ℓ, m).
     """
     logits = model(x_adv)
-    return cross_entropy(logits, given.targets).mean(), {"adversarial": logits.detach()}
+    loss = cross_entropy(logits, given.targets)
+    if min_loss > 0:
+        loss = loss.clamp_min(min_loss)
+    return loss.mean(), {"adversarial": logits.detach()}

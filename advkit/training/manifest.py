@@ -16,7 +16,7 @@ from advkit import registry
 from advkit.artifacts import checkpoint, identity
 from advkit.artifacts.descriptions import Checkpoint, Metrics, State
 from advkit.config.resolve import SINCE
-from advkit.config.settings import Settings
+from advkit.config.settings import UNTOLD, Settings
 from advkit.errors import InputError, MismatchError
 from advkit.training import metrics_log, parts
 from advkit.training.metrics_log import Row
@@ -156,7 +156,7 @@ def _require_own(folder: RunFolder, path: Path, info: Checkpoint | State) -> Set
     settings = folder.settings()
     made, now = info["config"], settings.described()
     # What a version did before it could be asked for; other new options are left to their default.
-    since = {key: value for key, value in SINCE.items() if key in now}
+    since = {key: value for key, value in {**UNTOLD, **SINCE}.items() if key in now}
     before = {**now, **since, **made}
     changed = identity.differences(before, now)
     if changed:

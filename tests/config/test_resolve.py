@@ -243,8 +243,11 @@ def test_toml_round_trip(flags):
 @pytest.mark.parametrize("preset", [None, "paper", "repo"])
 def test_every_method_round_trips(name, preset):
     arch = {"arch": "wrn-34-10"} if "ltd" in name else {}
-    absent = {None: (), "paper": ("mart",), "repo": ("ls", "natural")}
-    lacks_awp = preset == "repo" and name.startswith("mart-awp")  # MART's code has none
+    absent = {
+        None: (), "paper": ("mart", "rslad", "ard", "score"), "repo": ("ls", "natural", "score"),
+    }  # fmt: skip
+    # MART's, RSLAD's and ARD's code have none.
+    lacks_awp = preset == "repo" and name.startswith(("mart-awp", "rslad-awp", "ard-awp"))
     if name.split("-")[0] in absent[preset] or lacks_awp:
         with pytest.raises(UsageError, match=f"--preset {preset} has no numbers"):
             resolve({**CIFAR, **arch, "method": name}, preset=preset)

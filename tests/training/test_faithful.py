@@ -316,13 +316,31 @@ def test_a_clipped_start(digits):
 
 @pytest.fixture(scope="module")
 def labels_file(digits, tmp_path_factory):
+    return written_labels(digits, tmp_path_factory.mktemp("labels") / "labels.h5")
+
+
+def written_labels(digits, path):
+    """A labels file of two views an image; `planted` has what a test compares with."""
     net = models.build("small-cnn", 10, channels=1, statistics=([0.3], [0.4]), seed=1, width=4)
     info = {**INFO, "data": {"name": "digits", "classes": list(digits.classes)}}
-    path = tmp_path_factory.mktemp("labels") / "labels.h5"
     plan = {"views": "2", "dtype": "float32", "top_k": None, "seed": 0, "batch_size": 500}
     here = {"device": "cpu", "threads": 1}
     Labelling(net.eval(), info, digits, **plan, environment=here).write(path)
     return str(path)
+
+
+def planted(made, temperature):
+    """Put float64 logits in the place of the file's; return a step's rows at a temperature."""
+    shape = made.soft.labels.logits.shape
+    logits = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
+    made.soft.labels = dataclasses.replace(made.soft.labels, logits=logits)
+
+    def given(s):
+        z = logits[s.batch.index, s.batch.view]
+        powers = (z / temperature).exp()
+        return powers / powers.sum(1, keepdim=True)
+
+    return given
 
 
 @pytest.mark.parametrize("inner", ["ce", "kl"])
@@ -333,15 +351,7 @@ def test_ltd(digits, labels_file, inner, awp):
     if awp:
         flags.update(method="ltd-awp-wa", awp=0.005, awp_warmup=2)
     made = trainer(digits, **flags)
-    shape = made.soft.labels.logits.shape
-    logits = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(2)).double()
-    made.soft.labels = dataclasses.replace(made.soft.labels, logits=logits)
-
-    def given(s):
-        z = logits[s.batch.index, s.batch.view]
-        powers = (z / TEMPERATURE).exp()
-        return powers / powers.sum(1, keepdim=True)
-
+    given = planted(made, TEMPERATURE)
     attack = {"ce": "ce_attack", "kl": "trades_attack"}[inner]
     compare(made, trades_step(attack, given, "acc", 2 if awp else None))
 
