@@ -29,7 +29,7 @@ METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimi
 PART_FOLDERS = ("objectives", "labels", "models", "data")
 OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
 """Paths, and what changes no result: not part of an artifact's description."""
-UNTOLD = ("init_digest",)
+UNTOLD = ("init_digest", "test_fraction", "skip_broken")
 """Not part of a description where they have no value: those of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
@@ -202,7 +202,7 @@ class Settings:
         flat = {
             key: value
             for key, value in self.flat().items()
-            if key not in OUTSIDE and not (key in UNTOLD and value is None)
+            if key not in OUTSIDE and not (key in UNTOLD and value in (None, False))
         }
         return {**flat, "data": self.data_name}
 
