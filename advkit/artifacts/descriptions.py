@@ -98,11 +98,18 @@ class Environment(TypedDict):
     world: NotRequired[Some]
 
 
+class Broken(TypedDict):
+    """Images of a data set that were left out because they could not be read."""
+
+    n: Some
+    digest: Word
+
+
 class Parent(TypedDict):
     """What an artifact was made from, with its own parents: the chain to the data.
 
     `kind` says which of the other keys there are, see `PARENTS`; `use` is `init` where a run
-    began with the weights of a checkpoint.
+    began with the weights of a checkpoint; `test_fraction` and `broken` how a folder was read.
     """
 
     kind: Word
@@ -115,6 +122,8 @@ class Parent(TypedDict):
     seed: NotRequired[Integer | None]
     temperature: NotRequired[Positive]
     use: NotRequired[Word]
+    test_fraction: NotRequired[Share]
+    broken: NotRequired[Broken]
     parents: NotRequired[Annotated[list[Any], Sized(0, MANY)]]
 
 
@@ -232,6 +241,8 @@ class Options(Split, Build, Reserved):
     adversarial_weight: NotRequired[Share]
     kl_weight: NotRequired[Annotated[float, Within(0, 1e300)]]
     image_size: NotRequired[Side | None]
+    test_fraction: NotRequired[Share | None]
+    skip_broken: NotRequired[bool]
 
 
 class Settings(Options):

@@ -98,9 +98,11 @@ def parent(info: Description) -> dict[str, object]:
     return link if temperature is None else {**link, "temperature": temperature}
 
 
-def data_parent(name: str, split: str, fingerprint: str) -> dict[str, object]:
-    """Return a data set as the first link of a chain."""
-    return {"kind": "data", "name": name, "split": split, "digest": fingerprint}
+def data_parent(
+    name: str, split: str, fingerprint: str, how: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """Return a data set as the first link of a chain, with what decided which images it has."""
+    return {"kind": "data", "name": name, "split": split, "digest": fingerprint, **(how or {})}
 
 
 def check(

@@ -21,6 +21,12 @@ class Place(StageOptions):
     image_size: int | None = declared(
         None, "Data", "side of the images: folder, imagenet", limits=SIDES
     )
+    test_fraction: float | None = declared(
+        None, "Data", "of folder:DIR without test/: share of each class", limits="(0, 1)"
+    )
+    skip_broken: bool = declared(
+        False, "Data", "of folder:DIR: leave out images that cannot be read"
+    )
 
 
 def listed(call: Call) -> Iterator[str]:
@@ -35,7 +41,15 @@ def informed(call: Call) -> Iterator[str]:
 
     place = call.build(Place)
     for split in ("train", "test"):
-        images = data.load(_name(call), split, root=place.data_root, image_size=place.image_size)
+        images = data.load(
+            _name(call),
+            split,
+            root=place.data_root,
+            reporter=call.reporter("data info"),
+            image_size=place.image_size,
+            test_fraction=place.test_fraction,
+            skip_broken=place.skip_broken or None,
+        )
         channels, height, width = images.shape
         cells = [split, f"{len(images.labels)} images {channels}x{height}x{width}"]
         cells.append(f"{len(images.classes)} classes")

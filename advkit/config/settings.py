@@ -31,7 +31,13 @@ OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "worker
 """Paths, and what changes no result: not part of an artifact's description."""
 CROP_FLIP = "crop-flip"
 """The augmentation of all runs before there was a choice."""
-UNTOLD: Mapping[str, object] = {"init_digest": None, "augment": CROP_FLIP, "min_loss": 0.0}
+UNTOLD: Mapping[str, object] = {
+    "init_digest": None,
+    "test_fraction": None,
+    "skip_broken": False,
+    "augment": CROP_FLIP,
+    "min_loss": 0.0,
+}
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")

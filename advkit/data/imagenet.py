@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from advkit.errors import InputError, brief
 from advkit.images.files import Files, is_file, require_files
 from advkit.images.image_set import require_text
+from advkit.images.listing import spelt
 from advkit.runtime import reading
 
 LIMITS = {"image_size": "[1, 4096]"}
@@ -50,7 +52,9 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
 def _classes(root: Path) -> tuple[str, ...]:
     for folder in ("train", "val"):
         if (root / folder).is_dir():
-            names = sorted(path.name for path in (root / folder).iterdir() if path.is_dir())
+            names = sorted(
+                (path.name for path in (root / folder).iterdir() if path.is_dir()), key=spelt
+            )
             if len(names) >= 2:
                 require_text(root / folder, names)
                 return tuple(names)
@@ -69,7 +73,7 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
     pairs = []
     for name in names:
         inside = top / name
-        files = sorted(path.name for path in inside.iterdir()) if inside.is_dir() else []
+        files = sorted(os.listdir(inside), key=spelt) if inside.is_dir() else []
         files = [file for file in files if file.lower().endswith(_SUFFIX)]
         if not files:
             raise InputError(f"{inside}: holds no .JPEG image")

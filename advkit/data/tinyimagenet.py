@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from advkit.errors import InputError, brief
-from advkit.images.decode import SUFFIXES, classes, decode, files
+from advkit.images.decode import SUFFIXES, decode
 from advkit.images.image_set import Images
+from advkit.images.listing import PassedOver, class_folders, files
 from advkit.runtime import reading
 
 _STATISTICS = ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
@@ -41,16 +42,28 @@ def load(root: Path, split: str) -> Images:
     Source: Y. Le and X. Yang, "Tiny ImageNet Visual Recognition Challenge", 2015.
     """
     top = root / _FOLDER if (root / _FOLDER).is_dir() else root
-    ids = _ids(top)
-    listed = _train(top, ids) if split == "train" else _validation(top / "val", ids)
+    passed = PassedOver(top)
+    ids = _ids(top, passed if split == "train" else PassedOver(top))
+    listed = _train(top, ids, passed) if split == "train" else _validation(top / "val", ids, passed)
     labels = torch.tensor([label for _, label in listed])
     pixels = _decoded([path for path, _ in listed])
-    return Images("tinyimagenet", split, pixels, labels, _names(top, ids), 4, True, _STATISTICS)
+    return Images(
+        "tinyimagenet",
+        split,
+        pixels,
+        labels,
+        _names(top, ids),
+        pad=4,
+        flip=True,
+        statistics=_STATISTICS,
+        remarks=(passed.remark,) if passed.remark else (),
+    )
 
 
-def _ids(top: Path) -> tuple[str, ...]:
+def _ids(top: Path, passed: PassedOver) -> tuple[str, ...]:
     """Return the WordNet ids of the training folders, sorted."""
-    ids = classes(top / "train", f"tinyimagenet needs {_FOLDER}, or the folder that holds it")
+    wanted = f"tinyimagenet needs {_FOLDER}, or the folder that holds it"
+    ids = tuple(class_folders(top / "train", wanted, passed))
     if "images" in ids:
         raise InputError(f"{top / 'train'}: 'images' is no class: one folder each is needed")
     known = top / "wnids.txt"
@@ -72,35 +85,42 @@ def _same(where: Path, names: Iterable[str], ids: tuple[str, ...]) -> None:
         raise InputError(f"{where}: class {brief(name)!r} {how} ({counts})")
 
 
-def _images_of(folder: Path) -> list[Path]:
+def _images_of(folder: Path, passed: PassedOver) -> list[Path]:
     inner = folder / "images"
-    return files(inner if inner.is_dir() else folder)
+    return files(inner if inner.is_dir() else folder, passed)
 
 
-def _train(top: Path, ids: tuple[str, ...]) -> Listed:
+def _train(top: Path, ids: tuple[str, ...], passed: PassedOver) -> Listed:
     folders = [top / "train" / name for name in ids]
-    return [(path, label) for label, folder in enumerate(folders) for path in _images_of(folder)]
+    return [
+        (path, label) for label, folder in enumerate(folders) for path in _images_of(folder, passed)
+    ]
 
 
-def _validation(top: Path, ids: tuple[str, ...]) -> Listed:
+def _validation(top: Path, ids: tuple[str, ...], passed: PassedOver) -> Listed:
     if not top.is_dir():
         raise InputError(f"{top}: no such folder: it is the test split of tinyimagenet")
     images = top / "images"
     if images.is_dir() and any(path.suffix.lower() in SUFFIXES for path in images.iterdir()):
-        return _annotated(top, ids)
+        return _annotated(top, ids, passed)
     # sorting the images may have left an empty `images` behind
-    folders = {path.name: path for path in top.iterdir() if path.is_dir() and path != images}
+    kept = [path for path in passed.kept(top) if path.is_dir() and path != images]
+    folders = {path.name: path for path in kept}
     _same(top, folders, ids)
-    return [(path, label) for label, name in enumerate(ids) for path in _images_of(folders[name])]
+    return [
+        (path, label)
+        for label, name in enumerate(ids)
+        for path in _images_of(folders[name], passed)
+    ]
 
 
-def _annotated(top: Path, ids: tuple[str, ...]) -> Listed:
+def _annotated(top: Path, ids: tuple[str, ...], passed: PassedOver) -> Listed:
     """Return the images of the published layout in the order that sorting them would give."""
     table = top / "val_annotations.txt"
     if not table.exists():
         raise InputError(f"{table}: no such file: without it {top / 'images'} has no labels")
     labels = _annotations(table, {name: label for label, name in enumerate(ids)})
-    paths = {path.name: path for path in files(top / "images")}
+    paths = {path.name: path for path in files(top / "images", passed)}
     for name in sorted(labels.keys() ^ paths.keys()):
         where = "is not in it" if name in paths else "is not in images"
         raise InputError(

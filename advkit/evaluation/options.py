@@ -68,6 +68,12 @@ class ExampleOptions(StageOptions):
     image_list: str | None = declared(None, "Data", "of imagenet: file that names the test images")
     corruption: str | None = declared(None, "Data", "of cifar10c, cifar100c: which")
     severity: int | None = declared(None, "Data", "of cifar10c, cifar100c", limits="[1, 5]")
+    test_fraction: float | None = declared(
+        None, "Data", "of folder:DIR without test/; the checkpoint's", limits="(0, 1)"
+    )
+    skip_broken: bool = declared(
+        False, "Data", "of folder:DIR: leave out images that cannot be read"
+    )
     limit: int | None = declared(
         None, "Data", "first N test examples, class balanced", limits=COUNTS
     )

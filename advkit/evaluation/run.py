@@ -233,7 +233,9 @@ class Evaluation:
         # A set that is one of several says which: cifar10c-fog-3 is of cifar10c.
         if self.images.name.startswith(f"{named}-"):
             named = self.images.name
-        source = provenance.data_parent(named, self.images.split, self.images.fingerprint)
+        source = provenance.data_parent(
+            named, self.images.split, self.images.fingerprint, self.images.how
+        )
         others = [] if self.surrogate is None else [provenance.parent(self.surrogate.info)]
         info = provenance.describe(
             "logits",

@@ -267,6 +267,9 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             image_list=options.image_list,
             corruption=options.corruption,
             severity=options.severity,
+            test_fraction=options.test_fraction,
+            skip_broken=options.skip_broken,
+            reporter=self.reporter,
         )
 
     def _run(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -35,6 +36,12 @@ class ImageSet(ABC):
     pad: int
     flip: bool
     statistics: Statistics | None
+    held_out: int = 0
+    """How many of the last examples are the set's own validation split."""
+    how: Mapping[str, object] = {}
+    """What else decided which images these are, as descriptions carry it."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of how they were read, a line each."""
 
     @property
     @abstractmethod
@@ -69,6 +76,9 @@ class ImageSet(ABC):
         sha.update(repr(((len(self.labels), *self.shape), self.classes)).encode())
         sha.update(self.content())
         sha.update(self.labels.contiguous().numpy().data)
+        # Only where there is something to say: other fingerprints stay what they were.
+        if self.held_out or self.how:
+            sha.update(json.dumps([self.held_out, self.how], sort_keys=True).encode())
         return f"sha256:{sha.hexdigest()}"
 
     @cached_property
@@ -125,6 +135,9 @@ class Images(ImageSet):
     pad: int
     flip: bool
     statistics: Statistics | None = None
+    held_out: int = 0
+    how: Mapping[str, object] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no model can be trained on.

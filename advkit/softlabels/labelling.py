@@ -263,7 +263,9 @@ class Labelling:
         }
 
     def _describe(self, accuracy: float) -> dict[str, object]:
-        source = provenance.data_parent(self.images.name, "train", self.images.fingerprint)
+        source = provenance.data_parent(
+            self.images.name, "train", self.images.fingerprint, self.images.how
+        )
         return provenance.describe(
             "labels",
             config=self.config,

@@ -28,6 +28,12 @@ class SoftlabelsOptions(Machine, Sharded, Output):
     image_size: int | None = declared(
         None, "Data", "of folder:DIR; the teacher's input size", limits=SIDES
     )
+    test_fraction: float | None = declared(
+        None, "Data", "of folder:DIR without test/; the teacher's", limits="(0, 1)"
+    )
+    skip_broken: bool = declared(
+        False, "Data", "of folder:DIR: leave out images that cannot be read"
+    )
     batch_size: int = declared(500, "Machine", "images in a forward pass", limits=BATCHES)
 
     def __post_init__(self) -> None:

@@ -116,7 +116,14 @@ class LabelsWork(sharing.ShardedWork[Labels]):
         self.threads = options.threads_for(self.info["arch"])
         self.data = location(path, self.info, options.data)
         self.images = data.load_for(
-            self.info, self.data, "train", root=options.root, image_size=options.image_size
+            self.info,
+            self.data,
+            "train",
+            root=options.root,
+            image_size=options.image_size,
+            test_fraction=options.test_fraction,
+            skip_broken=options.skip_broken,
+            reporter=reporter,
         )
         self.options, self.reporter = options, reporter
         self.labelling = self._labelling(options.shard)

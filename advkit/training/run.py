@@ -70,7 +70,15 @@ def train(
     with stack:
         if not world.led(opened):
             return False
-        images = data.load(settings.data, "train", root=data_root, **settings.options_of("data"))
+        own = settings.options_of("data")
+        images = data.load(settings.data, "train", root=data_root, reporter=reporter, **own)
+        data.require_same_classes(
+            settings.data,
+            images.classes,
+            root=data_root,
+            reporter=reporter,
+            test_fraction=own.get("test_fraction"),
+        )
         trainer = Trainer(
             settings, images, device=device, threads=threads, reporter=reporter, world=world
         )

@@ -60,7 +60,7 @@ class Trainer:
         self.settings, self.device, self.reporter = settings, device, reporter
         self.world = world or World()
         self.images = images
-        source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
+        source = provenance.data_parent(settings.data_name, "train", images.fingerprint, images.how)
         self.soft, labels = _soft_labels(settings, images, device, reporter)
         extra, more = _extra_data(settings, images)
         initial = start.load(settings, images)
@@ -74,7 +74,7 @@ class Trainer:
             statistics=initial.statistics if initial else None,
         )
         training, held_out = split_of(settings, images)
-        _require_a_batch(settings, len(images.labels), len(training), len(held_out))
+        _require_a_batch(settings, images, len(training), len(held_out))
         workers = 0
         if isinstance(images, Files):
             workers = ranks.cores() if settings.workers is None else settings.workers
@@ -255,22 +255,37 @@ class Trainer:
 
 
 def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
-    """Return the positions of the training and of the held-out examples, each sorted."""
+    """Return the positions of the training and of the held-out examples, each sorted.
+
+    Raises:
+        UsageError: a size is asked for where the set has a validation split of its own.
+    """
+    if images.held_out:
+        if settings.val_size is not None:
+            raise UsageError("--val-size has no effect: the data set has a validation split, val/")
+        own = len(images.labels) - images.held_out
+        return first(images.labels[:own], settings.limit), torch.arange(own, len(images.labels))
     limited = first(images.labels, settings.limit)
     size = validation_size(settings.val_size, len(limited))
     training, held_out = validation(images.labels[limited], size, settings.split_seed)
     return limited[training], limited[held_out]
 
 
-def _require_a_batch(settings: Settings, n: int, training: int, held_out: int) -> None:
+def _require_a_batch(settings: Settings, images: ImageSet, training: int, held_out: int) -> None:
     """Refuse a batch that is larger than what is left to train on, saying why and what to type.
 
     Raises:
         UsageError: it is.
     """
-    size = settings.batch_size
+    size, n = settings.batch_size, len(images.labels)
     if training >= size or settings.extra_data is not None or settings.last_batch == "keep":
         return  # what extra images leave of a batch is the batches' own matter
+    if images.held_out:
+        few = "" if settings.limit is None else f" (--limit {settings.limit})"
+        raise UsageError(
+            f"--batch-size {size}: there are {training} training examples{few} beside the "
+            f"validation split: give --batch-size {training} or less"
+        )
     limited = f" (--limit {settings.limit})" if training + held_out < n else ""
     hints = [f"--batch-size {training} or less"]
     if limited:

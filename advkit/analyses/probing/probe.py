@@ -81,7 +81,7 @@ class Probe:
         images = self.images
         return [
             provenance.parent(self.info),
-            provenance.data_parent(images.name, images.split, images.fingerprint),
+            provenance.data_parent(images.name, images.split, images.fingerprint, images.how),
         ]
 
 

@@ -176,6 +176,9 @@ class Analysis:
             image_list=options.image_list,
             corruption=options.corruption,
             severity=options.severity,
+            test_fraction=options.test_fraction,
+            skip_broken=options.skip_broken,
+            reporter=self.reporter,
         )
         return probing.probe(
             str(path),
