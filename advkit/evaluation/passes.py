@@ -127,6 +127,19 @@ def attack_names(settings: AttackSettings, classes: int) -> list[str]:
     return [name for name in names if settings.attack == AUTOATTACK or name in autoattack.FAST]
 
 
+def require_size(settings: AttackSettings, classes: int, size: tuple[int, int]) -> None:
+    """Check that every attack that judges works on images of a size (height, width).
+
+    Raises:
+        UsageError: one does not.
+    """
+    names = attack_names(settings, classes)
+    if "square" in names:
+        from advkit.attacks.upstream import autoattack
+
+        autoattack.require_tiles("square", settings.norm, size)
+
+
 def implementation(settings: AttackSettings, classes: int) -> Implementation:
     """Return what the description says of the package behind an attack, if there is one."""
     if settings.attack not in SUITES and not _like_autoattack(settings.attack):

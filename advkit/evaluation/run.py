@@ -67,6 +67,8 @@ class Evaluation:
         self.labels = labels if self.known else torch.full_like(labels, -1)
         self.classes = len(info["data"]["classes"])
         self.attacks = passes.attack_names(settings, self.classes)
+        _, height, width = info["model"]["input_shape"]
+        passes.require_size(settings, self.classes, (height, width))
         # Clean images stand for adversarial ones until a pass gives others.
         images_kept = self._x(torch.arange(len(labels))) if settings.save_images else None
         self.outcomes = Outcomes.unknown(self.labels, self.classes, images_kept)

@@ -228,6 +228,67 @@ def test_square_breaks_only_what_can_be_broken(norm):
     assert int((distance < 0.3 * eps).sum()) > 2
 
 
+class Tied(nn.Module):
+    """All classes alike, whatever the image: the first is the answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return x.flatten(1).sum(1, keepdim=True) * self.weight
+
+
+@pytest.mark.parametrize("suite", [False, True])
+@balls
+def test_square_gives_a_verdict_where_all_logits_are_tied(norm, eps, suite):
+    model, x = Tied(), torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(4, dtype=torch.int64)
+    if suite:
+        judge = autoattack.Judge(model, Threat(norm, eps), "standard", 3, 0)
+        judge.suite.square.n_queries = 5
+        found = judge.attack("square", x, y)
+    else:
+        found = attack("square", model, x, y, Threat(norm, eps), queries=5)
+    assert torch.equal(found, x)  # the class named stays the first: nobody is broken
+
+
+SQUARE = (4, 5, 11, 12, 13, 14, 24, 25, 28, 32)
+SIZES = [*zip(SQUARE, SQUARE, strict=True), (3, 8), (5, 3), (28, 20)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_square_refuses_just_the_sizes_that_upstream_fails_on(norm, size):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(size[0] * size[1], 3))
+    x = torch.rand(3, 1, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            theirs = direct("square", model, norm, 0.5, 0, queries=5).perturb(x, y)
+    except (RuntimeError, ZeroDivisionError):
+        with pytest.raises(UsageError, match=rf"square in {norm} .*{size[0]}x{size[1]}"):
+            attack("square", model, x, y, Threat(norm, 0.5), queries=5)
+    else:
+        found = attack("square", model, x, y, Threat(norm, 0.5), queries=5)
+        assert torch.equal(found, theirs)
+
+
+@pytest.mark.parametrize("name", ["square", "autoattack"])
+def test_images_too_small_for_square_are_refused_before_any_work(name):
+    planted, _, _ = case(3)
+    height = planted.info["model"]["input_shape"][1]
+    info = {**planted.info, "model": {**planted.info["model"], "input_shape": [1, 4, 4]}}
+    assert height >= 5
+    settings = AttackSettings(
+        name, "l2", "0.5", "digits", 0, 4,
+        options=part_options(name, {}) if name == "square" else {},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="square in l2 needs images at least 5 pixels high"):
+        Evaluation(planted.model, info, planted.images, settings, environment=ENVIRONMENT)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4])  # five: every other test
 @names
 def test_any_number_of_classes(name, classes):

@@ -37,6 +37,8 @@ CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4}
 NORM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 STAGES_L1 = 3
 """In l1 APGD takes 0.3, 0.3 and 0.4 of its steps at 3ε, 2ε and ε."""
+TIE = 1e-30
+"""A margin that is below 0, and no less than what a tie has."""
 IMPLEMENTATION = "pyautoattack"
 SCHEME = "survivors refilled between targets"
 """How the suites' batches and seeds are chosen; verdicts may change with it as with a version."""
@@ -66,6 +68,32 @@ def require_classes(attack: str, classes: int) -> None:
     least = CLASSES_NEEDED.get(attack, 2)
     if classes < least:
         raise UsageError(f"{attack} needs at least {least} classes, the model has {classes}")
+
+
+def require_tiles(attack: str, norm: str, size: tuple[int, int]) -> None:
+    """Check that Square's start in l2 and l1 fits images of a size (height, width).
+
+    It tiles the image with squares of a fifth of the height, from half of what five of them leave
+    over, and ends in an error where a tile of two pixels or more would stick out.
+
+    >>> require_tiles("square", "l2", (32, 32)), require_tiles("square", "linf", (4, 4))
+    (None, None)
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    high, wide = size
+    tile = high // 5
+    before = (high - 5 * tile) // 2
+    fits = tile > 0 and all(before + side // tile * tile <= side for side in size)
+    if attack == "square" and norm != "linf" and not (fits or tile == 1):
+        images = f"images of {high}x{wide}"
+        why = (
+            f"starts from tiles of {tile}x{tile} pixels, which do not fit into {images}"
+            if tile
+            else f"needs images at least 5 pixels high, not {images}"
+        )
+        raise UsageError(f"square in {norm} {why}: take --attack apgd-ce, apgd-t or fab-t")
 
 
 def target_classes(version: str, norm: str, classes: int) -> dict[str, int]:
@@ -198,6 +226,7 @@ def square(
     restarts: int,
 ) -> Tensor:
     """Run Square with AutoAttack's schedule, which is not rescaled to the queries; see `apgd`."""
+    require_tiles("square", threat.norm, (x.shape[2], x.shape[3]))
     attack = SquareAttack(
         model,
         p_init=0.8,
@@ -205,6 +234,7 @@ def square(
         resc_schedule=False,
         **_settings(x, threat, generator, restarts),
     )
+    _count_ties(attack)
     return safely(model, attack.perturb, x, y)
 
 
@@ -232,6 +262,7 @@ class Judge:
                 version=version,
                 device=device,
             )
+        _count_ties(self.suite.square)
 
     def targets(self, name: str) -> range:
         """Return the ranks of the classes that an attack aims at, most likely first; (0) if none.
@@ -300,6 +331,24 @@ class Judge:
 
 def _wide(chosen: Tensor) -> Tensor:
     return chosen[:, None, None, None]
+
+
+def _count_ties(attack: SquareAttack) -> None:
+    """Have Square's start in l2 and l1 count a tie as broken, as its search does.
+
+    Upstream's start waits until every margin is below 0, and its search until none is above: in
+    between, where all logits are tied, it would search among no example, which ends in an error.
+    The verdict is the caller's, by the class that the net names.
+    """
+    if attack.norm == "Linf":
+        return
+    margins: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = attack.margin_and_loss
+
+    def margin_and_loss(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        margin, loss = margins(x, y)
+        return torch.where((margin <= 0).all(), margin.clamp(max=-TIE), margin), loss
+
+    attack.margin_and_loss = margin_and_loss
 
 
 def _silence() -> None:
