@@ -78,7 +78,7 @@ class Batches:
         return self.table.shape[1:] == every.shape and bool((self.table == every).all())
 
     def __post_init__(self) -> None:
-        self._require_labelled_views()
+        self._require_drawable()
         if self.own <= 0 or len(self) == 0:
             share = f", {self.own} of a batch theirs" if self.extra else ""
             # With extra data a share decides, which no single number of a batch mends.
@@ -102,8 +102,12 @@ class Batches:
                     f"{self.world} processes"
                 )
 
-    def _require_labelled_views(self) -> None:
-        """Refuse a table of labelled views where others are drawn."""
+    def _require_drawable(self) -> None:
+        """Refuse images of a shape that the augmentation refuses, and views without a label."""
+        images = self.images
+        self.augmentation.draw(
+            0, images.shape, seeding.generator(self.seed, "none"), images.pad, images.flip
+        )
         name = self.augmentation.name
         if self.table is None or name == CROP_FLIP.name:
             return
