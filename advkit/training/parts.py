@@ -80,6 +80,7 @@ def augmentation_of(settings: Settings) -> Augmentation:
         applied,
         views=constants.get("VIEWS", False),
         cropped=constants.get("CROPPED", False),
+        mixed=_bound(module.mixed, options) if constants.get("MIXES", False) else None,
     )
 
 
