@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from advkit.augment import autoaugment, crop_flip, cropshift, cutout, idbh
+from advkit.augment import autoaugment, crop_flip, cropshift, cutmix, cutout, idbh
 from advkit.augment import none as plain
+from advkit.errors import UsageError
 
 N = 20_000
 
@@ -197,3 +198,35 @@ def test_idbh_erases_as_often_and_as_much_as_published(erasing, chance, changes,
     assert bool((area < most + slack).all())
     assert bool((tall < 32).all() and (wide < 32).all())
     assert bool(((top + tall <= 32) & (left + wide <= 32) & (top >= 0) & (left >= 0)).all())
+
+
+def test_cutmix_takes_a_box_of_the_partner():
+    images = torch.cat([NINE, NINE * 10])
+    rows = torch.tensor([[1, 0, 1, 2, 2], [0, 1, 1, 0, 0]])
+    changed = cutmix.apply(images, rows)
+    assert torch.equal(changed[:1], grid([1, 20, 30], [4, 50, 60], [7, 8, 9]))
+    assert torch.equal(changed[1:], images[1:])
+    partner, weight = cutmix.mixed(rows, (1, 3, 3))
+    assert partner.tolist() == [1, 0]
+    assert weight.tolist() == [1 - 4 / 9, 1.0]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
+def test_cutmix_boxes_have_the_area_of_a_beta(alpha):
+    side = 1000  # so that whole pixels are as good as real numbers
+    rows = cutmix.draw(2000, (1, side, side), generator=generator(), mix_alpha=alpha)
+    partner, y, x, tall, wide = rows.unbind(1)
+    assert sorted(partner.tolist()) == list(range(2000))
+    assert torch.equal(tall, wide)
+    kept = 1 - (tall * wide).double() / side**2
+    assert stats.kstest(kept.numpy(), "beta", args=(alpha, alpha)).pvalue > 1e-3
+    assert bool(((y >= 0) & (x >= 0) & (y + tall <= side) & (x + wide <= side)).all())
+
+
+def test_cutmix_window_is_fixed_and_lies_at_each_place_alike():
+    rows = cutmix.draw(N, (3, 32, 32), generator=generator(), mix_window=20)
+    assert set(rows[:, 3:].flatten().tolist()) == {20}
+    assert uniform(rows[:, 1], 13)
+    assert uniform(rows[:, 2], 13)
+    with pytest.raises(UsageError, match=r"--mix-window 33: the images have 32 × 32 pixels"):
+        cutmix.draw(0, (3, 32, 32), generator=generator(), mix_window=33)

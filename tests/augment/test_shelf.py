@@ -68,7 +68,7 @@ def test_draws_are_of_the_generator_given_and_of_no_other(name):
     assert torch.equal(other, drawn(name, 6, shape)) == (name == "none")
 
 
-@every
+@pytest.mark.parametrize("name", [name for name in NAMES if named(name).mixed is None])
 def test_an_image_is_changed_by_its_own_row_alone(name):
     """So that ranks, which share a batch, make of it what one process makes."""
     shape = (3, 8, 8)
@@ -76,6 +76,16 @@ def test_an_image_is_changed_by_its_own_row_alone(name):
     whole = named(name).apply(images, rows, 1)
     alone = [named(name).apply(images[i : i + 1], rows[i : i + 1], 1) for i in range(6)]
     assert torch.equal(whole, torch.cat(alone))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if named(name).mixed is not None])
+@shaped
+def test_partners_are_of_the_batch_and_weights_are_shares(name, shape):
+    partner, weight = named(name).mixed(drawn(name, 6, shape), shape)
+    assert partner.dtype == torch.int64
+    assert bool(((partner >= 0) & (partner < 6)).all())
+    assert bool(((weight >= 0) & (weight <= 1)).all())
+    assert partner.shape == weight.shape == (6,)
 
 
 @every
