@@ -13,13 +13,13 @@ _PAIRS = 25
 
 
 def draw(n: int, shape: tuple[int, int, int], *, generator: Generator) -> Tensor:
-    """Draw n rows (n, 5) float64: a pair of operations, two chances, two signs.
+    """Draw n rows (n, 5) float32: a pair of operations, two chances, two signs.
 
     A pair is uniform over the policy's, 0..24; its operations have a chance in [0, 1) and a sign,
     0 or 1, each.
     """
     pair = torch.randint(0, _PAIRS, (n, 1), generator=generator)
-    chances = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    chances = torch.rand(n, 2, generator=generator)
     signs = torch.randint(0, 2, (n, 2), generator=generator)
     return torch.cat([pair, chances, signs], dim=1)
 

@@ -52,7 +52,7 @@ def draw(
     shift_least: int = 0,
     shift_most: int | None = None,
 ) -> Tensor:
-    """Draw n rows (n, 14) float64: cropshift's 7, the change's 3, the erased rectangle's 4.
+    """Draw n rows (n, 14) float32: cropshift's 7, the change's 3, the erased rectangle's 4.
 
     A change is its kind, 0..7, its strength, and the axis of a shear; a rectangle is (y, x, height,
     width), of height 0 where nothing is erased.
@@ -83,7 +83,8 @@ def draw(
         shift_most=shift_most,
     )
     rectangles = _rectangles(n, shape, generator, _ERASED[changes], _ERASING[erasing])
-    return torch.cat([shifts, _changes(n, generator, changes), rectangles], dim=1)
+    # Not float64, which not every device has.
+    return torch.cat([shifts, _changes(n, generator, changes), rectangles], dim=1).float()
 
 
 def _changes(n: int, generator: Generator, changes: str) -> Tensor:

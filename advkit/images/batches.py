@@ -65,7 +65,7 @@ class Mix:
 
     def of(self, first: Tensor, second: Tensor) -> Tensor:
         """Return rows (B, C), mixed as the images are."""
-        weight = moved(self.weight, first.device).to(first.dtype)[:, None]
+        weight = moved(self.weight.to(first.dtype), first.device)[:, None]
         return weight * first + (1 - weight) * second
 
 
@@ -232,7 +232,7 @@ class Batches:
         partner, weight = (one[rows] for one in augmentation.mixed(drawn, images.shape))
         x = pixels(augmentation.apply(raw, drawn, images.pad), self.device)
         first, second = whole.at(rows), whole.at(partner)
-        major = torch.where(moved(weight, self.device) < 0.5, second.y, first.y)
+        major = torch.where(moved(weight < 0.5, self.device), second.y, first.y)
         mix = Mix(first, second, weight)
         mixed = replace(first, x=x[moved(rows, self.device)], y=major, mix=mix)
         return replace(mixed, rows=None, total=0) if self.world == 1 else mixed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import numpy as np
@@ -89,8 +90,25 @@ def test_partners_are_of_the_batch_and_weights_are_shares(name, shape):
 
 
 @every
+def test_workers_of_any_kind_can_be_given_it(name):
+    sent = pickle.loads(pickle.dumps(named(name)))
+    rows = sent.draw(6, (3, 8, 8), generator(), 1, True)
+    assert torch.equal(rows, drawn(name, 6, (3, 8, 8)))
+
+
+@every
 def test_no_images_are_no_work(name):
     assert len(drawn(name, 0, (3, 8, 8))) == 0
+
+
+def test_a_part_that_mixes_says_what(tmp_path):
+    path = tmp_path / "half.py"
+    path.write_text(
+        '"""Half of another image."""\n\nMIXES = True\n\n\n'
+        "def draw(n, shape): ...\n\n\ndef apply(images, drawn): ...\n"
+    )
+    (problem,) = registry._read("augment", path).problems
+    assert problem == "line 1: it MIXES, but has no function mixed(drawn, shape)"
 
 
 @pytest.mark.parametrize("name", ["cropshift", "idbh"])

@@ -61,7 +61,7 @@ def test_the_page_is_right_to_the_letter(place):
     assert "halved: Half the probability on the true class" in done.stdout
     records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     kinds = [record["kind"] for record in records]
-    assert kinds == ["checkpoint"] * 2 + ["logits"] * 2 + ["analysis"] * 2
+    assert kinds == ["checkpoint"] * 3 + ["logits"] * 2 + ["analysis"] * 2
     for record in records[-2:]:
         assert 0 < record["adversarial_confidence"] <= 1
         assert 0 < record["clean_confidence"] <= 1
