@@ -26,6 +26,8 @@ class Augmentation:
     `draw(n, shape, generator, pad, flip)` gives n rows (n, K) of numbers, `apply(images, rows,
     pad)` the changed images. With `views` a row is a view (dy, dx, flip), as a labels file holds
     them. With `cropped` the images given are those that the data set's own crops and flips left.
+    Where images of a batch are mixed, `mixed(rows, shape)` gives each one's partner (n,) and the
+    weight (n,) of its own label; such rows are drawn for a whole batch and applied to it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Augmentation:
     apply: Callable[[Tensor, Tensor, int], Tensor]
     views: bool = False
     cropped: bool = False
+    mixed: Callable[[Tensor, Shape], tuple[Tensor, Tensor]] | None = None
 
 
 def draw_views(n: int, pad: int, flip: bool, generator: Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,6 +29,7 @@ class Batch:
     """One training batch: `index` (B,) positions in the split (-1 for extra images), `x`
     (B, C, H, W) float32 in [0, 1], `y` (B,) int64, `views` (B, K), `view` (B,) their places in
     the table of views. Where processes share a batch of `total`, `rows` (B,) are this one's places.
+    Of mixed images `mix` says of which, and `y` is the class of the larger share.
     """  # noqa: D205
 
     index: Tensor
@@ -38,6 +39,34 @@ class Batch:
     view: Tensor
     rows: Tensor | None = None
     total: int = 0
+    mix: Mix | None = None
+
+    def at(self, places: Tensor) -> Batch:
+        """Return the batch of examples at given places (B,)."""
+        there = moved(places, self.x.device)
+        # Extra images have no view, and no label that is stored.
+        viewed = len(self.views) == len(self.y)
+        views, view = (self.views[places], self.view[places]) if viewed else (self.views, self.view)
+        return Batch(
+            self.index[places], self.x[there], self.y[there], views, view, places, len(self.y)
+        )
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What mixed images are made of: pairs from two batches, and the `weight` (B,) of the first.
+
+    Both have the images as they were before they were mixed: a label source is asked for both.
+    """
+
+    first: Batch
+    second: Batch
+    weight: Tensor
+
+    def of(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return rows (B, C), mixed as the images are."""
+        weight = moved(self.weight.to(first.dtype), first.device)[:, None]
+        return weight * first + (1 - weight) * second
 
 
 @dataclass(frozen=True)
@@ -78,7 +107,7 @@ class Batches:
         return self.table.shape[1:] == every.shape and bool((self.table == every).all())
 
     def __post_init__(self) -> None:
-        self._require_labelled_views()
+        self._require_drawable()
         if self.own <= 0 or len(self) == 0:
             share = f", {self.own} of a batch theirs" if self.extra else ""
             # With extra data a share decides, which no single number of a batch mends.
@@ -102,8 +131,12 @@ class Batches:
                     f"{self.world} processes"
                 )
 
-    def _require_labelled_views(self) -> None:
-        """Refuse a table of labelled views where others are drawn."""
+    def _require_drawable(self) -> None:
+        """Refuse images of a shape that the augmentation refuses, and views without a label."""
+        images = self.images
+        self.augmentation.draw(
+            0, images.shape, seeding.generator(self.seed, "none"), images.pad, images.flip
+        )
         name = self.augmentation.name
         if self.table is None or name == CROP_FLIP.name:
             return
@@ -181,11 +214,28 @@ class Batches:
             raw, y = torch.cat([raw, more]), torch.cat([y, labels])
             index = torch.cat([index, torch.full((len(labels),), NO_INDEX)])
             rows = torch.cat([rows, self._share(torch.arange(own, self.size))])
+        if self.augmentation.mixed is not None:
+            whole = Batch(index, pixels(raw, self.device), moved(y, self.device), views, view)
+            return self._mixed(whole, raw, rows, epoch, step)
         x = pixels(raw, self.device)
         if self.world == 1:
             return Batch(index, x, moved(y, self.device), views, view)
         total = own + self.size - self.own
         return Batch(index, x, moved(y, self.device), views, view, rows, total)
+
+    def _mixed(self, whole: Batch, raw: Tensor, rows: Tensor, epoch: int, step: int) -> Batch:
+        """Return this process's rows of the global batch, mixed with partners from all of it."""
+        augmentation, images = self.augmentation, self.images
+        assert augmentation.mixed is not None
+        generator = seeding.generator(self.seed, "augmentation", epoch, step)
+        drawn = augmentation.draw(len(raw), images.shape, generator, images.pad, images.flip)
+        partner, weight = (one[rows] for one in augmentation.mixed(drawn, images.shape))
+        x = pixels(augmentation.apply(raw, drawn, images.pad), self.device)
+        first, second = whole.at(rows), whole.at(partner)
+        major = torch.where(moved(weight < 0.5, self.device), second.y, first.y)
+        mix = Mix(first, second, weight)
+        mixed = replace(first, x=x[moved(rows, self.device)], y=major, mix=mix)
+        return replace(mixed, rows=None, total=0) if self.world == 1 else mixed
 
     @cached_property
     def resident(self) -> Tensor | None:
@@ -225,7 +275,7 @@ class Batches:
 
         It is drawn for the global batch, from a stream of its own: crops stay what they are.
         """
-        if self.augmentation.views:
+        if self.augmentation.views or self.augmentation.mixed is not None:
             return raw
         generator = seeding.generator(self.seed, *stream)
         n = len(raw) * self.world
@@ -239,10 +289,15 @@ class Batches:
     def chosen(self, order: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return this process's index (B,), views (B, K) and their places in the table (B,).
 
-        They are drawn for the global batch, so that they do not depend on who shares it.
+        They are drawn for the global batch, so that they do not depend on who shares it. Where
+        images are mixed they are the global batch's, in which partners are.
         """
         index, views, view = self._drawn(order, epoch, step)
-        return self._share(index), self._share(views), self._share(view)
+        return self._needed(index), self._needed(views), self._needed(view)
+
+    def _needed(self, rows: Tensor) -> Tensor:
+        """Return the rows of the global batch that this process reads: its share, or all to mix."""
+        return self._share(rows) if self.augmentation.mixed is None else rows
 
     def _drawn(self, order: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         index = order[step * self.own : (step + 1) * self.own]
@@ -262,8 +317,8 @@ class Batches:
         images = self.extra.images
         index = self.extra.positions(epoch * len(self) + step)
         generator = seeding.generator(self.seed, "extra augment", epoch, step)
-        views = self._share(self._views(len(index), images, generator))
-        index = self._share(index)
+        views = self._needed(self._views(len(index), images, generator))
+        index = self._needed(index)
         raw = self._viewed(moved(images.batch(index), self.device), views, images.pad)
         raw = self._augmented(raw, images, ("extra augmentation", epoch, step))
         return raw, images.labels[index]

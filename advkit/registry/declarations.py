@@ -94,7 +94,7 @@ _PUBLISHED = Rule(
 _DECLARATIONS: dict[str, dict[str, Rule]] = {
     "data": {"FILES": _FLAG, "PUBLISHED": _PUBLISHED},
     "models": {"CHANNELS": _COUNTS},
-    "augment": {"VIEWS": _FLAG, "CROPPED": _FLAG},
+    "augment": {"VIEWS": _FLAG, "CROPPED": _FLAG, "MIXES": _FLAG},
     "labels": {"NEEDS": _words("ema", "soft")},
     "objectives": {"START": _START, "ATTACKS": _FLAG, "CLEAN_WHEN": _WORDS_OF_OPTIONS},
     "attacks": {"NEEDS": _words("surrogate"), "LIKE_AUTOATTACK": _FLAG},

@@ -93,6 +93,8 @@ def read(folder: str, path: Path, place: Place, contract: Mapping[str, tuple[str
     # LIMITS name options, which are all known only now.
     for option_name, limits in constants.get("LIMITS", {}).items():
         options[option_name] = replace(options[option_name], limits=limits)
+    if constants.get("MIXES") and "mixed" not in functions:
+        problems.append("line 1: it MIXES, but has no function mixed(drawn, shape)")
     doc = ast.get_docstring(tree) or ""
     if not doc:
         problems.append("line 1: it has no docstring")

@@ -171,7 +171,13 @@ class Learner:
             self.soft,
             lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
         )
-        return self.parts.targets(batch, context)
+        if batch.mix is None:
+            return self.parts.targets(batch, context)
+        # Mixed after the source: it is asked for the images that it knows, not for mixed ones.
+        first, second = (
+            self.parts.targets(one, context) for one in (batch.mix.first, batch.mix.second)
+        )
+        return batch.mix.of(first, second)
 
     @torch.no_grad()
     def _clean(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 from torch import Generator, Tensor, nn
 
@@ -62,24 +62,14 @@ def augmentation_of(settings: Settings) -> Augmentation:
     module = registry.load("augment", settings.augment)
     constants = registry.part("augment", settings.augment).constants
     options = settings.options_of("augment")
-    draw, apply = _bound(module.draw, options), _bound(module.apply, options)
-
-    def drawn(n: int, shape: Shape, generator: Generator, pad: int, flip: bool) -> Tensor:
-        supplied = {"generator": generator, "pad": pad, "flip": flip}
-        rows: Tensor = draw(n, shape, **_wanted(module.draw, supplied))
-        return rows
-
-    def applied(images: Tensor, rows: Tensor, pad: int) -> Tensor:
-        rows = moved(rows, images.device)
-        changed: Tensor = apply(images, rows, **_wanted(module.apply, {"pad": pad}))
-        return changed
-
+    # Partials, not closures: what decodes files may be sent to other processes.
     return Augmentation(
         settings.augment,
-        drawn,
-        applied,
+        partial(_drawn, _bound(module.draw, options)),
+        partial(_applied, _bound(module.apply, options)),
         views=constants.get("VIEWS", False),
         cropped=constants.get("CROPPED", False),
+        mixed=_bound(module.mixed, options) if constants.get("MIXES", False) else None,
     )
 
 
@@ -103,9 +93,20 @@ def _bound(function: FunctionType, options: Mapping[str, object]) -> partial[Any
     return partial(function, **values)
 
 
-def _wanted(function: FunctionType, supplied: Mapping[str, object]) -> dict[str, object]:
+def _drawn(
+    draw: partial[Tensor], n: int, shape: Shape, generator: Generator, pad: int, flip: bool
+) -> Tensor:
+    supplied = {"generator": generator, "pad": pad, "flip": flip}
+    return draw(n, shape, **_wanted(draw, supplied))
+
+
+def _applied(apply: partial[Tensor], images: Tensor, rows: Tensor, pad: int) -> Tensor:
+    return apply(images, moved(rows, images.device), **_wanted(apply, {"pad": pad}))
+
+
+def _wanted(function: partial[Tensor], supplied: Mapping[str, object]) -> dict[str, object]:
     """Return what a function asks for of what the engine supplies."""
-    code = function.__code__
+    code = cast(FunctionType, function.func).__code__
     first = code.co_argcount
     asked = code.co_varnames[first : first + code.co_kwonlyargcount]
     return {name: supplied[name] for name in asked if name in supplied}

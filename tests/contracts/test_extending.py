@@ -22,7 +22,7 @@ COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a copy of the package, and in it the three files of the page."""
+    """A folder with a copy of the package, and in it the four files of the page."""
     root = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, root / "advkit", ignore=shutil.ignore_patterns("__pycache__"))
     bin_ = root / "bin"
@@ -47,8 +47,8 @@ def shell(place: Path, command: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-def test_the_page_shows_three_files_each_with_its_commands():
-    names = ["advkit/labels/halved.py", "advkit/objectives/both.py"]
+def test_the_page_shows_four_files_each_with_its_commands():
+    names = ["advkit/labels/halved.py", "advkit/augment/stripe.py", "advkit/objectives/both.py"]
     assert [name for name, _ in EXAMPLES] == [*names, "advkit/analyses/confidence.py"]
     assert len(COMMANDS) == len(EXAMPLES)
 
@@ -61,7 +61,7 @@ def test_the_page_is_right_to_the_letter(place):
     assert "halved: Half the probability on the true class" in done.stdout
     records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     kinds = [record["kind"] for record in records]
-    assert kinds == ["checkpoint"] * 2 + ["logits"] * 2 + ["analysis"] * 2
+    assert kinds == ["checkpoint"] * 3 + ["logits"] * 2 + ["analysis"] * 2
     for record in records[-2:]:
         assert 0 < record["adversarial_confidence"] <= 1
         assert 0 < record["clean_confidence"] <= 1

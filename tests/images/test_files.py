@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,12 @@ from PIL import Image
 from torchvision import transforms
 
 from advkit import data
+from advkit.config.resolve import resolve
 from advkit.errors import InputError
 from advkit.images.batches import Batches
 from advkit.images.files import Files
+from advkit.runtime import seeding
+from advkit.training.parts import augmentation_of
 
 WNIDS = ("n01440764", "n01443537", "n02084071")
 CPU = torch.device("cpu")
@@ -125,6 +130,26 @@ def test_batches_do_not_depend_on_workers(root, workers):
         assert torch.equal(batch.x, expected.x)
         assert torch.equal(batch.index, expected.index)
         assert torch.equal(batch.y, expected.y)
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("crop-flip", "crops"), ("none", "plain"), ("cutout", "crops"),
+                         ("cropshift", "plain"), ("cutmix", "crops")],
+)  # fmt: skip
+def test_augmentations_begin_with_the_files_crops_or_with_their_centres(root, name, begins):
+    images = load(root)
+    layer = {"data": "imagenet", "augment": name}
+    part = augmentation_of(resolve((layer, "flag")).settings)
+    whole = Batches(images, torch.arange(12), 4, 3, CPU, augmentation=part)
+    plain = Batches(images, torch.arange(12), 4, 3, CPU)
+    order = plain.order(0)
+    index, views, _ = plain.chosen(order, 0, 1)
+    raw = images.seen(index, views) if begins == "crops" else images.batch(index)
+    if not part.views:
+        generator = seeding.generator(3, "augmentation", 0, 1)
+        raw = part.apply(raw, part.draw(4, (3, 32, 32), generator, 0, True), 0)
+    (batch,) = itertools.islice(whole.epoch(0), 1, 2)
+    assert torch.equal(batch.x, raw.float() / 255)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
