@@ -13,10 +13,10 @@ from torch import Tensor
 
 from advkit.data import _layout
 from advkit.data._layout import Listed
-from advkit.errors import InputError, UsageError
+from advkit.errors import InputError, UsageError, few
 from advkit.images.decode import decode, require_resizable, resized
 from advkit.images.image_set import Images
-from advkit.images.listing import few, spelt
+from advkit.images.listing import spelt
 
 LIMITS = {"image_size": "[1, 4096]", "test_fraction": "(0, 1)"}
 _PAD = 4

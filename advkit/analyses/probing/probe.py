@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 
 from advkit import models
 from advkit.artifacts import descriptions, provenance
-from advkit.errors import MismatchError
+from advkit.errors import MismatchError, few
+from advkit.evaluation import classes
 from advkit.evaluation.settings import BATCH_SIZE
 from advkit.formulas.threat import Threat, parse_eps
 from advkit.images.image_set import ImageSet, fitted, pixels
@@ -25,7 +26,8 @@ class Probe:
     """A checkpoint's model and the test examples to ask it about.
 
     The model is in eval mode and asks for no gradient of its parameters. `positions` (N,) are the
-    examples' places in `images`, `eps` is ε as it was written.
+    examples' places in `images`, `labels` (N,) int64 the model's numbers of their classes, on the
+    CPU; `eps` is ε as it was written.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Probe:
     model: nn.Module
     images: ImageSet
     positions: Tensor
+    labels: Tensor
     threat: Threat
     eps: str
     seed: int = 0
@@ -43,11 +46,6 @@ class Probe:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64, on the CPU, in the order of `positions`."""
-        return self.images.labels[self.positions]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (x (B, C, H, W) in [0, 1], y (B,), rows (B,)), piece by piece in order.
@@ -118,12 +116,18 @@ def probe(
     """
     model, info = models.load(path, device)
     require_finite(model.state_dict(), path)
-    if list(images.classes) != list(info["data"]["classes"]):
+    numbers = classes.numbers(images.classes, info["data"]["classes"])
+    missing = [name for name, at in zip(images.classes, numbers.tolist(), strict=True) if at < 0]
+    if missing:
         raise MismatchError(
-            f"{images.name} has other classes than the model of {path}: this analysis needs labels"
+            f"{images.name} has other classes than the model of {path} ({few(missing)}): this "
+            "analysis needs labels"
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     threat = Threat(norm, parse_eps(eps, norm))
     positions, reporter = first(images.labels, limit), reporter or Reporter()
-    return Probe(path, info, model, images, positions, threat, eps, seed, batch_size, reporter)
+    labels = numbers[images.labels[positions]]
+    return Probe(
+        path, info, model, images, positions, labels, threat, eps, seed, batch_size, reporter
+    )
