@@ -84,7 +84,7 @@ def _tell_unseen(text: str, images: ImageSet, reporter: Reporter) -> None:
 
 def _seen(images: ImageSet) -> set[str]:
     """Return the classes that have an image."""
-    return {images.classes[label] for label in images.labels.unique().tolist()}
+    return {images.classes[label] for label in set(images.labels.tolist())}
 
 
 def _of(names: Sequence[str]) -> str:

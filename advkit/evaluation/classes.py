@@ -19,6 +19,8 @@ def numbers(own: Sequence[str], trained: Sequence[str]) -> Tensor:
     >>> numbers(["cat", "emu"], ["ant", "cat"]).tolist()
     [1, -1]
     """
+    if list(own) == list(trained):  # also where two classes have one name
+        return torch.arange(len(own))
     places = {name: place for place, name in enumerate(trained)}
     return torch.tensor([places.get(name, -1) for name in own], dtype=torch.int64)
 

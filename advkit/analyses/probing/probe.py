@@ -26,8 +26,8 @@ class Probe:
     """A checkpoint's model and the test examples to ask it about.
 
     The model is in eval mode and asks for no gradient of its parameters. `positions` (N,) are the
-    examples' places in `images`, `labels` (N,) int64 the model's numbers of their classes, on the
-    CPU; `eps` is ε as it was written.
+    examples' places in `images`, `eps` is ε as it was written. `numbers` are the model's of the
+    images' classes, None where they are the same.
     """
 
     path: str
@@ -35,17 +35,23 @@ class Probe:
     model: nn.Module
     images: ImageSet
     positions: Tensor
-    labels: Tensor
     threat: Threat
     eps: str
     seed: int = 0
     batch_size: int = BATCH_SIZE
     reporter: Reporter = field(default_factory=Reporter)
+    numbers: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, the model's classes, on the CPU, in the order of `positions`."""
+        own = self.images.labels[self.positions]
+        return own if self.numbers is None else self.numbers[own]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (x (B, C, H, W) in [0, 1], y (B,), rows (B,)), piece by piece in order.
@@ -127,7 +133,6 @@ def probe(
         parameter.requires_grad_(False)
     threat = Threat(norm, parse_eps(eps, norm))
     positions, reporter = first(images.labels, limit), reporter or Reporter()
-    labels = numbers[images.labels[positions]]
     return Probe(
-        path, info, model, images, positions, labels, threat, eps, seed, batch_size, reporter
+        path, info, model, images, positions, threat, eps, seed, batch_size, reporter, numbers
     )
