@@ -88,7 +88,7 @@ def test_classes_are_compared_before_training(top):
     images = data.load(f"tinyimagenet:{top}", "train")
     resort(top)
     (top / "val" / IDS[1]).rename(top / "val" / "n02")
-    with pytest.raises(InputError, match="is no training class|is missing"):
+    with pytest.raises(InputError, match=r"is no training class|is missing"):
         data.require_same_classes(
             f"tinyimagenet:{top}", images, root=None, reporter=reporting.Reporter()
         )
