@@ -322,6 +322,21 @@ def test_a_class_of_broken_images_alone_is_an_error(tmp_path):
         data.load(f"folder:{root}", "train", skip_broken=True)
 
 
+def test_a_validation_split_of_broken_images_alone_is_an_error(tmp_path):
+    root = plain(tmp_path)
+    (root / "val" / "cat").mkdir(parents=True)
+    (root / "val" / "cat" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError, match="val: none of its images can be read"):
+        data.load(f"folder:{root}", "train", skip_broken=True)
+
+
+def test_an_elongated_image_is_not_broken(tmp_path):
+    root = plain(tmp_path)
+    save(root / "train" / "cat" / "9.png", noise(2, 300, 3))
+    with pytest.raises(InputError, match="too elongated"):
+        data.load(f"folder:{root}", "train", image_size=8, skip_broken=True)
+
+
 # --- splits ---
 
 
@@ -421,6 +436,17 @@ def test_a_class_that_the_test_split_lacks_is_named_before_training(tmp_path):
     assert "the test split lacks class 'b'" in compared(f"folder:{root}").warnings[0]
 
 
+def test_nothing_is_begun_where_the_classes_differ(tmp_path, cli):
+    root = plain(tmp_path / "photos")
+    (root / "test" / "dog").rename(root / "test" / "dgo")
+    out = tmp_path / "run"
+    words = ("--method", "natural", "--arch", "small-cnn", "--epochs", 1, "--batch-size", 2)
+    outcome = cli("train", "--data", f"folder:{root}", *words, "-o", out)
+    assert outcome.code == 3
+    assert "'dgo'" in outcome.err
+    assert not (out / "config.toml").exists()
+
+
 def test_training_needs_no_test_split(tmp_path):
     assert not compared(f"folder:{plain(tmp_path, ('train',))}").warnings
 
@@ -448,7 +474,7 @@ def test_classes_that_no_image_has_are_told(tmp_path):
 # --- everything at once ---
 
 
-def test_a_folder_with_everything_at_once(tmp_path):
+def test_a_folder_with_everything_at_once(tmp_path, cli):
     root = plain(tmp_path, ("train", "val", "test"), n=2)
     top = root / "train"
     before = data.load(f"folder:{root}", "train").images
@@ -484,3 +510,7 @@ def test_a_folder_with_everything_at_once(tmp_path):
         "and 3 more), 1 other file (labels.csv), 1 folder (dog/deeper)",
         f"{root}: left out as broken: 2 (train/dog/d.tif, train/dog/e.png)",
     ]
+    outcome = cli("data", "info", f"folder:{root}", "--skip-broken")
+    assert outcome.code == 0
+    assert outcome.out.startswith("train\t11 images 3x8x8\t2 classes")
+    assert outcome.err.splitlines() == [f"advkit data info: {line}" for line in heard.notes]
