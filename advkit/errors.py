@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MANY = 12
 """Names beyond which an error lists only those nearest to a mistyped one."""
@@ -167,3 +167,13 @@ def _stands_in_a_folder(path: object) -> bool:
         return os.path.isdir(os.path.dirname(os.path.abspath(str(path))))
     except OSError:  # the working directory itself is gone
         return False
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(brief(name) for name in names[:most]) + rest

@@ -135,15 +135,21 @@ def joined(artifact: Logits | SoftLabels, oracle: str, data: str | None) -> Tens
     name, where = registry.split_path(data or "")
     if name != "folder" or where is None:
         raise UsageError("--oracle joins by image path: give --data folder:DIR too")
-    split = artifact.info["parents"][-1]["split"]
-    paths = folder.paths(Path(where), split)
+    source = artifact.info["parents"][-1]
+    split = source["split"]
+    paths = folder.paths(
+        Path(where),
+        split,
+        test_fraction=source.get("test_fraction"),
+        skip_broken="broken" in source,
+    )
     table = read_oracle(Path(oracle), artifact.info["data"]["classes"])
     if len(artifact.index) and int(artifact.index.max()) >= len(paths):
         raise MismatchError(f"{where}: {len(paths)} {split} images, the file names more")
     wanted = [paths[place] for place in artifact.index.tolist()]
     names = artifact.info["data"]["classes"]
     for path, label in zip(wanted, artifact.labels.tolist(), strict=True):
-        if label >= 0 and path.split("/")[1] != names[label]:  # SPLIT/CLASS/FILE
+        if label >= 0 and path.split("/")[-2] != names[label]:  # SPLIT/CLASS/FILE or CLASS/FILE
             raise MismatchError(
                 f"{where}: {path} stands where the file has an image of class {names[label]}: "
                 "another folder than the file was made from"

@@ -167,7 +167,7 @@ def _surface(
             f"{probe.path}: the loss around example {example} is not finite: try a smaller --reach"
         )
     label, height = int(y), float(centre)
-    name = probe.images.classes[label]
+    name = probe.images.classes[int(probe.images.labels[example])]
     return Surface(example, label, name, places, losses, norms, height, linear, distances)
 
 

@@ -17,12 +17,16 @@ from advkit.training.selection import CHUNK
 
 @dataclass(frozen=True)
 class Facts:
-    """Sizes of a data set: examples of both splits, classes, and (channels, height, width)."""
+    """Sizes of a data set: examples of both splits, classes, and (channels, height, width).
+
+    `held_out` of the training examples are a validation split of the set's own.
+    """
 
     train: int
     test: int
     classes: int
     shape: tuple[int, int, int]
+    held_out: int = 0
 
 
 def facts(settings: Settings, root: str | None) -> Facts:
@@ -38,7 +42,8 @@ def facts(settings: Settings, root: str | None) -> Facts:
         shape = (published["channels"], side, side)
         return Facts(published["train"], published["test"], published["classes"], shape)
     train, test = (data.load(settings.data, s, root=root, **options) for s in ("train", "test"))
-    return Facts(len(train.labels), len(test.labels), len(train.classes), train.shape)
+    sizes = len(train.labels), len(test.labels), len(train.classes)
+    return Facts(*sizes, train.shape, train.held_out)
 
 
 def synthetic(settings: Settings, facts: Facts) -> Images:

@@ -101,11 +101,14 @@ class Bench:
     @property
     def validated(self) -> int:
         """Examples set aside, as training does it."""
+        if self.facts.held_out:
+            return self.facts.held_out
         return validation_size(self.settings.val_size, self._kept)
 
     @property
     def _kept(self) -> int:
-        return min(self.settings.limit or self.facts.train, self.facts.train)
+        own = self.facts.train - self.facts.held_out
+        return min(self.settings.limit or own, own) + self.facts.held_out
 
     @property
     def steps_per_epoch(self) -> int:

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
-from advkit.errors import InputError, UsageError, brief
+from advkit.errors import InputError, UsageError, brief, few
 from advkit.images.image_set import ImageSet
-from advkit.images.listing import few
 from advkit.registry import sources
 from advkit.runtime.reporting import Reporter
 
@@ -79,11 +76,16 @@ def _place(text: str, root: str | Path | None) -> tuple[str, Path, bool]:
 
 def _tell_unseen(text: str, images: ImageSet, reporter: Reporter) -> None:
     """Warn of classes that no image is of: labels from 1, for example, leave class 0 empty."""
-    counts = torch.bincount(images.labels, minlength=len(images.classes))
-    unseen = [images.classes[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    seen = _seen(images)
+    unseen = [name for name in images.classes if name not in seen]
     if unseen:
         what = f"class {brief(unseen[0])} has" if len(unseen) == 1 else f"{_of(unseen)} have"
         reporter.warn(f"{text}: {what} no image in the {images.split} split")
+
+
+def _seen(images: ImageSet) -> set[str]:
+    """Return the classes that have an image."""
+    return {images.classes[label] for label in set(images.labels.tolist())}
 
 
 def _of(names: Sequence[str]) -> str:
@@ -92,7 +94,7 @@ def _of(names: Sequence[str]) -> str:
 
 def require_same_classes(
     text: str,
-    classes: Sequence[str],
+    images: ImageSet,
     *,
     root: str | Path | None,
     reporter: Reporter,
@@ -104,7 +106,7 @@ def require_same_classes(
 
     Args:
         text: `NAME[:PATH]`.
-        classes: of the training split.
+        images: the training split.
         root: where data sets lie.
         reporter: hears of classes that the test split lacks.
         test_fraction: share of a folder that is its test split.
@@ -120,14 +122,15 @@ def require_same_classes(
     tested: Sequence[str] = module.classes(where, "test", **share)
     if not tested:
         return
-    more = [name for name in tested if name not in set(classes)]
+    more = [name for name in tested if name not in images.classes]
     if more:
         what = f"class {brief(more[0])!r}" if len(more) == 1 else _of(more)
         raise InputError(
             f"{text}: the test split has {what}, which the training split lacks: no model of "
             "these classes could be tested on it"
         )
-    fewer = [name for name in classes if name not in set(tested)]
+    seen = _seen(images)  # what no image has in either is told already
+    fewer = [name for name in images.classes if name in seen and name not in set(tested)]
     if fewer:
         what = f"class {brief(fewer[0])!r}" if len(fewer) == 1 else _of(fewer)
         reporter.warn(f"{text}: the test split lacks {what}: nothing will be known of it")

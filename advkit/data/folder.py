@@ -13,10 +13,10 @@ from torch import Tensor
 
 from advkit.data import _layout
 from advkit.data._layout import Listed
-from advkit.errors import InputError, UsageError
+from advkit.errors import InputError, UsageError, few
 from advkit.images.decode import decode, require_resizable, resized
 from advkit.images.image_set import Images
-from advkit.images.listing import few, spelt
+from advkit.images.listing import spelt
 
 LIMITS = {"image_size": "[1, 4096]", "test_fraction": "(0, 1)"}
 _PAD = 4
@@ -125,15 +125,19 @@ def _digest(names: Sequence[str]) -> str:
 
 
 def _pixels(path: Path, size: int | None) -> np.ndarray | InputError:
-    """Return one image as uint8 (H, W) or (H, W, 3), or why it cannot be had."""
+    """Return one image as uint8 (H, W) or (H, W, 3), or why it is broken.
+
+    Raises:
+        InputError: it is whole, but too elongated for a square.
+    """
     try:
         image = decode(path, as_shown=True)
-        if size is None:
-            return np.asarray(image)
-        require_resizable(path, image)
-        return np.asarray(resized(image, size))
     except InputError as error:
         return error
+    if size is None:
+        return np.asarray(image)
+    require_resizable(path, image)
+    return np.asarray(resized(image, size))
 
 
 def _refusal(top: Path, reasons: Sequence[str]) -> InputError:
@@ -158,6 +162,8 @@ def _labels(listed: Listed, broken: Sequence[int]) -> Tensor:
     labels = [label for place, (_, label) in enumerate(listed.pairs) if place not in out]
     first_held = len(listed.pairs) - listed.held_out
     taught = {listed.pairs[place][1] for place in range(first_held) if place not in out}
+    if listed.held_out and all(place in out for place in range(first_held, len(listed.pairs))):
+        raise InputError(f"{listed.pairs[-1][0].parents[1]}: none of its images can be read")
     for label, name in enumerate(listed.names):
         if label not in taught:
             raise InputError(f"{listed.top}: class {name!r}: none of its images can be read")

@@ -107,3 +107,17 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
                 yield cast(BinaryIO, unpacked), stored
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {brief(error)}") from None
+
+
+def classes(root: Path, split: str) -> tuple[str, ...]:
+    """Return the classes that a split's labels name, none where there are no labels.
+
+    Raises:
+        InputError: the file of labels is truncated or not in the format.
+    """
+    name = f"{_PREFIX[split]}-labels-idx1-ubyte"
+    try:
+        _place(root, name)
+    except InputError:
+        return ()
+    return tuple(str(label) for label in np.unique(_read(root, name, dimensions=1)))

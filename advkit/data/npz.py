@@ -46,3 +46,14 @@ def _found(root: Path, *names: str) -> Path:
             return root / name
     wanted = "npz:DIR needs DIR/train.npz and DIR/test.npz (or val.npz)"
     raise InputError(f"{root}: no {' or '.join(names)} there; {wanted}")
+
+
+def classes(root: Path, split: str) -> tuple[str, ...]:
+    """Return the classes 0 to the largest label of a split, none where its file is missing.
+
+    Raises:
+        InputError: the file is not in the format.
+    """
+    names = ("train.npz",) if split == "train" else ("test.npz", "val.npz")
+    path = next((root / name for name in names if (root / name).is_file()), None)
+    return () if path is None else tuple(str(label) for label in range(described(path)[0] + 1))

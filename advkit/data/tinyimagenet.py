@@ -60,6 +60,22 @@ def load(root: Path, split: str) -> Images:
     )
 
 
+def classes(root: Path, split: str) -> tuple[str, ...]:
+    """Return the classes of a split, none where it is not there, without decoding an image.
+
+    Raises:
+        InputError: as `load`.
+    """
+    top = root / _FOLDER if (root / _FOLDER).is_dir() else root
+    if not (top / ("train" if split == "train" else "val")).is_dir():
+        return ()
+    passed = PassedOver(top)
+    ids = _ids(top, passed)
+    if split == "test":
+        _validation(top / "val", ids, passed)  # which holds its classes to those
+    return _names(top, ids)
+
+
 def _ids(top: Path, passed: PassedOver) -> tuple[str, ...]:
     """Return the WordNet ids of the training folders, sorted."""
     wanted = f"tinyimagenet needs {_FOLDER}, or the folder that holds it"

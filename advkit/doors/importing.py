@@ -57,7 +57,7 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
     place = Path(options.out) if options.out else _place(path)
     files.require_apart([place], [path])
     foreign = reading.read(path, options.key)
-    setting = _setting(options, foreign)
+    setting = _setting(options, foreign, reporter)
     chosen, net = _fitted(foreign, options, setting)
     statistics, assumed = _statistics(foreign, chosen, options, setting, reporter)
     for remark in chosen.remarks:
@@ -95,9 +95,17 @@ def _place(path: Path) -> Path:
     return path.with_name(f"{stem}.imported.safetensors")
 
 
-def _setting(options: ImportOptions, foreign: Foreign) -> Setting:
+def _setting(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> Setting:
     if options.data:
-        images = data.load(options.data, "test", root=options.root, image_size=options.image_size)
+        images = data.load(
+            options.data,
+            "test",
+            root=options.root,
+            reporter=reporter,
+            image_size=options.image_size,
+            test_fraction=options.test_fraction,
+            skip_broken=options.skip_broken or None,
+        )
         return Setting(options.data, images.classes, images.shape, images)
     classes = class_names(options.classes) if options.classes else list(foreign.classes)
     known = models.published(options.arch)
@@ -240,10 +248,15 @@ def _described(
 ) -> dict[str, object]:
     name = registry.split_path(setting.data)[0] or UNKNOWN
     family = [part for part in sources.family(options.arch) if sources.foreign(*part)]
-    resized_to = {} if options.image_size is None else {"image_size": options.image_size}
+    read = {
+        "image_size": options.image_size,
+        "test_fraction": options.test_fraction,
+        "skip_broken": options.skip_broken or None,
+    }
+    known = {key: value for key, value in read.items() if value is not None}
     return provenance.describe(
         "checkpoint",
-        config={"data": name, "arch": options.arch, **dict.fromkeys(TRAINED), **resized_to},
+        config={"data": name, "arch": options.arch, **dict.fromkeys(TRAINED), **known},
         seed=None,
         parents=[],
         environment={},

@@ -28,6 +28,12 @@ class ImportOptions(Machine, Output):
     arch: str = declared("", MODEL, "architecture")
     data: str | None = declared(None, "Data", "data set that it was trained on")
     image_size: int | None = declared(None, "Data", "of folder:DIR", limits=SIDES)
+    test_fraction: float | None = declared(
+        None, "Data", "of folder:DIR without test/: share of each class", limits="(0, 1)"
+    )
+    skip_broken: bool = declared(
+        False, "Data", "of folder:DIR: leave out images that cannot be read"
+    )
     limit: int = declared(LIMIT, "Data", "test images that it is tried on", limits=COUNTS)
     classes: str | None = declared(
         None, MODEL, "without --data: how many classes, or their names a,b,c in the order of logits"

@@ -3,6 +3,7 @@
 __all__ = [
     "arrays",
     "audit",
+    "classes",
     "merge",
     "options",
     "partial",

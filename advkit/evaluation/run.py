@@ -18,7 +18,7 @@ from advkit.artifacts import descriptions, provenance
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError
-from advkit.evaluation import partial, passes, remarks
+from advkit.evaluation import classes, partial, passes, remarks
 from advkit.evaluation.audit import audited
 from advkit.evaluation.outcomes import Outcomes
 from advkit.evaluation.partial import Partial
@@ -56,43 +56,20 @@ class Evaluation:
         self.reporter = reporter or Reporter()
         self.device = next(model.parameters()).device
         # Labels of other classes mean nothing to the model: such examples get -1.
-        self.known = self._in_distribution()
-        if not self.known and settings.attack != "none":
-            raise MismatchError(
-                f"{images.name} has other classes than the model: attacks need its labels; "
-                "--attack none gives the logits of out-of-distribution data"
-            )
+        own = classes.known(
+            info, images, attacked=settings.attack != "none", reporter=self.reporter
+        )
         self.positions = self._examples()
-        labels = images.labels[self.positions]
-        self.labels = labels if self.known else torch.full_like(labels, -1)
+        self.labels = own[images.labels[self.positions]]
         self.classes = len(info["data"]["classes"])
         self.attacks = passes.attack_names(settings, self.classes)
         _, height, width = info["model"]["input_shape"]
         passes.require_size(settings, self.classes, (height, width))
         # Clean images stand for adversarial ones until a pass gives others.
-        images_kept = self._x(torch.arange(len(labels))) if settings.save_images else None
+        images_kept = self._x(torch.arange(len(self.labels))) if settings.save_images else None
         self.outcomes = Outcomes.unknown(self.labels, self.classes, images_kept)
         self.done = (0, 0)  # passes that are behind us, and batches of the next one
         self.flat = 0
-
-    def _in_distribution(self) -> bool:
-        """Whether the labels of these images are the model's.
-
-        Another data set is out of distribution, unless its classes are called the same: then the
-        user is told what that rests on. Where nothing is attacked, classes that are mere numbers
-        say too little: 0 to 9 are the classes of many sets.
-        """
-        trained, images = self.info["data"], self.images
-        same = list(images.classes) == list(trained["classes"])
-        if images.name == trained["name"] or not same:
-            return same
-        if self.settings.attack == "none" and all(name.isdecimal() for name in images.classes):
-            return False
-        self.reporter.warn(
-            f"{images.name} is not {trained['name']}; its classes are taken for the model's "
-            "because they have the same names"
-        )
-        return True
 
     def _examples(self) -> Tensor:
         """Return the positions to visit: of a shard every N-th, from the I-th on.

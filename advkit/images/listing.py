@@ -6,14 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from advkit.errors import InputError, brief
+from advkit.errors import InputError, few
 from advkit.images.decode import SUFFIXES, is_image
 from advkit.images.image_set import require_text
 
 LEFTOVERS = ("__macosx", "thumbs.db", "desktop.ini")
 """Names, in small letters, that operating systems leave in folders, beside those with a dot."""
-NAMED = 3
-"""Names that a line lists before it counts the rest."""
 
 
 def spelt(name: str) -> str:
@@ -69,16 +67,6 @@ class PassedOver:
             if names
         ]
         return f"{self.top}: passed over: {', '.join(parts)}" if parts else ""
-
-
-def few(names: Sequence[str], most: int = NAMED) -> str:
-    """Return the first names, and how many more there are.
-
-    >>> few(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(brief(name) for name in names[:most]) + rest
 
 
 def class_folders(

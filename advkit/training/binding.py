@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from advkit import registry
+from advkit.artifacts.descriptions import Checkpoint, Labels
 from advkit.artifacts.record import Record
 from advkit.config import resolve
 from advkit.config.location import location
@@ -93,8 +94,23 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
     }
     if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
         inherited["image_size"] = info["config"].get("image_size")
+        inherited |= _reading(info, elsewhere="data" in named)
     binding = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
     return [(inherited, "the soft labels'"), *known, (binding, "bound at the start of the run")]
+
+
+def _reading(info: Labels | Checkpoint, *, elsewhere: bool) -> dict[str, object]:
+    """Return how a folder was read that soft labels are of, or that their teacher learned from."""
+    if info["kind"] != "checkpoint":
+        source = info["parents"][-1]
+        return {
+            "test_fraction": source.get("test_fraction"),
+            "skip_broken": "broken" in source or None,
+        }
+    config = info["config"]
+    # Another folder than the teacher's may be divided otherwise.
+    fraction = None if elsewhere else config.get("test_fraction")
+    return {"test_fraction": fraction, "skip_broken": config.get("skip_broken") or None}
 
 
 def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:

@@ -74,7 +74,7 @@ def train(
         images = data.load(settings.data, "train", root=data_root, reporter=reporter, **own)
         data.require_same_classes(
             settings.data,
-            images.classes,
+            images,
             root=data_root,
             reporter=reporter,
             test_fraction=own.get("test_fraction"),

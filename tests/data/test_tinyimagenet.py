@@ -13,6 +13,7 @@ from PIL import Image
 from advkit import data
 from advkit.data import tinyimagenet
 from advkit.errors import InputError
+from advkit.runtime import reporting
 
 RNG = np.random.default_rng(0)
 IDS = ("n01443537", "n01629819", "n09246464")
@@ -68,6 +69,29 @@ def resort(top: Path, inner: str = "", *, leave: bool = False) -> None:
 
 
 # --- what is read ---
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_leftovers_of_operating_systems_are_passed_over(top, split):
+    resort(top)
+    before = data.load(f"tinyimagenet:{top}", split)
+    part = top / ("train" if split == "train" else "val")
+    save(part / ".ipynb_checkpoints" / "x.JPEG")
+    inside = part / IDS[0] / "images" if split == "train" else part / IDS[0]
+    (inside / "._x.JPEG").write_bytes(b"no picture")
+    images = data.load(f"tinyimagenet:{top}", split)
+    assert images.fingerprint == before.fingerprint
+    assert "passed over: 2 leftovers of the system" in images.remarks[0]
+
+
+def test_classes_are_compared_before_training(top):
+    images = data.load(f"tinyimagenet:{top}", "train")
+    resort(top)
+    (top / "val" / IDS[1]).rename(top / "val" / "n02")
+    with pytest.raises(InputError, match=r"is no training class|is missing"):
+        data.require_same_classes(
+            f"tinyimagenet:{top}", images, root=None, reporter=reporting.Reporter()
+        )
 
 
 def test_training_images_come_by_sorted_class_and_name(top):

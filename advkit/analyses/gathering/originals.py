@@ -39,7 +39,14 @@ def originals(
     options = {option.name for option in registry.part("data", name).options}
     size = image_size or (_size(artifact) if "image_size" in options else None)
     try:
-        images = data.load(place, source["split"], root=root, image_size=size)
+        images = data.load(
+            place,
+            source["split"],
+            root=root,
+            image_size=size,
+            test_fraction=source.get("test_fraction"),
+            skip_broken="broken" in source or None,
+        )
     except UsageError as error:
         raise UsageError(f"{artifact.path}: its pictures: {error}") from None
     if images.fingerprint != source["digest"]:

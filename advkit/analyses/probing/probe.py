@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 
 from advkit import models
 from advkit.artifacts import descriptions, provenance
-from advkit.errors import MismatchError
+from advkit.errors import MismatchError, few
+from advkit.evaluation import classes
 from advkit.evaluation.settings import BATCH_SIZE
 from advkit.formulas.threat import Threat, parse_eps
 from advkit.images.image_set import ImageSet, fitted, pixels
@@ -25,7 +26,8 @@ class Probe:
     """A checkpoint's model and the test examples to ask it about.
 
     The model is in eval mode and asks for no gradient of its parameters. `positions` (N,) are the
-    examples' places in `images`, `eps` is ε as it was written.
+    examples' places in `images`, `eps` is ε as it was written. `numbers` are the model's of the
+    images' classes, None where they are the same.
     """
 
     path: str
@@ -38,6 +40,7 @@ class Probe:
     seed: int = 0
     batch_size: int = BATCH_SIZE
     reporter: Reporter = field(default_factory=Reporter)
+    numbers: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -46,8 +49,9 @@ class Probe:
 
     @property
     def labels(self) -> Tensor:
-        """(N,) int64, on the CPU, in the order of `positions`."""
-        return self.images.labels[self.positions]
+        """(N,) int64, the model's classes, on the CPU, in the order of `positions`."""
+        own = self.images.labels[self.positions]
+        return own if self.numbers is None else self.numbers[own]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (x (B, C, H, W) in [0, 1], y (B,), rows (B,)), piece by piece in order.
@@ -118,12 +122,17 @@ def probe(
     """
     model, info = models.load(path, device)
     require_finite(model.state_dict(), path)
-    if list(images.classes) != list(info["data"]["classes"]):
+    numbers = classes.numbers(images.classes, info["data"]["classes"])
+    missing = [name for name, at in zip(images.classes, numbers.tolist(), strict=True) if at < 0]
+    if missing:
         raise MismatchError(
-            f"{images.name} has other classes than the model of {path}: this analysis needs labels"
+            f"{images.name} has other classes than the model of {path} ({few(missing)}): this "
+            "analysis needs labels"
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     threat = Threat(norm, parse_eps(eps, norm))
     positions, reporter = first(images.labels, limit), reporter or Reporter()
-    return Probe(path, info, model, images, positions, threat, eps, seed, batch_size, reporter)
+    return Probe(
+        path, info, model, images, positions, threat, eps, seed, batch_size, reporter, numbers
+    )
