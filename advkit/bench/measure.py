@@ -88,7 +88,9 @@ class Bench:
         positions = torch.arange(settings.batch_size)
         batches = Batches(self.images, positions, settings.batch_size, settings.seed, device)
         soft = Answers(self.images) if settings.labels == "soft" else None
-        return Learner(settings, self.images, self.steps_per_epoch, device, soft), batches
+        learner = Learner(settings, self.images, self.steps_per_epoch, device, soft)
+        learner.require_images(self.images.shape, settings.batch_size)
+        return learner, batches
 
     @property
     def validated(self) -> int:

@@ -108,6 +108,12 @@ class Batches:
         """Examples that fill no batch: each epoch leaves out others, or keeps them as its last."""
         return len(self.positions) % self.own
 
+    @property
+    def fewest(self) -> int:
+        """Images of the smallest batch that this process trains on."""
+        least = self.rest if self.keep and self.rest else self.size
+        return least // self.world
+
     def __len__(self) -> int:
         return len(self.positions) // self.own + int(self.keep and self.rest > 0)
 

@@ -100,6 +100,7 @@ class Trainer:
         self.learner = Learner(
             settings, images, len(self.batches), device, self.soft, self.world, initial
         )
+        self.learner.require_images(images.shape, self.batches.fewest)
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)

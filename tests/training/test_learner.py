@@ -301,3 +301,27 @@ def test_missing_extra_data_is_an_input_error(digits, tmp_path):
 def test_all_extra_leaves_nothing_to_pass_over(digits, tmp_path):
     with pytest.raises(UsageError, match="0 of a batch theirs"):
         trainer(digits, extra_data=npz(tmp_path / "extra.npz"), extra_fraction=0.99)
+
+
+# --- batches that BN cannot normalise ---
+
+
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+def test_one_image_is_refused_where_bn_sees_one_value_a_channel(digits, attack_bn):
+    flags = {"arch": "resnet18", "attack_bn": attack_bn}
+    with pytest.raises(UsageError, match=r"--batch-size 1: batch normalisation cannot train resn"):
+        trainer(digits, batch_size=1, **flags)
+    step(trainer(digits, batch_size=2, **flags))
+
+
+def test_one_image_is_trained_on_where_its_maps_are_wider(digits):
+    step(trainer(digits, batch_size=1, arch="small-cnn"))
+
+
+@pytest.mark.parametrize(
+    ("size", "world", "keep", "fewest"),
+    [(8, 1, False, 8), (8, 2, False, 4), (8, 4, True, 1), (8, 1, True, 4), (10, 1, True, 10)],
+)
+def test_the_smallest_batch_is_the_last_that_is_kept(digits, size, world, keep, fewest):
+    batches = Batches(digits, torch.arange(20), size, 0, CPU, world=world, keep=keep)
+    assert batches.fewest == fewest
