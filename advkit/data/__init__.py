@@ -5,14 +5,16 @@ A data set is named `NAME` or `NAME:PATH`; the path wins over `--data-root`.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import InputError, UsageError
-from advkit.images.image_set import ImageSet
+from advkit.images.image_set import Images, ImageSet
 
-__all__ = ["folder", "load", "load_for"]
+__all__ = ["folder", "load", "load_for", "with_classes"]
 
 
 def load(text: str, split: str, *, root: str | Path | None = None, **options: object) -> ImageSet:
@@ -46,7 +48,7 @@ def load(text: str, split: str, *, root: str | Path | None = None, **options: ob
         raise
     if len(images.labels) == 0:
         raise InputError(f"{text}: the {split} split is empty")
-    if len(images.classes) < 2:
+    if len(images.classes) < 2 and not images.alone:
         raise InputError(f"{text}: all examples are of one class: there is nothing to tell apart")
     return images
 
@@ -85,4 +87,13 @@ def load_for(
         image_size = info["model"]["input_shape"][1]
     listed = image_list if split == "test" else None
     chosen = {"corruption": corruption, "severity": severity}
-    return load(text, split, root=root, image_size=image_size, image_list=listed, **chosen)
+    images = load(text, split, root=root, image_size=image_size, image_list=listed, **chosen)
+    return with_classes(images, info["data"]["classes"])
+
+
+def with_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
+    """Return a test set alone with its model's classes, where its own are the first of them."""
+    own = images.classes
+    if not isinstance(images, Images) or not images.alone or tuple(names[: len(own)]) != own:
+        return images
+    return dataclasses.replace(images, classes=tuple(names))

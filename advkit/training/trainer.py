@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from advkit.artifacts import checkpoint, provenance
 from advkit.artifacts.descriptions import Beside, Metrics
 from advkit.config.settings import Settings
-from advkit.errors import Stopped, UsageError
+from advkit.errors import Stopped, UsageError, brief
 from advkit.images import extra as extra_data
 from advkit.images.batches import Batch, Batches
 from advkit.images.extra import Extra
@@ -107,6 +107,7 @@ class Trainer:
         self.classes = len(images.classes)
         self.progress = Progress()
         self.mirrors = Mirrors()
+        _tell_missing(images, reporter)
         drops = settings.drops
         if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
             reporter.warn(
@@ -259,6 +260,18 @@ def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
     size = validation_size(settings.val_size, len(limited))
     training, held_out = validation(images.labels[limited], size, settings.split_seed)
     return limited[training], limited[held_out]
+
+
+def _tell_missing(images: ImageSet, reporter: Reporter) -> None:
+    """Warn of classes that no training image has: the net still gets an output for each."""
+    missing = images.missing
+    if missing:
+        named = brief(", ".join(missing))
+        hint = ": do its labels begin at 1?" if images.missing == images.classes[:1] else ""
+        reporter.warn(
+            f"{images.name}: no training image has class {named} "
+            f"({len(missing)} of {len(images.classes)} classes){hint}"
+        )
 
 
 def _require_a_batch(settings: Settings, n: int, training: int, held_out: int) -> None:
