@@ -1,3 +1,3 @@
 """Images in memory, their files, augmentation, splits and batches."""
 
-__all__ = ["augment", "batches", "decode", "extra", "files", "image_set", "npz", "split"]
+__all__ = ["augment", "batches", "decode", "extra", "files", "image_set", "npz", "split", "stored"]

@@ -6,7 +6,6 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -313,9 +312,8 @@ def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, Par
     """Return the stream of extra images, if any, and it as a parent."""
     if settings.extra_data is None:
         return None, []
-    path = Path(settings.extra_data)
-    digest = extra_data.digest(path)
-    require_digest(settings.extra_digest, "extra data", digest, str(path))
+    digest = extra_data.digest(settings.extra_data)
+    require_digest(settings.extra_digest, "extra data", digest, settings.extra_data)
     count = round(settings.batch_size * settings.extra_fraction)
-    stream = Extra(extra_data.read(path, images), count, settings.seed)
+    stream = Extra(extra_data.read(settings.extra_data, images), count, settings.seed)
     return stream, [provenance.data_parent("extra", "train", digest)]
