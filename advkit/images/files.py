@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,9 +80,8 @@ class Files(ImageSet):
     def content(self) -> bytes:
         """Return the names and sizes of the files; reading them all would take hours."""
         sizes = ((path, (self.root / path).stat().st_size) for path in self.paths)
-        return "\n".join(f"{path}\t{size}" for path, size in sizes).encode(
-            "utf-8", "surrogateescape"
-        )
+        # Names as the disk has them, whatever the locale takes their bytes for.
+        return b"\n".join(os.fsencode(path) + f"\t{size}".encode() for path, size in sizes)
 
     def _open(self, index: int) -> Image.Image:
         path = self.root / self.paths[index]
