@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 3
-LIMITS = {"points": "[3, 1000]", "reach": "(0, 1000]"}
+LIMITS = {"points": "[3, 1000]", "reach": "(0, 1]"}
 
 _COLUMNS = ("example", "a", "b", "loss", "gradient_norm")
 _EDGE = 0.86

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_info(path: Path) -> Exchanged:
         if kind == "labels":  # shards of one too
             return soft_labels.read_parts(path, soft_labels.LARGE)[1]
         return hdf5.read_logits(path, stay=True).info
-    if head.lstrip().startswith(b"{") and path.suffix != ".safetensors":
+    if head.removeprefix(BOM_UTF8).lstrip().startswith(b"{") and path.suffix != ".safetensors":
         return analysis.read_info(path)
     return checkpoint.read_info(path)
 

@@ -96,7 +96,9 @@ class Bench:
             augmentation=augmentation_of(settings),
         )
         soft = Answers(self.images) if settings.labels == "soft" else None
-        return Learner(settings, self.images, self.steps_per_epoch, device, soft), batches
+        learner = Learner(settings, self.images, self.steps_per_epoch, device, soft)
+        learner.require_images(self.images.shape, settings.batch_size)
+        return learner, batches
 
     @property
     def validated(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from advkit import registry
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command, shown
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.options import SIDES, StageOptions, declared
 
 
@@ -56,6 +56,8 @@ def informed(call: Call) -> Iterator[str]:
         if split == "train":  # a test set has neither of its own
             mean, std = images.normalisation
             cells += [f"mean {mean} std {std}", images.augmentation]
+        if images.missing:
+            cells.append(f"no image of class {brief(', '.join(images.missing))}")
         yield "\t".join([*cells, images.fingerprint]) + "\n"
 
 

@@ -85,7 +85,10 @@ class Settings:
     data: str = declared("", DATA, "data set, NAME or NAME:PATH")
     augment: str = declared(CROP_FLIP, DATA, "how training images are changed at random")
     extra_data: str | None = declared(
-        None, DATA, "npz file of synthetic images (`image`, `label`) mixed into every batch"
+        None,
+        DATA,
+        "synthetic images mixed into every batch: npz files (`image`, `label`) or folders of "
+        "image.npy and label.npy, commas between, patterns too",
     )
     extra_fraction: float = declared(
         0.75, DATA, "share of each batch that comes from --extra-data", limits="[0, 1)"

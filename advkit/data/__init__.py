@@ -5,17 +5,18 @@ A data set is named `NAME` or `NAME:PATH`; the path wins over `--data-root`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import InputError, UsageError, brief, few
-from advkit.images.image_set import ImageSet
+from advkit.images.image_set import Images, ImageSet
 from advkit.registry import sources
 from advkit.runtime.reporting import Reporter
 
-__all__ = ["folder", "load", "load_for", "require_same_classes"]
+__all__ = ["folder", "load", "load_for", "require_same_classes", "with_classes"]
 
 
 def load(
@@ -52,7 +53,7 @@ def load(
         raise
     if len(images.labels) == 0:
         raise InputError(f"{text}: the {split} split is empty")
-    if len(images.classes) < 2:
+    if len(images.classes) < 2 and not images.alone:
         raise InputError(f"{text}: all examples are of one class: there is nothing to tell apart")
     if reporter is not None:
         for line in images.remarks:
@@ -76,16 +77,11 @@ def _place(text: str, root: str | Path | None) -> tuple[str, Path, bool]:
 
 def _tell_unseen(text: str, images: ImageSet, reporter: Reporter) -> None:
     """Warn of classes that no image is of: labels from 1, for example, leave class 0 empty."""
-    seen = _seen(images)
-    unseen = [name for name in images.classes if name not in seen]
+    unseen = images.missing
     if unseen:
         what = f"class {brief(unseen[0])} has" if len(unseen) == 1 else f"{_of(unseen)} have"
-        reporter.warn(f"{text}: {what} no image in the {images.split} split")
-
-
-def _seen(images: ImageSet) -> set[str]:
-    """Return the classes that have an image."""
-    return {images.classes[label] for label in set(images.labels.tolist())}
+        hint = ": do its labels begin at 1?" if unseen == images.classes[:1] else ""
+        reporter.warn(f"{text}: {what} no image in the {images.split} split{hint}")
 
 
 def _of(names: Sequence[str]) -> str:
@@ -129,8 +125,8 @@ def require_same_classes(
             f"{text}: the test split has {what}, which the training split lacks: no model of "
             "these classes could be tested on it"
         )
-    seen = _seen(images)  # what no image has in either is told already
-    fewer = [name for name in images.classes if name in seen and name not in set(tested)]
+    there = {*tested, *images.missing}  # what no image has in either is told already
+    fewer = [name for name in images.classes if name not in there]
     if fewer:
         what = f"class {brief(fewer[0])!r}" if len(fewer) == 1 else _of(fewer)
         reporter.warn(f"{text}: the test split lacks {what}: nothing will be known of it")
@@ -184,7 +180,7 @@ def load_for(
     elif image_size is None and "image_size" in known:
         image_size = info["model"]["input_shape"][1]
     listed = image_list if split == "test" else None
-    return load(
+    images = load(
         text,
         split,
         root=root,
@@ -196,3 +192,12 @@ def load_for(
         test_fraction=test_fraction,
         skip_broken=skip_broken or None,
     )
+    return with_classes(images, info["data"]["classes"])
+
+
+def with_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
+    """Return a test set alone with its model's classes, where its own are the first of them."""
+    own = images.classes
+    if not isinstance(images, Images) or not images.alone or tuple(names[: len(own)]) != own:
+        return images
+    return dataclasses.replace(images, classes=tuple(names))

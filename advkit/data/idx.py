@@ -43,7 +43,11 @@ def load(root: Path, split: str) -> Images:
     targets = _read(root, f"{_PREFIX[split]}-labels-idx1-ubyte", dimensions=1)
     labels = torch.from_numpy(targets.astype(np.int64))
     names = tuple(str(label) for label in range(_class_count(root, labels, split)))
-    return Images("idx", split, torch.from_numpy(pixels)[:, None], labels, names, 2, False)
+    # The test labels are all that is looked at: a model may have more classes.
+    return Images(
+        "idx", split, torch.from_numpy(pixels)[:, None], labels, names, 2, False,
+        alone=split == "test",
+    )  # fmt: skip
 
 
 def _class_count(root: Path, labels: Tensor, split: str) -> int:
@@ -91,6 +95,9 @@ def _place(root: Path, name: str) -> Path:
     for path in (root / name, root / f"{name}.gz", root / name.replace("-idx", ".idx")):
         if path.exists():
             return path
+    train = _PREFIX["train"]
+    if name.startswith(train) and list(root.glob(f"{_PREFIX['test']}-images*")):
+        raise InputError(f"{root}: holds a test set alone: no {name} (plain or .gz) to train on")
     raise InputError(f"{root}: no {name} (plain or .gz) there")
 
 

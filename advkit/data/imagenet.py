@@ -33,7 +33,7 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
             `imagenet_test_image_ids.txt`; all of `val/` if not given.
 
     Raises:
-        InputError: a folder, class or listed file is missing.
+        InputError: a folder, class or listed file is missing, or the list names one twice.
     """
     names = _classes(root)
     if split == "test" and image_list is not None:
@@ -87,13 +87,18 @@ def _listed(root: Path, path: Path) -> list[tuple[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {reason}") from None
-    files = []
+    files: list[tuple[str, str]] = []
+    seen: set[str] = set()
     for line in lines:
         wnid, slash, name = line.partition("/")
         if not slash or not name or "/" in name or ".." in line:
             raise InputError(f"{path}: {brief(line)!r} is not WNID/NAME.JPEG")
         sorted_place, flat = f"val/{wnid}/{name}", f"val/{name}"
-        files.append((sorted_place if is_file(root / sorted_place) else flat, wnid))
+        place = sorted_place if is_file(root / sorted_place) else flat
+        if place in seen:  # in a flat folder also under another class
+            raise InputError(f"{path}: names {brief(place)} twice, which would count it twice")
+        seen.add(place)
+        files.append((place, wnid))
     if not files:
         raise InputError(f"{path}: lists no image")
     require_files(root, tuple(place for place, _ in files))

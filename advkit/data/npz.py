@@ -11,11 +11,13 @@ from advkit.errors import InputError
 from advkit.images.image_set import Images
 from advkit.images.npz import described, read
 
+_FILES = {"train": ("train.npz",), "test": ("test.npz", "val.npz")}
+
 
 def load(root: Path, split: str) -> Images:
     """Load images with classes 0 to the training labels' maximum, each named by its number.
 
-    Padding is 4 with flips, as for CIFAR.
+    Padding is 4 with flips, as for CIFAR. A test set alone has the classes up to its own maximum.
 
     Args:
         root: the folder with `train.npz` and `test.npz` or `val.npz` (`test.npz` goes first).
@@ -25,25 +27,29 @@ def load(root: Path, split: str) -> Images:
         InputError: a file is missing or not in the format, or the test split does not go with
             the training split (another image shape, more classes).
     """
-    train = _found(root, "train.npz")
-    path = train if split == "train" else _found(root, "test.npz", "val.npz")
+    train = root / "train.npz"
+    path = _found(root, *_FILES[split])
     images, labels = read(path)
-    highest, expected = described(train)
-    shape = tuple(images.shape[1:])
-    if shape != expected:
-        raise InputError(f"{path}: images are {shape}, those of {train.name} {expected}")
-    if int(labels.max()) > highest:
-        raise InputError(
-            f"{path}: label {int(labels.max())}, but the highest in {train.name} is {highest}"
-        )
+    alone = split == "test" and not train.exists()
+    highest, shape = int(labels.max()), tuple(images.shape[1:])
+    if not alone:
+        highest, expected = described(train)
+        if shape != expected:
+            raise InputError(f"{path}: images are {shape}, those of {train.name} {expected}")
+        if int(labels.max()) > highest:
+            raise InputError(
+                f"{path}: label {int(labels.max())}, but the highest in {train.name} is {highest}"
+            )
     names = tuple(str(label) for label in range(highest + 1))
-    return Images("npz", split, images, labels, names, pad=4, flip=True)
+    return Images("npz", split, images, labels, names, pad=4, flip=True, alone=alone)
 
 
 def _found(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
+    if any((root / name).is_file() for name in _FILES["test"]):
+        raise InputError(f"{root}: holds a test set alone: no {names[0]} to train on")
     wanted = "npz:DIR needs DIR/train.npz and DIR/test.npz (or val.npz)"
     raise InputError(f"{root}: no {' or '.join(names)} there; {wanted}")
 

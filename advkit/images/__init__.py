@@ -1,3 +1,14 @@
 """Images in memory, their files, augmentation, splits and batches."""
 
-__all__ = ["augment", "batches", "decode", "extra", "files", "image_set", "listing", "npz", "split"]
+__all__ = [
+    "augment",
+    "batches",
+    "decode",
+    "extra",
+    "files",
+    "image_set",
+    "listing",
+    "npz",
+    "split",
+    "stored",
+]

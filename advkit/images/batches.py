@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from advkit.errors import AdvkitError, UsageError
 from advkit.images.augment import CROP_FLIP, Augmentation, apply_views, every_view, place_of
-from advkit.images.extra import Extra
+from advkit.images.extra import Extra, Joined
 from advkit.images.files import Files
 from advkit.images.image_set import Images, ImageSet, pixels
 from advkit.runtime import seeding, signals
@@ -163,6 +163,12 @@ class Batches:
         """Examples that fill no batch: each epoch leaves out others, or keeps them as its last."""
         return len(self.positions) % self.own
 
+    @property
+    def fewest(self) -> int:
+        """Images of the smallest batch that this process trains on."""
+        least = self.rest if self.keep and self.rest else self.size
+        return least // self.world
+
     def __len__(self) -> int:
         return len(self.positions) // self.own + int(self.keep and self.rest > 0)
 
@@ -256,7 +262,7 @@ class Batches:
         cropped = self.augmentation.cropped
         return self.images.seen(index, views) if cropped else self.images.batch(index)
 
-    def _views(self, n: int, images: ImageSet, generator: Generator) -> Tensor:
+    def _views(self, n: int, images: ImageSet | Joined, generator: Generator) -> Tensor:
         """Draw the n views (n, K) that come before all else."""
         if self.augmentation.views and not isinstance(images, Files):
             return self.augmentation.draw(n, images.shape, generator, images.pad, images.flip)
@@ -270,7 +276,9 @@ class Batches:
             return self.augmentation.apply(raw, views, pad)
         return apply_views(raw, views, pad) if self.augmentation.cropped else raw
 
-    def _augmented(self, raw: Tensor, images: ImageSet, stream: tuple[str, int, int]) -> Tensor:
+    def _augmented(
+        self, raw: Tensor, images: ImageSet | Joined, stream: tuple[str, int, int]
+    ) -> Tensor:
         """Return this process's images changed by what is drawn after the views, if anything is.
 
         It is drawn for the global batch, from a stream of its own: crops stay what they are.

@@ -80,6 +80,7 @@ class Files(ImageSet):
     def content(self) -> bytes:
         """Return the names and sizes of the files; reading them all would take hours."""
         sizes = ((path, (self.root / path).stat().st_size) for path in self.paths)
+        # Names as the disk has them, whatever the locale takes their bytes for.
         return b"\n".join(os.fsencode(path) + f"\t{size}".encode() for path, size in sizes)
 
     def _open(self, index: int) -> Image.Image:

@@ -26,7 +26,8 @@ class ImageSet(ABC):
 
     `labels` (N,) int64, `classes` their names; `pad` and `flip` are the augmentation that the
     set declares; `statistics` is the published per-channel mean and standard deviation in [0, 1].
-    A view is a row of numbers that says how an example was cropped and flipped.
+    A view is a row of numbers that says how an example was cropped and flipped. `alone`: the
+    classes are the numbers that a test set's labels name, so that its model may have more.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ImageSet(ABC):
     """What else decided which images these are, as descriptions carry it."""
     remarks: tuple[str, ...] = ()
     """What a person should know of how they were read, a line each."""
+    alone: bool = False
 
     @property
     @abstractmethod
@@ -68,6 +70,12 @@ class ImageSet(ABC):
     @abstractmethod
     def content(self) -> memoryview | bytes:
         """Return what tells these images from others."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The classes that no image has, as where the labels of a file begin at 1."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return tuple(name for name, n in zip(self.classes, counts, strict=True) if n == 0)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -138,6 +146,7 @@ class Images(ImageSet):
     held_out: int = 0
     how: Mapping[str, object] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    alone: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no model can be trained on.

@@ -33,6 +33,19 @@ SLACK = 1 << 17
 """Bytes of an archive, and for each array, beside the arrays: names and comments."""
 LONGEST = 1000
 """Characters of a header, which is Python and parsed as such; ours have some hundred."""
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    OSError,
+    EOFError,
+    RuntimeError,  # a password is wanted, or a packing that Python does not know
+    ValueError,
+    TypeError,
+    SyntaxError,
+    OverflowError,
+)
+"""What Python and NumPy raise for a file that is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +77,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        tokenize.TokenError,
-        OSError,
-        EOFError,
-        RuntimeError,  # a password is wanted, or a packing that Python does not know
-        ValueError,
-        TypeError,
-        SyntaxError,
-        OverflowError,
-    ) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a readable npz file: {brief(error)}") from None
 
 
@@ -105,15 +107,24 @@ def header(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
     if packing not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # LZMA may claim gigabytes
         raise InputError(f"{path}: {name} is packed in a way that NumPy never writes ({packing})")
     with archive.open(member) as entry:
-        shape, fortran, dtype = _declared(entry)
+        shape, fortran, dtype = declared(entry)
         array = Array(member, shape, dtype, fortran, entry.tell())
-    if dtype.hasobject:
-        raise InputError(f"{path}: {name} holds Python objects, which are never unpickled")
-    length = archive.getinfo(member).file_size - array.start
-    if min(shape, default=0) < 0 or length != array.size:
-        declared = brief(f"{dtype} {shape}")
-        raise InputError(f"{path}: {name} declares {declared} but has {length} bytes")
+    require_declared(path, array, archive.getinfo(member).file_size - array.start)
     return array
+
+
+def require_declared(path: Path, array: Array, length: int) -> None:
+    """Check that an array has no Python objects and as many bytes as it declares.
+
+    Raises:
+        InputError: it does not.
+    """
+    name, shape = array.member.removesuffix(".npy"), array.shape
+    if array.dtype.hasobject:
+        raise InputError(f"{path}: {name} holds Python objects, which are never unpickled")
+    if min(shape, default=0) < 0 or length != array.size:
+        said = brief(f"{array.dtype} {shape}")
+        raise InputError(f"{path}: {name} declares {said} but has {length} bytes")
 
 
 def blocks(archive: zipfile.ZipFile, array: Array) -> Iterator[np.ndarray]:
@@ -139,8 +150,12 @@ def _taken(entry: IO[bytes], array: Array, shape: tuple[int, ...]) -> np.ndarray
     return np.frombuffer(raw, array.dtype).reshape(shape)
 
 
-def _declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Read a short header: version 2, for longer ones, holds no plain array."""
+def declared(entry: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Read a short header: (shape, stored by columns, type).
+
+    Raises:
+        ValueError: another version: version 2, for longer headers, holds no plain array.
+    """
     version = np.lib.format.read_magic(entry)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(entry, max_header_size=LONGEST)
@@ -157,23 +172,43 @@ def read(path: Path) -> tuple[Tensor, Tensor]:
         InputError: the file is missing, corrupt or forged, or its arrays are not such.
     """
     with opened(path) as archive:
-        image, label = _headers(path, archive)
-        labels = _labels(path, archive, label)
+        image, label = headers(path, archive)
+        reading.require_room(path, image.size)
+        labels = labels_of(path, archive, label)
         return _images(archive, image), labels
 
 
 def described(path: Path) -> tuple[int, tuple[int, ...]]:
     """Return the highest label and the shape (C, H, W) of a file without unpacking its images."""
     with opened(path) as archive:
-        image, label = _headers(path, archive)
-        shape = tuple(image.shape[axis] for axis in _axes(image.shape)[1:])
-        return int(_labels(path, archive, label).max()), shape
+        image, label = headers(path, archive)
+        shape = tuple(image.shape[axis] for axis in axes_of(image.shape)[1:])
+        return int(labels_of(path, archive, label).max()), shape
 
 
-def _headers(path: Path, archive: zipfile.ZipFile) -> tuple[Array, Array]:
-    """Return what `image` and `label` declare, once it goes together and with the file."""
+def headers(path: Path, archive: zipfile.ZipFile) -> tuple[Array, Array]:
+    """Return what `image` and `label` declare, once it goes together and with the file.
+
+    Raises:
+        InputError: they are no images and labels, or would unpack to far more than they take.
+    """
     image, label = (header(path, archive, name) for name in ("image", "label"))
-    if image.dtype != np.uint8 or not _axes(image.shape):
+    require_pair(path, image, label)
+    for array in (image, label):
+        size = archive.getinfo(array.member).compress_size
+        if array.size > max(FREE, INFLATION * size):
+            raise InputError(f"{path}: {size} bytes that would unpack to {array.size}: refused")
+    reading.require_room(path, label.size)
+    return image, label
+
+
+def require_pair(path: Path, image: Array, label: Array) -> None:
+    """Check that two arrays are images and their labels.
+
+    Raises:
+        InputError: they are not.
+    """
+    if image.dtype != np.uint8 or not axes_of(image.shape):
         wanted = "uint8 (N, H, W, C) with 1 or 3 channels"
         raise InputError(f"{path}: image is {image.dtype} {image.shape}, not {wanted}")
     if label.dtype.kind not in "iu" or len(label.shape) != 1:
@@ -182,19 +217,15 @@ def _headers(path: Path, archive: zipfile.ZipFile) -> tuple[Array, Array]:
         raise InputError(f"{path}: {image.shape[0]} images but {label.shape[0]} labels")
     if min(image.shape) == 0:
         raise InputError(f"{path}: holds no image: image is {image.shape}")
-    for array in (image, label):
-        size = archive.getinfo(array.member).compress_size
-        if array.size > max(FREE, INFLATION * size):
-            raise InputError(f"{path}: {size} bytes that would unpack to {array.size}: refused")
-        reading.require_room(path, array.size)
-    return image, label
 
 
-def _axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+def axes_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the places of (N, C, H, W) in a shape; none, if it is no shape of images.
 
-    >>> _axes((10, 32, 32, 3)), _axes((10, 3, 32, 32)), _axes((10, 3, 32, 1)), _axes((10, 4, 4, 4))
-    ((0, 3, 1, 2), (0, 1, 2, 3), (0, 3, 1, 2), ())
+    >>> axes_of((10, 32, 32, 3)), axes_of((10, 3, 32, 32))
+    ((0, 3, 1, 2), (0, 1, 2, 3))
+    >>> axes_of((10, 3, 32, 1)), axes_of((10, 4, 4, 4))
+    ((0, 3, 1, 2), ())
     """
     if len(shape) == 4 and shape[3] in (1, 3):
         return 0, 3, 1, 2
@@ -202,7 +233,7 @@ def _axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _images(archive: zipfile.ZipFile, image: Array) -> Tensor:
-    axes = _axes(image.shape)
+    axes = axes_of(image.shape)
     pixels = np.empty([image.shape[axis] for axis in axes], np.uint8)
     done = 0
     for block in blocks(archive, image):
@@ -211,8 +242,17 @@ def _images(archive: zipfile.ZipFile, image: Array) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-def _labels(path: Path, archive: zipfile.ZipFile, label: Array) -> Tensor:
-    labels = np.concatenate(list(blocks(archive, label)))
+def labels_of(path: Path, archive: zipfile.ZipFile, label: Array) -> Tensor:
+    """Return the labels (N,) int64 of an archive, checked."""
+    return checked(path, np.concatenate(list(blocks(archive, label))))
+
+
+def checked(path: Path, labels: np.ndarray) -> Tensor:
+    """Return labels (N,) of any whole type as int64.
+
+    Raises:
+        InputError: one is negative, or beyond what any data set has.
+    """
     wrong = (labels < 0) | (labels >= MOST)
     if wrong.any():
         first = int(wrong.argmax())

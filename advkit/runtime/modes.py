@@ -72,6 +72,32 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
+def normalises(model: nn.Module, x: Tensor) -> bool:
+    """Whether BN in train mode can normalise images (B, C, H, W): it needs two values a channel.
+
+    One image has a single value where a map is one pixel wide. Nothing of the net moves.
+    """
+    import torch
+
+    values: list[int] = []
+
+    def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values.append(inputs[0].numel() // inputs[0].shape[1])
+
+    hooks = [norm.register_forward_pre_hook(look) for norm in batch_norms(model)]
+    devices = [x.device] if x.device.type == "cuda" else []
+    try:  # dropout draws from the global generator
+        with attack_bn(model, "frozen"), torch.no_grad(), torch.random.fork_rng(devices):
+            model(x)
+    except ValueError:
+        if min(values, default=2) > 1:
+            raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return min(values, default=2) > 1
+
+
 @contextmanager
 def counting(model: nn.Module) -> Iterator[Callable[[], None]]:
     """Watch one forward pass, and yield what counts its batch statistics once more.

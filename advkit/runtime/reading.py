@@ -88,11 +88,13 @@ def require_size(path: Path, there: int, most: int) -> None:
 def text(path: Path, most: int = DOCUMENT) -> str:
     """Return all of a text file, UTF-8, its lines ended by `\\n`.
 
+    A byte order mark at its beginning, as some editors write it, is no part of it.
+
     Raises:
         InputError, OSError: as `content`.
         ValueError: it is not UTF-8.
     """
-    plain = content(path, most).decode("utf-8")
+    plain = content(path, most).decode("utf-8-sig")
     return plain.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -87,7 +87,7 @@ class Ledger:
     def _read(self) -> int:
         """Take over the finished trials; a last line that was cut off is dropped and run again."""
         try:
-            whole, _, torn = _said(self.path).decode().rpartition("\n")
+            whole, _, torn = _said(self.path).decode("utf-8-sig").rpartition("\n")
             lines = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError):
             raise InputError(f"{self.path}: corrupt: not JSON lines") from None

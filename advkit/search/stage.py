@@ -14,6 +14,7 @@ from advkit.artifacts.result import Result
 from advkit.config import resolve
 from advkit.config.machine import computing
 from advkit.errors import UsageError
+from advkit.images import extra
 from advkit.options import parse_temperatures
 from advkit.parallel import ranks
 from advkit.runtime.reporting import Reporter
@@ -80,7 +81,8 @@ def search(
     chosen = resolve.resolve(*layers).settings
     out = Path(runs.out) if runs.out else Path("runs") / f"{chosen.run_name}-search"
     found = [out / name for name in ("search.json", "search.toml", "trials.jsonl")]
-    files.require_apart(found, (chosen.soft_labels, chosen.extra_data, runs.config))
+    more = [] if chosen.extra_data is None else extra.files(chosen.extra_data)
+    files.require_apart(found, (chosen.soft_labels, *more, runs.config))
     machine = Machine(runs.torch_device(), runs.threads_for(chosen.arch), runs.root, reporter)
     # A search that is done and lies where nobody may write is found so all the same.
     with (

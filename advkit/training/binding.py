@@ -125,7 +125,7 @@ def bound_extra(known: list[resolve.Layer]) -> list[resolve.Layer]:
         return known
     from advkit.images import extra
 
-    digest = extra.digest(Path(named["extra_data"]))
+    digest = extra.digest(named["extra_data"])
     require_digest(named.get("extra_digest"), "extra data", digest, named["extra_data"])
     return [*known, ({"extra_digest": digest}, "bound at the start of the run")]
 

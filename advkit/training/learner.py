@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from advkit import models
 from advkit.attacks.pgd import pgd
 from advkit.config.settings import Settings
+from advkit.errors import UsageError
 from advkit.formulas.schedules import learning_rate
 from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
@@ -91,6 +92,26 @@ class Learner:
             fused=device.type in ("cpu", "cuda"),
         )
         self.guard = Guard(self.optimizer, device, self.world)
+
+    def require_images(self, shape: tuple[int, int, int], count: int) -> None:
+        """Check that BN can learn from a batch of `count` images (C, H, W) in this process.
+
+        Raises:
+            UsageError: it cannot, because the net's last maps are one pixel wide.
+        """
+        together = self.settings.sync_bn and self.world.size > 1
+        if (
+            count > 1
+            or together
+            or modes.normalises(self.model, torch.full((1, *shape), 0.5, device=self.device))
+        ):
+            return
+        whose = f", one for each of {self.world.size} processes" if self.world.size > 1 else ""
+        raise UsageError(
+            f"--batch-size {self.settings.batch_size}{whose}: batch normalisation cannot train "
+            f"{self.settings.arch} on one image of {shape[1]}x{shape[2]} alone: "
+            f"give --batch-size {2 * self.world.size} or more"
+        )
 
     def passes_of(self, net: nn.Module) -> nn.Module:
         """Return a net as this run computes it: as it is, or in bfloat16."""

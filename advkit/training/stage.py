@@ -12,6 +12,7 @@ from advkit.config import resolve
 from advkit.config.machine import computing
 from advkit.config.settings import Settings
 from advkit.errors import InputError
+from advkit.images import extra
 from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
 from advkit.training import manifest
@@ -92,7 +93,8 @@ def _inputs(chosen: Settings, options: TrainOptions) -> Sequence[str | None]:
     """Return the files that a run reads."""
     # A run's own configuration may be read back: it is replaced with --overwrite alone.
     config = options.config if options.overwrite else None
-    return (chosen.soft_labels, chosen.teacher, chosen.extra_data, config)
+    more = [] if chosen.extra_data is None else map(str, extra.files(chosen.extra_data))
+    return (chosen.soft_labels, chosen.teacher, *more, config)
 
 
 def _tell(record: Record, reporter: Reporter) -> None:

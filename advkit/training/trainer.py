@@ -6,7 +6,6 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +101,7 @@ class Trainer:
         self.learner = Learner(
             settings, images, len(self.batches), device, self.soft, self.world, initial
         )
+        self.learner.require_images(images.shape, self.batches.fewest)
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
@@ -316,9 +316,8 @@ def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, Par
     """Return the stream of extra images, if any, and it as a parent."""
     if settings.extra_data is None:
         return None, []
-    path = Path(settings.extra_data)
-    digest = extra_data.digest(path)
-    require_digest(settings.extra_digest, "extra data", digest, str(path))
+    digest = extra_data.digest(settings.extra_data)
+    require_digest(settings.extra_digest, "extra data", digest, settings.extra_data)
     count = round(settings.batch_size * settings.extra_fraction)
-    stream = Extra(extra_data.read(path, images), count, settings.seed)
+    stream = Extra(extra_data.read(settings.extra_data, images), count, settings.seed)
     return stream, [provenance.data_parent("extra", "train", digest)]

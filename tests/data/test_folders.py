@@ -467,7 +467,9 @@ def test_classes_that_no_image_has_are_told(tmp_path):
         write_idx(tmp_path, prefix, noise(11, 4, 4), labels)
     heard = Heard()
     data.load(f"idx:{tmp_path}", "train", reporter=heard)
-    assert heard.warnings == [f"idx:{tmp_path}: class 0 has no image in the train split"]
+    assert heard.warnings == [
+        f"idx:{tmp_path}: class 0 has no image in the train split: do its labels begin at 1?"
+    ]
     assert not compared(f"idx:{tmp_path}").warnings
 
 

@@ -72,8 +72,29 @@ def test_missing_files_are_named(tmp_path):
         data.load(f"npz:{tmp_path}", "test")
     written(tmp_path / "test.npz")
     (tmp_path / "train.npz").unlink()
-    with pytest.raises(InputError, match=r"no train\.npz there"):
-        data.load(f"npz:{tmp_path}", "test")
+    with pytest.raises(InputError, match=r"holds a test set alone: no train\.npz to train on"):
+        data.load(f"npz:{tmp_path}", "train")
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_test_set_alone_has_the_classes_that_its_labels_name(tmp_path, name):
+    image = noise(3, 4, 5, 3)
+    written(tmp_path / f"{name}.npz", image=image, label=np.array([0, 2, 0]))
+    images = data.load(f"npz:{tmp_path}", "test")
+    assert (images.classes, images.missing, images.alone) == (("0", "1", "2"), ("1",), True)
+    np.testing.assert_array_equal(images.images.permute(0, 2, 3, 1).numpy(), image)
+
+
+def test_a_model_says_which_classes_a_test_set_alone_has(tmp_path):
+    written(tmp_path / "test.npz", label=np.zeros(6, np.int64))
+    images = data.load(f"npz:{tmp_path}", "test")
+    assert data.with_classes(images, ["0", "1", "2"]).classes == ("0", "1", "2")
+    assert data.with_classes(images, ["cat", "dog"]).classes == ("0",)
+    written(tmp_path / "train.npz")
+    beside = data.load(f"npz:{tmp_path}", "test")
+    assert beside.classes == ("0", "1", "2")
+    assert not beside.alone
+    assert data.with_classes(beside, [*"0123"]).classes == ("0", "1", "2")
 
 
 def test_splits_of_different_shapes_are_refused(tmp_path):

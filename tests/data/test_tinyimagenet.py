@@ -273,6 +273,16 @@ def test_wnids_must_name_the_training_folders(top, split, ids, what):
     refused(top, split, what)
 
 
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
+def test_texts_may_begin_with_a_byte_order_mark(top, name):
+    if name == "words.txt":
+        (top / name).write_text(f"{IDS[0]}\tfirst\n{IDS[1]}\tsecond\n{IDS[2]}\tthird\n")
+    before = data.load(f"tinyimagenet:{top}", "test")
+    (top / name).write_bytes(b"\xef\xbb\xbf" + (top / name).read_bytes())
+    images = data.load(f"tinyimagenet:{top}", "test")
+    assert (images.classes, images.fingerprint) == (before.classes, before.fingerprint)
+
+
 def test_wnids_need_not_be_there(top):
     before = data.load(f"tinyimagenet:{top}", "train").fingerprint
     (top / "wnids.txt").unlink()

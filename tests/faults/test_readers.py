@@ -77,6 +77,8 @@ def place(tiny_run, tiny_logits, tmp_path):
     photos(tmp_path / "photos")
     imagenet(tmp_path / "imagenet")
     tiny_imagenet(tmp_path / "tiny")
+    (tmp_path / "extra").mkdir()
+    np.save(tmp_path / "extra" / "label.npy", np.arange(4))
     return tmp_path
 
 
@@ -86,6 +88,7 @@ READERS = {
     "an image": ("photos/train/cat/0.png", [*TRAIN, "--data", "folder:photos", "-o", "new"]),
     "another image": ("photos/train/cat/x.png", ["data", "info", "folder:photos"]),
     "extra data": ("x.npz", EXTRA),
+    "an array of extra data": ("extra/image.npy", [*EXTRA[:-3], "extra", "-o", "new"]),
     "an image list": ("list.txt", [*IMAGENET, "--image-list", "list.txt", "-o", "n.h5"]),
     "a list of ids": ("tiny/wnids.txt", ["data", "info", "tinyimagenet:tiny"]),
     "a configuration": ("run/config.toml", ["attack", "run/best.safetensors", "--attack", "fgsm"]),

@@ -188,6 +188,27 @@ def test_a_flat_validation_folder_needs_the_list(root, tmp_path):
     assert torch.equal(images.batch(torch.tensor([0])), same)
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(root, tmp_path):
+    file = tmp_path / "ids.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + f"{WNIDS[2]}/ILSVRC2012_val_00000006.JPEG\r\n".encode())
+    assert load(root, "test", image_list=str(file)).labels.tolist() == [2]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_list_that_names_an_image_twice_is_refused(root, tmp_path, flat):
+    file = tmp_path / "ids.txt"
+    lines = [f"{WNIDS[0]}/ILSVRC2012_val_00000001.JPEG", f"{WNIDS[0]}/ILSVRC2012_val_00000002.JPEG"]
+    again = f"{WNIDS[2]}/ILSVRC2012_val_00000001.JPEG" if flat else lines[0]
+    file.write_text("\n".join([*lines, again]))
+    if flat:  # one file, which cannot be of two classes
+        (tmp_path / "train").symlink_to(root / "train")
+        (tmp_path / "val").mkdir()
+        for picture_file in (root / "val").rglob("*.JPEG"):
+            (tmp_path / "val" / picture_file.name).write_bytes(picture_file.read_bytes())
+    with pytest.raises(InputError, match=r"ids\.txt: names val/.*_00000001\.JPEG twice"):
+        load(tmp_path if flat else root, "test", image_list=str(file))
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

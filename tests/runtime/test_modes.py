@@ -161,3 +161,21 @@ def test_what_stands_still_is_not_counted(how):
             net(torch.randn(5, 4, 2, 2))
         again()
     assert all(torch.equal(*pair) for pair in zip(net.buffers(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "side", "enough"), [(1, 2, False), (1, 4, True), (2, 2, True), (2, 4, True)]
+)
+def test_bn_needs_two_values_a_channel_and_asking_moves_nothing(count, side, enough):
+    net = nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.Dropout(0.5)).eval()
+    before = copy.deepcopy(net.state_dict())
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    assert modes.normalises(net, torch.rand(count, 3, side, side).fill_(0.5)) is enough
+    torch.manual_seed(0)
+    modes.normalises(net, torch.full((count, 3, side, side), 0.5))
+    assert torch.equal(torch.rand(1), wanted)
+    assert not any(module.training for module in net.modules())
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in before.items())
+    assert not net[1]._forward_pre_hooks

@@ -16,6 +16,15 @@ def test_lines_end_as_in_text_files(tmp_path):
     assert reading.text(path) == path.read_text(encoding="utf-8") == "a\nb\nc\né"
 
 
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(b"\xef\xbb\xbfa", "a"), (b"\xef\xbb\xbf", ""), (b"a\xef\xbb\xbf", "a\ufeff")],
+)
+def test_a_byte_order_mark_begins_a_text_and_is_no_part_of_it(tmp_path, raw, text):
+    (tmp_path / "t").write_bytes(raw)
+    assert reading.text(tmp_path / "t") == text
+
+
 def test_the_limit_is_the_last_that_is_read(tmp_path):
     path = tmp_path / "t"
     path.write_bytes(b"12345678")

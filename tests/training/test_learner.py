@@ -293,6 +293,32 @@ def test_extra_data_is_bound_by_its_digest(digits, tmp_path):
         trainer(digits, extra_data=path, extra_digest=digest)
 
 
+def test_parts_in_files_train_as_one_file_in_memory_does(digits, tmp_path):
+    """Where the images lie, and in how many files, changes no batch."""
+    whole = npz(tmp_path / "whole.npz")
+    with np.load(whole) as content:
+        image, label = content["image"], content["label"]
+    np.savez_compressed(tmp_path / "a.npz", image=image[:20], label=label[:20])
+    np.savez(tmp_path / "b.npz", image=image[20:21], label=label[20:21])
+    (tmp_path / "c").mkdir()
+    np.save(tmp_path / "c" / "image.npy", image[21:])
+    np.save(tmp_path / "c" / "label.npy", label[21:])
+    one = trainer(digits, extra_data=whole)
+    parts = trainer(digits, extra_data=f"{tmp_path}/[ab].npz,{tmp_path}/c")
+    for epoch in range(2):
+        for ours, theirs in zip(parts.batches.epoch(epoch), one.batches.epoch(epoch), strict=True):
+            assert torch.equal(ours.x, theirs.x)
+            assert torch.equal(ours.y, theirs.y)
+
+
+def test_parts_are_bound_by_their_order(digits, tmp_path):
+    a, b = npz(tmp_path / "a.npz"), npz(tmp_path / "b.npz", count=50)
+    digest = _extra.digest(f"{a},{b}")
+    trainer(digits, extra_data=f"{a},{b}", extra_digest=digest)
+    with pytest.raises(MismatchError, match="its digest is sha256:"):
+        trainer(digits, extra_data=f"{b},{a}", extra_digest=digest)
+
+
 def test_missing_extra_data_is_an_input_error(digits, tmp_path):
     with pytest.raises(InputError, match=r"gone\.npz: no such file"):
         trainer(digits, extra_data=str(tmp_path / "gone.npz"))
@@ -301,3 +327,27 @@ def test_missing_extra_data_is_an_input_error(digits, tmp_path):
 def test_all_extra_leaves_nothing_to_pass_over(digits, tmp_path):
     with pytest.raises(UsageError, match="0 of a batch theirs"):
         trainer(digits, extra_data=npz(tmp_path / "extra.npz"), extra_fraction=0.99)
+
+
+# --- batches that BN cannot normalise ---
+
+
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+def test_one_image_is_refused_where_bn_sees_one_value_a_channel(digits, attack_bn):
+    flags = {"arch": "resnet18", "attack_bn": attack_bn}
+    with pytest.raises(UsageError, match=r"--batch-size 1: batch normalisation cannot train resn"):
+        trainer(digits, batch_size=1, **flags)
+    step(trainer(digits, batch_size=2, **flags))
+
+
+def test_one_image_is_trained_on_where_its_maps_are_wider(digits):
+    step(trainer(digits, batch_size=1, arch="small-cnn"))
+
+
+@pytest.mark.parametrize(
+    ("size", "world", "keep", "fewest"),
+    [(8, 1, False, 8), (8, 2, False, 4), (8, 4, True, 1), (8, 1, True, 4), (10, 1, True, 10)],
+)
+def test_the_smallest_batch_is_the_last_that_is_kept(digits, size, world, keep, fewest):
+    batches = Batches(digits, torch.arange(20), size, 0, CPU, world=world, keep=keep)
+    assert batches.fewest == fewest

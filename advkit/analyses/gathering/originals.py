@@ -49,6 +49,7 @@ def originals(
         )
     except UsageError as error:
         raise UsageError(f"{artifact.path}: its pictures: {error}") from None
+    images = data.with_classes(images, artifact.info["data"]["classes"])
     if images.fingerprint != source["digest"]:
         raise MismatchError(
             f"{artifact.path}: made from {name} with fingerprint {source['digest'][:19]}, "

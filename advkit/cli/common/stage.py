@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 
 from advkit.artifacts import record as records
@@ -40,7 +41,8 @@ def _stdin(wanted: str) -> Iterator[str]:
     seen = False
     for raw in sys.stdin.buffer if sys.stdin is not None else ():
         # File names are bytes on POSIX: what is no UTF-8 must reach the file system unchanged.
-        text = raw.decode("utf-8", errors="surrogateescape").strip()
+        # A byte order mark begins what some editors and shells write, here also amid joined lists.
+        text = raw.removeprefix(BOM_UTF8).decode("utf-8", errors="surrogateescape").strip()
         if text:
             seen = True
             yield text
