@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advkit import registry
 from advkit.artifacts import files
-from advkit.errors import StorageError, UsageError, unknown
+from advkit.errors import MismatchError, UsageError, unknown
 
 TEMPLATES = Path(__file__).parent / "templates"
 STANDARD, OTHERS = ("math", "Path", "SimpleNamespace"), ("pytest", "torch")
@@ -38,7 +38,8 @@ def begin(shelf: str, name: str, root: Path) -> tuple[Path, Path]:
 
     Raises:
         UsageError: no such shelf, no name of a part, or one that is taken.
-        StorageError: one of the files is there, or cannot be written.
+        MismatchError: one of the files is there.
+        StorageError: one cannot be written.
     """
     known = sorted(path.stem for path in TEMPLATES.glob("*.txt"))
     shelves = [stem for stem in known if stem in registry.CONTRACTS]
@@ -53,7 +54,7 @@ def begin(shelf: str, name: str, root: Path) -> tuple[Path, Path]:
     part, test = root / shelf / f"{stem}.py", root / "tests" / f"test_{shelf}_{stem}.py"
     for path in (part, test):
         if path.exists() or path.is_symlink():
-            raise StorageError(f"{path} is there already: nothing was written")
+            raise MismatchError(f"{path} is there already: nothing was written")
     for path, text in ((part, _part(shelf, name)), (test, _test(shelf, name))):
         files.folder(path.parent)
         files.write_text(path, text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from advkit.contracts.scene import (
 )
 from advkit.errors import InputError
 from advkit.formulas.threat import NORMS, SLACK, Threat
+from advkit.images.batches import Batch
 from advkit.labels import Context
 from advkit.registry import Part
 
@@ -64,12 +66,7 @@ def label_rows_are_probabilities(part: Part) -> None:
     """Rows (B, C) of probabilities without gradient, at the start, midway and at the end."""
     for progress in (0.0, 0.5, 0.99):
         net, batch = small(), batch_of(images())
-        context = Context(
-            progress,
-            CLASSES,
-            lambda x, net=net: net(x).detach(),  # type: ignore[misc, arg-type]
-            lambda given, net=net: net(given.x).detach(),
-        )
+        context = Context(progress, CLASSES, _teacher(net), _soft(net))
         names = {option.name for option in part.options}
         chosen = {"temperature": 2.0} if "temperature" in names else {}
         with untouched(net, batch.x, batch.y):
@@ -86,6 +83,19 @@ def label_rows_are_probabilities(part: Part) -> None:
             demand(
                 torch.equal(rows.argmax(1), batch.y), "a row prefers another than the true class"
             )
+
+
+def _teacher(net: nn.Module) -> nn.Module:
+    """Return the net without gradient, as the weight average is."""
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+def _soft(net: nn.Module) -> Callable[[Batch], Tensor]:
+    def logits(batch: Batch) -> Tensor:
+        answer: Tensor = net(batch.x).detach()
+        return answer
+
+    return logits
 
 
 def inner_is_a_number_an_example(part: Part) -> None:
