@@ -14,7 +14,7 @@ from advkit.contracts.scene import Breach
 from advkit.errors import AdvkitError, brief
 from advkit.registry import Part
 
-__all__ = ["Breach", "Failure", "breaches", "checks", "networks", "new", "scene", "shelves"]
+__all__ = ["COMMON", "Breach", "Failure", "breaches", "checks", "new"]
 
 Check = Callable[[Part], None]
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import rich.style  # noqa: F401  it draws from `random` when first imported, scikit-learn imports it
 import torch
 from torch import Tensor, nn
 
