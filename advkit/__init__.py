@@ -13,10 +13,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advkit.api import analyze, attack, evaluate, load, softlabels, train
+    from advkit.api import analyze, attack, evaluate, load, softlabels, train, use_parts
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "analyze", "attack", "evaluate", "load", "softlabels", "train"]
+__all__ = [
+    "__version__",
+    "analyze",
+    "attack",
+    "evaluate",
+    "load",
+    "softlabels",
+    "train",
+    "use_parts",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -65,6 +65,7 @@ __all__ = [
     "load",
     "softlabels",
     "train",
+    "use_parts",
 ]
 
 
@@ -205,6 +206,8 @@ def train(*, progress: bool = False, **options: object) -> Run:
     """
     _require_one_process("train")
     values = _plain(options)
+    if "arch" in values:  # the options of a net's own file are known once it is read
+        values["arch"] = registry.arch_named(str(values["arch"]))
     every = settings.options()
     chosen = _taken(values, every)
     wanted = _built(TrainOptions, values, {option.name for option in every}, settings=chosen)
@@ -218,6 +221,18 @@ def train(*, progress: bool = False, **options: object) -> Run:
     # With --wa the weight average is what is selected and reported.
     suffix = "-ema" if resolved.settings.wa else ""
     return Run(done.folder.path, done.folder.checkpoint(f"best{suffix}"), done.records[0])
+
+
+def use_parts(*places: str | Path) -> None:
+    """Use your own parts in this process, as `--parts` does on the command line.
+
+    Folders have the package's own shape (`DIR/labels/halved.py`); FILE.py[:function] is one net.
+    What `ADVKIT_PARTS` names and installed packages offer is there without it.
+
+    Raises:
+        UsageError: no such place, or a part of it has a name that is there already.
+    """
+    registry.use(*places)
 
 
 def load(checkpoint: Place | Run, *, device: str = "cpu") -> Model:

@@ -22,6 +22,7 @@ from advkit.cli import (
     export,
     import_weights,
     inspect,
+    parts,
     presets,
     pretrain_teacher,
     recipes,
@@ -60,6 +61,10 @@ GROUPS: dict[str, tuple[str, tuple[Command, ...] | Callable[[], tuple[Command, .
     "analyze": ("Numbers and pictures from logits files.", analyze.commands),
     "search": ("Searches for the numbers that a method needs.", (search.COMMAND,)),
     "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
+    "parts": (
+        "Parts: what there is, checks of your own, and one to begin with.",
+        parts.COMMANDS,
+    ),
     "recipes": (
         "Scripts for the papers' tables: what there is, and copies of them.",
         recipes.COMMANDS,

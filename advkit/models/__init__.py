@@ -18,12 +18,13 @@ from advkit import registry
 from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
 from advkit.models import _zoos
-from advkit.models._blocks import Statistics, SubsampledConv
+from advkit.models._blocks import Net, Statistics, SubsampledConv
 from advkit.models._zoos import published
 from advkit.registry import sources
 from advkit.runtime import seeding
 
 __all__ = [
+    "Net",
     "Statistics",
     "SubsampledConv",
     "build",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit.artifacts import files, locks
+from advkit.artifacts import checkpoint, files, locks
 from advkit.config import resolve
 from advkit.config.resolve import Resolved
-from advkit.config.settings import Settings
+from advkit.config.settings import PART_FOLDERS, Settings
 from advkit.errors import InputError, MismatchError, StorageError, UsageError
+from advkit.registry import sources
 from advkit.runtime import reading
 from advkit.training import metrics_log
 from advkit.training.metrics_log import Row
@@ -194,16 +195,30 @@ class RunFolder:
 
         Raises:
             InputError: its configuration is damaged.
+            UsageError: it needs somebody else's part, which is not here.
         """
         values = resolve.read(self.config_file)
         try:
             resolve.resolve((values, "the run's own"))
         except UsageError as error:
+            self._require_parts()
             raise InputError(
                 f"{self.config_file}: no configuration of a run ({error}): put the right one "
                 "back, or choose another -o"
             ) from None
         return values
+
+    def _require_parts(self) -> None:
+        """Check that all parts of the run are here.
+
+        Raises:
+            UsageError: one is not.
+        """
+        for kind, path in (("state", self.state_file), ("checkpoint", self.checkpoint("final"))):
+            if path.exists():
+                described: Mapping[str, str] = checkpoint.read(path, kind)[1].get("parts", {})
+                for shelf in PART_FOLDERS:
+                    sources.require(described, shelf, self.path)
 
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""

@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"models", "config", "data"},
     {"attacks", "softlabels"},
     {"evaluation", "training"},
-    {"analyses", "search", "bench", "doors"},
+    {"analyses", "search", "bench", "doors", "contracts"},
     {"api"},
     {"cli"},
     {"__main__"},
