@@ -19,16 +19,19 @@ from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
 from advkit.models import _zoos
 from advkit.models._blocks import Statistics, SubsampledConv
-from advkit.models._zoos import published
+from advkit.models._zoos import arguments, given, published, require
 from advkit.runtime import seeding
 
 __all__ = [
     "Statistics",
     "SubsampledConv",
+    "arguments",
     "build",
+    "given",
     "load",
     "load_finite",
     "published",
+    "require",
     "require_finite",
     "restore",
 ]
@@ -129,7 +132,7 @@ def restore(
         UsageError: the net is one of a package that is not installed.
     """
     with suppress(KeyError, TypeError):  # what a forged description lacks is told below
-        _zoos.require(info["model"]["arch"])
+        require(info["model"]["arch"])
     try:
         described, classes = info["model"], len(info["data"]["classes"])
         arch, options = described["arch"], described["options"]
