@@ -10,6 +10,7 @@ call the same function again (`train` with `resume=True`).
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -529,9 +530,14 @@ def _reporter(stage: str, progress: bool) -> Reporter:
 @contextmanager
 def _guest() -> Iterator[None]:
     """Work in somebody's process: Ctrl-C is theirs, and their `no_grad` does not reach in."""
-    # Inside `inference_mode` no gradient can be had, and `enable_grad` alone does not end it.
-    with signals.interruptible(), torch.inference_mode(False), torch.enable_grad():
-        yield
+    # Some packages draw from Python's stream when they are first imported, as rich does.
+    before = random.getstate()
+    try:
+        # Inside `inference_mode` no gradient can be had, and `enable_grad` alone does not end it.
+        with signals.interruptible(), torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        random.setstate(before)
 
 
 def _require_one_process(stage: str) -> None:

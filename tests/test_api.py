@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 import advkit
-from advkit import errors
+from advkit import api, errors
 from advkit.artifacts import checkpoint, hdf5
 from advkit.training.run_folder import RunFolder
 from tests.conftest import ROOT, SEED, THREADS, TINY
@@ -283,7 +284,7 @@ def state():
     torch.set_num_threads(threads + 1)
     yield lambda: (
         torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), torch.get_num_threads(),
-        torch.is_grad_enabled(), signal.getsignal(signal.SIGINT),
+        torch.is_grad_enabled(), signal.getsignal(signal.SIGINT), random.getstate(),
     )  # fmt: skip
     torch.set_num_threads(threads)
 
@@ -298,6 +299,13 @@ def noisy():
     net[0].requires_grad_(False)
     net[3].eval()
     return net
+
+
+def test_a_package_that_draws_as_it_is_imported_moves_no_stream(state):
+    before = state()
+    with api._guest():
+        random.random()
+    assert state() == before
 
 
 def test_attack_leaves_the_caller_alone(state, noisy, capfd):

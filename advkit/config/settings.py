@@ -109,7 +109,7 @@ class Settings:
         limits=COUNTS,
     )
     split_seed: int = declared(0, DATA, "seed of the validation split", limits=SEEDS)
-    arch: str = declared("", METHOD, "architecture")
+    arch: str = declared("", METHOD, "architecture, or torchvision:NAME, timm:NAME")
     normalise: bool = declared(
         True, METHOD, "the net subtracts the data's mean and divides by its deviation first"
     )

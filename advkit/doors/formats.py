@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from advkit import models
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.record import Record
 from advkit.doors import card, graphs
@@ -59,9 +60,9 @@ def _hugging_face(out: Outgoing, folder: Path) -> Path:
     Where timm has the net, the normalisation is in the configuration alone, as timm's own.
     """
     info, model = out.info, out.info["model"]
-    theirs = TIMM.get(model["arch"])
+    theirs, given = TIMM.get(model["arch"]), models.given(out.net)
     if model["arch"].startswith("timm:"):
-        theirs = model["arch"].removeprefix("timm:")
+        theirs = model["arch"].removeprefix("timm:").partition(",")[0]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in out.tensors.items()
                if not (theirs and name in ("mean", "std"))}  # fmt: skip
     classes = list(info["data"]["classes"])
@@ -69,8 +70,11 @@ def _hugging_face(out: Outgoing, folder: Path) -> Path:
         "architecture": theirs or f"advkit/{model['arch']}",
         "num_classes": len(classes),
         "label_names": classes,
+        # Without them timm builds a vision transformer for the images that its name says.
+        **({"model_args": given} if given else {}),
         "pretrained_cfg": {
             "input_size": list(model["input_shape"]),
+            **({"fixed_input_size": True} if "img_size" in given else {}),
             "mean": list(model["mean"]),
             "std": list(model["std"]),
             "num_classes": len(classes),

@@ -54,9 +54,11 @@ def bring_in(path: Path, options: ImportOptions, reporter: Reporter) -> Imported
     started = time.monotonic()
     options = replace(options, arch=registry.arch_named(options.arch))
     registry.split_numbers(options.arch)  # a wrong name is told before a long read
+    models.require(options.arch)
     place = Path(options.out) if options.out else _place(path)
     files.require_apart([place], [path])
     foreign = reading.read(path, options.key)
+    options = _completed(options, foreign, reporter)
     setting = _setting(options, foreign, reporter)
     chosen, net = _fitted(foreign, options, setting)
     statistics, assumed = _statistics(foreign, chosen, options, setting, reporter)
@@ -95,6 +97,18 @@ def _place(path: Path) -> Path:
     return path.with_name(f"{stem}.imported.safetensors")
 
 
+def _completed(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> ImportOptions:
+    """Return the options with a timm net's arguments, where a configuration beside it has them."""
+    if options.arch != f"timm:{foreign.architecture}":
+        return options
+    said = models.arguments(foreign.arguments)
+    if not said:
+        return options
+    arch = ",".join([options.arch, *(f"{name}={value}" for name, value in said.items())])
+    reporter.note(f"{foreign.path}: its configuration makes it --arch {arch}")
+    return replace(options, arch=arch)
+
+
 def _setting(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> Setting:
     if options.data:
         images = data.load(
@@ -109,7 +123,8 @@ def _setting(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> Se
         return Setting(options.data, images.classes, images.shape, images)
     classes = class_names(options.classes) if options.classes else list(foreign.classes)
     known = models.published(options.arch)
-    sides = shape(options.input_shape) if options.input_shape else known[0] if known else []
+    usual = list(foreign.input_shape) or (known[0] if known else [])
+    sides = shape(options.input_shape) if options.input_shape else usual
     if not classes or not sides:
         raise UsageError("give --data NAME[:PATH], or --classes and --input-shape CxHxW")
     return Setting("", classes, sides, None)
@@ -205,7 +220,12 @@ def _statistics(
         )
     known = models.published(options.arch)
     if inside is None and wanted is None and known and not options.normalise:
-        wanted = (known[1], known[2])  # as timm's own configuration says
+        reporter.note(
+            f"{foreign.path}: pixels are normalised as timm's configuration of {options.arch} says "
+            f"(mean {_shown(known[1])}, std {_shown(known[2])}); --mean and --std or "
+            "--no-normalise say otherwise"
+        )
+        return (known[1], known[2]), True
     if inside is not None or wanted is not None:
         return inside or wanted or neutral, False
     if setting.images is None:

@@ -25,7 +25,7 @@ SIDE = 1 << 14
 class ImportOptions(Machine, Output):
     """Options of `advkit import`; `parts` are those of the architecture."""
 
-    arch: str = declared("", MODEL, "architecture")
+    arch: str = declared("", MODEL, "architecture, or torchvision:NAME, timm:NAME")
     data: str | None = declared(None, "Data", "data set that it was trained on")
     image_size: int | None = declared(None, "Data", "of folder:DIR", limits=SIDES)
     test_fraction: float | None = declared(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -46,6 +46,10 @@ class Foreign:
     place: str = ""
     classes: Sequence[str] = ()
     statistics: tuple[list[float], list[float]] | None = None
+    input_shape: Sequence[int] = ()
+    architecture: str = ""
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    """What timm builds the net with, as its configuration says: patch_size, ..."""
 
 
 def read(path: Path, key: str | None = None) -> Foreign:
@@ -208,6 +212,9 @@ def _folder(path: Path, key: str | None) -> Foreign:
         weights.place,
         _names(names, config.get("num_classes", own.get("num_classes"))),
         _statistics(own.get("mean"), own.get("std")),
+        _sides(own.get("input_size")),
+        str(config.get("architecture", "")),
+        arguments if isinstance(arguments := config.get("model_args"), dict) else {},
     )
 
 
@@ -227,6 +234,11 @@ def _names(names: object, count: object) -> list[str]:
         return [str(name) for name in names]
     known = isinstance(count, int) and not isinstance(count, bool) and 1 < count < 10**6
     return [str(number) for number in range(count)] if known and isinstance(count, int) else []
+
+
+def _sides(sides: object) -> list[int]:
+    known = isinstance(sides, list) and len(sides) == 3 and all(type(s) is int for s in sides)
+    return [int(side) for side in sides] if known and isinstance(sides, list) else []
 
 
 def _statistics(mean: object, std: object) -> tuple[list[float], list[float]] | None:

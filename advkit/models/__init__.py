@@ -19,7 +19,7 @@ from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
 from advkit.models import _zoos
 from advkit.models._blocks import Net, Statistics, SubsampledConv
-from advkit.models._zoos import published
+from advkit.models._zoos import arguments, given, published, require
 from advkit.registry import sources
 from advkit.runtime import seeding
 
@@ -27,10 +27,13 @@ __all__ = [
     "Net",
     "Statistics",
     "SubsampledConv",
+    "arguments",
     "build",
+    "given",
     "load",
     "load_finite",
     "published",
+    "require",
     "require_finite",
     "require_logits",
     "restore",
@@ -135,7 +138,7 @@ def restore(
     """
     sources.require(info.get("parts", {}), "models", where)
     with suppress(KeyError, TypeError):  # what a forged description lacks is told below
-        _zoos.require(info["model"]["arch"])
+        require(info["model"]["arch"])
     try:
         described, classes = info["model"], len(info["data"]["classes"])
         arch, options = described["arch"], described["options"]

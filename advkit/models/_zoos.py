@@ -1,12 +1,14 @@
 """Nets of torchvision and timm by their own names: `torchvision:resnet18`, `timm:vit_tiny_…`.
 
-Weights keep the package's names; nothing is downloaded.
+Weights keep the package's names; nothing is downloaded. A net of timm's may be one with arguments:
+`timm:vit_tiny_patch16_224,patch_size=4`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +18,10 @@ from torch import Tensor, nn
 from advkit.errors import UsageError, brief, unknown
 from advkit.models._blocks import Statistics
 from advkit.registry import OUTSIDE, is_outside
+
+ARGUMENTS = ("patch_size", "window_size", "depth", "embed_dim", "num_heads", "reg_tokens")
+"""timm's arguments that a name may carry. No others: `pretrained` would download, and
+`checkpoint_path` unpickle."""
 
 
 class _Normalised:
@@ -36,7 +42,7 @@ def build(
     """Build a net of one of the packages, freshly initialised.
 
     Args:
-        arch: PACKAGE:NAME.
+        arch: PACKAGE:NAME, for timm's also with arguments.
         classes: number of logits.
         channels: of the images; torchvision's nets take 3.
         statistics: per-channel mean and standard deviation of pixels in [0, 1].
@@ -45,14 +51,17 @@ def build(
     Raises:
         UsageError: the package is not installed, has no such net, or none for such images.
     """
-    package, _, name = arch.partition(":")
+    package, name, arguments = split(arch)
     module = _module(package)
     names = module.list_models()
     # A name with more in it could make timm load from elsewhere.
     if name not in names:
         raise unknown(f"{package} net", name, names)
     try:
-        net = _BUILD[package](module, name, classes, channels, size)
+        if package == "torchvision":
+            net = _torchvision(module, name, classes, channels, size)
+        else:
+            net = _timm(module, name, classes, channels, size, arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"{arch} cannot be built for this: {brief(error)}") from None
     if any(hasattr(net, word) for word in ("mean", "std")):
@@ -65,15 +74,52 @@ def build(
     return net
 
 
+def split(arch: str) -> tuple[str, str, dict[str, int]]:
+    """Return (package, name, arguments) of a package's net.
+
+    >>> split("timm:vit_tiny_patch16_224,patch_size=4,depth=6")
+    ('timm', 'vit_tiny_patch16_224', {'patch_size': 4, 'depth': 6})
+
+    Raises:
+        UsageError: arguments that such a name cannot carry.
+    """
+    package, _, rest = arch.partition(":")
+    name, *words = rest.split(",")
+    arguments: dict[str, int] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if package != "timm":
+            raise UsageError(f"{arch}: nets of {package} take no arguments here")
+        # Five digits are nobody's depth.
+        if key not in ARGUMENTS or key in arguments or not re.fullmatch("[0-9]{1,4}", value):
+            raise UsageError(
+                f"{arch}: {word!r} is none of the arguments {', '.join(ARGUMENTS)}, each once, "
+                "with a whole number below 10000"
+            )
+        arguments[key] = int(value)
+    return package, name, arguments
+
+
+def arguments(said: Mapping[str, object]) -> dict[str, int]:
+    """Return those of timm's arguments that a name may carry.
+
+    >>> arguments({"img_size": [32, 32], "patch_size": 4, "depth": True})
+    {'patch_size': 4}
+    """
+    # A truth value is a whole number too.
+    return {name: value for name, value in said.items()
+            if name in ARGUMENTS and type(value) is int and 0 <= value < 10000}  # fmt: skip
+
+
 def published(arch: str) -> tuple[list[int], list[float], list[float]] | None:
     """Return (input shape, mean, std) of a timm net's own configuration; None for all others.
 
     Raises:
         UsageError: timm is not installed, or has no such net.
     """
-    package, _, name = arch.partition(":")
-    if package != "timm":
+    if not arch.startswith("timm:"):
         return None
+    package, name, _ = split(arch)
     module = _module(package)
     if name not in module.list_models():
         raise unknown("timm net", name, module.list_models())
@@ -87,10 +133,10 @@ def require(arch: str) -> None:
     """Check that the package of an architecture is there, if it is a package's.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: it is not installed, or the name carries arguments that it cannot.
     """
     if is_outside(arch):
-        _module(arch.partition(":")[0])
+        _module(split(arch)[0])
 
 
 def _module(package: str) -> ModuleType:
@@ -118,20 +164,33 @@ def _torchvision(
     return net
 
 
-def _timm(module: Any, name: str, classes: int, channels: int, size: int | None) -> nn.Module:
+def _timm(
+    module: Any,
+    name: str,
+    classes: int,
+    channels: int,
+    size: int | None,
+    arguments: Mapping[str, int],
+) -> nn.Module:
     common: Mapping[str, object] = {
         "pretrained": False,
         "num_classes": classes,
         "in_chans": channels,
+        **arguments,
     }
+    sized = {"img_size": size} if size else {}
     try:
-        net: nn.Module = module.create_model(name, **common, **({"img_size": size} if size else {}))
+        net: nn.Module = module.create_model(name, **common, **sized)
     except TypeError:  # a net for images of any size
+        sized = {}
         net = module.create_model(name, **common)
+    net.__dict__[_GIVEN] = {**sized, **arguments}
     return net
 
 
-_BUILD: Mapping[str, Callable[[Any, str, int, int, int | None], nn.Module]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-}
+_GIVEN = "_advkit_given"
+
+
+def given(net: nn.Module) -> dict[str, int]:
+    """Return what a net of timm's was built with beside classes and channels, as timm calls it."""
+    return dict(net.__dict__.get(_GIVEN, {}))

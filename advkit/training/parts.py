@@ -74,13 +74,15 @@ def augmentation_of(settings: Settings) -> Augmentation:
 
 
 def digests(settings: Settings) -> dict[str, str]:
-    """Return what the parts of a run mean, by `shelf/name`; see `registry.sources`."""
-    arch, _ = registry.split_numbers(settings.arch)
+    """Return what the parts of a run mean, by `shelf/name`; see `registry.sources`.
+
+    A net of another package is no part.
+    """
     return sources.digests(
         ("objectives", settings.objective),
         ("labels", settings.labels),
         ("augment", settings.augment),
-        ("models", arch),
+        *sources.family(settings.arch),
         ("data", settings.data_name),
     )
 

@@ -84,6 +84,16 @@ def test_without_data_the_shape_and_the_classes_are_told(cli):
     assert "give --data" in attacked.err
 
 
+def test_a_folder_says_classes_shape_and_normalisation(cli):
+    net = planted.written(Path("a.safetensors"))
+    assert cli("export", "a.safetensors", "--to", "hf").code == 0
+    back = cli("import", "a.hf", *planted.ARCH, "-o", "b.safetensors")
+    assert back.code == 0, back.err
+    model, info = models.load("b.safetensors")
+    assert info["model"]["input_shape"] == [1, 8, 8]
+    assert torch.equal(planted.logits(model), planted.logits(net))
+
+
 def test_attacks_need_norm_and_eps(cli):
     save_file(planted.bare(planted.net()), "a.safetensors")
     assert imported(cli, *DIGITS, *TOLD, "-o", "b.safetensors").code == 0

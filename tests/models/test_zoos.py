@@ -88,6 +88,40 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch):
         models.build("timm:resnet18", 4, channels=3, statistics=(MEAN, STD), seed=0)
 
 
+def test_a_timm_name_carries_arguments():
+    assert _zoos.split("timm:vit_tiny_patch16_224,patch_size=4,depth=2") == (
+        "timm",
+        "vit_tiny_patch16_224",
+        {"patch_size": 4, "depth": 2},
+    )
+    assert _zoos.split("torchvision:resnet18") == ("torchvision", "resnet18", {})
+    assert _zoos.arguments({"patch_size": 4, "pretrained": 1, "depth": True}) == {"patch_size": 4}
+
+
+# A checkpoint's description names its net, and must not make timm download or unpickle anything.
+@pytest.mark.parametrize(
+    "rest",
+    ["pretrained=1", "checkpoint_path=1", "patch_size=4,patch_size=4", "patch_size", "depth=-1",
+     "depth=99999", "depth=٣", ""],
+)  # fmt: skip
+def test_other_arguments_are_refused(rest):
+    with pytest.raises(UsageError, match="none of the arguments patch_size"):
+        _zoos.split(f"timm:vit_tiny_patch16_224,{rest}")
+    with pytest.raises(UsageError, match="nets of torchvision take no arguments"):
+        _zoos.split(f"torchvision:vit_b_16,{rest}")
+
+
+def test_a_timm_net_is_built_with_its_arguments():
+    timm = pytest.importorskip("timm")
+    name = "vit_tiny_patch16_224"
+    net = built(f"timm:{name},patch_size=8,depth=1")
+    original = timm.create_model(name, img_size=32, patch_size=8, depth=1, num_classes=4)
+    shapes = {key: value.shape for key, value in original.state_dict().items()}
+    ours = {key: value.shape for key, value in net.state_dict().items()}
+    assert ours == {**shapes, "mean": (3, 1, 1), "std": (3, 1, 1)}
+    assert models.given(net) == {"img_size": 32, "patch_size": 8, "depth": 1}
+
+
 def test_the_registry_knows_them_without_importing_them():
     assert registry.split_numbers("timm:resnet18") == ("timm:resnet18", {})
     assert registry.part("models", "timm:resnet18").options == ()
