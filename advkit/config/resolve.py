@@ -300,6 +300,9 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
         "awp_form": "" if settings.awp > 0 else "without --awp",
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
         "extra_fraction": "" if settings.extra_data else "without --extra-data",
+        "start_radius": ""
+        if settings.train_attack == "n-fgsm"
+        else "without --train-attack n-fgsm",
         "ema_decay": "" if averages else "without --wa or ADR's labels",
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
@@ -447,6 +450,16 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
                 + ("needs at least 1" if attacks else "attacks nothing")
             )
+    single = settings.train_attack != "pgd"
+    if single and settings.attack_steps != 1:
+        with _blaming(origins.get("attack_steps")):
+            raise UsageError(
+                f"--attack-steps {settings.attack_steps}: --train-attack {settings.train_attack} "
+                "is one step"
+            )
+    if settings.grad_align > 0 and not attacks:
+        with _blaming(origins.get("grad_align")):
+            raise UsageError(f"--grad-align: objective {settings.objective} attacks nothing")
     with _blaming(origins.get("soft_labels", origins.get("teacher"))):
         _require_one_source(settings)
     noise = settings.options_of("labels").get("teacher_noise")

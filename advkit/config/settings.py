@@ -29,11 +29,18 @@ METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimi
 PART_FOLDERS = ("objectives", "labels", "models", "data")
 OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
 """Paths, and what changes no result: not part of an artifact's description."""
-UNTOLD: Mapping[str, object] = {"init_digest": None, "min_loss": 0.0}
+UNTOLD: Mapping[str, object] = {
+    "init_digest": None,
+    "min_loss": 0.0,
+    "train_attack": "pgd",
+    "start_radius": 2.0,
+    "grad_align": 0.0,
+}
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
+TRAIN_ATTACKS = ("pgd", "fgsm-rs", "n-fgsm")
 CYCLIC_WARMUP = 1 / 40
 """Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
 
@@ -139,6 +146,18 @@ class Settings:
     norm_decay: bool = declared(True, OPTIMISER, "weight decay on batch normalisation too")
     norm: str = declared("linf", ATTACK, "norm of the perturbation", NORMS)
     eps: str = declared("8/255", ATTACK, "radius ε in pixel space [0, 1]")
+    train_attack: str = declared(
+        "pgd", ATTACK, "inner attack; all but pgd are one step, see docs/methods.md", TRAIN_ATTACKS
+    )
+    start_radius: float = declared(
+        2.0, ATTACK, "radius of n-fgsm's first iterate, in ε", limits="[0, 10]"
+    )
+    grad_align: float = declared(
+        0.0,
+        ATTACK,
+        "weight λ of GradAlign: gradients in the ball point as at its middle; 0 for none",
+        limits="[0, 1e6]",
+    )
     attack_steps: int = declared(
         10, ATTACK, "gradient steps of the inner attack; 0 for none", limits="[0, 1e5]"
     )

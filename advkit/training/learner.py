@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from advkit import models
-from advkit.attacks.pgd import pgd
 from advkit.config.settings import Settings
 from advkit.formulas.schedules import learning_rate
-from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, identity
 from advkit.labels import Context
@@ -22,14 +20,18 @@ from advkit.parallel.world import World
 from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
+from advkit.training import alignment
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
+from advkit.training.inner_attack import InnerAttack
 from advkit.training.parts import parts_of
 from advkit.weights import awp
 from advkit.weights.ema import Ema
 
 Objective = Callable[[nn.Module], tuple[Tensor, dict[str, Tensor]]]
 """From a net to the loss on this step's images, and the detached logits by kind."""
+Penalty = Callable[[nn.Module], Tensor]
+"""From a net to what is added to its loss."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ class Learner:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
         self.classes = len(images.classes)
-        self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
-        self.step_size = step_size(settings.step_size, self.threat.eps)
         self.parts = parts_of(settings)
+        self.attack = InnerAttack(settings, self.parts.start)
+        self.threat = self.attack.threat
         self.rate = _schedule(settings, steps)
         require_applicable(settings, device, self.world)
         self.model = _built(settings, images, device, initial)
@@ -125,8 +127,11 @@ class Learner:
                 x_adv = self._attacked(batch, given, epoch, step)
 
         # 3. Objective: a function of the net, because AWP asks at two points in weight space.
+        penalty = self._aligned(batch, targets, epoch, step)
+
         def objective(net: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-            return self.parts.outer(net, batch.x, x_adv, given)
+            loss, logits = self.parts.outer(net, batch.x, x_adv, given)
+            return (loss if penalty is None else loss + penalty(net)), logits
 
         # 4. Descent: at the worst weights nearby, or plainly.
         if settings.awp > 0 and epoch + 1 >= settings.awp_warmup:
@@ -179,23 +184,21 @@ class Learner:
 
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         generator = seeding.generator(self.settings.seed, "attack", epoch, step)
-        return pgd(
-            self.passes,
-            batch.x,
-            batch.y,
-            self.threat,
-            steps=self.settings.attack_steps,
-            step_size=self.step_size,
-            loss=lambda logits, _: self.parts.inner(logits, given),
-            start=self.threat.start(
-                batch.x,
-                self.parts.start,
-                generator,
-                batch.rows,
-                batch.total,
-                clip=self.settings.clip_start,
-            ),
+        return self.attack.images(
+            self.passes, batch, lambda logits: self.parts.inner(logits, given), generator
         )
+
+    def _aligned(self, batch: Batch, targets: Tensor, epoch: int, step: int) -> Penalty | None:
+        """Return GradAlign's weighted penalty as a function of the net, if it is asked for."""
+        weight = self.settings.grad_align
+        if not weight > 0:
+            return None
+        generator = seeding.generator(self.settings.seed, "alignment", epoch, step)
+        noisy = self.threat.start(
+            batch.x, "uniform", generator, batch.rows, batch.total, clip=False
+        )
+        at_x = alignment.direction(self.passes, batch.x, targets)
+        return lambda net: weight * alignment.penalty(net, noisy, targets, at_x)
 
     def _perturbed_step(
         self, objective: Objective, epoch: int, step: int
