@@ -165,6 +165,7 @@ class Metrics(TypedDict):
     n: Some
     robust_accuracy: NotRequired[Share]
     masking_alarm: NotRequired[bool]
+    overfitting_alarm: NotRequired[bool]
 
 
 class Split(TypedDict):

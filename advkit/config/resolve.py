@@ -295,14 +295,13 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     """
     # The reason is empty for an option that something does look at.
     multistep = settings.lr_schedule == "multistep"
+    noisy = settings.train_attack == "n-fgsm"
     averages = settings.wa or settings.labels == "adr"
     waits = {
         "awp_form": "" if settings.awp > 0 else "without --awp",
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
         "extra_fraction": "" if settings.extra_data else "without --extra-data",
-        "start_radius": ""
-        if settings.train_attack == "n-fgsm"
-        else "without --train-attack n-fgsm",
+        "start_radius": "" if noisy else "without --train-attack n-fgsm",
         "ema_decay": "" if averages else "without --wa or ADR's labels",
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",

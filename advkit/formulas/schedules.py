@@ -69,7 +69,7 @@ def learning_rate(
 
     multistep: lr divided by 10 from the first iteration of each epoch in `drops` on (epochs
     counted from 0, so a drop at 100 acts on the 101st); cosine and cyclic: ½·lr·(1 + cos(π·t/N));
-    triangular: from 0 straight up to lr at N/2, and straight down to 0 (what the codes of single-step
+    triangular: from 0 straight up to lr at N/2, and straight down to 0 (which codes of single-step
     training call cyclic).
     During the first `warmup` iterations, under every schedule: linear from 1e-6 towards lr. The
     cosine is not shifted by it, so that the peak lies a little below lr.

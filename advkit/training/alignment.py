@@ -56,7 +56,8 @@ def misalignment(first: Tensor, second: Tensor) -> Tensor:
         return second.sum() * 0
     a, b = (flat[kept] / size[kept] for flat, size in zip(pairs, sizes, strict=True))
     cosines = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
-    return 1 - cosines.mean()
+    apart: Tensor = 1 - cosines.mean()
+    return apart
 
 
 def _gradient(model: nn.Module, x: Tensor, targets: Tensor, *, again: bool) -> Tensor:

@@ -22,6 +22,8 @@ from advkit.training.run_folder import ROLES, RunFolder
 
 EMITTED = {"best": ("best",), "final": ("final",), "all": ROLES}
 """`--emit` → the roles whose checkpoints get a record."""
+ALARMS = ("masking_alarm", "overfitting_alarm")
+"""What rows are marked with, and with them the records of the run."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,10 @@ def _gap(rows: Sequence[Row], role: str) -> dict[str, float]:
     if not values:
         return {}
     best, final = max(values), values[-1]
-    alarm = {"masking_alarm": True} if any("masking_alarm" in row for row in rows) else {}
+    alarms: dict[str, float] = {name: True for name in ALARMS if any(name in row for row in rows)}
     return {
         "best_robust_accuracy": best,
         "final_robust_accuracy": final,
         "overfitting_gap": best - final,
-        **alarm,
+        **alarms,
     }

@@ -34,7 +34,7 @@ from advkit.training.learner import Learner
 from advkit.training.metrics_log import Row
 from advkit.training.mirrors import Mirrors
 from advkit.training.run_folder import RunFolder
-from advkit.training.selection import ACCURACIES, Validation, better
+from advkit.training.selection import ACCURACIES, MEASURED, Validation, better
 from advkit.training.state import Progress
 
 Parents = Sequence[Mapping[str, object]]
@@ -102,7 +102,14 @@ class Trainer:
         )
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
+        self.validation = Validation(
+            images,
+            held_out,
+            attacked,
+            settings.seed,
+            self.world,
+            one_step=settings.attack_steps == 1,
+        )
         self.classes = len(images.classes)
         self.progress = Progress()
         self.mirrors = Mirrors()
@@ -150,13 +157,16 @@ class Trainer:
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
-        row, chosen = self._row(), {}
+        row, chosen, measured = self._row(), {}, []
         for role, model in self._candidates():
             figures = self.validation.measure(
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
             suffix = role.removeprefix("best")
-            row |= {f"val_{key}{suffix}": figures[key] for key in ACCURACIES if key in figures}
+            row |= {f"val_{key}{suffix}": figures[key] for key in MEASURED if key in figures}
+            measured.append((role, model, suffix, figures))
+        self._watch_for_collapse(row)
+        for role, model, suffix, figures in measured:
             if better(figures, progress.best.get(role)):
                 chosen[role] = model, self._metrics(progress.epoch + 1, row, suffix)
         seconds = time.monotonic() - started
@@ -199,6 +209,19 @@ class Trainer:
             self.progress.alarmed = True
         return row
 
+    def _watch_for_collapse(self, row: Row) -> None:
+        """Raise the alarm of catastrophic overfitting where it is due, and mark the row."""
+        before = self._earlier_rows()
+        alarm = books.collapsed([*before, row], len(self.validation.positions))
+        if alarm is not None:
+            row["overfitting_alarm"] = True
+            if not any("overfitting_alarm" in earlier for earlier in before):
+                self.reporter.warn(alarm)
+
+    def _earlier_rows(self) -> list[Row]:
+        # The log is part of the state, so that a resumed run knows what it has told.
+        return [json.loads(line) for line in self.progress.lines]
+
     def _candidates(self) -> list[tuple[str, nn.Module]]:
         candidates: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
         if self.settings.wa and self.learner.average is not None:
@@ -240,6 +263,8 @@ class Trainer:
                 metrics[key] = row[f"val_{key}{suffix}"]
         if self.progress.alarmed:
             metrics["masking_alarm"] = True
+        if any("overfitting_alarm" in one for one in (*self._earlier_rows(), row)):
+            metrics["overfitting_alarm"] = True
         return metrics
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:

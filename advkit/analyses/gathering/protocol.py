@@ -30,7 +30,8 @@ OWN = (
 )
 """The engine's settings that make a method; options of objectives and label sources do too.
 
-`clip_start` and `logging_pass` are part of what a step of TRADES, MART, LTD or AWP is, and follow from the method.
+`clip_start` and `logging_pass` are part of what a step of TRADES, MART, LTD or AWP is, and follow
+from the method.
 """
 INNER = (
     *("norm", "eps", "attack_steps", "step_size", "attack_start", "attack_bn"),
