@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from advkit.analyses.drawing import learning
 from advkit.analyses.gathering import protocol
-from advkit.analyses.gathering.recipes import SERIES, Recipe, Run, protocols, recipes
+from advkit.analyses.gathering.recipes import JUDGED, SERIES, Recipe, Run, protocols, recipes
 from advkit.analyses.gathering.trained import Trained
 from advkit.artifacts.document import aligned
 from advkit.artifacts.result import Curve, Number, Result
@@ -109,6 +109,8 @@ def _lines(
             if f"{prefix}best" not in group:
                 continue
             chosen = "robust" if "val_robust" in recipe.series else "clean"
+            measured = recipe.runs[0].rows[0].keys()
+            chosen = next((x for x in JUDGED if f"val_{x}_accuracy" in measured), chosen)
             epoch = _spread(group, f"{prefix}best_epoch", "{:.3g}")
             shares = [_spread(group, f"{prefix}{key}", "{:.3f}") for key in _FIGURES[1:]]
             counts = (str(group["seeds"]), str(group["epochs"]))

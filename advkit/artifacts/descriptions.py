@@ -164,6 +164,8 @@ class Metrics(TypedDict):
     epoch: Count
     n: Some
     robust_accuracy: NotRequired[Share]
+    margin_accuracy: NotRequired[Share]
+    apgd_accuracy: NotRequired[Share]
     masking_alarm: NotRequired[bool]
     overfitting_alarm: NotRequired[bool]
 
@@ -233,6 +235,7 @@ class Options(Split, Build, Reserved):
     train_attack: NotRequired[Word]
     start_radius: NotRequired[Annotated[float, Within(0, 1e300)]]
     grad_align: NotRequired[Annotated[float, Within(0, 1e300)]]
+    select: NotRequired[Word]
     adversarial_weight: NotRequired[Share]
     kl_weight: NotRequired[Annotated[float, Within(0, 1e300)]]
     image_size: NotRequired[Side | None]

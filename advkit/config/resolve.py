@@ -456,6 +456,12 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"--attack-steps {settings.attack_steps}: --train-attack {settings.train_attack} "
                 "is one step"
             )
+    if settings.select != "pgd" and not attacks:
+        with _blaming(origins.get("select")):
+            raise UsageError(
+                f"--select {settings.select}: objective {settings.objective} attacks nothing, and "
+                "is selected on clean accuracy"
+            )
     if settings.grad_align > 0 and not attacks:
         with _blaming(origins.get("grad_align")):
             raise UsageError(f"--grad-align: objective {settings.objective} attacks nothing")

@@ -35,11 +35,13 @@ UNTOLD: Mapping[str, object] = {
     "train_attack": "pgd",
     "start_radius": 2.0,
     "grad_align": 0.0,
+    "select": "pgd",
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
+SELECT = ("pgd", "margin", "apgd")
 TRAIN_ATTACKS = ("pgd", "fgsm-rs", "n-fgsm")
 CYCLIC_WARMUP = 1 / 40
 """Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
@@ -168,6 +170,9 @@ class Settings:
     attack_bn: str = declared("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
     clip_start: bool = declared(
         True, ATTACK, "clip the attack's first iterate to [0, 1] before the first gradient"
+    )
+    select: str = declared(
+        "pgd", RUN, "attack on the validation split that chooses the best checkpoint", SELECT
     )
     amp: bool = declared(
         False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"

@@ -34,7 +34,7 @@ from advkit.training.learner import Learner
 from advkit.training.metrics_log import Row
 from advkit.training.mirrors import Mirrors
 from advkit.training.run_folder import RunFolder
-from advkit.training.selection import ACCURACIES, MEASURED, Validation, better
+from advkit.training.selection import ACCURACIES, JUDGED, MEASURED, Validation, better
 from advkit.training.state import Progress
 
 Parents = Sequence[Mapping[str, object]]
@@ -109,6 +109,7 @@ class Trainer:
             settings.seed,
             self.world,
             one_step=settings.attack_steps == 1,
+            select=settings.select,
         )
         self.classes = len(images.classes)
         self.progress = Progress()
@@ -258,7 +259,7 @@ class Trainer:
     def _metrics(self, epoch: int, row: Row, suffix: str) -> Metrics:
         """Return what a checkpoint says of the student, or its average, by an epoch's row."""
         metrics: Metrics = {"epoch": epoch, "n": len(self.validation.positions)}
-        for key in ACCURACIES:
+        for key in (*ACCURACIES, *JUDGED):
             if f"val_{key}{suffix}" in row:
                 metrics[key] = row[f"val_{key}{suffix}"]
         if self.progress.alarmed:

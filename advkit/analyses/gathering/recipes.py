@@ -26,6 +26,8 @@ SERIES = {
     "val_robust_ema": "val_robust_accuracy-ema",
 }
 """Name of a learning curve → what an epoch's metrics call it; the last two are the average's."""
+JUDGED = ("margin", "apgd")
+"""Attacks of `--select` whose accuracy chose the best epoch, where the log has it."""
 ASIDE = ("seed", "workers", "compile", "soft_labels", "teacher", "labels_digest")
 """Settings that make no other recipe: the seed, what changes no result, and paths."""
 
@@ -55,10 +57,16 @@ class Run:
     def best(self, average: bool) -> Best | None:
         """Return the epoch whose net, or its average, was kept as the best; None without one.
 
-        By robust accuracy in validation, by clean accuracy where there was no attack; of equals
-        the first.
+        By what `--select` named, else by PGD's accuracy in validation, by clean accuracy where
+        there was no attack; of equals the first. The accuracy is PGD's in any case.
         """
         suffix = "_ema" if average else ""
+        for chosen in JUDGED:
+            key = f"val_{chosen}_accuracy{suffix.replace('_', '-')}"
+            judged = [(row[key], -k) for k, row in enumerate(self.rows) if key in row]
+            if judged:
+                place, series = -max(judged)[1], f"val_robust{suffix}"
+                return Best(place, series, self.rows[place][SERIES[series]])
         for series in (f"val_robust{suffix}", f"val_clean{suffix}"):
             known = [(x, -k) for k, x in enumerate(self.curve(series)) if x is not None]
             if known:
