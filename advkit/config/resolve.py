@@ -17,7 +17,7 @@ from typing import Any
 from advkit import registry
 from advkit.artifacts import identity
 from advkit.config import methods
-from advkit.config.settings import CHOICES, Settings, options, own_options
+from advkit.config.settings import CHOICES, UNTOLD, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, require_step
@@ -109,7 +109,7 @@ def unasked(path: Path) -> dict[str, object]:
 def _unasked(values: Mapping[str, object]) -> dict[str, object]:
     # A run's configuration names every option that has a value; what people write names a few.
     named = {name for name in own_options() if getattr(Settings, name) is not None}
-    if not named - SINCE.keys() <= values.keys():
+    if not named - SINCE.keys() - UNTOLD.keys() <= values.keys():
         return {}
     absent = {key: value for key, value in SINCE.items() if key not in values}
     if values["objective"] != "trades":
