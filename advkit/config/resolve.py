@@ -295,12 +295,15 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     """
     # The reason is empty for an option that something does look at.
     multistep = settings.lr_schedule == "multistep"
+    sgd = settings.optimizer == "sgd"
     noisy = settings.train_attack == "n-fgsm"
     averages = settings.wa or settings.labels == "adr"
     waits = {
         "awp_form": "" if settings.awp > 0 else "without --awp",
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
         "extra_fraction": "" if settings.extra_data else "without --extra-data",
+        "momentum": "" if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
+        "nesterov": "" if sgd else "with --optimizer adamw",
         "start_radius": "" if noisy else "without --train-attack n-fgsm",
         "ema_decay": "" if averages else "without --wa or ADR's labels",
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
@@ -449,6 +452,9 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
                 + ("needs at least 1" if attacks else "attacks nothing")
             )
+    if settings.warmup_steps is not None and settings.warmup_epochs is not None:
+        with _blaming(origins.get("warmup_steps")):
+            raise UsageError("give --warmup-epochs or --warmup-steps, not both")
     single = settings.train_attack != "pgd"
     if single and settings.attack_steps != 1:
         with _blaming(origins.get("attack_steps")):

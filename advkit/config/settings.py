@@ -36,11 +36,15 @@ UNTOLD: Mapping[str, object] = {
     "start_radius": 2.0,
     "grad_align": 0.0,
     "select": "pgd",
+    "optimizer": "sgd",
+    "clip_grad_norm": 0.0,
+    "warmup_steps": None,
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
+OPTIMIZERS = ("sgd", "adamw")
 SELECT = ("pgd", "margin", "apgd")
 TRAIN_ATTACKS = ("pgd", "fgsm-rs", "n-fgsm")
 CYCLIC_WARMUP = 1 / 40
@@ -141,6 +145,19 @@ class Settings:
         OPTIMISER,
         "epochs of linear warm-up; a fortieth of all for cyclic, else none, if not given",
         limits="[0, 1e6]",
+    )
+    warmup_steps: int | None = declared(
+        None,
+        OPTIMISER,
+        "steps of linear warm-up, in place of --warmup-epochs",
+        limits="[0, 1e9]",
+    )
+    optimizer: str = declared("sgd", OPTIMISER, "what takes the steps", OPTIMIZERS)
+    clip_grad_norm: float = declared(
+        0.0,
+        OPTIMISER,
+        "largest l2 norm of a step's gradient over all parameters; 0 for none",
+        limits="[0, 1e9]",
     )
     momentum: float = declared(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
     nesterov: bool = declared(True, OPTIMISER, "Nesterov momentum")

@@ -84,14 +84,7 @@ class Learner:
         needs_ema = settings.wa or self.parts.needs_ema
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
-        self.optimizer = torch.optim.SGD(
-            _groups(self.model, settings),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov and settings.momentum > 0,
-            # One kernel over all parameters instead of one each; PyTorch has it on these devices.
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = _optimizer(self.model, settings, device)
         self.guard = Guard(self.optimizer, device, self.world)
 
     def passes_of(self, net: nn.Module) -> nn.Module:
@@ -244,6 +237,9 @@ class Learner:
         # is as good as one.
         total = torch.nn.utils.get_total_norm(gradients, 1)
         self.guard.check(total, "gradient's norm", logits, epoch, step)
+        if self.settings.clip_grad_norm > 0:
+            # After ranks averaged: the norm is the whole batch's, and the same on each.
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
 
     def _agree_on_norms(self) -> None:
         """Average BN's running statistics over ranks: each has seen its share of the batch only.
@@ -291,9 +287,29 @@ def _built(
 
 def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the iteration t of the whole run."""
-    warmup = round(settings.warmup * steps)  # epochs may be a fraction: a fortieth of a short run
+    # Epochs may be a fraction: a fortieth of a short run.
+    warmup = settings.warmup_steps
+    warmup = round(settings.warmup * steps) if warmup is None else warmup
     name, peak, epochs, drops = settings.lr_schedule, settings.lr, settings.epochs, settings.drops
     return lambda t: learning_rate(name, peak, t, steps, epochs, drops, warmup)
+
+
+def _optimizer(
+    model: nn.Module, settings: Settings, device: torch.device
+) -> torch.optim.SGD | torch.optim.AdamW:
+    """Return what takes the steps; AdamW has betas 0.9 and 0.999 and ε 1e-8, PyTorch's own."""
+    # One kernel over all parameters instead of one each; PyTorch has it on these devices.
+    fused = device.type in ("cpu", "cuda")
+    groups = _groups(model, settings)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov and settings.momentum > 0,
+        fused=fused,
+    )
 
 
 def _groups(model: nn.Module, settings: Settings) -> list[dict[str, object]]:
