@@ -26,6 +26,8 @@ SERIES = {
     "val_robust_ema": "val_robust_accuracy-ema",
 }
 """Name of a learning curve → what an epoch's metrics call it; the last two are the average's."""
+ALARMS = ("masking_alarm", "overfitting_alarm")
+"""What rows of a log are marked with."""
 JUDGED = ("margin", "apgd")
 """Attacks of `--select` whose accuracy chose the best epoch, where the log has it."""
 ASIDE = ("seed", "workers", "compile", "soft_labels", "teacher", "labels_digest")
@@ -53,6 +55,14 @@ class Run:
     def curve(self, series: str) -> list[float | None]:
         """Return an accuracy of each epoch, None where it was not measured."""
         return [row.get(SERIES[series]) for row in self.rows]
+
+    def alarms(self) -> dict[str, int]:
+        """Return the alarms that rang while it trained, and the epoch of each's first, from 1."""
+        return {
+            name: rung[0]
+            for name in ALARMS
+            if (rung := [k for k, row in enumerate(self.rows, start=1) if row.get(name)])
+        }
 
     def best(self, average: bool) -> Best | None:
         """Return the epoch whose net, or its average, was kept as the best; None without one.
