@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from advkit.analyses.drawing import learning
 from advkit.analyses.gathering import protocol
-from advkit.analyses.gathering.recipes import SERIES, Recipe, Run, protocols, recipes
+from advkit.analyses.gathering.recipes import JUDGED, SERIES, Recipe, Run, protocols, recipes
 from advkit.analyses.gathering.trained import Trained
 from advkit.artifacts.document import aligned
 from advkit.artifacts.result import Curve, Number, Result
@@ -24,7 +24,8 @@ def analyze(inputs: Sequence[Trained]) -> Result:
     Runs that differ in nothing but the seed are one recipe: its curves are the mean over seeds,
     with a band of one sample standard deviation. `gap`, robust overfitting, is the accuracy in
     validation of the best epoch less that of the last one, of each seed; a recipe's figure is the
-    mean, with `_sd`. Of the weight average (`--wa`) it is `ema_gap`, and so on.
+    mean, with `_sd`. Of the weight average (`--wa`) it is `ema_gap`, and so on. A note names the
+    alarms of training that a run's epochs are marked with.
 
     Raises:
         InputError: a run without metrics beside its checkpoint, or two runs of one seed.
@@ -34,7 +35,14 @@ def analyze(inputs: Sequence[Trained]) -> Result:
     names = [recipe.name for recipe in gathered]
     groups = [_group(recipe) for recipe in gathered]
     told = protocol.words(differing, names)
-    text = aligned(_lines(gathered, groups))
+    alarms = {run.name: run.alarms() for recipe in gathered for run in recipe.runs if run.alarms()}
+    notes = [f"not the same in all recipes: {told}"] if told else []
+    notes += [
+        f"{name.replace('_', ' ')} in {run}, first in epoch {epoch}"
+        for run, rung in alarms.items()
+        for name, epoch in rung.items()
+    ]
+    text = "\n".join([aligned(_lines(gathered, groups)), *(f"note: {note}" for note in notes)])
     numbers: dict[str, Number] = {
         "runs": sum(len(recipe.runs) for recipe in gathered),
         "recipes": len(gathered),
@@ -47,9 +55,9 @@ def analyze(inputs: Sequence[Trained]) -> Result:
         tuple(row for recipe in gathered for row in _rows(recipe)),
         learning.panels(gathered),
         tuple(_sketch(recipe) for recipe in gathered),
-        text=f"{text}\nnote: not the same in all recipes: {told}" if told else text,
+        text=text,
         groups=tuple(groups),
-        more={"differs": protocol.plain(differing)},
+        more={"differs": protocol.plain(differing), **({"alarms": alarms} if alarms else {})},
         brief=True,
     )
 
@@ -109,6 +117,8 @@ def _lines(
             if f"{prefix}best" not in group:
                 continue
             chosen = "robust" if "val_robust" in recipe.series else "clean"
+            measured = recipe.runs[0].rows[0].keys()
+            chosen = next((x for x in JUDGED if f"val_{x}_accuracy" in measured), chosen)
             epoch = _spread(group, f"{prefix}best_epoch", "{:.3g}")
             shares = [_spread(group, f"{prefix}{key}", "{:.3f}") for key in _FIGURES[1:]]
             counts = (str(group["seeds"]), str(group["epochs"]))

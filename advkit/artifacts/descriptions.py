@@ -173,7 +173,10 @@ class Metrics(TypedDict):
     epoch: Count
     n: Some
     robust_accuracy: NotRequired[Share]
+    margin_accuracy: NotRequired[Share]
+    apgd_accuracy: NotRequired[Share]
     masking_alarm: NotRequired[bool]
+    overfitting_alarm: NotRequired[bool]
 
 
 class Split(TypedDict):
@@ -238,6 +241,13 @@ class Options(Split, Build, Reserved):
     smoothing: NotRequired[Share]
     temperature: NotRequired[Positive]
     min_loss: NotRequired[Annotated[float, Within(0, 1e300)]]
+    train_attack: NotRequired[Word]
+    start_radius: NotRequired[Annotated[float, Within(0, 1e300)]]
+    grad_align: NotRequired[Annotated[float, Within(0, 1e300)]]
+    select: NotRequired[Word]
+    optimizer: NotRequired[Word]
+    clip_grad_norm: NotRequired[Annotated[float, Within(0, 1e300)]]
+    warmup_steps: NotRequired[Count | None]
     adversarial_weight: NotRequired[Share]
     kl_weight: NotRequired[Annotated[float, Within(0, 1e300)]]
     image_size: NotRequired[Side | None]

@@ -14,6 +14,7 @@ from advkit.options import Option
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum"}
 LEFT_OUT |= {"sync_bn", "ema_decay", "attack_steps", "step_size", "attack_start", "attack_bn"}
+LEFT_OUT |= {"train_attack", "start_radius", "grad_align", "select"}
 LEFT_OUT |= {"soft_labels", "teacher", "labels_digest", "student_temperature"}
 
 

@@ -110,7 +110,7 @@ def unasked(path: Path) -> dict[str, object]:
 def _unasked(values: Mapping[str, object]) -> dict[str, object]:
     # A run's configuration names every option that has a value; what people write names a few.
     named = {name for name in own_options() if getattr(Settings, name) is not None}
-    if not named - SINCE.keys() <= values.keys():
+    if not named - SINCE.keys() - UNTOLD.keys() <= values.keys():
         return {}
     absent = {key: value for key, value in SINCE.items() if key not in values}
     if values["objective"] != "trades":
@@ -300,11 +300,16 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     """
     # The reason is empty for an option that something does look at.
     multistep = settings.lr_schedule == "multistep"
+    sgd = settings.optimizer == "sgd"
+    noisy = settings.train_attack == "n-fgsm"
     averages = settings.wa or settings.labels == "adr"
     waits = {
         "awp_form": "" if settings.awp > 0 else "without --awp",
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
         "extra_fraction": "" if settings.extra_data else "without --extra-data",
+        "momentum": "" if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
+        "nesterov": "" if sgd else "with --optimizer adamw",
+        "start_radius": "" if noisy else "without --train-attack n-fgsm",
         "ema_decay": "" if averages else "without --wa or ADR's labels",
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
@@ -456,6 +461,25 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
                 + ("needs at least 1" if attacks else "attacks nothing")
             )
+    if settings.warmup_steps is not None and settings.warmup_epochs is not None:
+        with _blaming(origins.get("warmup_steps")):
+            raise UsageError("give --warmup-epochs or --warmup-steps, not both")
+    single = settings.train_attack != "pgd"
+    if single and settings.attack_steps != 1:
+        with _blaming(origins.get("attack_steps")):
+            raise UsageError(
+                f"--attack-steps {settings.attack_steps}: --train-attack {settings.train_attack} "
+                "is one step"
+            )
+    if settings.select != "pgd" and not attacks:
+        with _blaming(origins.get("select")):
+            raise UsageError(
+                f"--select {settings.select}: objective {settings.objective} attacks nothing, and "
+                "is selected on clean accuracy"
+            )
+    if settings.grad_align > 0 and not attacks:
+        with _blaming(origins.get("grad_align")):
+            raise UsageError(f"--grad-align: objective {settings.objective} attacks nothing")
     with _blaming(origins.get("soft_labels", origins.get("teacher"))):
         _require_one_source(settings)
     noise = settings.options_of("labels").get("teacher_noise")

@@ -37,11 +37,21 @@ UNTOLD: Mapping[str, object] = {
     "skip_broken": False,
     "augment": CROP_FLIP,
     "min_loss": 0.0,
+    "train_attack": "pgd",
+    "start_radius": 2.0,
+    "grad_align": 0.0,
+    "select": "pgd",
+    "optimizer": "sgd",
+    "clip_grad_norm": 0.0,
+    "warmup_steps": None,
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
+OPTIMIZERS = ("sgd", "adamw")
+SELECT = ("pgd", "margin", "apgd")
+TRAIN_ATTACKS = ("pgd", "fgsm-rs", "n-fgsm")
 CYCLIC_WARMUP = 1 / 40
 """Share of a cyclic schedule that warms up: ADR's 10 of 400 epochs, Gowal et al.'s 2.5 %."""
 
@@ -145,12 +155,37 @@ class Settings:
         "epochs of linear warm-up; a fortieth of all for cyclic, else none, if not given",
         limits="[0, 1e6]",
     )
+    warmup_steps: int | None = declared(
+        None,
+        OPTIMISER,
+        "steps of linear warm-up, in place of --warmup-epochs",
+        limits="[0, 1e9]",
+    )
+    optimizer: str = declared("sgd", OPTIMISER, "what takes the steps", OPTIMIZERS)
+    clip_grad_norm: float = declared(
+        0.0,
+        OPTIMISER,
+        "largest l2 norm of a step's gradient over all parameters; 0 for none",
+        limits="[0, 1e9]",
+    )
     momentum: float = declared(0.9, OPTIMISER, "of SGD", limits="[0, 1)")
     nesterov: bool = declared(True, OPTIMISER, "Nesterov momentum")
     weight_decay: float = declared(5e-4, OPTIMISER, "on every parameter", limits="[0, 1000]")
     norm_decay: bool = declared(True, OPTIMISER, "weight decay on batch normalisation too")
     norm: str = declared("linf", ATTACK, "norm of the perturbation", NORMS)
     eps: str = declared("8/255", ATTACK, "radius ε in pixel space [0, 1]")
+    train_attack: str = declared(
+        "pgd", ATTACK, "inner attack; all but pgd are one step, see docs/methods.md", TRAIN_ATTACKS
+    )
+    start_radius: float = declared(
+        2.0, ATTACK, "radius of n-fgsm's first iterate, in ε", limits="[0, 10]"
+    )
+    grad_align: float = declared(
+        0.0,
+        ATTACK,
+        "weight λ of GradAlign: gradients in the ball point as at its middle; 0 for none",
+        limits="[0, 1e6]",
+    )
     attack_steps: int = declared(
         10, ATTACK, "gradient steps of the inner attack; 0 for none", limits="[0, 1e5]"
     )
@@ -161,6 +196,9 @@ class Settings:
     attack_bn: str = declared("eval", ATTACK, "batch normalisation during the attack", ATTACK_BN)
     clip_start: bool = declared(
         True, ATTACK, "clip the attack's first iterate to [0, 1] before the first gradient"
+    )
+    select: str = declared(
+        "pgd", RUN, "attack on the validation split that chooses the best checkpoint", SELECT
     )
     amp: bool = declared(
         False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from advkit.errors import UsageError, unknown
 
 SHAPES = ("cosine", "linear", "step", "constant")
-LR_SCHEDULES = ("multistep", "cosine", "cyclic")
+LR_SCHEDULES = ("multistep", "cosine", "cyclic", "triangular")
 WARMUP_START = 1e-6
 """As in timm's scheduler, which ADR's code uses."""
 
@@ -68,7 +68,9 @@ def learning_rate(
     """Return the learning rate of iteration t (0-based).
 
     multistep: lr divided by 10 from the first iteration of each epoch in `drops` on (epochs
-    counted from 0, so a drop at 100 acts on the 101st); cosine and cyclic: ½·lr·(1 + cos(π·t/N)).
+    counted from 0, so a drop at 100 acts on the 101st); cosine and cyclic: ½·lr·(1 + cos(π·t/N));
+    triangular: from 0 straight up to lr at N/2, and straight down to 0 (which codes of single-step
+    training call cyclic).
     During the first `warmup` iterations, under every schedule: linear from 1e-6 towards lr. The
     cosine is not shifted by it, so that the peak lies a little below lr.
 
@@ -83,6 +85,8 @@ def learning_rate(
     if schedule == "multistep":
         # Dividing by an exact power keeps 0.1 -> 0.01, which repeated multiplying would not.
         return lr / 10.0 ** sum(t // steps_per_epoch >= drop for drop in drops)
+    if schedule == "triangular":
+        return lr * (1 - abs(2 * t / (steps_per_epoch * epochs) - 1))
     if schedule in ("cosine", "cyclic"):
         return anneal(lr, 0.0, t / (steps_per_epoch * epochs))
     raise unknown("learning-rate schedule", schedule, LR_SCHEDULES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +15,13 @@ KINDS = {"clean": "train_clean_accuracy", "adversarial": "train_robust_accuracy"
 SUMS = ("n", "loss", "entropy", *KINDS, *(f"{kind}_n" for kind in KINDS))
 """What is summed over the examples of an epoch: for each kind of logits, how many were right and
 how many there were."""
+ROBUST, ONE_STEP = "val_robust_accuracy", "val_one_step_accuracy"
 PERFECT, FLAT_TARGETS = 0.97, 0.9
 """Training robust accuracy, and target entropy as a share of ln C, above which to be alarmed."""
+
+FALLEN, CERTAIN = 0.5, 3.0
+"""What is left of the best robust accuracy, and standard errors of a difference of two counts:
+beyond both it has collapsed, beyond the second accuracy under one step has risen."""
 
 
 def no_sums() -> Tensor:
@@ -75,3 +80,38 @@ def masking(row: Mapping[str, float], classes: int) -> str | None:
         f"training robust accuracy {robust:.3f} on nearly uniform targets (entropy {entropy:.2f} "
         f"of {most:.2f}): gradients may be masked; do not trust PGD"
     )
+
+
+def collapsed(rows: Sequence[Mapping[str, float]], n: int) -> str | None:
+    """Return a warning where the last epoch bears the signature of catastrophic overfitting.
+
+    Against the epoch of the highest robust accuracy before it, that under PGD has fallen to less
+    than half and that under one step has risen, both by more than three standard errors of a
+    difference of two counts: what chance does on few examples is no alarm.
+
+    Args:
+        rows: the log's, of a run whose attack is one step, the last epoch at the end.
+        n: validation examples.
+
+    Source: Wong et al., "Fast is better than free", ICLR 2020, who describe it; the rule is ours.
+    """
+    known = [row for row in rows if {ROBUST, ONE_STEP} <= row.keys()]
+    if len(known) < 2 or known[-1] is not rows[-1]:
+        return None
+    best, now = max(known[:-1], key=lambda row: row[ROBUST]), known[-1]
+    fell = now[ROBUST] < FALLEN * best[ROBUST] and _apart(now[ROBUST], best[ROBUST], n)
+    rose = now[ONE_STEP] > best[ONE_STEP] and _apart(now[ONE_STEP], best[ONE_STEP], n)
+    if not (fell and rose):
+        return None
+    return (
+        f"catastrophic overfitting: validation accuracy under PGD fell from {best[ROBUST]:.3f} to "
+        f"{now[ROBUST]:.3f} while under one step it rose from {best[ONE_STEP]:.3f} to "
+        f"{now[ONE_STEP]:.3f}: do not trust one-step accuracy; try --train-attack n-fgsm, "
+        "--grad-align, or more --attack-steps"
+    )
+
+
+def _apart(a: float, b: float, n: int) -> bool:
+    """Whether two shares of n lie further apart than chance, as of independent samples."""
+    pooled = (a + b) / 2
+    return abs(a - b) > CERTAIN * math.sqrt(2 * pooled * (1 - pooled) / n)

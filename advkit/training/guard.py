@@ -165,7 +165,8 @@ def require_applicable(settings: Settings, device: torch.device, world: World) -
     """Check that this machine and these processes can do what the settings ask for.
 
     Raises:
-        UsageError: `--sync-bn`, `--amp` or `--compile` cannot be applied; the message says why.
+        UsageError: `--sync-bn`, `--amp`, `--compile` or `--grad-align` cannot be applied; the
+            message says why.
     """
     if settings.sync_bn:
         if device.type != "cuda" or world.alone:
@@ -176,3 +177,7 @@ def require_applicable(settings: Settings, device: torch.device, world: World) -
         precision.require_bf16(device)
     if settings.compile and not world.alone:
         raise UsageError("--compile is for one process")
+    if settings.grad_align > 0 and not world.alone:
+        raise UsageError("--grad-align is for one process: its mean leaves examples out")
+    if settings.grad_align > 0 and settings.compile:
+        raise UsageError("--grad-align goes without --compile, which has no second derivative")

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from advkit import models
-from advkit.attacks.pgd import pgd
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
 from advkit.formulas.schedules import learning_rate
-from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, identity
 from advkit.labels import Context
@@ -23,14 +21,18 @@ from advkit.parallel.world import World
 from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
+from advkit.training import alignment
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
+from advkit.training.inner_attack import InnerAttack
 from advkit.training.parts import parts_of
 from advkit.weights import awp
 from advkit.weights.ema import Ema
 
 Objective = Callable[[nn.Module], tuple[Tensor, dict[str, Tensor]]]
 """From a net to the loss on this step's images, and the detached logits by kind."""
+Penalty = Callable[[nn.Module], Tensor]
+"""From a net to what is added to its loss."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ class Learner:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
         self.classes = len(images.classes)
-        self.threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
-        self.step_size = step_size(settings.step_size, self.threat.eps)
         self.parts = parts_of(settings)
+        self.attack = InnerAttack(settings, self.parts.start)
+        self.threat = self.attack.threat
         self.rate = _schedule(settings, steps)
         require_applicable(settings, device, self.world)
         self.model = _built(settings, images, device, initial)
@@ -83,14 +85,7 @@ class Learner:
         needs_ema = settings.wa or self.parts.needs_ema
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
-        self.optimizer = torch.optim.SGD(
-            _groups(self.model, settings),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov and settings.momentum > 0,
-            # One kernel over all parameters instead of one each; PyTorch has it on these devices.
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self.optimizer = _optimizer(self.model, settings, device)
         self.guard = Guard(self.optimizer, device, self.world)
 
     def require_images(self, shape: tuple[int, int, int], count: int) -> None:
@@ -146,10 +141,12 @@ class Learner:
                 x_adv = self._attacked(batch, given, epoch, step)
 
         # 3. Objective: a function of the net, because AWP asks at two points in weight space.
+        penalty = self._aligned(batch, targets, epoch, step)
+
         def objective(net: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
             loss, logits = self.parts.outer(net, batch.x, x_adv, given)
             self.guard.check_outer(loss, logits, shape, settings.objective, epoch, step)
-            return loss, logits
+            return (loss if penalty is None else loss + penalty(net)), logits
 
         # 4. Descent: at the worst weights nearby, or plainly.
         if settings.awp > 0 and epoch + 1 >= settings.awp_warmup:
@@ -208,22 +205,8 @@ class Learner:
 
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         generator = seeding.generator(self.settings.seed, "attack", epoch, step)
-        return pgd(
-            self.passes,
-            batch.x,
-            batch.y,
-            self.threat,
-            steps=self.settings.attack_steps,
-            step_size=self.step_size,
-            loss=lambda logits, _: self._inner(logits, given, epoch, step),
-            start=self.threat.start(
-                batch.x,
-                self.parts.start,
-                generator,
-                batch.rows,
-                batch.total,
-                clip=self.settings.clip_start,
-            ),
+        return self.attack.images(
+            self.passes, batch, lambda logits: self._inner(logits, given, epoch, step), generator
         )
 
     def _inner(self, logits: Tensor, given: Given, epoch: int, step: int) -> Tensor:
@@ -232,6 +215,18 @@ class Learner:
         losses = self.parts.inner(logits, given)
         self.guard.check_inner(losses, len(given.y), self.settings.objective, epoch, step)
         return losses
+
+    def _aligned(self, batch: Batch, targets: Tensor, epoch: int, step: int) -> Penalty | None:
+        """Return GradAlign's weighted penalty as a function of the net, if it is asked for."""
+        weight = self.settings.grad_align
+        if not weight > 0:
+            return None
+        generator = seeding.generator(self.settings.seed, "alignment", epoch, step)
+        noisy = self.threat.start(
+            batch.x, "uniform", generator, batch.rows, batch.total, clip=False
+        )
+        at_x = alignment.direction(self.passes, batch.x, targets)
+        return lambda net: weight * alignment.penalty(net, noisy, targets, at_x)
 
     def _perturbed_step(
         self, objective: Objective, epoch: int, step: int
@@ -277,6 +272,9 @@ class Learner:
         # is as good as one.
         total = torch.nn.utils.get_total_norm(gradients, 1)
         self.guard.check(total, "gradient's norm", logits, epoch, step)
+        if self.settings.clip_grad_norm > 0:
+            # After ranks averaged: the norm is the whole batch's, and the same on each.
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
 
     def _agree_on_norms(self) -> None:
         """Average BN's running statistics over ranks: each has seen its share of the batch only.
@@ -324,9 +322,29 @@ def _built(
 
 def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
     """Return the learning rate as a function of the iteration t of the whole run."""
-    warmup = round(settings.warmup * steps)  # epochs may be a fraction: a fortieth of a short run
+    # Epochs may be a fraction: a fortieth of a short run.
+    warmup = settings.warmup_steps
+    warmup = round(settings.warmup * steps) if warmup is None else warmup
     name, peak, epochs, drops = settings.lr_schedule, settings.lr, settings.epochs, settings.drops
     return lambda t: learning_rate(name, peak, t, steps, epochs, drops, warmup)
+
+
+def _optimizer(
+    model: nn.Module, settings: Settings, device: torch.device
+) -> torch.optim.SGD | torch.optim.AdamW:
+    """Return what takes the steps; AdamW has betas 0.9 and 0.999 and ε 1e-8, PyTorch's own."""
+    # One kernel over all parameters instead of one each; PyTorch has it on these devices.
+    fused = device.type in ("cpu", "cuda")
+    groups = _groups(model, settings)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov and settings.momentum > 0,
+        fused=fused,
+    )
 
 
 def _groups(model: nn.Module, settings: Settings) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ from advkit.errors import InputError, MismatchError
 from advkit.training import metrics_log, parts
 from advkit.training.metrics_log import Row
 from advkit.training.run_folder import ROLES, RunFolder
-from advkit.training.selection import ACCURACIES
+from advkit.training.selection import ACCURACIES, JUDGED
 from advkit.training.state import log_of
 
 BACK = "put the right one back, or train anew with --overwrite"
@@ -181,7 +181,7 @@ def agree(said: Mapping[str, Metrics], rows: Sequence[Row]) -> bool:
         if not 1 <= metrics["epoch"] <= len(rows):
             return False
         row, suffix = rows[metrics["epoch"] - 1], "-ema" if role.endswith("-ema") else ""
-        if any(metrics.get(key) != row.get(f"val_{key}{suffix}") for key in ACCURACIES):
+        if any(metrics.get(key) != row.get(f"val_{key}{suffix}") for key in (*ACCURACIES, *JUDGED)):
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""Choosing a checkpoint: PGD-10 on examples held out of the training split."""
+"""Choosing a checkpoint: PGD-10, or what will judge, on examples held out of the training split."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from advkit.attacks import pgd
 from advkit.formulas.accuracy import correct
+from advkit.formulas.losses import margin
 from advkit.formulas.threat import Threat
 from advkit.images.image_set import ImageSet, pixels
 from advkit.parallel.world import World
@@ -24,19 +25,48 @@ ACCURACIES: tuple[Literal["clean_accuracy", "robust_accuracy"], ...] = (
     "robust_accuracy",
 )
 
+JUDGED: tuple[Literal["margin_accuracy", "apgd_accuracy"], ...] = (
+    "margin_accuracy",
+    "apgd_accuracy",
+)
+"""What `--select margin` and `--select apgd` choose by, beside PGD-10."""
+MEASURED: tuple[
+    Literal[
+        "clean_accuracy",
+        "robust_accuracy",
+        "margin_accuracy",
+        "apgd_accuracy",
+        "one_step_accuracy",
+    ],
+    ...,
+] = (*ACCURACIES, *JUDGED, "one_step_accuracy")
+"""What a row of the log says of a net, where it was measured."""
+APGD_STEPS, APGD_TARGETS = 20, 3
+"""Of `--select apgd`: a fifth of AutoAttack's steps, and the most likely of its target classes."""
+
 
 class Accuracies(TypedDict, total=False):
-    """What is measured of a net on the validation split, each in [0, 1]."""
+    """What a net is chosen by on the validation split, each in [0, 1]."""
 
     clean_accuracy: float
     robust_accuracy: float
+    margin_accuracy: float
+    apgd_accuracy: float
+
+
+class Measured(Accuracies, total=False):
+    """What is measured of a net on the validation split, each in [0, 1]."""
+
+    one_step_accuracy: float
 
 
 @dataclass(frozen=True)
 class Validation:
     """The validation split and how a model is measured on it.
 
-    `threat` is None for natural training, which is selected on clean accuracy.
+    `threat` is None for natural training, which is selected on clean accuracy. `one_step` adds
+    accuracy under FGSM, which catastrophic overfitting raises, for runs that attack with one step.
+    `select` adds accuracy under the attack that it names, by which nets are chosen then.
     """
 
     images: ImageSet
@@ -44,9 +74,11 @@ class Validation:
     threat: Threat | None
     seed: int
     world: World = World()
+    one_step: bool = False
+    select: str = "pgd"
 
-    def measure(self, model: nn.Module, between: Callable[[], None]) -> Accuracies:
-        """Return `clean_accuracy` and, with a threat, `robust_accuracy`, each in [0, 1].
+    def measure(self, model: nn.Module, between: Callable[[], None]) -> Measured:
+        """Return `clean_accuracy` and, as asked for, those under attack, each in [0, 1].
 
         The noise is the same in every epoch, so that a better figure means a better model.
 
@@ -55,30 +87,55 @@ class Validation:
             between: called after each batch; may raise to stop. With several processes, which
                 share the batches, it is called once at the end.
         """
-        clean = robust = 0
+        hits = [0, 0, 0, 0]
         # Ranks take whole batches in turn: noise is named by a batch's start, whoever draws it.
         for start in range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]:
             generator = seeding.generator(self.seed, "validation", start)
             positions = self.positions[start : start + CHUNK]
-            hits = accuracies(
+            counts = accuracies(
                 model, self.images, positions, self.threat, steps=STEPS, generator=generator
             )
-            clean, robust = clean + hits[0], robust + hits[1]
+            more = self._further(model, positions, start)
+            hits = [sum(pair) for pair in zip(hits, (*counts, *more), strict=True)]
             if self.world.alone:
                 between()
         if not self.world.alone:
             device = next(model.parameters()).device
-            clean, robust = self.world.sum(torch.tensor([clean, robust], device=device)).tolist()
+            hits = self.world.sum(torch.tensor(hits, device=device)).tolist()
             between()
-        figures: Accuracies = {"clean_accuracy": clean / len(self.positions)}
+        shares = [count / len(self.positions) for count in hits]
+        figures: Measured = {"clean_accuracy": shares[0]}
         if self.threat is not None:
-            figures["robust_accuracy"] = robust / len(self.positions)
+            figures["robust_accuracy"] = shares[1]
+            if self.one_step:
+                figures["one_step_accuracy"] = shares[2]
+            if self.select == "margin":
+                figures["margin_accuracy"] = shares[3]
+            elif self.select == "apgd":
+                figures["apgd_accuracy"] = shares[3]
         return figures
+
+    def _further(self, model: nn.Module, positions: Tensor, start: int) -> tuple[int, int]:
+        """Count right answers of one batch under one step, and under what else chooses; or 0."""
+        if self.threat is None:
+            return 0, 0
+        single = judged = 0
+        generator = seeding.generator(self.seed, f"validation {self.select}", start)
+        if self.one_step:
+            single = one_step_hits(model, self.images, positions, self.threat)
+        if self.select == "margin":
+            judged = margin_hits(model, self.images, positions, self.threat, generator)
+        elif self.select == "apgd":
+            judged = apgd_hits(model, self.images, positions, self.threat, generator)
+        return single, judged
 
 
 def better(figures: Accuracies, best: Accuracies | None) -> bool:
-    """Whether a model beats the best so far; of equals the earlier stays."""
-    key = ACCURACIES["robust_accuracy" in figures]
+    """Whether a model beats the best so far; of equals the earlier stays.
+
+    By the attack of `--select`, PGD-10 if that is not measured, clean accuracy without any attack.
+    """
+    key = next(name for name in (*JUDGED, *reversed(ACCURACIES)) if name in figures)
     return best is None or figures[key] > best[key]
 
 
@@ -112,3 +169,69 @@ def accuracies(
         # The papers select by plain cross-entropy.
         x_adv = pgd.attack(model, x, y, threat, generator=generator, steps=steps, loss="ce")
         return int(right.sum()), int((right & correct(model(x_adv), y)).sum())
+
+
+def _taken(model: nn.Module, images: ImageSet, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pixels (B, C, H, W) and classes (B,) of some examples on the model's device."""
+    device = next(model.parameters()).device
+    return pixels(images.batch(positions), device), images.labels[positions].to(device)
+
+
+def one_step_hits(model: nn.Module, images: ImageSet, positions: Tensor, threat: Threat) -> int:
+    """Count answers of one batch that are right both clean and under FGSM, a step of ε from x.
+
+    Args:
+        model: in any mode; evaluated in eval mode.
+        images: the data set.
+        positions: (B,) which of its examples.
+        threat: the ball.
+    """
+    x, y = _taken(model, images, positions)
+    with modes.evaluating(model), torch.no_grad():
+        x_adv = pgd.pgd(model, x, y, threat, steps=1, step_size=threat.eps, random_start=False)
+        return int((correct(model(x), y) & correct(model(x_adv), y)).sum())
+
+
+def margin_hits(
+    model: nn.Module, images: ImageSet, positions: Tensor, threat: Threat, generator: Generator
+) -> int:
+    """Count answers right both clean and at the last of ten steps of ε/4 up the logits' margin.
+
+    The margin, max_{c≠y} z_c − z_y, sees past outputs that are soft without being robust, which
+    cross-entropy takes for robust. Arguments as of `one_step_hits`; `generator` draws the start.
+    """
+    x, y = _taken(model, images, positions)
+    with modes.evaluating(model), torch.no_grad():
+        x_adv = pgd.pgd(model, x, y, threat, steps=STEPS, loss=margin, generator=generator)
+        return int((correct(model(x), y) & correct(model(x_adv), y)).sum())
+
+
+def apgd_hits(
+    model: nn.Module, images: ImageSet, positions: Tensor, threat: Threat, generator: Generator
+) -> int:
+    """Count answers right clean, under APGD-CE and then APGD-T: AutoAttack's first two, shorter.
+
+    With three classes APGD-DLR stands for APGD-T, with two APGD-CE is alone: their losses need
+    more. Arguments as of `margin_hits`.
+    """
+    from advkit.attacks.upstream import autoattack  # only who asks for it loads the package
+
+    x, y = _taken(model, images, positions)
+    classes = len(images.classes)
+    with modes.evaluating(model), torch.no_grad():
+        standing = correct(model(x), y)
+        for attack in ("ce", "targeted" if classes > 3 else "dlr")[: classes - 1]:
+            rows = standing.nonzero().flatten()
+            if not len(rows):
+                break
+            a, b, steps = x[rows], y[rows], APGD_STEPS
+            if attack == "targeted":
+                x_adv = autoattack.apgd_targeted(
+                    model, a, b, threat, generator, steps=steps, restarts=1, targets=APGD_TARGETS
+                )
+            else:
+                x_adv = autoattack.apgd(
+                    model, a, b, threat, generator, loss=attack, steps=steps, restarts=1
+                )
+            standing[rows] = correct(model(x_adv), y[rows])
+        return int(standing.sum())

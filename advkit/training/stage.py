@@ -20,9 +20,12 @@ from advkit.training import run as training
 from advkit.training.metrics_log import Row
 from advkit.training.options import TrainOptions
 from advkit.training.run_folder import ROLES, RunFolder
+from advkit.training.selection import JUDGED
 
 EMITTED = {"best": ("best",), "final": ("final",), "all": ROLES}
 """`--emit` → the roles whose checkpoints get a record."""
+ALARMS = ("masking_alarm", "overfitting_alarm")
+"""What rows are marked with, and with them the records of the run."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,12 @@ def _inputs(chosen: Settings, options: TrainOptions) -> Sequence[str | None]:
 
 
 def _tell(record: Record, reporter: Reporter) -> None:
-    """Say how far the best epoch and the last one lie apart."""
+    """Say how far the best epoch and the last one lie apart, and what else chose the best."""
+    for name in (name for name in JUDGED if name in record):
+        reporter.note(
+            f"{name.replace('_', ' ')} {record[name]:.3f}, which chooses, and "
+            f"{record['robust_accuracy']:.3f} under PGD-10 (validation, epoch {record['epoch']})"
+        )
     gap = record.get("overfitting_gap")
     if gap is not None:
         reporter.note(
@@ -139,10 +147,10 @@ def _gap(rows: Sequence[Row], role: str) -> dict[str, float]:
     if not values:
         return {}
     best, final = max(values), values[-1]
-    alarm = {"masking_alarm": True} if any("masking_alarm" in row for row in rows) else {}
+    alarms: dict[str, float] = {name: True for name in ALARMS if any(name in row for row in rows)}
     return {
         "best_robust_accuracy": best,
         "final_robust_accuracy": final,
         "overfitting_gap": best - final,
-        **alarm,
+        **alarms,
     }

@@ -42,8 +42,20 @@ class Progress:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, no_sums()
 
 
+COUNT = "step"
+"""AdamW's number of steps taken, a scalar of each parameter."""
+KEPT: Mapping[type[torch.optim.Optimizer], Mapping[str, str]] = {
+    torch.optim.SGD: {"momentum": "momentum_buffer"},
+    torch.optim.AdamW: {"adamw.mean": "exp_avg", "adamw.square": "exp_avg_sq", "adamw.step": COUNT},
+}
+"""Optimizer → prefix of a tensor's name → what the optimizer calls it, for each parameter."""
+
+
 def pack(
-    model: nn.Module, average: nn.Module | None, optimizer: torch.optim.SGD, progress: Progress
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
 ) -> dict[str, Tensor]:
     """Return every tensor of the state under one flat naming."""
     # Flat names and tensors alone, which safetensors holds; no pickled optimizer.
@@ -51,9 +63,10 @@ def pack(
     if average is not None:
         tensors |= {f"ema.{name}": value for name, value in average.state_dict().items()}
     for name, parameter in model.named_parameters():
-        buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{name}"] = buffer
+        kept = optimizer.state.get(parameter, {})
+        for prefix, key in _kept(optimizer).items():
+            if kept.get(key) is not None:
+                tensors[f"{prefix}.{name}"] = kept[key]
     tensors["sums"] = progress.sums
     # As a tensor: a header is read whole, and a log may be longer than any header.
     text = "".join(f"{line}\n" for line in progress.lines).encode()
@@ -79,7 +92,7 @@ def unpack(
     tensors: Mapping[str, Tensor],
     model: nn.Module,
     average: nn.Module | None,
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
 ) -> Tensor:
     """Fill model, average and optimizer in place; return the epoch's sums.
 
@@ -89,19 +102,34 @@ def unpack(
     model.load_state_dict(_below(tensors, "model."))
     if average is not None:
         average.load_state_dict(_below(tensors, "ema."))
-    momentum, parameters = _below(tensors, "momentum."), dict(model.named_parameters())
-    strange = momentum.keys() - parameters.keys() or (average is None and _below(tensors, "ema."))
-    if strange or any(momentum[name].shape != parameters[name].shape for name in momentum):
-        raise RuntimeError("it holds tensors of another net")
-    for name, kept in momentum.items():
-        parameter = parameters[name]
-        # In the parameter's memory format, as the optimizer itself would have made it.
-        buffer = torch.empty_like(parameter, requires_grad=False).copy_(kept)
-        optimizer.state[parameter]["momentum_buffer"] = buffer
+    parameters = dict(model.named_parameters())
+    strange = average is None and bool(_below(tensors, "ema."))
+    for prefix, key in _kept(optimizer).items():
+        for name, kept in _below(tensors, f"{prefix}.").items():
+            if name not in parameters or kept.shape != _shape(key, parameters[name]):
+                strange = True
+                continue
+            parameter = parameters[name]
+            # In the parameter's memory format, as the optimizer itself would have made it.
+            buffer = torch.empty_like(parameter, requires_grad=False)
+            buffer = buffer.copy_(kept) if key != COUNT else kept.to(parameter.device).clone()
+            optimizer.state[parameter][key] = buffer
+    others = {one for kind in KEPT.values() for one in kind} - _kept(optimizer).keys()
+    if strange or any(_below(tensors, f"{prefix}.") for prefix in others):
+        raise RuntimeError("it holds tensors of another net or optimizer")
     sums = tensors.get("sums", torch.empty(0))
     if sums.shape != no_sums().shape or not bool(sums.isfinite().all()):
         raise RuntimeError("it holds no sums of an epoch")
     return sums
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> Mapping[str, str]:
+    """Return what this kind of optimizer keeps for each parameter."""
+    return next(names for kind, names in KEPT.items() if isinstance(optimizer, kind))
+
+
+def _shape(key: str, parameter: Tensor) -> torch.Size:
+    return torch.Size() if key == COUNT else parameter.shape
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

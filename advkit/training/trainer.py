@@ -34,7 +34,7 @@ from advkit.training.metrics_log import Row
 from advkit.training.mirrors import Mirrors
 from advkit.training.parts import augmentation_of
 from advkit.training.run_folder import RunFolder
-from advkit.training.selection import ACCURACIES, Validation, better
+from advkit.training.selection import ACCURACIES, JUDGED, MEASURED, Validation, better
 from advkit.training.state import Progress
 
 Parents = Sequence[Mapping[str, object]]
@@ -104,7 +104,15 @@ class Trainer:
         self.learner.require_images(images.shape, self.batches.fewest)
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.validation = Validation(images, held_out, attacked, settings.seed, self.world)
+        self.validation = Validation(
+            images,
+            held_out,
+            attacked,
+            settings.seed,
+            self.world,
+            one_step=settings.attack_steps == 1,
+            select=settings.select,
+        )
         self.classes = len(images.classes)
         self.progress = Progress()
         self.mirrors = Mirrors()
@@ -152,13 +160,16 @@ class Trainer:
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
-        row, chosen = self._row(), {}
+        row, chosen, measured = self._row(), {}, []
         for role, model in self._candidates():
             figures = self.validation.measure(
                 self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
             )
             suffix = role.removeprefix("best")
-            row |= {f"val_{key}{suffix}": figures[key] for key in ACCURACIES if key in figures}
+            row |= {f"val_{key}{suffix}": figures[key] for key in MEASURED if key in figures}
+            measured.append((role, model, suffix, figures))
+        self._watch_for_collapse(row)
+        for role, model, suffix, figures in measured:
             if better(figures, progress.best.get(role)):
                 chosen[role] = model, self._metrics(progress.epoch + 1, row, suffix)
         seconds = time.monotonic() - started
@@ -201,6 +212,19 @@ class Trainer:
             self.progress.alarmed = True
         return row
 
+    def _watch_for_collapse(self, row: Row) -> None:
+        """Raise the alarm of catastrophic overfitting where it is due, and mark the row."""
+        before = self._earlier_rows()
+        alarm = books.collapsed([*before, row], len(self.validation.positions))
+        if alarm is not None:
+            row["overfitting_alarm"] = True
+            if not any("overfitting_alarm" in earlier for earlier in before):
+                self.reporter.warn(alarm)
+
+    def _earlier_rows(self) -> list[Row]:
+        # The log is part of the state, so that a resumed run knows what it has told.
+        return [json.loads(line) for line in self.progress.lines]
+
     def _candidates(self) -> list[tuple[str, nn.Module]]:
         candidates: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
         if self.settings.wa and self.learner.average is not None:
@@ -237,11 +261,13 @@ class Trainer:
     def _metrics(self, epoch: int, row: Row, suffix: str) -> Metrics:
         """Return what a checkpoint says of the student, or its average, by an epoch's row."""
         metrics: Metrics = {"epoch": epoch, "n": len(self.validation.positions)}
-        for key in ACCURACIES:
+        for key in (*ACCURACIES, *JUDGED):
             if f"val_{key}{suffix}" in row:
                 metrics[key] = row[f"val_{key}{suffix}"]
         if self.progress.alarmed:
             metrics["masking_alarm"] = True
+        if any("overfitting_alarm" in one for one in (*self._earlier_rows(), row)):
+            metrics["overfitting_alarm"] = True
         return metrics
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:

@@ -55,6 +55,20 @@ def test_one_run(tmp_path):
     assert result.brief
 
 
+def test_alarms_are_told(tmp_path):
+    quiet = run_of(tmp_path, 0)
+    assert "alarm" not in analyze([quiet]).text
+    loud = run_of(tmp_path, 1)
+    log = tmp_path / "at-s1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows[2:]:
+        row["overfitting_alarm"] = True
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = analyze([quiet, loud])
+    assert "note: overfitting alarm in at-s1, first in epoch 3" in result.text
+    assert result.more["alarms"] == {"at-s1": {"overfitting_alarm": 3}}
+
+
 def test_seeds_of_one_recipe_are_a_mean_and_a_spread(tmp_path):
     result = analyze([run_of(tmp_path, 1), run_of(tmp_path, 0)])
     (group,) = result.groups

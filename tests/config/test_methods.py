@@ -9,6 +9,7 @@ from advkit.config import methods
 from advkit.config.methods import Choices, parse
 from advkit.config.resolve import coerced, options
 from advkit.config.resolve import resolve as resolve_layers
+from advkit.config.settings import TRAIN_ATTACKS
 from advkit.errors import UsageError
 from advkit.formulas.schedules import LR_SCHEDULES
 from advkit.formulas.threat import step_size
@@ -78,6 +79,7 @@ def test_preset_conditions_name_parts(name):
         "awp": (True, False),
         "awp_form": ("original", "adr"),
         "joint_batch": (True, False),
+        "train_attack": TRAIN_ATTACKS,
         "extra": (True, False),
     }
     for row in rows(name):

@@ -33,6 +33,9 @@ RUNS = {
     "awp": {"method": "trades-awp"},
     "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},
     "l1": {"method": "at", "norm": "l1", "eps": "2"},
+    "score": {"method": "score", "attack_bn": "eval"},
+    "n-fgsm": {"method": "at", "train_attack": "n-fgsm", "attack_steps": 1, "attack_bn": "eval"},
+    "clipped": {"method": "at", "clip_grad_norm": 0.5, "warmup_steps": 5},
 }
 
 

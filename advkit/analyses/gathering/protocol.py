@@ -26,13 +26,17 @@ from advkit.formulas.threat import number, step_size
 OWN = (
     *("method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "ema_decay"),
     *("soft_labels", "teacher", "labels_digest", "student_temperature"),
-    *("clip_start", "logging_pass"),
+    *("clip_start", "logging_pass", "grad_align"),
 )
 """The engine's settings that make a method; options of objectives and label sources do too.
 
-The last two are part of what a step of TRADES, MART, LTD or AWP is, and follow from the method.
+`clip_start` and `logging_pass` are part of what a step of TRADES, MART, LTD or AWP is, and follow
+from the method.
 """
-INNER = ("norm", "eps", "attack_steps", "step_size", "attack_start", "attack_bn")
+INNER = (
+    *("norm", "eps", "attack_steps", "step_size", "attack_start", "attack_bn"),
+    *("train_attack", "start_radius"),
+)
 """Settings of the inner attack, which natural training does not make."""
 ASIDE = ("seed", "data", "workers", "compile")
 """The seed, what has a name of its own here, and what changes no result."""

@@ -26,6 +26,10 @@ SERIES = {
     "val_robust_ema": "val_robust_accuracy-ema",
 }
 """Name of a learning curve → what an epoch's metrics call it; the last two are the average's."""
+ALARMS = ("masking_alarm", "overfitting_alarm")
+"""What rows of a log are marked with."""
+JUDGED = ("margin", "apgd")
+"""Attacks of `--select` whose accuracy chose the best epoch, where the log has it."""
 ASIDE = ("seed", "workers", "compile", "soft_labels", "teacher", "labels_digest")
 """Settings that make no other recipe: the seed, what changes no result, and paths."""
 
@@ -52,13 +56,27 @@ class Run:
         """Return an accuracy of each epoch, None where it was not measured."""
         return [row.get(SERIES[series]) for row in self.rows]
 
+    def alarms(self) -> dict[str, int]:
+        """Return the alarms that rang while it trained, and the epoch of each's first, from 1."""
+        return {
+            name: rung[0]
+            for name in ALARMS
+            if (rung := [k for k, row in enumerate(self.rows, start=1) if row.get(name)])
+        }
+
     def best(self, average: bool) -> Best | None:
         """Return the epoch whose net, or its average, was kept as the best; None without one.
 
-        By robust accuracy in validation, by clean accuracy where there was no attack; of equals
-        the first.
+        By what `--select` named, else by PGD's accuracy in validation, by clean accuracy where
+        there was no attack; of equals the first. The accuracy is PGD's in any case.
         """
         suffix = "_ema" if average else ""
+        for chosen in JUDGED:
+            key = f"val_{chosen}_accuracy{suffix.replace('_', '-')}"
+            judged = [(row[key], -k) for k, row in enumerate(self.rows) if key in row]
+            if judged:
+                place, series = -max(judged)[1], f"val_robust{suffix}"
+                return Best(place, series, self.rows[place][SERIES[series]])
         for series in (f"val_robust{suffix}", f"val_clean{suffix}"):
             known = [(x, -k) for k, x in enumerate(self.curve(series)) if x is not None]
             if known:

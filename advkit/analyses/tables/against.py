@@ -13,9 +13,12 @@ from advkit.analyses.tables.published import Line, Published
 from advkit.artifacts import descriptions
 from advkit.artifacts.identity import PLAIN
 from advkit.config import methods
+from advkit.config.settings import UNTOLD
 from advkit.formulas.threat import number, parse_eps, step_size
 
 Interval = tuple[float, float]
+UNNAMED = ("min_loss", "grad_align", "train_attack")
+"""Options that make another recipe and that the name of a method does not say."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,11 @@ def matches(line: Line, ours: Group) -> bool:
         recipe == (line.data, line.arch, line.method)
         and (trained.get("extra_digest") is not None) == line.extra
         and all(trained.get(name) == value for name, value in line.settings.items())
+        # A name of a method does not say these, and a description only where they are used.
+        and all(
+            trained.get(name, UNTOLD[name]) == line.settings.get(name, UNTOLD[name])
+            for name in UNNAMED
+        )
         and any(ours.column(what, line.point or POINTS[0]).shares for what in WHATS)
     )
 

@@ -31,7 +31,7 @@ class Line:
     arch: str
     label: str
     method: str
-    settings: Mapping[str, float]
+    settings: Mapping[str, float | str]
     extra: bool
     point: str
     attack: str
@@ -114,12 +114,19 @@ def _line(rows: list[dict[str, str]]) -> Line:
     names = ("data", "arch", "label", "method", "point", "attack", "eps", "note")
     return Line(
         **{name: first[name] for name in names},
-        settings={key: float(value) for key, value in pairs},
+        settings={key: _setting(value) for key, value in pairs},
         extra=bool(first["extra"]),
         robust=robust,
         clean=clean,
         seconds=float(first["seconds"]) if first["seconds"] else None,
     )
+
+
+def _setting(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:  # a choice, such as train_attack=fgsm-rs
+        return word
 
 
 @cache

@@ -72,6 +72,15 @@ SPOTS = [  # typed off the papers' pages
     ("ltd-table6", "cifar100", "wrn-34-10", "AWP+LTD lambda=7", "", 0.3094, 0.6306),
     ("ltd-text", "cifar10", "wrn-34-20", "AWP+LTD", "", 0.5819, None),
     ("robustbench", "cifar10", "wrn-34-10", "AWP+LTD (Chen2021LTD)", "", 0.5694, 0.8521),
+    (
+        "leaderboard",
+        "cifar100",
+        "wrn-70-16",
+        "SCORE (Pang2022Robustness_WRN70_16)",
+        "",
+        0.3305,
+        0.6556,
+    ),
 ]
 
 
@@ -90,6 +99,7 @@ COUNTS = {
     "adr-table1": 24, "adr-table2": 36, "adr-table3": 15, "adr-table4": 18, "adr-table5": 7,
     "adr-table7": 2, "ltd-table1": 5, "ltd-table2": 4, "ltd-table3": 7, "ltd-table4": 11,
     "ltd-table5": 5, "ltd-table6": 5, "ltd-text": 3, "robustbench": 3,
+    "leaderboard": 6,
 }  # fmt: skip
 """Lines of each table as the papers print them (Table 7: five runs a line)."""
 
@@ -119,7 +129,7 @@ def test_the_methods_that_labels_are_taken_for():
     assert taken["ltd-table2", "AWP [34]"] == "at-awp"
     assert taken["ltd-table4", "TRADES+LTD T=20"] == "ltd"
     assert taken["ltd-table4", "TRADES+LTD T=50"] == "natural+soft"  # a substitute: section 5.2
-    assert len(rows) == 140 + 24 + 5 + 3 + 5
+    assert len(rows) == 140 + 24 + 5 + 3 + 5 + 6
 
 
 def test_reruns_are_one_line():
@@ -182,6 +192,44 @@ def test_weight_space_is_part_of_the_method(given, label):
 )  # fmt: skip
 def test_what_is_another_recipe(other):
     assert not matched(ours(**other))
+
+
+@pytest.mark.parametrize(
+    "other", [{"grad_align": 0.2}, {"min_loss": 1.5}, {"train_attack": "n-fgsm"}]
+)
+def test_an_option_may_make_it_another_recipe(other):
+    """Descriptions of plain runs do not name these options."""
+    (line,) = matched(ours("at"))
+    assert line["label"] == "AT"
+    assert not matched(ours("at", trained=other))
+    defaults = {"grad_align": 0.0, "min_loss": 0.0, "train_attack": "pgd"}
+    assert matched(ours("at", trained=defaults))
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"train_attack": "fgsm-rs"}, "FGSM-RS (Wong2020Fast)"),
+        (
+            {"train_attack": "fgsm-rs", "grad_align": 0.2},
+            "GradAlign (Andriushchenko2020Understanding)",
+        ),
+        ({"grad_align": 0.2}, None),
+        ({"train_attack": "n-fgsm"}, None),
+        ({}, None),
+    ],
+)
+def test_single_step_training_beside_the_leaderboard(options, label):
+    run = ours("at", arch="preact-resnet18", trained=options)
+    found = [line["label"] for line in matched(run, against="leaderboard")]
+    assert found == [label] * (label is not None)
+
+
+def test_score_beside_the_leaderboard():
+    run = ours("score", arch="wrn-28-10", trained={"extra_digest": "sha256:x"})
+    (line,) = matched(run, against="leaderboard")
+    assert (line["robust_published"], line["clean_published"]) == (0.6104, 0.8861)
+    assert not matched(ours("score", arch="wrn-28-10"), against="leaderboard")
 
 
 def test_settings_of_a_published_line():
