@@ -102,7 +102,7 @@ class Parent(TypedDict):
     """What an artifact was made from, with its own parents: the chain to the data.
 
     `kind` says which of the other keys there are, see `PARENTS`; `use` is `init` where a run
-    began with the weights of a checkpoint.
+    began with the weights of a checkpoint, and the role of a teacher that an objective asks.
     """
 
     kind: Word
@@ -194,6 +194,8 @@ class Options(Split, Build, Reserved):
     ema_decay: NotRequired[Share]
     labels_digest: NotRequired[Word | None]
     init_digest: NotRequired[Word | None]
+    teacher_digest: NotRequired[Word | None]
+    natural_teacher_digest: NotRequired[Word | None]
     student_temperature: NotRequired[Positive]
     extra_fraction: NotRequired[Share]
     extra_digest: NotRequired[Word | None]

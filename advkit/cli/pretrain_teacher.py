@@ -14,6 +14,7 @@ from advkit.config import settings
 LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "bn_momentum"}
 LEFT_OUT |= {"sync_bn", "ema_decay", "attack_steps", "step_size", "attack_start", "attack_bn"}
 LEFT_OUT |= {"soft_labels", "teacher", "labels_digest", "student_temperature"}
+LEFT_OUT |= {"teacher_digest", "natural_teacher", "natural_teacher_digest"}
 LEFT_OUT |= {
     option.name for shelf in ("labels", "objectives") for option in registry.shared_options(shelf)
 }

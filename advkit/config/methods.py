@@ -27,6 +27,10 @@ BASES = {
     "adr": ("at", "adr"),
     "trades-adr": ("trades", "adr"),
     "ltd": ("trades", "soft"),
+    "adaad": ("adaad", "onehot"),
+    "iad": ("iad", "onehot"),
+    "sat": ("sat", "onehot"),
+    "te": ("te", "onehot"),
 }
 """Name → (objective, labels)."""
 SUFFIXES = ("", "-awp", "-wa", "-awp-wa")

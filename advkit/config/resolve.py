@@ -148,11 +148,20 @@ Layer = tuple[Mapping[str, object], str]
 
 def labels_of(*layers: Mapping[str, object]) -> str:
     """Return the label source that layers choose, the last one being the strongest."""
+    return _chosen(layers, "labels")
+
+
+def objective_of(*layers: Mapping[str, object]) -> str:
+    """Return the objective that layers choose, the last one being the strongest."""
+    return _chosen(layers, "objective")
+
+
+def _chosen(layers: Sequence[Mapping[str, object]], key: str) -> str:
     explicit: dict[str, object] = {}
     for layer in layers:
         _lay(explicit, {}, layer, "")
     named = methods.parse(str(explicit.get("method", Settings.method)))
-    return str(explicit.get("labels", named.labels))
+    return str(explicit.get(key, getattr(named, key)))
 
 
 def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
@@ -459,11 +468,24 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
         require_step(settings.step_size, eps)
 
 
+def _asking(role: str) -> str:
+    """Return the objectives that ask a teacher, in words."""
+    shelf = registry.parts("objectives").values()
+    return ", ".join(part.name for part in shelf if role in part.constants.get("NEEDS", ()))
+
+
 def _require_one_source(settings: Settings) -> None:
-    """Refuse soft labels that nothing uses, or two sources of them."""
-    if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
-        raise UsageError("--soft-labels and --teacher belong to --labels soft")
-    if settings.soft_labels and settings.teacher:
+    """Refuse soft labels and teachers that nothing uses, or two sources of soft labels."""
+    idle = settings.teacher and "teacher" not in settings.teachers
+    if settings.labels != "soft" and (settings.soft_labels or idle):
+        owners = _asking("teacher")
+        raise UsageError(
+            "--soft-labels and --teacher belong to --labels soft"
+            + (f"; --teacher also to --objective {owners}" if owners else "")
+        )
+    if settings.natural_teacher and "natural-teacher" not in settings.teachers:
+        raise UsageError(f"--natural-teacher belongs to --objective {_asking('natural-teacher')}")
+    if settings.soft_labels and idle:
         raise UsageError("give --soft-labels or --teacher, not both")
     if settings.last_batch == "keep" and settings.extra_data:
         raise UsageError("--last-batch keep is for training without --extra-data")

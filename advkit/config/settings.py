@@ -27,9 +27,12 @@ from advkit.runtime.modes import ATTACK_BN
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
 PART_FOLDERS = ("objectives", "labels", "models", "data")
-OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
+OUTSIDE = (
+    *("soft_labels", "teacher", "natural_teacher", "init", "extra_data"),
+    *("image_list", "workers"),
+)
 """Paths, and what changes no result: not part of an artifact's description."""
-UNTOLD = ("init_digest",)
+UNTOLD = ("init_digest", "teacher_digest", "natural_teacher_digest")
 """Not part of a description where they have no value: those of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
@@ -59,7 +62,18 @@ class Settings:
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
     )
     soft_labels: str | None = declared(None, METHOD, "labels file of `advkit softlabels`")
-    teacher: str | None = declared(None, METHOD, "teacher that gives soft labels on the fly")
+    teacher: str | None = declared(
+        None, METHOD, "teacher that gives soft labels on the fly, or that the objective asks"
+    )
+    teacher_digest: str | None = declared(
+        None, METHOD, "digest that the objective's teacher must have; a run fills it in"
+    )
+    natural_teacher: str | None = declared(
+        None, METHOD, "naturally trained teacher that the objective asks beside or instead"
+    )
+    natural_teacher_digest: str | None = declared(
+        None, METHOD, "digest that the naturally trained teacher must have; a run fills it in"
+    )
     labels_digest: str | None = declared(
         None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
     )
@@ -161,6 +175,14 @@ class Settings:
     def options_of(self, folder: str) -> dict[str, Any]:
         """Options of the chosen part of a folder, as its functions take them."""
         return dict(self.parts.get(folder, {}))
+
+    @property
+    def teachers(self) -> dict[str, tuple[str | None, str | None]]:
+        """The teachers that the objective asks: role → checkpoint and digest, where given."""
+        needs = registry.part("objectives", self.objective).constants.get("NEEDS", ())
+        paths = {"teacher": self.teacher, "natural-teacher": self.natural_teacher}
+        digests = {"teacher": self.teacher_digest, "natural-teacher": self.natural_teacher_digest}
+        return {role: (paths[role], digests[role]) for role in needs}
 
     @property
     def data_name(self) -> str:

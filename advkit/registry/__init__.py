@@ -53,6 +53,12 @@ CONTRACTS: dict[str, dict[str, tuple[str, ...]]] = {
     "analyses": {"analyze": ("inputs",)},
 }
 """Folder → entry functions → their positional parameters."""
+_MEMORY = {
+    "memory": ("y", "classes"),
+    "update": ("memory", "index", "y", "told", "epoch"),
+}
+OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {"labels": _MEMORY, "objectives": _MEMORY}
+"""Folder → functions that a part has all of or none → their positional parameters."""
 
 NOUNS = {
     "data": "data set",
@@ -218,7 +224,11 @@ def _read(folder: str, path: Path) -> Part:
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     options: dict[str, Option] = {}
     problems: list[str] = []
-    for entry, expected in CONTRACTS[folder].items():
+    optional = OPTIONAL.get(folder, {})
+    # The contract's own functions last: the help of an option that several have is theirs.
+    kept = optional if functions.keys() & optional.keys() else {}
+    entries = {**kept, **CONTRACTS[folder]}
+    for entry, expected in entries.items():
         node = functions.get(entry)
         if node is None:
             problems.append(f"line 1: it has no function {entry}({', '.join(expected)}, ...)")

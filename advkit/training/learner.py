@@ -17,11 +17,12 @@ from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, identity
 from advkit.labels import Context
-from advkit.objectives import Given
+from advkit.objectives import REMEMBERED, Given
 from advkit.parallel.world import World
 from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
+from advkit.training import remembering
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
 from advkit.training.parts import parts_of
@@ -46,7 +47,8 @@ class Learner:
 
     `steps` is the number of iterations of an epoch, which schedules count in. In a world of several
     processes, attacks and ADR's teacher run on the bare net and touch nobody else; one backward
-    pass averages gradients, and BN's statistics are averaged before the EMA sees them.
+    pass averages gradients, and BN's statistics are averaged before the EMA sees them. `teachers`
+    are the fixed nets that the objective asks, by role.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Learner:
         soft: Callable[[Batch], Tensor] | None = None,
         world: World | None = None,
         initial: Initial | None = None,
+        teachers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
@@ -72,12 +75,12 @@ class Learner:
         if settings.student_temperature != 1:
             self.student = Tempered(self.model, settings.student_temperature)
         # `passes` computes as the run does; `shared` also averages gradients over ranks.
-        self.passes = self.passes_of(self.student)
-        if settings.compile:
-            self.passes = precision.compiled(self.passes, device)
+        self.passes = self._computed(self.student)
         self.shared = self.world.wrapped(self.passes)
         if settings.amp and isinstance(soft, Live):
             soft.teacher = self.passes_of(soft.teacher)
+        self.taught = {role: self._computed(net) for role, net in (teachers or {}).items()}
+        self.memory = remembering.begun(self.parts, images.labels, self.classes, device)
         # One average serves both uses: ADR's teacher is the weight average that `--wa` reports.
         needs_ema = settings.wa or self.parts.needs_ema
         self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
@@ -95,6 +98,11 @@ class Learner:
     def passes_of(self, net: nn.Module) -> nn.Module:
         """Return a net as this run computes it: as it is, or in bfloat16."""
         return precision.Mixed(net) if self.settings.amp else net
+
+    def _computed(self, net: nn.Module) -> nn.Module:
+        """Return a net for the passes of every step, compiled where the run is."""
+        passes = self.passes_of(net)
+        return precision.compiled(passes, self.device) if self.settings.compile else passes
 
     @property
     def average(self) -> nn.Module | None:
@@ -116,7 +124,7 @@ class Learner:
 
         # 2. Inner attack: it sees those targets; `--attack-bn` says what it does to BN.
         model.train()
-        given = Given(batch.y, targets, cache(lambda: self._clean(batch.x)))
+        given = self._given(batch, targets, epoch)
         x_adv = batch.x
         if settings.attack_steps > 0:
             with modes.attack_bn(model, settings.attack_bn):
@@ -135,6 +143,10 @@ class Learner:
             loss, logits = objective(self.shared)
             self._backward(loss, logits, epoch, step)
             self.optimizer.step()
+
+        # Not a kind of logits: what the objective leaves its memory.
+        told = {"labels": targets, "objectives": logits.pop(REMEMBERED, targets)}
+        remembering.update(self.memory, self.parts, batch, told, epoch + 1, self.world)
 
         # 5. The pass that some codes log with: its answers are not used, BN's statistics move.
         if settings.logging_pass:
@@ -168,8 +180,23 @@ class Learner:
             self.teacher,
             self.soft,
             lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
+            self.memory.get("labels", {}),
+            epoch + 1,
         )
         return self.parts.targets(batch, context)
+
+    def _given(self, batch: Batch, targets: Tensor, epoch: int) -> Given:
+        return Given(
+            batch.y,
+            targets,
+            cache(lambda: self._clean(batch.x)),
+            teachers=self.taught,
+            memory=self.memory.get("objectives", {}),
+            index=batch.index,
+            epoch=epoch + 1,
+            epochs=self.settings.epochs,
+            gathered=self.world.gathered,
+        )
 
     @torch.no_grad()
     def _clean(self, x: Tensor) -> Tensor:
@@ -186,7 +213,7 @@ class Learner:
             self.threat,
             steps=self.settings.attack_steps,
             step_size=self.step_size,
-            loss=lambda logits, _: self.parts.inner(logits, given),
+            seeing=lambda x_adv, logits: self.parts.inner(logits, given, batch.x, x_adv),
             start=self.threat.start(
                 batch.x,
                 self.parts.start,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,21 +20,36 @@ from advkit.registry import sources
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """How a part keeps a memory: `begin` makes it from the labels of the split and C.
+
+    `update` changes it in place, from places (B,), classes (B,), what the part told (B, C) and the
+    epoch.
+    """
+
+    begin: Callable[[Tensor, int], dict[str, Tensor]]
+    update: Callable[[Mapping[str, Tensor], Tensor, Tensor, Tensor, int], None]
+
+
+@dataclass(frozen=True)
 class Parts:
     """The functions of a method, waiting for a batch.
 
     `targets` gives the rows (B, C) that the student is asked for, `inner` the loss per example
     (B,) that the attack ascends, `outer` the loss that the student descends and its logits by
     kind. `start` names the attack's first noise. `needs_ema`: the labels come from the weight
-    average. `clean_first`: the clean pass precedes the attack's.
+    average. `clean_first`: the clean pass precedes the attack's. `keeps`: the memories, by shelf.
+
+    `inner` gets logits, what is given, the clean images and the iterate.
     """
 
     targets: Callable[[Batch, Context], Tensor]
-    inner: Callable[[Tensor, Given], Tensor]
+    inner: Callable[[Tensor, Given, Tensor, Tensor], Tensor]
     outer: Callable[[nn.Module, Tensor, Tensor, Given], tuple[Tensor, dict[str, Tensor]]]
     start: str
     needs_ema: bool
     clean_first: bool
+    keeps: Mapping[str, Keeping] = field(default_factory=dict)
 
 
 def parts_of(settings: Settings) -> Parts:
@@ -47,11 +63,15 @@ def parts_of(settings: Settings) -> Parts:
     clean_when = constants.get("CLEAN_WHEN", {})
     return Parts(
         targets=_bound(labels.targets, settings.options_of("labels")),
-        inner=_bound(objective.inner, options),
+        inner=_seeing(objective.inner, options),
         outer=_bound(objective.outer, options),
         start=settings.attack_start or constants.get("START", "uniform"),
         needs_ema="ema" in needs,
         clean_first=any(options.get(name) in values for name, values in clean_when.items()),
+        keeps={
+            **_keeping("labels", labels, settings.options_of("labels")),
+            **_keeping("objectives", objective, options),
+        },
     )
 
 
@@ -64,6 +84,28 @@ def digests(settings: Settings) -> dict[str, str]:
         ("models", arch),
         ("data", settings.data_name),
     )
+
+
+def _seeing(
+    function: FunctionType, options: Mapping[str, object]
+) -> Callable[[Tensor, Given, Tensor, Tensor], Tensor]:
+    """Bind an inner loss, which gets the clean images `x` and the iterate `x_adv` if it asks."""
+    bound = _bound(function, options)
+    asked = {*inspect.signature(function).parameters} & {"x", "x_adv"}
+
+    def inner(logits: Tensor, given: Given, x: Tensor, x_adv: Tensor) -> Tensor:
+        images = {"x": x, "x_adv": x_adv}
+        loss: Tensor = bound(logits, given, **{name: images[name] for name in asked})
+        return loss
+
+    return inner
+
+
+def _keeping(shelf: str, module: ModuleType, options: Mapping[str, object]) -> dict[str, Keeping]:
+    """Return how a part keeps its memory, by its shelf; nothing of a part that has none."""
+    if not hasattr(module, "memory"):
+        return {}
+    return {shelf: Keeping(_bound(module.memory, options), _bound(module.update, options))}
 
 
 def _bound(function: FunctionType, options: Mapping[str, object]) -> partial[Any]:

@@ -92,7 +92,8 @@ def _inputs(chosen: Settings, options: TrainOptions) -> Sequence[str | None]:
     """Return the files that a run reads."""
     # A run's own configuration may be read back: it is replaced with --overwrite alone.
     config = options.config if options.overwrite else None
-    return (chosen.soft_labels, chosen.teacher, chosen.extra_data, config)
+    teachers = (chosen.teacher, chosen.natural_teacher)
+    return (chosen.soft_labels, *teachers, chosen.extra_data, config)
 
 
 def _tell(record: Record, reporter: Reporter) -> None:

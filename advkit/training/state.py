@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from advkit.artifacts.descriptions import Metrics
+from advkit.training import remembering
 from advkit.training.books import no_sums
+from advkit.training.remembering import Memory
 
 
 @dataclass
@@ -43,7 +45,11 @@ class Progress:
 
 
 def pack(
-    model: nn.Module, average: nn.Module | None, optimizer: torch.optim.SGD, progress: Progress
+    model: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.SGD,
+    progress: Progress,
+    memory: Memory | None = None,
 ) -> dict[str, Tensor]:
     """Return every tensor of the state under one flat naming."""
     # Flat names and tensors alone, which safetensors holds; no pickled optimizer.
@@ -54,6 +60,7 @@ def pack(
         buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
+    tensors |= remembering.packed(memory or {})
     tensors["sums"] = progress.sums
     # As a tensor: a header is read whole, and a log may be longer than any header.
     text = "".join(f"{line}\n" for line in progress.lines).encode()
@@ -80,8 +87,9 @@ def unpack(
     model: nn.Module,
     average: nn.Module | None,
     optimizer: torch.optim.SGD,
+    memory: Memory | None = None,
 ) -> Tensor:
-    """Fill model, average and optimizer in place; return the epoch's sums.
+    """Fill model, average, optimizer and memory in place; return the epoch's sums.
 
     Raises:
         RuntimeError: the tensors are not those of this model.
@@ -98,6 +106,7 @@ def unpack(
         # In the parameter's memory format, as the optimizer itself would have made it.
         buffer = torch.empty_like(parameter, requires_grad=False).copy_(kept)
         optimizer.state[parameter]["momentum_buffer"] = buffer
+    remembering.restore(memory or {}, tensors)
     sums = tensors.get("sums", torch.empty(0))
     if sums.shape != no_sums().shape or not bool(sums.isfinite().all()):
         raise RuntimeError("it holds no sums of an epoch")

@@ -28,6 +28,7 @@ from advkit.runtime.reporting import Reporter
 from advkit.softlabels import source as soft_source
 from advkit.training import books, metrics_log
 from advkit.training import initial as start
+from advkit.training import teachers as asked
 from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
@@ -62,6 +63,8 @@ class Trainer:
         source = provenance.data_parent(settings.data_name, "train", images.fingerprint)
         self.soft, labels = _soft_labels(settings, images, device, reporter)
         extra, more = _extra_data(settings, images)
+        teachers = asked.load(settings, images, device)
+        more = [*more, *(teacher.parent(role) for role, teacher in teachers.items())]
         initial = start.load(settings, images)
         begun = [] if initial is None else [initial.parent]
         self.files = RunFiles(
@@ -98,7 +101,14 @@ class Trainer:
                 "--last-batch keep trains on them too"
             )
         self.learner = Learner(
-            settings, images, len(self.batches), device, self.soft, self.world, initial
+            settings,
+            images,
+            len(self.batches),
+            device,
+            self.soft,
+            self.world,
+            initial,
+            {role: teacher.net for role, teacher in teachers.items()},
         )
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None

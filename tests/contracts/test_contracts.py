@@ -29,12 +29,12 @@ from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
 from advkit.labels import Context
 from advkit.objectives import Given
-from advkit.registry.declarations import DECLARATIONS
+from advkit.registry.declarations import DECLARATIONS, TEACHERS
 from advkit.runtime import modes
 from tests.attacks.planted import NEAREST, known
 from tests.conftest import SEED
 
-CLASSES, COUNT = 5, 12
+CLASSES, COUNT, EPOCHS = 5, 12, 200
 SMALL = {"width": 4, "depth": 10, "widen": 1}
 """Options that make an architecture small, where it has them."""
 QUICK = {"steps": 3, "restarts": 1, "queries": 20}
@@ -305,11 +305,42 @@ def test_label_rows_are_probabilities_without_gradient(part, progress):
 # --- objectives ---
 
 
-def given_of(net: nn.Module, x: torch.Tensor) -> Given:
+def given_of(part: registry.Part, net: nn.Module, x: torch.Tensor, epoch: int = EPOCHS) -> Given:
     rows = torch.softmax(draws(COUNT, CLASSES, seed=1), dim=1)
     with torch.no_grad():
         clean = net(x)
-    return Given(classes(), rows, lambda: clean)
+    return Given(
+        classes(), rows, lambda: clean,
+        teachers=dict.fromkeys(TEACHERS, teacher_of(net)),
+        memory=memory_of("objectives", part),
+        index=torch.arange(COUNT), epoch=epoch, epochs=EPOCHS,
+    )  # fmt: skip
+
+
+def teacher_of(net: nn.Module) -> nn.Module:
+    """A fixed net of the same form with other weights."""
+    teacher = copy.deepcopy(net).eval().requires_grad_(False)
+    for number, parameter in enumerate(teacher.parameters()):
+        parameter += 0.5 * draws(*parameter.shape, seed=number)
+    return teacher
+
+
+def memory_of(shelf: str, part: registry.Part) -> dict:
+    """The memory of a part at its beginning, an example of it that is extra left out."""
+    module = registry.load(shelf, part.name)
+    return module.memory(classes(), CLASSES) if hasattr(module, "memory") else {}
+
+
+def seeing(part: registry.Part, given: Given, x: torch.Tensor, **chosen: typing.Any):
+    """The inner loss as a function of the iterate and its logits."""
+    inner = registry.load("objectives", part.name).inner
+    asked = {*inspect.signature(inner).parameters} & {"x", "x_adv"}
+
+    def loss(x_adv, logits):
+        images = {"x": x, "x_adv": x_adv}
+        return inner(logits, given, **{name: images[name] for name in asked}, **chosen)
+
+    return loss
 
 
 def settings(function: typing.Callable) -> list[dict]:
@@ -329,11 +360,12 @@ def settings(function: typing.Callable) -> list[dict]:
 def test_an_inner_objective_is_one_finite_number_an_example(part):
     inner = registry.load("objectives", part.name).inner
     net, x = small(), images()
-    given = given_of(net, x)
+    x_adv = (x + 0.05 * draws(*x.shape)).clamp(0, 1)
+    given = given_of(part, net, x)
     for chosen in settings(inner):
         logits = draws(COUNT, CLASSES, seed=2).requires_grad_()
         with untouched(given.y, given.targets, given.clean(), logits):
-            found = inner(logits, given, **chosen)
+            found = seeing(part, given, x, **chosen)(x_adv, logits)
         assert found.shape == (COUNT,)
         assert bool(found.isfinite().all())
         (gradient,) = torch.autograd.grad(found[0], logits)
@@ -346,7 +378,7 @@ def test_an_outer_objective_is_a_scalar_with_gradients_and_no_side_effects(part)
     outer = registry.load("objectives", part.name).outer
     net, x = small(), images()
     x_adv = (x + 0.05 * draws(*x.shape)).clamp(0, 1)
-    given = given_of(net, x)
+    given = given_of(part, net, x)
     for chosen in settings(outer):
         with untouched(net, x, x_adv, given.y, given.targets, given.clean()):
             loss, stats = outer(net, x, x_adv, given, **chosen)
@@ -367,14 +399,14 @@ def test_an_objective_declares_a_start_that_exists(part):
 @parts("objectives")
 def test_ascending_the_inner_objective_raises_it(part):
     """The attack and the loss agree on the sign."""
-    inner = registry.load("objectives", part.name).inner
     net, x = small(), images()
-    given = given_of(net, x)
+    given = given_of(part, net, x)
+    loss = seeing(part, given, x)
     draw = torch.Generator().manual_seed(0)
     start = Threat("linf", 0.1).start(x, "normal", draw)
     x_adv = pgd.pgd(net, start, classes(), Threat("linf", 0.1), steps=5, random_start=False,
-                    loss=lambda logits, _: inner(logits, given))  # fmt: skip
-    assert inner(net(x_adv), given).sum() > inner(net(start), given).sum()
+                    seeing=loss)  # fmt: skip
+    assert loss(x_adv, net(x_adv)).sum() > loss(start, net(start)).sum()
 
 
 # --- attacks ---

@@ -1,0 +1,94 @@
+"""Steps of objectives that ask a teacher, against steps written anew: see `test_faithful`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from advkit import data, models
+from tests.training._teaching import widen, write_teacher
+from tests.training.original_steps import kl
+from tests.training.test_faithful import COMMON, compare, hard
+from tests.training.test_learner import trainer
+
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", "train")
+
+
+@pytest.fixture(scope="module")
+def teacher(digits, tmp_path_factory):
+    return write_teacher(digits, tmp_path_factory.mktemp("teacher") / "t.safetensors", SEED)
+
+
+def asked(path):
+    """The teacher as a function, in float64."""
+    net, _ = models.load(path)
+    return net.double().eval().requires_grad_(False)
+
+
+def rows(clean, adversarial):
+    """KL(clean ‖ adversarial) of each example."""
+    log_p, log_q = clean.log_softmax(1), adversarial.log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def ascend_seeing(s, start, loss, steps=10, eps=8 / 255, alpha=2 / 255):
+    """PGD whose loss is a function of the iterate itself."""
+    x_adv = start
+    for _ in range(steps):
+        leaf = x_adv.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+        moved = leaf.detach() + alpha * gradient.sign()
+        x_adv = torch.min(torch.max(moved, s.x - eps), s.x + eps).clamp(0, 1)
+    s.x_adv = x_adv
+    return x_adv
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.6])
+def test_adaad(digits, teacher, alpha):
+    taught = asked(teacher)
+
+    def step(s):
+        s.o.net.eval()
+        start = s.x + 0.001 * s.normal()
+        x_adv = ascend_seeing(s, start, lambda x: kl(taught(x), s.o.net(x)) * len(x))
+
+        def loss(net):
+            total = alpha * kl(taught(x_adv), net(x_adv))
+            return total if alpha == 1 else total + (1 - alpha) * kl(taught(s.x), net(s.x))
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    compare(widen(trainer(digits, method="adaad", teacher=teacher, alpha=alpha, **COMMON)), step)
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_iad(digits, teacher, first):
+    """With two steps an epoch, the five steps lie before and after epoch 3."""
+    taught = asked(teacher)
+
+    def step(s):
+        s.o.net.eval()
+        targets = hard(s)
+        start = s.x + s.uniform(-8 / 255, 8 / 255)
+        ce = lambda z: -(targets * z.log_softmax(1)).sum()  # noqa: E731
+        x_adv = s.ascend(start, ce)
+        trust = taught(x_adv).softmax(1)[torch.arange(len(s.y)), s.y] ** 0.1
+
+        def loss(net):
+            adversarial, clean = net(x_adv), net(s.x)
+            total = kl(taught(s.x), adversarial)
+            if s.t // 2 + 1 < first:
+                return total
+            return total + ((1 - trust) * rows(clean, adversarial)).mean()
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    flags = {"introspect_from": first, **COMMON}
+    compare(widen(trainer(digits, method="iad", teacher=teacher, **flags)), step)
