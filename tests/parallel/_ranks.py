@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,7 +20,9 @@ from advkit.images.batches import Batches
 from advkit.labels import soft
 from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
+from advkit.training.remembering import packed
 from advkit.training.trainer import Trainer
+from tests.training._teaching import widen, write_teacher
 
 CPU = torch.device("cpu")
 STEPS = 20
@@ -33,7 +36,13 @@ RUNS = {
     "awp": {"method": "trades-awp"},
     "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},
     "l1": {"method": "at", "norm": "l1", "eps": "2"},
+    "iad": {"method": "iad", "introspect_from": 1},
+    "adaad": {"method": "adaad", "alpha": 0.5},
+    "sat": {"method": "sat", "memory_from": 1},
+    "sat-wa": {"method": "sat-awp-wa", "memory_from": 1},
+    "te": {"method": "te", "ramp": "1:2"},
 }
+"""The memories are compared too."""
 
 
 class Teacher:
@@ -52,6 +61,9 @@ def trainer(world, double=True, **flags):
     if given["method"] == "ltd":
         given |= {"method": "trades", "inner": "ce"}  # its labels come from Teacher below
     settings = resolve.resolve((given, "test")).settings
+    if settings.teachers:
+        given |= {role.replace("-", "_"): teacher_file() for role in settings.teachers}
+        settings = resolve.resolve((given, "test")).settings
     made = Trainer(settings, data.load("digits", "train"), device=CPU, threads=1,
                    reporter=Reporter(), world=world)  # fmt: skip
     learner = made.learner
@@ -63,6 +75,7 @@ def trainer(world, double=True, **flags):
         for net in (learner.model, learner.average):
             if net is not None:
                 net.double()
+        widen(made)
         learner.model.train = lambda mode=True: learner.model
         for module in learner.model.modules():
             module.training = False
@@ -70,8 +83,15 @@ def trainer(world, double=True, **flags):
     return made
 
 
+@functools.cache
+def teacher_file():
+    """The checkpoint of a net whose weights are drawn."""
+    folder = Path(tempfile.mkdtemp())
+    return write_teacher(data.load("digits", "train"), folder / "teacher.safetensors", 11)
+
+
 def weights(made):
-    found = dict(made.learner.model.state_dict())
+    found = dict(made.learner.model.state_dict()) | packed(made.learner.memory)
     if made.learner.average is not None:
         found |= {f"ema.{k}": v for k, v in made.learner.average.state_dict().items()}
     return {name: value.clone().contiguous() for name, value in found.items()}
