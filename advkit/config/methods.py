@@ -29,8 +29,12 @@ BASES = {
     "ltd": ("trades", "soft"),
     "adaad": ("adaad", "onehot"),
     "iad": ("iad", "onehot"),
+    "hat": ("hat", "onehot"),
+    "igdm": ("igdm", "onehot"),
+    "saad": ("saad", "onehot"),
     "sat": ("sat", "onehot"),
     "te": ("te", "onehot"),
+    "ikl": ("ikl", "onehot"),
 }
 """Name → (objective, labels)."""
 SUFFIXES = ("", "-awp", "-wa", "-awp-wa")

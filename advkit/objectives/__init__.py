@@ -31,7 +31,7 @@ class Given:
     step, see its function `memory`; it is only to be read. `index` (B,) int64, on the CPU, are the
     examples' places in the split, -1 for extra images, which have no row in a memory. `epoch`
     counts from 1 to `epochs`. `gathered` gives the rows of all processes of the run, without
-    gradient; the attack, which waits for nobody, may not call it.
+    gradient; all have to call it, and the attack through `once`, lest it wait at each step.
     """
 
     y: Tensor

@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from advkit.errors import AdvkitError
-from advkit.objectives import REMEMBERED, Given, adaad, iad, sat, te
+from advkit.objectives import REMEMBERED, Given, adaad, iad, ikl, sat, te
 
 CLEAN, ADVERSARIAL = (2.0, 1.0, 0.0, -1.0), (1.0, 1.5, 0.0, -0.5)
 TAUGHT, TAUGHT_ADVERSARIAL = (3.0, 0.5, 0.5, -1.0), (1.0, 1.2, 0.2, 0.0)
@@ -124,3 +124,80 @@ def test_a_memory_stands_still_before_its_first_epoch(part, early):
     before = rows.clone()
     part.update(memory, torch.tensor([0]), torch.tensor([0]), torch.full((1, 4), 0.25), early)
     assert torch.equal(rows, before)
+
+
+def of_class(s, **more):
+    """One example of class 0, of which the student said s on average in the epoch before."""
+    memory = {name: value.double() for name, value in ikl.memory(torch.tensor([0]), 4).items()}
+    memory["means"][0] = torch.tensor(s)
+    return given(memory=memory, **more)
+
+
+S = (0.7, 0.2, 0.06, 0.04)
+
+
+def test_ikl_by_figures():
+    asked = of_class(S)
+    square, _ = ikl.outer(student, X, X_ADV, asked, square_weight=1, entropy_weight=0)
+    entropy, _ = ikl.outer(student, X, X_ADV, asked, square_weight=0, entropy_weight=1)
+    natural = -log_softmax(CLEAN)[0]
+    assert square.item() - natural == pytest.approx(0.211800, abs=1e-6)
+    assert entropy.item() - natural == pytest.approx(1.192281, abs=1e-6)
+    inner = ikl.inner(row(ADVERSARIAL), of_class(S))
+    assert inner.item() == pytest.approx(0.211800 + 1.192281, abs=2e-6)
+    square, _ = ikl.outer(
+        student, X, X_ADV, of_class(softmax(CLEAN)), square_weight=1, entropy_weight=0
+    )
+    assert square.item() - natural == pytest.approx(0.225808, abs=1e-6)
+
+
+def test_gkl_by_figures():
+    options = {"divergence": "gkl", "square_weight": 1, "entropy_weight": 0, "gkl_power": 0.4}
+    square, _ = ikl.outer(student, X, X_ADV, of_class(S), **options)
+    assert square.item() + log_softmax(CLEAN)[0] == pytest.approx(0.240410, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ikl", "gkl"])
+def test_the_short_sum_is_the_sum_over_pairs(form):
+    draw = np.random.default_rng(4)
+    n, a = draw.normal(size=(2, 3, 7))
+    means = draw.dirichlet(np.ones(7), 7)
+    y = np.array([2, 0, 2])
+    memory = {name: value.double() for name, value in ikl.memory(torch.arange(7), 7).items()}
+    memory["means"] = torch.tensor(means)
+    three = Given(torch.tensor(y), torch.eye(7)[y].double(), lambda: None, memory=memory)
+    answers = iter((torch.tensor(a), torch.tensor(n)))  # adversarial images first
+    loss, _ = ikl.outer(lambda _: next(answers), X, X_ADV, three, divergence=form, gkl_power=0.4,
+                        square_weight=1, entropy_weight=0)  # fmt: skip
+    s = means[y] ** (0.4 if form == "gkl" else 1)
+    w = s[:, :, None] * s[:, None, :]
+    gaps = (n[:, :, None] - n[:, None, :]) - (a[:, :, None] - a[:, None, :])
+    wanted = 0.25 * (w * gaps**2).sum() / (3 if form == "ikl" else w.sum())
+    natural = -log_softmax(n, axis=1)[range(3), y].mean()
+    assert loss.item() == pytest.approx(wanted + natural, abs=1e-12)
+
+
+def test_the_gradients_of_ikl_are_those_of_the_divergence():
+    """Theorem 1, with p pᵀ for weights: ∂/∂z of KL from the square, ∂/∂z′ from the entropy."""
+    n, a = row(CLEAN).requires_grad_(), row(ADVERSARIAL).requires_grad_()
+    p = softmax(CLEAN)
+    asked = of_class(p)
+    (to_clean,) = torch.autograd.grad(ikl._square(n, a, asked, "ikl", 1.0).sum(), n)
+    np.testing.assert_allclose(to_clean[0], [0.315876, -0.239120, -0.044395, -0.032361], atol=1e-6)
+    (to_adversarial,) = torch.autograd.grad(ikl._entropy(n, a).sum(), a)
+    np.testing.assert_allclose(to_adversarial[0], softmax(ADVERSARIAL) - p, atol=1e-12)
+
+
+def test_class_means_are_those_of_the_epoch_before():
+    """Two steps of epoch 1; their means hold in epoch 2, and a class without examples keeps 1/C."""
+    memory = ikl.memory(torch.arange(3), 3)
+    rows = torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.1, 0.9, 0.0]])
+    ikl.update(memory, torch.tensor([0, -1]), torch.tensor([0, 0]), rows[:2], 1)
+    ikl.update(memory, torch.tensor([1]), torch.tensor([1]), rows[2:], 1)
+    assert torch.equal(ikl._means(memory, 1), torch.full((3, 3), 1 / 3))
+    wanted = torch.tensor([[0.7, 0.15, 0.15], [0.1, 0.9, 0.0], [1 / 3] * 3])
+    torch.testing.assert_close(ikl._means(memory, 2), wanted)
+    ikl.update(memory, torch.tensor([0]), torch.tensor([0]), rows[:1], 2)
+    torch.testing.assert_close(ikl._means(memory, 2), wanted)
+    wanted[0] = rows[0]
+    torch.testing.assert_close(ikl._means(memory, 3), wanted)

@@ -41,6 +41,10 @@ RUNS = {
     "sat": {"method": "sat", "memory_from": 1},
     "sat-wa": {"method": "sat-awp-wa", "memory_from": 1},
     "te": {"method": "te", "ramp": "1:2"},
+    "ikl": {"method": "ikl"},
+    "gkl": {"method": "ikl", "divergence": "gkl", "gkl_power": 0.4},
+    "hat": {"method": "hat"},
+    "saad": {"method": "saad"},
 }
 """The memories are compared too."""
 

@@ -116,3 +116,54 @@ def test_te(digits, tmp_path, base, extra):
     compare(made, step, rate=rate_of(made), iterations=4 * len(made.batches))
     found = made.learner.memory["objectives"]["predictions"]
     torch.testing.assert_close(found, kept, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["ikl", "gkl"])
+def test_ikl(digits, form):
+    """Five steps of two an epoch: uniform class means first, then those of the epoch before."""
+    options = {"square_weight": 20.0, "entropy_weight": 4.0, "class_temperature": 3.0}
+    flags = {"divergence": form, "gkl_power": 0.4, **options, **COMMON}
+    made = widen(trainer(digits, method="ikl", **flags))
+    uniform = torch.full((CLASSES, CLASSES), 1 / CLASSES, dtype=torch.float64)
+    made.learner.memory["objectives"]["means"].copy_(uniform)  # a tenth has no float32
+    books = {"means": uniform, "sums": torch.zeros_like(uniform)}
+
+    def square(clean, adversarial, s, power):
+        total, weight = 0.0, 0.0
+        for n, a, prior in zip(clean, adversarial, s, strict=True):
+            if form == "gkl":
+                prior = prior**power
+            w = prior[:, None] * prior[None, :]
+            gaps = (n[:, None] - n[None, :]) - (a[:, None] - a[None, :])
+            total, weight = total + 0.25 * (w * gaps**2).sum(), weight + w.sum()
+        return total / (len(clean) if form == "ikl" else weight)
+
+    def step(s):
+        if s.t and s.t % len(made.batches) == 0:
+            seen = books["sums"].sum(1, keepdim=True) > 0
+            new = books["sums"] / books["sums"].sum(1, keepdim=True).clamp(min=1e-300)
+            books["means"] = torch.where(seen, new, books["means"])
+            books["sums"] = torch.zeros_like(uniform)
+        prior = books["means"][s.y]
+        s.o.net.eval()
+        with torch.no_grad():
+            fixed = s.o.net(s.x)
+
+        def entropy(clean, adversarial):
+            return cross_entropy(adversarial, clean.detach().softmax(1))
+
+        start = s.x + 0.001 * s.normal()
+        x_adv = s.ascend(start, lambda z: square(fixed, z, prior, 1.0) + entropy(fixed, z))
+
+        def loss(net):
+            adversarial, clean = net(x_adv), net(s.x)
+            said = (clean.detach() / 3).softmax(1)
+            for true, row in zip(s.y.tolist(), said, strict=True):
+                books["sums"][true] += row
+            total = cross_entropy(clean, hard(s)) + 20 * square(clean, adversarial, prior, 0.4)
+            return total + 4 * entropy(clean, adversarial)
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    compare(made, step)

@@ -7,8 +7,8 @@ import torch
 
 from advkit import data, models
 from tests.training._teaching import widen, write_teacher
-from tests.training.original_steps import kl
-from tests.training.test_faithful import COMMON, compare, hard
+from tests.training.original_steps import cross_entropy, kl
+from tests.training.test_faithful import COMMON, EPOCHS, compare, hard
 from tests.training.test_learner import trainer
 
 SEED = 11
@@ -92,3 +92,89 @@ def test_iad(digits, teacher, first):
 
     flags = {"introspect_from": first, **COMMON}
     compare(widen(trainer(digits, method="iad", teacher=teacher, **flags)), step)
+
+
+def test_hat(digits, teacher):
+    """The helper images leave [0, 1] where x′ is far from x."""
+    taught = asked(teacher)
+
+    def step(s):
+        x_adv = s.trades_attack()
+        classes = taught(x_adv).argmax(1)
+        beyond = s.x + 3.5 * (x_adv - s.x)
+        assert beyond.min() < 0
+
+        def loss(net):
+            clean, adversarial, helper = net(s.x), net(x_adv), net(beyond)
+            total = cross_entropy(clean, hard(s)) + 2.5 * kl(clean, adversarial)
+            return total + 0.5 * cross_entropy(helper, torch.eye(10).double()[classes])
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    compare(widen(trainer(digits, method="hat", natural_teacher=teacher, **COMMON)), step)
+
+
+def changes(s, x_adv, taught, net, adversarial):
+    """The teacher's and the student's logits there, less those at the opposite point."""
+    opposite = 2 * s.x - x_adv
+    return taught(x_adv) - taught(opposite), adversarial - net(opposite)
+
+
+def test_igdm(digits, teacher):
+    taught = asked(teacher)
+
+    def step(s):
+        s.o.net.eval()
+        start = s.x + 0.001 * s.normal()
+        x_adv = ascend_seeing(s, start, lambda x: kl(taught(x), s.o.net(x)) * len(x))
+        rate = 3 * (s.t // 2 + 1) / EPOCHS
+
+        def loss(net):
+            adversarial = net(x_adv)
+            change, own = changes(s, x_adv, taught, net, adversarial)
+            return kl(taught(x_adv), adversarial) + rate * kl(change, own)
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    flags = {"gradient_weight": 3.0, **COMMON}
+    compare(widen(trainer(digits, method="igdm", teacher=teacher, **flags)), step)
+
+
+def test_saad(digits, teacher):
+    taught = asked(teacher)
+
+    def step(s):
+        s.o.net.eval()
+        start = s.x + 0.001 * s.normal()
+        leaf = s.x.clone().requires_grad_()
+        answer = taught(leaf)
+        true = sum(row[y] for row, y in zip(answer, s.y.tolist(), strict=True))
+        (slope,) = torch.autograd.grad(true, leaf)
+        answer = answer.detach()
+
+        def ascended(x):
+            moved = 0.7 * torch.einsum("bchw,bchw->b", slope, x - s.x)
+            target = answer + moved[:, None] * hard(s)
+            return kl(target, s.o.net(x)) * len(x)
+
+        x_adv = ascend_seeing(s, start, ascended)
+        q = taught(x_adv).softmax(1)
+        entropy = -(q * q.log()).sum(1)
+        w = 5 * (entropy - entropy.min())
+        scaled = w / (w.max() + 1e-8)
+        rate = 3 * (s.t // 2 + 1) / EPOCHS
+
+        def loss(net):
+            adversarial = net(x_adv)
+            change, own = changes(s, x_adv, taught, net, adversarial)
+            clean = net(s.x)
+            unsure = rows(taught(x_adv), adversarial) + rate * rows(change, own)
+            return (w * unsure + 0.4 * (1 - scaled) * rows(answer, clean)).mean()
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    options = {"gradient_weight": 3.0, "clean_weight": 0.4, "teacher_step": 0.7}
+    compare(widen(trainer(digits, method="saad", teacher=teacher, **options, **COMMON)), step)
