@@ -206,6 +206,11 @@ class Learner:
 
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         generator = seeding.generator(self.settings.seed, "attack", epoch, step)
+
+        def ascended(x_adv: Tensor, logits: Tensor) -> Tensor:
+            images = {"x": batch.x, "x_adv": x_adv}
+            return self.parts.inner(logits, given, **{k: images[k] for k in self.parts.sees})
+
         return pgd(
             self.passes,
             batch.x,
@@ -213,7 +218,7 @@ class Learner:
             self.threat,
             steps=self.settings.attack_steps,
             step_size=self.step_size,
-            seeing=lambda x_adv, logits: self.parts.inner(logits, given, batch.x, x_adv),
+            seeing=ascended,
             start=self.threat.start(
                 batch.x,
                 self.parts.start,

@@ -40,15 +40,17 @@ class Parts:
     kind. `start` names the attack's first noise. `needs_ema`: the labels come from the weight
     average. `clean_first`: the clean pass precedes the attack's. `keeps`: the memories, by shelf.
 
-    `inner` gets logits, what is given, the clean images and the iterate.
+    `sees` names what `inner` gets by keyword beside logits and what is given: `x`, the clean
+    images, and `x_adv`, the iterate.
     """
 
     targets: Callable[[Batch, Context], Tensor]
-    inner: Callable[[Tensor, Given, Tensor, Tensor], Tensor]
+    inner: Callable[..., Tensor]
     outer: Callable[[nn.Module, Tensor, Tensor, Given], tuple[Tensor, dict[str, Tensor]]]
     start: str
     needs_ema: bool
     clean_first: bool
+    sees: frozenset[str] = frozenset()
     keeps: Mapping[str, Keeping] = field(default_factory=dict)
 
 
@@ -63,11 +65,12 @@ def parts_of(settings: Settings) -> Parts:
     clean_when = constants.get("CLEAN_WHEN", {})
     return Parts(
         targets=_bound(labels.targets, settings.options_of("labels")),
-        inner=_seeing(objective.inner, options),
+        inner=_bound(objective.inner, options),
         outer=_bound(objective.outer, options),
         start=settings.attack_start or constants.get("START", "uniform"),
         needs_ema="ema" in needs,
         clean_first=any(options.get(name) in values for name, values in clean_when.items()),
+        sees=frozenset({*inspect.signature(objective.inner).parameters} & {"x", "x_adv"}),
         keeps={
             **_keeping("labels", labels, settings.options_of("labels")),
             **_keeping("objectives", objective, options),
@@ -84,21 +87,6 @@ def digests(settings: Settings) -> dict[str, str]:
         ("models", arch),
         ("data", settings.data_name),
     )
-
-
-def _seeing(
-    function: FunctionType, options: Mapping[str, object]
-) -> Callable[[Tensor, Given, Tensor, Tensor], Tensor]:
-    """Bind an inner loss, which gets the clean images `x` and the iterate `x_adv` if it asks."""
-    bound = _bound(function, options)
-    asked = {*inspect.signature(function).parameters} & {"x", "x_adv"}
-
-    def inner(logits: Tensor, given: Given, x: Tensor, x_adv: Tensor) -> Tensor:
-        images = {"x": x, "x_adv": x_adv}
-        loss: Tensor = bound(logits, given, **{name: images[name] for name in asked})
-        return loss
-
-    return inner
 
 
 def _keeping(shelf: str, module: ModuleType, options: Mapping[str, object]) -> dict[str, Keeping]:

@@ -79,6 +79,7 @@ def test_preset_conditions_name_parts(name):
         "awp_form": ("original", "adr"),
         "joint_batch": (True, False),
         "extra": (True, False),
+        "base": ("at", "trades"),
     }
     for row in rows(name):
         for key, allowed in row.get("when", {}).items():

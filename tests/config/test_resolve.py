@@ -243,7 +243,8 @@ def test_toml_round_trip(flags):
 @pytest.mark.parametrize("preset", [None, "paper", "repo"])
 def test_every_method_round_trips(name, preset):
     arch = {"arch": "wrn-34-10"} if "ltd" in name else {}
-    absent = {None: (), "paper": ("mart",), "repo": ("ls", "natural")}
+    taught = ("adaad", "iad", "igdm", "saad", "hat", "sat", "te", "ikl")  # no preset yet
+    absent = {None: (), "paper": ("mart", *taught), "repo": ("ls", "natural", *taught)}
     lacks_awp = preset == "repo" and name.startswith("mart-awp")  # MART's code has none
     if name.split("-")[0] in absent[preset] or lacks_awp:
         with pytest.raises(UsageError, match=f"--preset {preset} has no numbers"):
