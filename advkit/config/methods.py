@@ -30,6 +30,7 @@ BASES = {
     "adaad": ("adaad", "onehot"),
     "iad": ("iad", "onehot"),
     "hat": ("hat", "onehot"),
+    "kd": ("kd", "onehot"),
     "igdm": ("igdm", "onehot"),
     "saad": ("saad", "onehot"),
     "sat": ("sat", "onehot"),

@@ -243,7 +243,7 @@ def test_toml_round_trip(flags):
 @pytest.mark.parametrize("preset", [None, "paper", "repo"])
 def test_every_method_round_trips(name, preset):
     arch = {"arch": "wrn-34-10"} if "ltd" in name else {}
-    taught = ("adaad", "iad", "igdm", "saad", "hat", "sat", "te", "ikl")  # no preset yet
+    taught = ("adaad", "iad", "igdm", "saad", "hat", "kd", "sat", "te", "ikl")  # no preset yet
     absent = {None: (), "paper": ("mart", *taught), "repo": ("ls", "natural", *taught)}
     lacks_awp = preset == "repo" and name.startswith("mart-awp")  # MART's code has none
     if name.split("-")[0] in absent[preset] or lacks_awp:

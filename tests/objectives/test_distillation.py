@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from advkit.errors import AdvkitError
-from advkit.objectives import REMEMBERED, Given, adaad, iad, ikl, sat, te
+from advkit.objectives import REMEMBERED, Given, adaad, iad, ikl, kd, sat, te
 
 CLEAN, ADVERSARIAL = (2.0, 1.0, 0.0, -1.0), (1.0, 1.5, 0.0, -0.5)
 TAUGHT, TAUGHT_ADVERSARIAL = (3.0, 0.5, 0.5, -1.0), (1.0, 1.2, 0.2, 0.0)
@@ -62,6 +62,19 @@ def test_adaad_ascends_both_sides_of_the_divergence():
     z, steps = np.array(CLEAN), 1e-5 * np.eye(4)
     wanted = [(kl(2 * (z + h), z + h) - kl(2 * (z - h), z - h)) / 2e-5 for h in steps]
     np.testing.assert_allclose(slope[0], wanted, atol=1e-9)
+
+
+def test_kd_by_figures():
+    """T²·H of one teacher, then the sum of all three terms."""
+    both = given(teachers={"teacher": lambda x: row(TAUGHT), "natural-teacher": student})
+    robust, _ = kd.outer(student, X, X_ADV, both, label_weight=0, natural_weight=0, robust_weight=1)
+    assert robust.item() == pytest.approx(5.256611, abs=1e-6)
+    label, _ = kd.outer(student, X, X_ADV, both, label_weight=1, natural_weight=0, robust_weight=0)
+    assert label.item() == pytest.approx(1.175490, abs=1e-6)
+    p = log_softmax(np.array(ADVERSARIAL) / 2)
+    own = -4 * (np.exp(p) * p).sum()  # the natural teacher is the student itself
+    loss, _ = kd.outer(student, X, X_ADV, both)
+    assert loss.item() == pytest.approx(0.3 * 1.175490 + 0.1 * own + 0.6 * 5.256611, abs=2e-6)
 
 
 def test_a_teacher_that_is_not_declared():

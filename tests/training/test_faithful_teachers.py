@@ -115,6 +115,29 @@ def test_hat(digits, teacher):
     compare(widen(trainer(digits, method="hat", natural_teacher=teacher, **COMMON)), step)
 
 
+def test_kd(digits, teacher, tmp_path):
+    natural = write_teacher(digits, tmp_path / "n.safetensors", SEED + 1)
+    robust, standard = asked(teacher), asked(natural)
+
+    def step(s):
+        s.o.net.eval()
+        start = (s.x + s.uniform(-8 / 255, 8 / 255)).clamp(0, 1)
+        x_adv = s.ascend(start, lambda z: cross_entropy(z, hard(s)))
+
+        def loss(net):
+            z = net(x_adv)
+            total = 0.3 * cross_entropy(z, hard(s))
+            for weight, taught in ((0.1, standard), (0.6, robust)):
+                total = total + weight * 4 * cross_entropy(z / 2, (taught(x_adv) / 2).softmax(1))
+            return total
+
+        s.o.plain(loss, s.rate)
+        return hard(s)
+
+    named = {"teacher": teacher, "natural_teacher": natural}
+    compare(widen(trainer(digits, method="kd", **named, **COMMON)), step)
+
+
 def changes(s, x_adv, taught, net, adversarial):
     """The teacher's and the student's logits there, less those at the opposite point."""
     opposite = 2 * s.x - x_adv

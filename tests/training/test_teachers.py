@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from advkit import data
 from advkit.config.resolve import resolve
 from advkit.errors import InputError, MismatchError, Stopped, UsageError
-from advkit.training import binding
+from advkit.training import binding, remembering
 from advkit.training.options import TrainOptions
+from advkit.training.parts import Keeping
 from advkit.training.run_folder import RunFolder
 from tests.training._teaching import write_teacher
 from tests.training.test_learner import step, trainer
@@ -141,3 +142,31 @@ def test_one_teacher_gives_labels_and_answers_at_adversarial_images(digits, teac
     made = trainer(digits, method="iad+soft", teacher=teacher, temperature=2.0)
     step(made)
     assert [parent["kind"] for parent in made.files.parents] == ["data", "checkpoint", "checkpoint"]
+
+
+def test_a_label_source_keeps_a_memory_of_the_rows_that_it_gave(digits):
+    """Each row is half the one before of that example and half its one-hot label."""
+    made = trainer(digits, method="at", epochs=2)
+    learner, seen = made.learner, []
+
+    def targets(batch, context):
+        seen.append(context.memory["rows"][batch.index].clone())
+        return 0.5 * seen[-1] + 0.5 * torch.eye(10)[batch.y]
+
+    def update(memory, index, y, told, epoch):
+        memory["rows"][index] = told
+
+    keeping = Keeping(lambda y, classes: {"rows": torch.full((len(y), classes), 0.1)}, update)
+    learner.parts = replace(learner.parts, targets=targets, keeps={"labels": keeping})
+    labels = digits.labels
+    learner.memory = remembering.begun(learner.parts, labels, 10, torch.device("cpu"))
+    for number in range(2 * len(made.batches)):
+        step(made, number)
+    first, second = seen[0], torch.cat(seen[len(made.batches) :])
+    assert torch.equal(first, torch.full((20, 10), 0.1))
+    torch.testing.assert_close(second.sort(1).values[:, -2:], torch.tensor([[0.05, 0.55]] * 100))
+    packed = remembering.packed(learner.memory)
+    assert packed.keys() == {"memory.labels.rows"}
+    untrained = torch.ones(len(labels), dtype=torch.bool)
+    untrained[made.batches.positions] = False
+    assert bool((packed["memory.labels.rows"][untrained] == 0.1).all())
