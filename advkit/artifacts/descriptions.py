@@ -192,6 +192,7 @@ class Options(Split, Build, Reserved):
     awp_form: NotRequired[Word]
     awp_warmup: NotRequired[Count]
     ema_decay: NotRequired[Share]
+    swa_start: NotRequired[Some | None]
     labels_digest: NotRequired[Word | None]
     init_digest: NotRequired[Word | None]
     teacher_digest: NotRequired[Word | None]

@@ -305,11 +305,14 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     # The reason is empty for an option that something does look at.
     multistep = settings.lr_schedule == "multistep"
     averages = settings.wa or settings.labels == "adr"
+    averaging = "" if averages else "without --wa or ADR's labels"
+    if settings.swa_start is not None:
+        averaging = "with --swa-start"
     waits = {
         "awp_form": "" if settings.awp > 0 else "without --awp",
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
         "extra_fraction": "" if settings.extra_data else "without --extra-data",
-        "ema_decay": "" if averages else "without --wa or ADR's labels",
+        "ema_decay": averaging,
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
         "image_list": "in training: it names test images, give it to `advkit attack`",
@@ -458,6 +461,8 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
             )
     with _blaming(origins.get("soft_labels", origins.get("teacher"))):
         _require_one_source(settings)
+    with _blaming(origins.get("swa_start")):
+        _require_average(settings)
     noise = settings.options_of("labels").get("teacher_noise")
     if noise is not None:
         with _blaming(origins.get("teacher_noise")):
@@ -466,6 +471,19 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
         eps = parse_eps(settings.eps, settings.norm)
     with _blaming(origins.get("step_size")):
         require_step(settings.step_size, eps)
+
+
+def _require_average(settings: Settings) -> None:
+    """Refuse an even weight average that nothing selects, that comes too late, or that teaches."""
+    start = settings.swa_start
+    if start is None:
+        return
+    if not settings.wa:
+        raise UsageError("--swa-start is for a method with --wa")
+    if "ema" in registry.part("labels", settings.labels).constants.get("NEEDS", ()):
+        raise UsageError(f"--swa-start: labels {settings.labels} come from an exponential average")
+    if start > settings.epochs:
+        raise UsageError(f"--swa-start {start} is after the last epoch, {settings.epochs}")
 
 
 def _asking(role: str) -> str:

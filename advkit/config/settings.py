@@ -32,7 +32,7 @@ OUTSIDE = (
     *("image_list", "workers"),
 )
 """Paths, and what changes no result: not part of an artifact's description."""
-UNTOLD = ("init_digest", "teacher_digest", "natural_teacher_digest")
+UNTOLD = ("init_digest", "swa_start", "teacher_digest", "natural_teacher_digest")
 """Not part of a description where they have no value: those of earlier runs stay as they are."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
@@ -60,6 +60,13 @@ class Settings:
     )
     ema_decay: float = declared(
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
+    )
+    swa_start: int | None = declared(
+        None,
+        METHOD,
+        "first epoch, counted from 1, of an even weight average by epochs; exponential by steps "
+        "if not given",
+        limits="[1, 1e6]",
     )
     soft_labels: str | None = declared(None, METHOD, "labels file of `advkit softlabels`")
     teacher: str | None = declared(

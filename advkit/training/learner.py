@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,8 +26,9 @@ from advkit.training import remembering
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
 from advkit.training.parts import parts_of
-from advkit.weights import awp
+from advkit.weights import awp, swa
 from advkit.weights.ema import Ema
+from advkit.weights.swa import Swa
 
 Objective = Callable[[nn.Module], tuple[Tensor, dict[str, Tensor]]]
 """From a net to the loss on this step's images, and the detached logits by kind."""
@@ -83,7 +84,12 @@ class Learner:
         self.memory = remembering.begun(self.parts, images.labels, self.classes, device)
         # One average serves both uses: ADR's teacher is the weight average that `--wa` reports.
         needs_ema = settings.wa or self.parts.needs_ema
-        self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
+        self.ema: Ema | None = None
+        self.swa: Swa | None = None
+        if settings.swa_start is not None:
+            self.swa = Swa(self.model, settings.swa_start)
+        elif needs_ema:
+            self.ema = Ema(self.model, settings.ema_decay)
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
         self.optimizer = torch.optim.SGD(
             _groups(self.model, settings),
@@ -107,7 +113,8 @@ class Learner:
     @property
     def average(self) -> nn.Module | None:
         """The weight average, if one is kept."""
-        return self.ema.model if self.ema else None
+        kept = self.swa or self.ema
+        return kept.model if kept else None
 
     def learn(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         """Train on one batch, in the order of the ADR authors' code."""
@@ -156,7 +163,21 @@ class Learner:
         self._agree_on_norms()
         if self.ema:
             self.ema.update(model)
+        # In the epoch's last step, so that a run that stops after it has it in its state.
+        if self.swa and step + 1 == self.steps:
+            self.swa.update(model, epoch + 1)
         return StepOutput(targets, loss, logits)
+
+    def settle(self, images: Iterable[Tensor], epoch: int) -> None:
+        """Recompute BN's statistics of an even weight average, once it is one.
+
+        Args:
+            images: clean training images by batches, (B, C, H, W), this process's share.
+            epoch: that has ended, counted from 1.
+        """
+        if self.swa and epoch >= self.swa.start:
+            net = self.swa.model
+            swa.recompute(net, self.passes_of(net), images, self.world.mean)
 
     def _set_rate(self, t: int) -> None:
         for group in self.optimizer.param_groups:

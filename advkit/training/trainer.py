@@ -160,6 +160,9 @@ class Trainer:
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
+        # The same whenever it is done: a run that stops in its validation does it again.
+        images = (batch.x for batch in self.batches.epoch(progress.epoch))
+        self.learner.settle(images, progress.epoch + 1)
         row, chosen = self._row(), {}
         for role, model in self._candidates():
             figures = self.validation.measure(
