@@ -82,6 +82,17 @@ def test_options_are_the_keywords_with_defaults(shelf):
     assert (options["size"].kind, options["size"].default) == ("int", None)
 
 
+def test_what_updates_a_memory_shares_the_options_and_their_help(shelf):
+    source = (
+        '"""Help."""\ndef memory(y, classes): ...\n'
+        "def update(memory, index, y, told, epoch, *, share: float = 0.5): ...\n"
+        'def targets(batch, context, *, share: float = 0.5):\n    """Return rows.\n\n'
+        '    Args:\n        share: of the memory.\n    """\n'
+    )
+    (option,) = shelf(mine=source)["mine"].options
+    assert (option.name, option.help) == ("share", "of the memory")
+
+
 def test_flags_use_dashes():
     assert Option("ema_decay", "float", 0.9, "").flag == "--ema-decay"
 
@@ -92,6 +103,8 @@ def test_flags_use_dashes():
         ('"""Help."""\n', "line 1: it has no function targets"),
         ('"""Help."""\ndef targets(context, batch): ...\n', "line 2: .*not .batch, context"),
         ("def targets(batch, context): ...\n", "line 1: it has no docstring"),
+        ('"""Help."""\ndef memory(y, classes): ...\ndef targets(batch, context): ...\n',
+         "line 1: it has no function update"),
         ('"""Help."""\n\ndef targets(\n', r"line 3: it is not Python: '\(' was never closed"),
         ('"""Help."""\n\0\n', "it is not Python"),
         ('"""Help."""\nNEED = ("ema",)\n' + TARGETS,

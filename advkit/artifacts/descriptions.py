@@ -109,7 +109,8 @@ class Parent(TypedDict):
     """What an artifact was made from, with its own parents: the chain to the data.
 
     `kind` says which of the other keys there are, see `PARENTS`; `use` is `init` where a run
-    began with the weights of a checkpoint; `test_fraction` and `broken` how a folder was read.
+    began with the weights of a checkpoint, and the role of a teacher that an objective asks;
+    `test_fraction` and `broken` how a folder was read.
     """
 
     kind: Word
@@ -204,8 +205,11 @@ class Options(Split, Build, Reserved):
     awp_form: NotRequired[Word]
     awp_warmup: NotRequired[Count]
     ema_decay: NotRequired[Share]
+    swa_start: NotRequired[Some | None]
     labels_digest: NotRequired[Word | None]
     init_digest: NotRequired[Word | None]
+    teacher_digest: NotRequired[Word | None]
+    natural_teacher_digest: NotRequired[Word | None]
     student_temperature: NotRequired[Positive]
     extra_fraction: NotRequired[Share]
     extra_digest: NotRequired[Word | None]

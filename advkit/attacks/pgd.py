@@ -20,6 +20,8 @@ from advkit.runtime import modes
 LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]"}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Seeing = Callable[[Tensor, Tensor], Tensor]
+"""From an iterate (B, C, H, W) and its logits (B, C) to a loss per example (B,)."""
 
 
 class ScaledCE:
@@ -56,6 +58,7 @@ def pgd(
     random_start: bool | str = True,
     generator: Generator | None = None,
     start: Tensor | None = None,
+    seeing: Seeing | None = None,
 ) -> Tensor:
     """Return the last iterate, (B, C, H, W), inside ball and box: the training role.
 
@@ -72,6 +75,7 @@ def pgd(
         random_start: True is uniform in the ball, False is x, or a name of `threat.STARTS`.
         generator: of the start's noise; the global one if None.
         start: the first iterate itself, inside ball and box or not; nothing random then.
+        seeing: ascended instead of `loss`, where that looks at the images themselves.
 
     Source: Madry et al., ICLR 2018, section 2.1; ADR, eq. 2.
     """
@@ -80,8 +84,9 @@ def pgd(
     )
     if start is None:
         start = threat.start(x, kind, generator)
+    ascended = seeing or (lambda _, logits: loss(logits, y))
     with folding.settled():
-        path = _iterates(model, x, y, threat, steps, step_size, loss, start)
+        path = _iterates(model, x, threat, steps, step_size, ascended, start)
         # The path is a generator: iterates before the last are freed as it goes.
         last, _ = deque(path, maxlen=1).pop()
     return last
@@ -126,7 +131,9 @@ def attack(
     with folding.settled():
         for _ in range(restarts):
             start = threat.start(x, "uniform", generator)
-            path = _iterates(model, x, y, threat, steps, size, ascended, start)
+            path = _iterates(
+                model, x, threat, steps, size, lambda _, logits: ascended(logits, y), start
+            )
             last = x
             for x_adv, logits in path:
                 last = x_adv
@@ -144,11 +151,10 @@ def attack(
 def _iterates(
     model: nn.Module,
     x: Tensor,
-    y: Tensor,
     threat: Threat,
     steps: int,
     step_size: float | None,
-    loss: Loss,
+    loss: Seeing,
     start: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield (iterate, its logits) with the start first; the last one has no logits yet."""
@@ -160,7 +166,7 @@ def _iterates(
             with torch.enable_grad():
                 logits = model(x_adv)
                 # The sum leaves each example its own gradient; a mean invites underflow.
-                (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x_adv)
+                (gradient,) = torch.autograd.grad(loss(x_adv, logits).sum(), x_adv)
             x_adv = x_adv.detach()
             yield x_adv, logits.detach()
             x_adv = threat.project(threat.step(x_adv, gradient, size), x)

@@ -14,14 +14,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from advkit import models
 from advkit.bench.images import Answers, Facts, synthetic
 from advkit.config.settings import Settings
 from advkit.formulas import folding, losses
 from advkit.images.batches import Batches
+from advkit.images.image_set import Images
 from advkit.images.split import validation_size
 from advkit.runtime import memory, modes, seeding
 from advkit.runtime.reporting import Reporter
-from advkit.training.learner import Learner
+from advkit.training.learner import Learner, statistics_of
 from advkit.training.parts import augmentation_of
 from advkit.training.selection import CHUNK, STEPS, accuracies
 
@@ -96,7 +98,11 @@ class Bench:
             augmentation=augmentation_of(settings),
         )
         soft = Answers(self.images) if settings.labels == "soft" else None
-        learner = Learner(settings, self.images, self.steps_per_epoch, device, soft)
+        # Teachers of the student's own architecture, as in self-distillation.
+        teachers = {role: _teacher(settings, self.images, device) for role in settings.teachers}
+        learner = Learner(
+            settings, self.images, self.steps_per_epoch, device, soft, teachers=teachers
+        )
         learner.require_images(self.images.shape, settings.batch_size)
         return learner, batches
 
@@ -177,6 +183,20 @@ class Bench:
                 work()
                 medians.append(statistics.median(self.timed(work) for _ in range(repeats)))
         return medians[0] / len(batch.y), medians[1] / len(batch.y)
+
+
+def _teacher(settings: Settings, images: Images, device: torch.device) -> nn.Module:
+    """Return a fixed net of the student's architecture."""
+    net = models.build(
+        settings.arch,
+        len(images.classes),
+        channels=images.shape[0],
+        statistics=statistics_of(settings, images),
+        seed=settings.seed + 1,
+        size=images.shape[1],
+        **settings.options_of("models"),
+    )
+    return net.to(device).eval().requires_grad_(False)
 
 
 def compare(

@@ -14,7 +14,8 @@ from advkit.options import declared
 METHODS = "at,adr,at-awp,adr-awp,trades,ltd"
 LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "soft_labels", "teacher", "labels_digest"}
 LEFT_OUT |= {"extra_data", "extra_fraction", "extra_digest", "workers", "split_seed", "image_list"}
-LEFT_OUT |= {"init", "init_digest"}
+LEFT_OUT |= {"init", "init_digest", "teacher_digest"}
+LEFT_OUT |= {"natural_teacher", "natural_teacher_digest"}
 """What the bench chooses by itself, or what changes no time."""
 
 

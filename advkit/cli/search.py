@@ -15,6 +15,7 @@ from advkit.search.options import SearchOptions
 from advkit.training.options import TrainOptions
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
+LEFT_OUT |= {"teacher_digest", "natural_teacher", "natural_teacher_digest"}
 
 
 def run(call: Call) -> Iterator[Record]:

@@ -30,6 +30,15 @@ BASES = {
     "rslad": ("rslad", "soft"),
     "ard": ("ard", "soft"),
     "score": ("score", "onehot"),
+    "adaad": ("adaad", "onehot"),
+    "iad": ("iad", "onehot"),
+    "hat": ("hat", "onehot"),
+    "kd": ("kd", "onehot"),
+    "igdm": ("igdm", "onehot"),
+    "saad": ("saad", "onehot"),
+    "sat": ("sat", "onehot"),
+    "te": ("te", "onehot"),
+    "ikl": ("ikl", "onehot"),
 }
 """Name → (objective, labels)."""
 SUFFIXES = ("", "-awp", "-wa", "-awp-wa")

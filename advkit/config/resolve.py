@@ -149,11 +149,20 @@ Layer = tuple[Mapping[str, object], str]
 
 def labels_of(*layers: Mapping[str, object]) -> str:
     """Return the label source that layers choose, the last one being the strongest."""
+    return _chosen(layers, "labels")
+
+
+def objective_of(*layers: Mapping[str, object]) -> str:
+    """Return the objective that layers choose, the last one being the strongest."""
+    return _chosen(layers, "objective")
+
+
+def _chosen(layers: Sequence[Mapping[str, object]], key: str) -> str:
     explicit: dict[str, object] = {}
     for layer in layers:
         _lay(explicit, {}, layer, "")
     named = methods.parse(str(explicit.get("method", Settings.method)))
-    return str(explicit.get("labels", named.labels))
+    return str(explicit.get(key, getattr(named, key)))
 
 
 def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
@@ -303,6 +312,9 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     sgd = settings.optimizer == "sgd"
     noisy = settings.train_attack == "n-fgsm"
     averages = settings.wa or settings.labels == "adr"
+    averaging = "" if averages else "without --wa or ADR's labels"
+    if settings.swa_start is not None:
+        averaging = "with --swa-start"
     waits = {
         "awp_form": "" if settings.awp > 0 else "without --awp",
         "awp_warmup": "" if settings.awp > 0 else "without --awp",
@@ -310,7 +322,7 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
         "momentum": "" if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
         "nesterov": "" if sgd else "with --optimizer adamw",
         "start_radius": "" if noisy else "without --train-attack n-fgsm",
-        "ema_decay": "" if averages else "without --wa or ADR's labels",
+        "ema_decay": averaging,
         "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
         "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
         "image_list": "in training: it names test images, give it to `advkit attack`",
@@ -482,6 +494,8 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
             raise UsageError(f"--grad-align: objective {settings.objective} attacks nothing")
     with _blaming(origins.get("soft_labels", origins.get("teacher"))):
         _require_one_source(settings)
+    with _blaming(origins.get("swa_start")):
+        _require_average(settings)
     noise = settings.options_of("labels").get("teacher_noise")
     if noise is not None:
         with _blaming(origins.get("teacher_noise")):
@@ -492,11 +506,37 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
         require_step(settings.step_size, eps)
 
 
+def _require_average(settings: Settings) -> None:
+    """Refuse an even weight average that nothing selects, that comes too late, or that teaches."""
+    start = settings.swa_start
+    if start is None:
+        return
+    if not settings.wa:
+        raise UsageError("--swa-start is for a method with --wa")
+    if "ema" in registry.part("labels", settings.labels).constants.get("NEEDS", ()):
+        raise UsageError(f"--swa-start: labels {settings.labels} come from an exponential average")
+    if start > settings.epochs:
+        raise UsageError(f"--swa-start {start} is after the last epoch, {settings.epochs}")
+
+
+def _asking(role: str) -> str:
+    """Return the objectives that ask a teacher, in words."""
+    shelf = registry.parts("objectives").values()
+    return ", ".join(part.name for part in shelf if role in part.constants.get("NEEDS", ()))
+
+
 def _require_one_source(settings: Settings) -> None:
-    """Refuse soft labels that nothing uses, or two sources of them."""
-    if settings.labels != "soft" and (settings.soft_labels or settings.teacher):
-        raise UsageError("--soft-labels and --teacher belong to --labels soft")
-    if settings.soft_labels and settings.teacher:
+    """Refuse soft labels and teachers that nothing uses, or two sources of soft labels."""
+    idle = settings.teacher and "teacher" not in settings.teachers
+    if settings.labels != "soft" and (settings.soft_labels or idle):
+        owners = _asking("teacher")
+        raise UsageError(
+            "--soft-labels and --teacher belong to --labels soft"
+            + (f"; --teacher also to --objective {owners}" if owners else "")
+        )
+    if settings.natural_teacher and "natural-teacher" not in settings.teachers:
+        raise UsageError(f"--natural-teacher belongs to --objective {_asking('natural-teacher')}")
+    if settings.soft_labels and idle:
         raise UsageError("give --soft-labels or --teacher, not both")
     if settings.last_batch == "keep" and settings.extra_data:
         raise UsageError("--last-batch keep is for training without --extra-data")

@@ -27,12 +27,18 @@ from advkit.runtime.modes import ATTACK_BN
 
 METHOD, DATA, ATTACK, OPTIMISER, RUN = "Method", "Data", "Inner attack", "Optimisation", "Run"
 PART_FOLDERS = ("objectives", "labels", "augment", "models", "data")
-OUTSIDE = ("soft_labels", "teacher", "init", "extra_data", "image_list", "workers")
+OUTSIDE = (
+    *("soft_labels", "teacher", "natural_teacher", "init", "extra_data"),
+    *("image_list", "workers"),
+)
 """Paths, and what changes no result: not part of an artifact's description."""
 CROP_FLIP = "crop-flip"
 """The augmentation of all runs before there was a choice."""
 UNTOLD: Mapping[str, object] = {
     "init_digest": None,
+    "swa_start": None,
+    "teacher_digest": None,
+    "natural_teacher_digest": None,
     "test_fraction": None,
     "skip_broken": False,
     "augment": CROP_FLIP,
@@ -77,8 +83,26 @@ class Settings:
     ema_decay: float = declared(
         0.995, METHOD, "γ of the weight average and of ADR's teacher", limits="[0, 1)"
     )
+    swa_start: int | None = declared(
+        None,
+        METHOD,
+        "first epoch, counted from 1, of an even weight average by epochs; exponential by steps "
+        "if not given",
+        limits="[1, 1e6]",
+    )
     soft_labels: str | None = declared(None, METHOD, "labels file of `advkit softlabels`")
-    teacher: str | None = declared(None, METHOD, "teacher that gives soft labels on the fly")
+    teacher: str | None = declared(
+        None, METHOD, "teacher that gives soft labels on the fly, or that the objective asks"
+    )
+    teacher_digest: str | None = declared(
+        None, METHOD, "digest that the objective's teacher must have; a run fills it in"
+    )
+    natural_teacher: str | None = declared(
+        None, METHOD, "naturally trained teacher that the objective asks beside or instead"
+    )
+    natural_teacher_digest: str | None = declared(
+        None, METHOD, "digest that the naturally trained teacher must have; a run fills it in"
+    )
     labels_digest: str | None = declared(
         None, METHOD, "digest that the labels file or teacher must have; a run fills it in"
     )
@@ -212,6 +236,14 @@ class Settings:
     def options_of(self, folder: str) -> dict[str, Any]:
         """Options of the chosen part of a folder, as its functions take them."""
         return dict(self.parts.get(folder, {}))
+
+    @property
+    def teachers(self) -> dict[str, tuple[str | None, str | None]]:
+        """The teachers that the objective asks: role → checkpoint and digest, where given."""
+        needs = registry.part("objectives", self.objective).constants.get("NEEDS", ())
+        paths = {"teacher": self.teacher, "natural-teacher": self.natural_teacher}
+        digests = {"teacher": self.teacher_digest, "natural-teacher": self.natural_teacher_digest}
+        return {role: (paths[role], digests[role]) for role in needs}
 
     @property
     def data_name(self) -> str:

@@ -19,8 +19,10 @@ from advkit.errors import AdvkitError
 from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
 from advkit.objectives import Given
+from advkit.registry import Part
+from advkit.registry.declarations import TEACHERS
 
-CLASSES, COUNT = 5, 12
+CLASSES, COUNT, EPOCHS = 5, 12, 200
 SMALL = {"width": 4, "depth": 10, "widen": 1}
 """Options that make an architecture small, where it has them."""
 QUICK = {"steps": 3, "restarts": 1, "queries": 20}
@@ -126,12 +128,54 @@ def batch_of(x: Tensor) -> Batch:
     return whole.at(whole.order(0), 0, 0)
 
 
-def given_of(net: nn.Module, x: Tensor) -> Given:
-    """Return random targets for images, with the net's clean logits."""
+def given_of(part: Part, net: nn.Module, x: Tensor, epoch: int = EPOCHS) -> Given:
+    """Return random targets for images, the net's clean logits, and what an objective asks."""
     rows = torch.softmax(draws(COUNT, CLASSES, seed=1), dim=1)
     with torch.no_grad():
         clean = net(x)
-    return Given(classes(), rows, lambda: clean)
+    return Given(
+        classes(),
+        rows,
+        lambda: clean,
+        teachers=dict.fromkeys(TEACHERS, teacher_of(net)),
+        memory=memory_of(part),
+        index=torch.arange(COUNT),
+        epoch=epoch,
+        epochs=EPOCHS,
+    )
+
+
+def teacher_of(net: nn.Module) -> nn.Module:
+    """Return a fixed net of the same form with other weights."""
+    teacher = copy.deepcopy(net).eval().requires_grad_(False)
+    for number, parameter in enumerate(teacher.parameters()):
+        parameter.data.add_(draws(*parameter.shape, seed=number), alpha=0.5)
+    return teacher
+
+
+def memory_of(part: Part) -> dict[str, Tensor]:
+    """Return the memory of a label source or objective at its beginning; empty if it has none."""
+    module = registry.load(part.folder, part.name)
+    begun: dict[str, Tensor] = (
+        module.memory(classes(), CLASSES) if hasattr(module, "memory") else {}
+    )
+    return begun
+
+
+def inner_loss(
+    part: Part, given: Given, x: Tensor, chosen: Mapping[str, object] | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return an objective's inner loss as a function of an iterate and its logits."""
+    inner = registry.load("objectives", part.name).inner
+    asked = {*inspect.signature(inner).parameters} & {"x", "x_adv"}
+
+    def loss(x_adv: Tensor, logits: Tensor) -> Tensor:
+        pictures = {"x": x, "x_adv": x_adv}
+        seen = {name: pictures[name] for name in asked}
+        losses: Tensor = inner(logits, given, **seen, **(chosen or {}))
+        return losses
+
+    return loss
 
 
 def having(function: Callable[..., object], chosen: Mapping[str, object]) -> dict[str, object]:

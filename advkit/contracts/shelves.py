@@ -30,6 +30,8 @@ from advkit.contracts.scene import (
     given_of,
     having,
     images,
+    inner_loss,
+    memory_of,
     settings,
     small,
     untouched,
@@ -67,7 +69,7 @@ def label_rows_are_probabilities(part: Part) -> None:
     """Rows (B, C) of probabilities without gradient, at the start, midway and at the end."""
     for progress in (0.0, 0.5, 0.99):
         net, batch = small(), batch_of(images())
-        context = Context(progress, CLASSES, _teacher(net), _soft(net))
+        context = Context(progress, CLASSES, _teacher(net), _soft(net), memory=memory_of(part))
         names = {option.name for option in part.options}
         chosen = {"temperature": 2.0} if "temperature" in names else {}
         with untouched(net, batch.x, batch.y):
@@ -103,11 +105,12 @@ def inner_is_a_number_an_example(part: Part) -> None:
     """Losses (B,), finite, each with a gradient to its own logits alone."""
     inner = registry.load("objectives", part.name).inner
     net, x = small(), images()
-    given = given_of(net, x)
+    x_adv = (x + 0.05 * draws(*x.shape)).clamp(0, 1)
+    given = given_of(part, net, x)
     for chosen in settings(inner):
         logits = draws(COUNT, CLASSES, seed=2).requires_grad_()
         with untouched(given.y, given.targets, given.clean(), logits):
-            losses = inner(logits, given, **chosen)
+            losses = inner_loss(part, given, x, chosen)(x_adv, logits)
         shape = tuple(losses.shape)
         demand(shape == (COUNT,), f"inner losses have shape {shape}, not {(COUNT,)}")
         demand(losses.isfinite().all(), "an inner loss is not finite")
@@ -121,7 +124,7 @@ def outer_is_a_scalar_without_side_effects(part: Part) -> None:
     outer = registry.load("objectives", part.name).outer
     net, x = small(), images()
     x_adv = (x + 0.05 * draws(*x.shape)).clamp(0, 1)
-    given = given_of(net, x)
+    given = given_of(part, net, x)
     for chosen in settings(outer):
         with untouched(net, x, x_adv, given.y, given.targets, given.clean()):
             loss, stats = outer(net, x, x_adv, given, **chosen)
@@ -138,9 +141,9 @@ def outer_is_a_scalar_without_side_effects(part: Part) -> None:
 
 def ascending_raises_the_inner_loss(part: Part) -> None:
     """The attack and the loss agree on the sign, and the start that it names exists."""
-    inner = registry.load("objectives", part.name).inner
     net, x = small(), images()
-    given = given_of(net, x)
+    given = given_of(part, net, x)
+    loss = inner_loss(part, given, x)
     threat, draw = Threat("linf", 0.1), torch.Generator().manual_seed(0)
     threat.start(x, part.constants.get("START", "uniform"), draw)
     start = threat.start(x, "normal", draw)
@@ -151,9 +154,9 @@ def ascending_raises_the_inner_loss(part: Part) -> None:
         threat,
         steps=5,
         random_start=False,
-        loss=lambda logits, _: inner(logits, given),
+        seeing=loss,
     )
-    raised = inner(net(x_adv), given).sum() > inner(net(start), given).sum()
+    raised = loss(x_adv, net(x_adv)).sum() > loss(start, net(start)).sum()
     demand(raised, "following its gradient lowers the inner loss")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Generator, Tensor, nn
 
@@ -19,7 +19,8 @@ class Context:
     `progress` is t/N in [0, 1); `classes` is C; `teacher` is the EMA of the student, in eval
     mode and without gradient; `soft` gives stored or live logits (B, C) for the examples and
     views of a batch. Both are there for sources that declare `ema` or `soft` in `NEEDS`. `noise`
-    makes this step's generator.
+    makes this step's generator. `memory` is what the source keeps from step to step, see its
+    function `memory`; it is only to be read. `epoch` counts from 1.
     """
 
     progress: float
@@ -27,3 +28,5 @@ class Context:
     teacher: nn.Module | None = None
     soft: Callable[[Batch], Tensor] | None = None
     noise: Callable[[], Generator] | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    epoch: int = 1

@@ -77,6 +77,16 @@ class World:
             dist.all_reduce(total)
         return total
 
+    @torch.no_grad()
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """Return the rows of all ranks, in their order; each has as many, of one shape."""
+        if self.alone:
+            return tensor.detach()
+        own = tensor.detach().contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own)
+        return torch.cat(parts)
+
     def most(self, value: int) -> int:
         """Return the largest value of any rank."""
         if self.alone:

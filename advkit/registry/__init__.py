@@ -66,6 +66,12 @@ CONTRACTS: dict[str, dict[str, tuple[str, ...]]] = {
     "analyses": {"analyze": ("inputs",)},
 }
 """Folder → entry functions → their positional parameters."""
+_MEMORY = {
+    "memory": ("y", "classes"),
+    "update": ("memory", "index", "y", "told", "epoch"),
+}
+OPTIONAL: dict[str, dict[str, tuple[str, ...]]] = {"labels": _MEMORY, "objectives": _MEMORY}
+"""Folder → functions that a part has all of or none → their positional parameters."""
 
 NOUNS = {
     "data": "data set",
@@ -112,14 +118,18 @@ def parts(folder: str) -> dict[str, Part]:
 def _read_all(folder: str, place: Place) -> Iterable[Part]:
     if place.kind == places.BUILT_IN:
         return _read_own(folder, ROOT)
-    return [read(folder, path, place, CONTRACTS[folder]) for path in place.files(folder)]
+    return [_read(folder, path, place) for path in place.files(folder)]
+
+
+def _read(folder: str, path: Path, place: Place) -> Part:
+    return read(folder, path, place, CONTRACTS[folder], OPTIONAL.get(folder))
 
 
 @cache
 def _read_own(folder: str, root: Path) -> tuple[Part, ...]:
     """Read advkit's own parts, once in a process: they do not change with other people's."""
     own = replace(OWN, root=root)
-    return tuple(read(folder, path, own, CONTRACTS[folder]) for path in own.files(folder))
+    return tuple(_read(folder, path, own) for path in own.files(folder))
 
 
 @cache

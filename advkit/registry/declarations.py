@@ -26,6 +26,8 @@ KINDS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
 }
 """Kinds of options, and what their defaults are."""
+TEACHERS = ("teacher", "natural-teacher")
+"""Roles of the fixed nets that an objective may call; each has an option of that name."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,12 @@ _DECLARATIONS: dict[str, dict[str, Rule]] = {
     "models": {"CHANNELS": _COUNTS},
     "augment": {"VIEWS": _FLAG, "CROPPED": _FLAG, "MIXES": _FLAG},
     "labels": {"NEEDS": _words("ema", "soft")},
-    "objectives": {"START": _START, "ATTACKS": _FLAG, "CLEAN_WHEN": _WORDS_OF_OPTIONS},
+    "objectives": {
+        "NEEDS": _words(*TEACHERS),
+        "START": _START,
+        "ATTACKS": _FLAG,
+        "CLEAN_WHEN": _WORDS_OF_OPTIONS,
+    },
     "attacks": {"NEEDS": _words("surrogate"), "LIKE_AUTOATTACK": _FLAG},
     "analyses": {
         "KINDS": _words("checkpoint", "labels", "logits"),

@@ -58,7 +58,13 @@ def name_of(place: Place, path: Path) -> str:
     return name if place.function in ("", "build") else f"{name}:{place.function}"
 
 
-def read(folder: str, path: Path, place: Place, contract: Mapping[str, tuple[str, ...]]) -> Part:
+def read(
+    folder: str,
+    path: Path,
+    place: Place,
+    contract: Mapping[str, tuple[str, ...]],
+    optional: Mapping[str, tuple[str, ...]] | None = None,
+) -> Part:
     """Return what a part's file says; what is wrong with it is among that.
 
     Args:
@@ -66,6 +72,7 @@ def read(folder: str, path: Path, place: Place, contract: Mapping[str, tuple[str
         path: the file.
         place: where the shelf lies.
         contract: entry functions of the shelf → their positional parameters.
+        optional: functions that a part has all of or none, likewise.
     """
     name = name_of(place, path)
     tree, problem = _parsed(path)
@@ -75,7 +82,9 @@ def read(folder: str, path: Path, place: Place, contract: Mapping[str, tuple[str
     options: dict[str, Option] = {}
     problems: list[str] = []
     lines: dict[str, int] = {}
-    for wanted, expected in contract.items():
+    kept = optional if optional and functions.keys() & optional.keys() else {}
+    # The contract's own functions last: the help of an option that several have is theirs.
+    for wanted, expected in {**kept, **contract}.items():
         entry = place.function or wanted
         node = functions.get(entry)
         if node is None:

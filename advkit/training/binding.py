@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint, Labels
@@ -14,6 +14,9 @@ from advkit.config.location import location
 from advkit.errors import MismatchError, UsageError
 from advkit.training.options import TrainOptions
 from advkit.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from advkit.softlabels.source import Info
 
 Upstream = Callable[[], Record]
 """Gives the record of a labels file or teacher, where the options name neither."""
@@ -31,6 +34,7 @@ def configuration(options: TrainOptions, upstream: Upstream | None = None) -> re
         known = bound_init(known)  # first: its net is the student's, whatever the teacher's is
         if resolve.labels_of(*(layer for layer, _ in known)) == "soft":
             known = bound(known, upstream)
+        known = bound_teachers(known, upstream)
         known = bound_extra(known)
     resolved = resolve.resolve(*known, preset=options.preset)
     resolve.refuse_idle(options.settings, resolved.settings)
@@ -64,7 +68,6 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
         UsageError: nobody names any.
     """
     from advkit.softlabels import source as soft_source
-    from advkit.softlabels.labelling import SPLIT
 
     named = _named(known)
     source: Record = {}
@@ -78,16 +81,29 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
     pair = named.get("soft_labels"), named.get("teacher")
     info = soft_source.info(*pair)
     require_digest(named.get("labels_digest"), "labels", info["digest"], str(pair[0] or pair[1]))
-    place = source.get("data")
+    inherited = _inherited(named, str(pair[0] or pair[1]), info, source.get("data"))
+    binding = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
+    return [(inherited, "the soft labels'"), *known, (binding, "bound at the start of the run")]
+
+
+def _inherited(named: Mapping[str, Any], path: str, info: Info, place: object) -> dict[str, object]:
+    """Return what a student takes from its teacher or labels file, unless a layer says otherwise.
+
+    Args:
+        named: what the layers say.
+        path: of the teacher or labels file.
+        info: its description.
+        place: where a record says that its data lie.
+    """
+    from advkit.softlabels.labelling import SPLIT
+
     # A teacher says in its configuration how it was split, a labels file beside its own.
     split = cast(
         Mapping[str, object],
         info["config"] if info["kind"] == "checkpoint" else info.get("split", {}),
     )
     inherited = {
-        "data": location(
-            Path(str(pair[0] or pair[1])), info, place if isinstance(place, str) else None
-        ),
+        "data": location(Path(path), info, place if isinstance(place, str) else None),
         "arch": info["arch"],
         # Teacher and student share the validation split.
         **{key: split.get(key) for key in SPLIT},
@@ -95,8 +111,46 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
     if registry.split_path(named.get("data", inherited["data"]))[0] == info["data"]["name"]:
         inherited["image_size"] = info["config"].get("image_size")
         inherited |= _reading(info, elsewhere="data" in named)
-    binding = {"soft_labels": pair[0], "teacher": pair[1], "labels_digest": info["digest"]}
-    return [(inherited, "the soft labels'"), *known, (binding, "bound at the start of the run")]
+    return inherited
+
+
+def bound_teachers(
+    known: list[resolve.Layer], upstream: Upstream | None = None
+) -> list[resolve.Layer]:
+    """Bind the teachers that the objective asks by their digests.
+
+    What the first knows, data set and architecture, becomes the weakest layer.
+
+    Raises:
+        InputError: a checkpoint cannot be read.
+        MismatchError: one is not that which the configuration names.
+        UsageError: nobody names one.
+    """
+    objective = resolve.objective_of(*(layer for layer, _ in known))
+    roles = registry.part("objectives", objective).constants.get("NEEDS", ())
+    if not roles:
+        return known
+    from advkit.artifacts import checkpoint
+
+    named, binding = _named(known), dict[str, object]()
+    for role in roles:
+        option, place = role.replace("-", "_"), None
+        if option not in named and role == roles[0] and upstream is not None:
+            source = upstream()
+            named[option], place = source["path"], source.get("data")
+        if option not in named:
+            raise lacking(objective, role)
+        info = checkpoint.read_info(named[option])
+        require_digest(named.get(f"{option}_digest"), role, info["digest"], named[option])
+        binding |= {option: named[option], f"{option}_digest": info["digest"]}
+        if role == roles[0]:
+            weakest = _inherited(named, named[option], info, place)
+    return [(weakest, f"the {roles[0]}'s"), *known, (binding, "bound at the start of the run")]
+
+
+def lacking(objective: str, role: str) -> UsageError:
+    """Return the error of an objective without a teacher that it asks."""
+    return UsageError(f"--objective {objective} asks a {role}: give --{role} CHECKPOINT")
 
 
 def _reading(info: Labels | Checkpoint, *, elsewhere: bool) -> dict[str, object]:

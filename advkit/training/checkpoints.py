@@ -110,7 +110,7 @@ class RunFiles:
         summed = replace(progress, sums=self.world.sum(progress.sums.to(learner.device)))
         if not self.world.leads:
             return
-        tensors = pack(learner.model, learner.average, learner.optimizer, summed)
+        tensors = pack(learner.model, learner.average, learner.optimizer, summed, learner.memory)
         description = self.describe(
             "state",
             epoch=progress.epoch,
@@ -159,7 +159,9 @@ class RunFiles:
                 "rounding may differ from an uninterrupted run"
             )
         try:
-            sums = unpack(tensors, learner.model, learner.average, learner.optimizer)
+            sums = unpack(
+                tensors, learner.model, learner.average, learner.optimizer, learner.memory
+            )
             lines = log_of(tensors)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]

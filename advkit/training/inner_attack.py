@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Generator, Tensor, nn
 
-from advkit.attacks.pgd import pgd
+from advkit.attacks.pgd import Seeing, pgd
 from advkit.config.settings import Settings
 from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
@@ -38,7 +36,7 @@ class InnerAttack:
         self,
         model: nn.Module,
         batch: Batch,
-        loss: Callable[[Tensor], Tensor],
+        loss: Seeing,
         generator: Generator,
     ) -> Tensor:
         """Return the adversarial images of a batch, (B, C, H, W), inside `reach` and box.
@@ -46,7 +44,7 @@ class InnerAttack:
         Args:
             model: logits from pixels, in the mode that the caller chose.
             batch: clean images.
-            loss: logits (B, C) → loss per example (B,), ascended.
+            loss: an iterate (B, C, H, W) and its logits (B, C) → loss per example (B,), ascended.
             generator: of the start's noise.
         """
         start = self.start.start(
@@ -59,6 +57,6 @@ class InnerAttack:
             self.reach,
             steps=self.steps,
             step_size=self.size,
-            loss=lambda logits, _: loss(logits),
+            seeing=loss,
             start=start,
         )

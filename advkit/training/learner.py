@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,18 +16,19 @@ from advkit.formulas.schedules import learning_rate
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, identity
 from advkit.labels import Context
-from advkit.objectives import Given
+from advkit.objectives import REMEMBERED, Given
 from advkit.parallel.world import World
 from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
-from advkit.training import alignment
+from advkit.training import alignment, remembering
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
 from advkit.training.inner_attack import InnerAttack
 from advkit.training.parts import parts_of
-from advkit.weights import awp
+from advkit.weights import awp, swa
 from advkit.weights.ema import Ema
+from advkit.weights.swa import Swa
 
 Objective = Callable[[nn.Module], tuple[Tensor, dict[str, Tensor]]]
 """From a net to the loss on this step's images, and the detached logits by kind."""
@@ -49,7 +50,8 @@ class Learner:
 
     `steps` is the number of iterations of an epoch, which schedules count in. In a world of several
     processes, attacks and ADR's teacher run on the bare net and touch nobody else; one backward
-    pass averages gradients, and BN's statistics are averaged before the EMA sees them.
+    pass averages gradients, and BN's statistics are averaged before the EMA sees them. `teachers`
+    are the fixed nets that the objective asks, by role.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Learner:
         soft: Callable[[Batch], Tensor] | None = None,
         world: World | None = None,
         initial: Initial | None = None,
+        teachers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
@@ -75,15 +78,20 @@ class Learner:
         if settings.student_temperature != 1:
             self.student = Tempered(self.model, settings.student_temperature)
         # `passes` computes as the run does; `shared` also averages gradients over ranks.
-        self.passes = self.passes_of(self.student)
-        if settings.compile:
-            self.passes = precision.compiled(self.passes, device)
+        self.passes = self._computed(self.student)
         self.shared = self.world.wrapped(self.passes)
         if settings.amp and isinstance(soft, Live):
             soft.teacher = self.passes_of(soft.teacher)
+        self.taught = {role: self._computed(net) for role, net in (teachers or {}).items()}
+        self.memory = remembering.begun(self.parts, images.labels, self.classes, device)
         # One average serves both uses: ADR's teacher is the weight average that `--wa` reports.
         needs_ema = settings.wa or self.parts.needs_ema
-        self.ema = Ema(self.model, settings.ema_decay) if needs_ema else None
+        self.ema: Ema | None = None
+        self.swa: Swa | None = None
+        if settings.swa_start is not None:
+            self.swa = Swa(self.model, settings.swa_start)
+        elif needs_ema:
+            self.ema = Ema(self.model, settings.ema_decay)
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
         self.optimizer = _optimizer(self.model, settings, device)
         self.guard = Guard(self.optimizer, device, self.world)
@@ -112,10 +120,16 @@ class Learner:
         """Return a net as this run computes it: as it is, or in bfloat16."""
         return precision.Mixed(net) if self.settings.amp else net
 
+    def _computed(self, net: nn.Module) -> nn.Module:
+        """Return a net for the passes of every step, compiled where the run is."""
+        passes = self.passes_of(net)
+        return precision.compiled(passes, self.device) if self.settings.compile else passes
+
     @property
     def average(self) -> nn.Module | None:
         """The weight average, if one is kept."""
-        return self.ema.model if self.ema else None
+        kept = self.swa or self.ema
+        return kept.model if kept else None
 
     def learn(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         """Train on one batch, in the order of the ADR authors' code."""
@@ -132,7 +146,7 @@ class Learner:
 
         # 2. Inner attack: it sees those targets; `--attack-bn` says what it does to BN.
         model.train()
-        given = Given(batch.y, targets, cache(lambda: self._clean(batch.x)))
+        given = self._given(batch, targets, epoch)
         x_adv = batch.x
         if settings.attack_steps > 0:
             with modes.attack_bn(model, settings.attack_bn):
@@ -156,6 +170,10 @@ class Learner:
             self._backward(loss, logits, epoch, step)
             self.optimizer.step()
 
+        # Not a kind of logits: what the objective leaves its memory.
+        told = {"labels": targets, "objectives": logits.pop(REMEMBERED, targets)}
+        remembering.update(self.memory, self.parts, batch, told, epoch + 1, self.world)
+
         # 5. The pass that some codes log with: its answers are not used, BN's statistics move.
         if settings.logging_pass:
             self._clean(batch.x)
@@ -164,7 +182,21 @@ class Learner:
         self._agree_on_norms()
         if self.ema:
             self.ema.update(model)
+        # In the epoch's last step, so that a run that stops after it has it in its state.
+        if self.swa and step + 1 == self.steps:
+            self.swa.update(model, epoch + 1)
         return StepOutput(targets, loss, logits)
+
+    def settle(self, images: Iterable[Tensor], epoch: int) -> None:
+        """Recompute BN's statistics of an even weight average, once it is one.
+
+        Args:
+            images: clean training images by batches, (B, C, H, W), this process's share.
+            epoch: that has ended, counted from 1.
+        """
+        if self.swa and epoch >= self.swa.start:
+            net = self.swa.model
+            swa.recompute(net, self.passes_of(net), images, self.world.mean)
 
     def _set_rate(self, t: int) -> None:
         for group in self.optimizer.param_groups:
@@ -188,6 +220,8 @@ class Learner:
             self.teacher,
             self.soft,
             lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
+            self.memory.get("labels", {}),
+            epoch + 1,
         )
         if batch.mix is None:
             return self.parts.targets(batch, context)
@@ -197,6 +231,19 @@ class Learner:
         )
         return batch.mix.of(first, second)
 
+    def _given(self, batch: Batch, targets: Tensor, epoch: int) -> Given:
+        return Given(
+            batch.y,
+            targets,
+            cache(lambda: self._clean(batch.x)),
+            teachers=self.taught,
+            memory=self.memory.get("objectives", {}),
+            index=batch.index,
+            epoch=epoch + 1,
+            epochs=self.settings.epochs,
+            gathered=self.world.gathered,
+        )
+
     @torch.no_grad()
     def _clean(self, x: Tensor) -> Tensor:
         """Return clean logits without gradient, in the mode that the net is in."""
@@ -205,16 +252,17 @@ class Learner:
 
     def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
         generator = seeding.generator(self.settings.seed, "attack", epoch, step)
-        return self.attack.images(
-            self.passes, batch, lambda logits: self._inner(logits, given, epoch, step), generator
-        )
 
-    def _inner(self, logits: Tensor, given: Given, epoch: int, step: int) -> Tensor:
-        """Return the losses (B,) that the attack ascends; shapes cost a GPU nothing to look at."""
-        models.require_logits(logits, len(given.y), self.classes, self.settings.arch)
-        losses = self.parts.inner(logits, given)
-        self.guard.check_inner(losses, len(given.y), self.settings.objective, epoch, step)
-        return losses
+        def ascended(x_adv: Tensor, logits: Tensor) -> Tensor:
+            # Shapes cost a GPU nothing to look at.
+            models.require_logits(logits, len(given.y), self.classes, self.settings.arch)
+            images = {"x": batch.x, "x_adv": x_adv}
+            seen = {name: images[name] for name in self.parts.sees}
+            losses = self.parts.inner(logits, given, **seen)
+            self.guard.check_inner(losses, len(given.y), self.settings.objective, epoch, step)
+            return losses
+
+        return self.attack.images(self.passes, batch, ascended, generator)
 
     def _aligned(self, batch: Batch, targets: Tensor, epoch: int, step: int) -> Penalty | None:
         """Return GradAlign's weighted penalty as a function of the net, if it is asked for."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, cast
 
 from torch import Generator, Tensor, nn
@@ -21,21 +22,38 @@ from advkit.runtime.memory import moved
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """How a part keeps a memory: `begin` makes it from the labels of the split and C.
+
+    `update` changes it in place, from places (B,), classes (B,), what the part told (B, C) and the
+    epoch.
+    """
+
+    begin: Callable[[Tensor, int], dict[str, Tensor]]
+    update: Callable[[Mapping[str, Tensor], Tensor, Tensor, Tensor, int], None]
+
+
+@dataclass(frozen=True)
 class Parts:
     """The functions of a method, waiting for a batch.
 
     `targets` gives the rows (B, C) that the student is asked for, `inner` the loss per example
     (B,) that the attack ascends, `outer` the loss that the student descends and its logits by
     kind. `start` names the attack's first noise. `needs_ema`: the labels come from the weight
-    average. `clean_first`: the clean pass precedes the attack's.
+    average. `clean_first`: the clean pass precedes the attack's. `keeps`: the memories, by shelf.
+
+    `sees` names what `inner` gets by keyword beside logits and what is given: `x`, the clean
+    images, and `x_adv`, the iterate.
     """
 
     targets: Callable[[Batch, Context], Tensor]
-    inner: Callable[[Tensor, Given], Tensor]
+    inner: Callable[..., Tensor]
     outer: Callable[[nn.Module, Tensor, Tensor, Given], tuple[Tensor, dict[str, Tensor]]]
     start: str
     needs_ema: bool
     clean_first: bool
+    sees: frozenset[str] = frozenset()
+    keeps: Mapping[str, Keeping] = field(default_factory=dict)
 
 
 def parts_of(settings: Settings) -> Parts:
@@ -54,6 +72,11 @@ def parts_of(settings: Settings) -> Parts:
         start=settings.attack_start or constants.get("START", "uniform"),
         needs_ema="ema" in needs,
         clean_first=any(options.get(name) in values for name, values in clean_when.items()),
+        sees=frozenset({*inspect.signature(objective.inner).parameters} & {"x", "x_adv"}),
+        keeps={
+            **_keeping("labels", labels, settings.options_of("labels")),
+            **_keeping("objectives", objective, options),
+        },
     )
 
 
@@ -85,6 +108,13 @@ def digests(settings: Settings) -> dict[str, str]:
         *sources.family(settings.arch),
         ("data", settings.data_name),
     )
+
+
+def _keeping(shelf: str, module: ModuleType, options: Mapping[str, object]) -> dict[str, Keeping]:
+    """Return how a part keeps its memory, by its shelf; nothing of a part that has none."""
+    if not hasattr(module, "memory"):
+        return {}
+    return {shelf: Keeping(_bound(module.memory, options), _bound(module.update, options))}
 
 
 def _bound(function: FunctionType, options: Mapping[str, object]) -> partial[Any]:

@@ -96,8 +96,9 @@ def _inputs(chosen: Settings, options: TrainOptions) -> Sequence[str | None]:
     """Return the files that a run reads."""
     # A run's own configuration may be read back: it is replaced with --overwrite alone.
     config = options.config if options.overwrite else None
+    teachers = (chosen.teacher, chosen.natural_teacher)
     more = [] if chosen.extra_data is None else map(str, extra.files(chosen.extra_data))
-    return (chosen.soft_labels, chosen.teacher, *more, config)
+    return (chosen.soft_labels, *teachers, *more, config)
 
 
 def _tell(record: Record, reporter: Reporter) -> None:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from advkit.artifacts.descriptions import Metrics
+from advkit.training import remembering
 from advkit.training.books import no_sums
+from advkit.training.remembering import Memory
 
 
 @dataclass
@@ -56,6 +58,7 @@ def pack(
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    memory: Memory | None = None,
 ) -> dict[str, Tensor]:
     """Return every tensor of the state under one flat naming."""
     # Flat names and tensors alone, which safetensors holds; no pickled optimizer.
@@ -67,6 +70,7 @@ def pack(
         for prefix, key in _kept(optimizer).items():
             if kept.get(key) is not None:
                 tensors[f"{prefix}.{name}"] = kept[key]
+    tensors |= remembering.packed(memory or {})
     tensors["sums"] = progress.sums
     # As a tensor: a header is read whole, and a log may be longer than any header.
     text = "".join(f"{line}\n" for line in progress.lines).encode()
@@ -93,8 +97,9 @@ def unpack(
     model: nn.Module,
     average: nn.Module | None,
     optimizer: torch.optim.Optimizer,
+    memory: Memory | None = None,
 ) -> Tensor:
-    """Fill model, average and optimizer in place; return the epoch's sums.
+    """Fill model, average, optimizer and memory in place; return the epoch's sums.
 
     Raises:
         RuntimeError: the tensors are not those of this model.
@@ -117,6 +122,7 @@ def unpack(
     others = {one for kind in KEPT.values() for one in kind} - _kept(optimizer).keys()
     if strange or any(_below(tensors, f"{prefix}.") for prefix in others):
         raise RuntimeError("it holds tensors of another net or optimizer")
+    remembering.restore(memory or {}, tensors)
     sums = tensors.get("sums", torch.empty(0))
     if sums.shape != no_sums().shape or not bool(sums.isfinite().all()):
         raise RuntimeError("it holds no sums of an epoch")

@@ -27,6 +27,7 @@ from advkit.runtime.reporting import Reporter
 from advkit.softlabels import source as soft_source
 from advkit.training import books, metrics_log
 from advkit.training import initial as start
+from advkit.training import teachers as asked
 from advkit.training.binding import require_digest
 from advkit.training.checkpoints import RunFiles
 from advkit.training.learner import Learner
@@ -62,6 +63,8 @@ class Trainer:
         source = provenance.data_parent(settings.data_name, "train", images.fingerprint, images.how)
         self.soft, labels = _soft_labels(settings, images, device, reporter)
         extra, more = _extra_data(settings, images)
+        teachers = asked.load(settings, images, device)
+        more = [*more, *(teacher.parent(role) for role, teacher in teachers.items())]
         initial = start.load(settings, images)
         begun = [] if initial is None else [initial.parent]
         self.files = RunFiles(
@@ -99,7 +102,14 @@ class Trainer:
                 "--last-batch keep trains on them too"
             )
         self.learner = Learner(
-            settings, images, len(self.batches), device, self.soft, self.world, initial
+            settings,
+            images,
+            len(self.batches),
+            device,
+            self.soft,
+            self.world,
+            initial,
+            {role: teacher.net for role, teacher in teachers.items()},
         )
         self.learner.require_images(images.shape, self.batches.fewest)
         # Natural training is selected on clean accuracy: under attack it has none.
@@ -160,6 +170,9 @@ class Trainer:
         progress.sums = self.world.sum(progress.sums.to(self.device))
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
+        # The same whenever it is done: a run that stops in its validation does it again.
+        images = (batch.x for batch in self.batches.epoch(progress.epoch))
+        self.learner.settle(images, progress.epoch + 1)
         row, chosen, measured = self._row(), {}, []
         for role, model in self._candidates():
             figures = self.validation.measure(

@@ -1,3 +1,3 @@
 """Weight space: what happens to the parameters beside the optimizer's step."""
 
-__all__ = ["awp", "ema"]
+__all__ = ["awp", "ema", "swa"]

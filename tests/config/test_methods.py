@@ -81,6 +81,7 @@ def test_preset_conditions_name_parts(name):
         "joint_batch": (True, False),
         "train_attack": TRAIN_ATTACKS,
         "extra": (True, False),
+        "base": ("at", "trades"),
     }
     for row in rows(name):
         for key, allowed in row.get("when", {}).items():

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,7 +20,9 @@ from advkit.images.batches import Batches
 from advkit.labels import soft
 from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
+from advkit.training.remembering import packed
 from advkit.training.trainer import Trainer
+from tests.training._teaching import widen, write_teacher
 
 CPU = torch.device("cpu")
 STEPS = 20
@@ -36,7 +39,17 @@ RUNS = {
     "score": {"method": "score", "attack_bn": "eval"},
     "n-fgsm": {"method": "at", "train_attack": "n-fgsm", "attack_steps": 1, "attack_bn": "eval"},
     "clipped": {"method": "at", "clip_grad_norm": 0.5, "warmup_steps": 5},
+    "iad": {"method": "iad", "introspect_from": 1},
+    "adaad": {"method": "adaad", "alpha": 0.5},
+    "sat": {"method": "sat", "memory_from": 1},
+    "sat-wa": {"method": "sat-awp-wa", "memory_from": 1},
+    "te": {"method": "te", "ramp": "1:2"},
+    "ikl": {"method": "ikl"},
+    "gkl": {"method": "ikl", "divergence": "gkl", "gkl_power": 0.4},
+    "hat": {"method": "hat"},
+    "saad": {"method": "saad"},
 }
+"""The memories are compared too."""
 
 
 class Teacher:
@@ -55,6 +68,9 @@ def trainer(world, double=True, **flags):
     if given["method"] == "ltd":
         given |= {"method": "trades", "inner": "ce"}  # its labels come from Teacher below
     settings = resolve.resolve((given, "test")).settings
+    if settings.teachers:
+        given |= {role.replace("-", "_"): teacher_file() for role in settings.teachers}
+        settings = resolve.resolve((given, "test")).settings
     made = Trainer(settings, data.load("digits", "train"), device=CPU, threads=1,
                    reporter=Reporter(), world=world)  # fmt: skip
     learner = made.learner
@@ -66,6 +82,7 @@ def trainer(world, double=True, **flags):
         for net in (learner.model, learner.average):
             if net is not None:
                 net.double()
+        widen(made)
         learner.model.train = lambda mode=True: learner.model
         for module in learner.model.modules():
             module.training = False
@@ -73,8 +90,15 @@ def trainer(world, double=True, **flags):
     return made
 
 
+@functools.cache
+def teacher_file():
+    """The checkpoint of a net whose weights are drawn."""
+    folder = Path(tempfile.mkdtemp())
+    return write_teacher(data.load("digits", "train"), folder / "teacher.safetensors", 11)
+
+
 def weights(made):
-    found = dict(made.learner.model.state_dict())
+    found = dict(made.learner.model.state_dict()) | packed(made.learner.memory)
     if made.learner.average is not None:
         found |= {f"ema.{k}": v for k, v in made.learner.average.state_dict().items()}
     return {name: value.clone().contiguous() for name, value in found.items()}

@@ -20,6 +20,8 @@ WHATS = ("robust", "clean")
 POINTS = ("best", "final")
 ASIDE = ("data", "seed", "batch_size", "limit", "save_images")
 """What an attack's configuration holds that makes it no other attack."""
+TAUGHT_BY = ("labels_digest", "teacher_digest", "natural_teacher_digest")
+"""Digests of what taught a student; each seed may have a teacher of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def entry_of(logits: Logits) -> Entry:
     # Files of earlier versions say nothing of the training but the temperature.
     recipe: Settings = run or {"temperature": checkpoint.get("temperature")}
     # The attack's data and seed are not the training's: theirs go under other names.
-    aside = ("data", "seed", "labels_digest", "init_digest")
+    aside = ("data", "seed", "init_digest", *TAUGHT_BY)
     trained = {name: value for name, value in recipe.items() if name not in aside}
     trained["trained_on"] = recipe.get("data")
     parents = checkpoint.get("parents", [])
@@ -81,7 +83,7 @@ def entry_of(logits: Logits) -> Entry:
         n=len(logits.labels),
         trained=trained,
         recorded=bool(run),
-        labels_digest=run.get("labels_digest") if run else None,
+        labels_digest=_taught_by(run) if run else None,
         attack=cast(descriptions.Attack, as_meant(info["config"])),
         hits={what: hits(logits, what) for what in WHATS},
         training_digest=_training_data(checkpoint.get("parents", [])),
@@ -121,11 +123,17 @@ def _training_data(parents: Sequence[descriptions.Parent]) -> str | None:
 
 
 def _teacher(parents: Sequence[descriptions.Parent]) -> str | None:
-    """Return what gave the soft labels, without its seed: kind, method and architecture."""
-    for parent in parents:
-        if parent["kind"] != "data":
-            return f"{parent['kind']} {parent.get('method')} {parent.get('arch')}"
-    return None
+    """Return what taught a student, without its seed: kind, method and architecture of each."""
+    teachers = [
+        f"{parent['kind']} {parent.get('method')} {parent.get('arch')}"
+        for parent in parents
+        if parent["kind"] != "data"
+    ]
+    return " + ".join(dict.fromkeys(teachers)) or None
+
+
+def _taught_by(run: Settings) -> str | None:
+    return " ".join(str(run[name]) for name in TAUGHT_BY if run.get(name)) or None
 
 
 def radius(attack: descriptions.Attack) -> float | None:

@@ -25,7 +25,9 @@ from advkit.formulas.threat import number, step_size
 
 OWN = (
     *("method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "ema_decay"),
+    "swa_start",
     *("soft_labels", "teacher", "labels_digest", "student_temperature"),
+    *("teacher_digest", "natural_teacher", "natural_teacher_digest"),
     *("clip_start", "logging_pass", "grad_align"),
 )
 """The engine's settings that make a method; options of objectives and label sources do too.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from advkit.analyses.gathering import protocol
-from advkit.analyses.gathering.entries import differing, shown, told_apart
+from advkit.analyses.gathering.entries import TAUGHT_BY, differing, shown, told_apart
 from advkit.analyses.gathering.protocol import Protocol, Setting
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.trained import Trained
@@ -30,7 +30,10 @@ ALARMS = ("masking_alarm", "overfitting_alarm")
 """What rows of a log are marked with."""
 JUDGED = ("margin", "apgd")
 """Attacks of `--select` whose accuracy chose the best epoch, where the log has it."""
-ASIDE = ("seed", "workers", "compile", "soft_labels", "teacher", "labels_digest")
+ASIDE = (
+    *("seed", "workers", "compile", "soft_labels", "teacher", "natural_teacher"),
+    *TAUGHT_BY,
+)
 """Settings that make no other recipe: the seed, what changes no result, and paths."""
 
 
@@ -142,7 +145,7 @@ def recipes(inputs: Sequence[Trained]) -> list[Recipe]:
         if len({run.seed for run in group}) == len(group):
             parted.append(group)
             continue
-        kept = tuple(name for name in ASIDE if name != "labels_digest")
+        kept = tuple(name for name in ASIDE if name not in TAUGHT_BY)
         by_labels: dict[str, list[Run]] = {}
         for run in group:
             by_labels.setdefault(_key(run, kept), []).append(run)

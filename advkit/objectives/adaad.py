@@ -1,0 +1,50 @@
+"""AdaAD: the student follows its teacher on adversarial images made against both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from advkit.formulas.losses import kl_divergence
+from advkit.objectives import Given
+
+NEEDS = ("teacher",)
+# As RSLAD's code, from which the published ones derive: near x, where nothing is at its minimum.
+START = "normal"
+LIMITS = {"alpha": "[0, 1]"}
+
+
+def inner(logits: Tensor, given: Given, *, x_adv: Tensor) -> Tensor:
+    """Return KL(q′ ‖ p′) per example, (B,), teacher and student both at x′.
+
+    The gradient to the image passes through both.
+    """
+    return kl_divergence(given.teacher(x_adv), logits)
+
+
+def outer(
+    model: nn.Module, x: Tensor, x_adv: Tensor, given: Given, *, alpha: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return α·KL(q′ ‖ p′) + (1 − α)·KL(q ‖ p), sums over classes and means over the batch.
+
+    q is the teacher's softmax, p the student's, at temperature 1; the dash marks x′. No label is
+    looked at. With α = 1 the clean images have no pass.
+
+    Args:
+        alpha: weight of the adversarial term; the rest is that of the clean one.
+
+    Source: Huang et al., "Boosting Accuracy and Robustness of Student Models via Adaptive
+    Adversarial Distillation", CVPR 2023; α = 1 and batchmean as in the code beside SAAD.
+    """
+    with torch.no_grad():
+        target = given.teacher(x_adv)
+    adversarial = model(x_adv)
+    loss = kl_divergence(target, adversarial).mean()
+    stats = {"adversarial": adversarial.detach()}
+    if alpha < 1:
+        with torch.no_grad():
+            target = given.teacher(x)
+        clean = model(x)
+        loss = alpha * loss + (1 - alpha) * kl_divergence(target, clean).mean()
+        stats["clean"] = clean.detach()
+    return loss, stats
