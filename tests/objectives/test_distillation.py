@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from advkit.errors import AdvkitError
-from advkit.objectives import REMEMBERED, Given, adaad, iad, ikl, kd, sat, te
+from advkit.objectives import REMEMBERED, Given, adaad, iad, igdm, ikl, kd, saad, sat, te
 
 CLEAN, ADVERSARIAL = (2.0, 1.0, 0.0, -1.0), (1.0, 1.5, 0.0, -0.5)
 TAUGHT, TAUGHT_ADVERSARIAL = (3.0, 0.5, 0.5, -1.0), (1.0, 1.2, 0.2, 0.0)
@@ -75,6 +75,26 @@ def test_kd_by_figures():
     own = -4 * (np.exp(p) * p).sum()  # the natural teacher is the student itself
     loss, _ = kd.outer(student, X, X_ADV, both)
     assert loss.item() == pytest.approx(0.3 * 1.175490 + 0.1 * own + 0.6 * 5.256611, abs=2e-6)
+
+
+def test_the_entropy_of_a_teacher_by_figures():
+    z = row(TAUGHT_ADVERSARIAL)
+    assert saad._entropy(z, 2.0).item() == pytest.approx(1.182858, abs=1e-6)
+    p = softmax(TAUGHT_ADVERSARIAL)
+    assert saad._entropy(z, 1.0).item() == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    assert saad._entropy(z, 1.0001).item() == pytest.approx(-(p * np.log(p)).sum(), abs=1e-4)
+
+
+def test_igdm_grows_over_the_run():
+    """Half of it at half of the run; the opposite point of x_adv = 1 is -1."""
+    answers = {0.0: TAUGHT, 1.0: TAUGHT_ADVERSARIAL, -1.0: (0.5, 0.5, 1.0, -2.0)}
+    own = {1.0: ADVERSARIAL, -1.0: (0.0, -1.0, 0.5, 0.5)}
+    asked = given(teachers={"teacher": lambda x: row(answers[x.item()])}, epoch=5, epochs=10)
+    loss, _ = igdm.outer(lambda x: row(own[x.item()]), X, X_ADV, asked, gradient_weight=3.0)
+    taught = np.subtract(answers[1.0], answers[-1.0])
+    changed = np.subtract(own[1.0], own[-1.0])
+    wanted = kl(TAUGHT_ADVERSARIAL, ADVERSARIAL) + 1.5 * kl(taught, changed)
+    assert loss.item() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_a_teacher_that_is_not_declared():
