@@ -50,8 +50,9 @@ def outer(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the mean of w_i·(KL(q′ ‖ p′) + IGDM_i) + β·(1 − ŵ_i)·KL(q ‖ p).
 
-    w_i = c·(H(q′_i) − min H), the minimum over the batch (of all processes), with H in nats; ŵ is w scaled to [0, 1] in the batch. IGDM_i = a·(epoch/epochs)·KL(softmax ΔT ‖ softmax
-    Δf), see `igdm`. KL is summed over classes. No label is looked at.
+    w_i = c·(H(q′_i) − min H), the minimum over the batch (of all processes), with H in nats; ŵ is w
+    scaled to [0, 1] in the batch. IGDM_i = a·(epoch/epochs)·KL(softmax ΔT ‖ softmax Δf), see
+    `igdm`. KL is summed over classes. No label is looked at.
 
     Args:
         gradient_weight: a at the last epoch; the code's is 1 for CIFAR-10, 10 for CIFAR-100.
