@@ -14,6 +14,7 @@ LIMITS = {
     "gradient_weight": "[0, 1e6]",
     "clean_weight": "[0, 1e6]",
     "entropy_scale": "[0, 1e6]",
+    "entropy_order": "(0, 100]",
     "teacher_step": "[0, 100]",
 }
 
@@ -45,24 +46,27 @@ def outer(
     gradient_weight: float = 1.0,
     clean_weight: float = 1.0,
     entropy_scale: float = 5.0,
+    entropy_order: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the mean of w_i·(KL(q′ ‖ p′) + IGDM_i) + β·(1 − ŵ_i)·KL(q ‖ p).
 
-    w_i = c·(H(q′_i) − min H), the minimum over the batch (of all processes) and H Shannon's entropy
-    in nats; ŵ is w scaled to [0, 1] in the batch. IGDM_i = a·(epoch/epochs)·KL(softmax ΔT ‖ softmax
-    Δf), see `igdm`. KL is summed over classes. No label is looked at.
+    w_i = c·(H(q′_i) − min H), the minimum over the batch (of all processes), with H in nats; ŵ is w
+    scaled to [0, 1] in the batch. IGDM_i = a·(epoch/epochs)·KL(softmax ΔT ‖ softmax Δf), see
+    `igdm`. KL is summed over classes. No label is looked at.
 
     Args:
         gradient_weight: a at the last epoch; the code's is 1 for CIFAR-10, 10 for CIFAR-100.
         clean_weight: β, for which the code has no default.
         entropy_scale: c.
+        entropy_order: γ of Rényi's entropy ln Σ p^γ / (1 − γ); 1 is Shannon's.
 
-    Source: Lee and Chung, arXiv 2512.10275, and the authors' code, whose entropy is Shannon's.
+    Source: Lee and Chung, arXiv 2512.10275, and the authors' code, which trains with Shannon's
+    entropy and has Rényi's of order 2 beside it.
     """
     opposite = x - (x_adv - x)
     with torch.no_grad():
         target, minus = given.teacher(x_adv), given.teacher(opposite)
-    weights = given.once("weights", lambda: _unsure(target, given, entropy_scale))
+    weights = given.once("weights", lambda: _unsure(target, given, entropy_scale, entropy_order))
     scaled = given.once("scaled", lambda: _scaled(weights, given))
     adversarial = model(x_adv)
     own_minus, clean = model(opposite), model(x)
@@ -88,11 +92,18 @@ def _slope(given: Given, x: Tensor) -> Tensor:
     return slope
 
 
-def _unsure(logits: Tensor, given: Given, scale: float) -> Tensor:
+def _unsure(logits: Tensor, given: Given, scale: float, order: float) -> Tensor:
     """Return w, (B,), from the teacher's logits at x′."""
-    log_p = log_softmax(logits)
-    entropy = -(log_p.exp() * log_p).sum(1)
+    entropy = _entropy(logits, order)
     return scale * (entropy - given.gathered(entropy).min())
+
+
+def _entropy(logits: Tensor, order: float) -> Tensor:
+    """Return the Rényi entropy of each row's softmax, (B,), in nats."""
+    log_p = log_softmax(logits)
+    if order == 1:
+        return -(log_p.exp() * log_p).sum(1)
+    return (order * log_p).logsumexp(1) / (1 - order)
 
 
 def _scaled(weights: Tensor, given: Given) -> Tensor:
