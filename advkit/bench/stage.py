@@ -16,7 +16,7 @@ from advkit.bench import images, measure, projection, table
 from advkit.bench.options import LEFT_OUT, BenchOptions
 from advkit.config import methods, resolve
 from advkit.config.machine import computing
-from advkit.config.settings import Settings
+from advkit.config.settings import ATTACKED, Settings
 from advkit.errors import UsageError
 from advkit.options import options_of
 from advkit.parallel import ranks
@@ -141,11 +141,12 @@ def _configuration(options: BenchOptions, method: str) -> Settings:
 def _foreign(method: str) -> set[str]:
     """Return the options of objectives and label sources that a method does not use."""
     choices = methods.parse(method)
-    foreign = set()
-    for folder, part in (("objectives", choices.objective), ("labels", choices.labels)):
-        own = {option.name for option in registry.part(folder, part).options}
-        foreign |= {option.name for option in registry.shared_options(folder)} - own
-    # A file's or a flag's steps are for the methods that attack; natural training has none.
+    chosen = (("objectives", choices.objective), ("labels", choices.labels))
+    every = {x.name for folder, _ in chosen for x in registry.shared_options(folder)}
+    # Of both together: ARD's temperature is an option of its objective and of its labels.
+    own = {x.name for folder, part in chosen for x in registry.part(folder, part).options}
+    foreign = every - own
+    # A file's or a flag's attack is for the methods that attack; natural training has none.
     if not registry.part("objectives", choices.objective).constants.get("ATTACKS", True):
-        foreign.add("attack_steps")
+        foreign |= set(ATTACKED)
     return foreign

@@ -53,6 +53,8 @@ UNTOLD: Mapping[str, object] = {
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
+ATTACKED = ("attack_steps", "train_attack", "start_radius", "grad_align", "select")
+"""Options of adversarial training that natural training refuses."""
 CHOICES = ("objective", "labels", "wa")
 LAST_BATCH = ("drop", "keep")
 OPTIMIZERS = ("sgd", "adamw")

@@ -16,12 +16,12 @@ from typing import Literal
 
 import torch
 
-from advkit import data
+from advkit import data, registry
 from advkit.artifacts import provenance
 from advkit.artifacts.descriptions import Trial, TrialKind
 from advkit.config import resolve
 from advkit.config.resolve import Layer
-from advkit.config.settings import OUTSIDE
+from advkit.config.settings import ATTACKED, OUTSIDE
 from advkit.errors import InputError, UsageError
 from advkit.runtime.reporting import Reporter
 from advkit.search.evaluator import Evaluator
@@ -246,7 +246,8 @@ class TemperatureSearch:
 
 def _without_objective(layer: Layer) -> Layer:
     """Drop options that a natural substitute has no use for."""
-    objective = ("objective", "inner", "beta", "joint_batch", "bn_passes")
-    gone = (*objective, "attack_steps", "method", "awp")
+    # ARD has a temperature too; the labels' is the one that is searched.
+    own = {option.name for option in registry.shared_options("objectives")} - {"temperature"}
+    gone = {*own, *ATTACKED, "objective", "method", "awp"}
     values = {key: value for key, value in layer[0].items() if key not in gone}
     return {**values, "labels": "soft"}, layer[1]
