@@ -35,8 +35,9 @@ def test_examples_are_proper_parts(tmp_path, folder, name, code):
     assert found.returncode == 0, found.stdout
 
 
-def test_three_examples_are_found():
-    assert [folder for folder, _, _ in EXAMPLES] == ["labels", "objectives", "analyses"]
+def test_four_examples_are_found():
+    shelves = ["labels", "augment", "objectives", "analyses"]
+    assert [folder for folder, _, _ in EXAMPLES] == shelves
 
 
 def names_of(path: Path) -> set[str]:

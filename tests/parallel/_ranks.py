@@ -35,6 +35,7 @@ RUNS = {
     "ltd": {"method": "ltd"},
     "awp": {"method": "trades-awp"},
     "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},
+    "cutmix": {"method": "adr", "augment": "cutmix"},
     "l1": {"method": "at", "norm": "l1", "eps": "2"},
     "score": {"method": "score", "attack_bn": "eval"},
     "n-fgsm": {"method": "at", "train_attack": "n-fgsm", "attack_steps": 1, "attack_bn": "eval"},
@@ -104,13 +105,19 @@ def weights(made):
     return {name: value.clone().contiguous() for name, value in found.items()}
 
 
+def doubled(batch):
+    mix = batch.mix
+    if mix is not None:
+        sides = {side: doubled(getattr(mix, side)) for side in ("first", "second")}
+        mix = dataclasses.replace(mix, **sides)
+    return dataclasses.replace(batch, x=batch.x.double(), mix=mix)
+
+
 def equal_weights(world, folder, double):
     """Train each method for some steps and write the weights."""
     if double:
         original = Batches.at
-        Batches.at = lambda *a, **k: dataclasses.replace(
-            batch := original(*a, **k), x=batch.x.double()
-        )
+        Batches.at = lambda *a, **k: doubled(original(*a, **k))
     for name, flags in RUNS.items():
         made = trainer(world, double=True, **flags) if double else plain(world, flags)
         for number in range(STEPS):
