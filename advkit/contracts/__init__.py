@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from advkit import registry
-from advkit.contracts import declared, networks, shelves
+from advkit.contracts import augmentations, declared, networks, shelves
 from advkit.contracts.scene import Breach
 from advkit.errors import AdvkitError, brief
 from advkit.registry import Part
@@ -26,6 +26,12 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         networks.carries_its_normalisation,
         networks.builds_the_same_again,
         networks.folds_into_the_same,
+    ),
+    "augment": (
+        augmentations.changes_images_and_nothing_else,
+        augmentations.draws_from_its_generator_alone,
+        augmentations.an_image_is_changed_by_its_own_row,
+        augmentations.no_images_are_no_work,
     ),
     "labels": (shelves.label_rows_are_probabilities,),
     "objectives": (

@@ -45,12 +45,10 @@ def source(root: Path) -> Path:
     (package / "__init__.py").write_text("import robust_extras_was_imported_too_early  # noqa\n")
     (package / "parts" / "__init__.py").write_text("")
     for place, shelf in PARTS.items():
-        template = new.TEMPLATES / f"{shelf}.txt"
-        if template.exists():
-            path = package / "parts" / place
-            path.parent.mkdir()
-            name = path.stem.replace("_", "-")
-            path.write_text(template.read_text(encoding="utf-8").replace("NAME", name))
+        path = package / "parts" / place
+        path.parent.mkdir()
+        template = (new.TEMPLATES / f"{shelf}.txt").read_text(encoding="utf-8")
+        path.write_text(template.replace("NAME", path.stem.replace("_", "-")))
     return package
 
 
@@ -138,17 +136,16 @@ def test_the_way_of_a_run_with_an_installed_package(tmp_path):
                               capture_output=True, text=True, check=False)  # fmt: skip
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    augment = (new.TEMPLATES / "augment.txt").exists()
     help_text = run("train", "--help").out
-    for name in ("mild", "both", "tiny-net", *(["shaken"] if augment else [])):
+    for name in ("mild", "both", "tiny-net", "shaken"):
         assert re.search(rf"\b{name}: ", help_text), name
     assert "one-step: " in run("attack", "--help").out
     assert "confidence" in run("analyze", "--help").out
 
     tiny = [word for word in TINY if word not in ("--width", "8")]
     train = ["train", *tiny, "--epochs", "1", "--objective", "both", "--labels", "mild",
-             "--arch", "tiny-net", "--filters", "4", "-o", "run"]  # fmt: skip
-    train += ["--augment", "shaken"] if augment else []
+             "--arch", "tiny-net", "--filters", "4", "--augment", "shaken",
+             "-o", "run"]  # fmt: skip
     attack = [
         "attack",
         "run/best.safetensors",

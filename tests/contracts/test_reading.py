@@ -15,6 +15,7 @@ OWN = {
     "registry/__init__.py": "the package's own files",
     "registry/sources.py": "the package's own files",
     "config/methods.py": "the package's own files",
+    "contracts/new.py": "the package's own files",
     "analyses/tables/published.py": "the package's own files",
     "artifacts/page.py": "the package's own files",
     "cli/recipes.py": "the package's own files, and a copy that was looked at first",
