@@ -3,6 +3,7 @@
 __all__ = [
     "arrays",
     "audit",
+    "folded",
     "merge",
     "options",
     "partial",
