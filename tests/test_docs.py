@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 import advkit
-from advkit import __version__, registry
+from advkit import __version__, contracts, registry
 from tests.contracts.test_floors import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(
-    r"`advkit/(\w+)/(\w+)\.py`:\n\n```python\n(.*?)```",
+    r"`mine/(\w+)/(\w+)\.py`:\n\n```python\n(.*?)```",
     (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"),
     re.DOTALL,
 )
@@ -26,10 +26,13 @@ EXAMPLES = re.findall(
 
 @pytest.mark.parametrize(("folder", "name", "code"), EXAMPLES)
 def test_examples_are_proper_parts(tmp_path, folder, name, code):
-    path = tmp_path / f"{name}.py"
+    path = tmp_path / folder / f"{name}.py"
+    path.parent.mkdir()
     path.write_text(code, encoding="utf-8")
-    part = registry._read(folder, path)
-    assert (part.name, part.problems) == (name, ())
+    with registry.using(str(tmp_path)):
+        part = registry.part(folder, name)
+        assert (part.name, part.path) == (name, path)
+        assert list(contracts.breaches(part)) == []
     ruff = [sys.executable, "-m", "ruff", "check", "--config", ROOT / "pyproject.toml", path]
     found = subprocess.run(ruff, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout

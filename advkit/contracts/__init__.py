@@ -46,7 +46,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     ),
     "analyses": (shelves.analysis_gives_a_plain_table,),
 }
-COMMON: tuple[Check, ...] = (
+COMMON = (
     declared.has_one_line_of_help,
     declared.options_have_help_and_fitting_defaults,
     declared.imports_as_it_was_read,

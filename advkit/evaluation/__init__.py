@@ -4,6 +4,7 @@ __all__ = [
     "arrays",
     "audit",
     "classes",
+    "folded",
     "merge",
     "options",
     "partial",

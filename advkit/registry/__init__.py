@@ -36,6 +36,7 @@ __all__ = [
     "arch_named",
     "blaming",
     "clash",
+    "declarations",
     "foreign",
     "generation",
     "is_outside",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from advkit.artifacts import checkpoint, files, locks
+from advkit.artifacts import files, locks
 from advkit.config import resolve
 from advkit.config.resolve import Resolved
 from advkit.config.settings import PART_FOLDERS, Settings
@@ -214,6 +214,8 @@ class RunFolder:
         Raises:
             UsageError: one is not.
         """
+        from advkit.artifacts import checkpoint  # imports torch, which --help does without
+
         for kind, path in (("state", self.state_file), ("checkpoint", self.checkpoint("final"))):
             if path.exists():
                 described: Mapping[str, str] = checkpoint.read(path, kind)[1].get("parts", {})

@@ -16,13 +16,13 @@ import advkit
 
 PACKAGE = Path(advkit.__file__).parent
 PAGE = (PACKAGE.parent / "docs" / "extending.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"`(advkit/\w+/\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = re.findall(r"`(mine/\w+/\w+\.py)`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with a copy of the package, and in it the four files of the page."""
+    """A folder with a copy of the package, and beside it the four files of the page."""
     root = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, root / "advkit", ignore=shutil.ignore_patterns("__pycache__"))
     bin_ = root / "bin"
@@ -30,6 +30,7 @@ def place(tmp_path_factory) -> Path:
     (bin_ / "advkit").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m advkit "$@"\n')
     (bin_ / "advkit").chmod(0o755)
     for name, code in EXAMPLES:
+        (root / name).parent.mkdir(parents=True)
         (root / name).write_text(code, encoding="utf-8")
     return root
 
@@ -48,8 +49,8 @@ def shell(place: Path, command: str) -> subprocess.CompletedProcess:
 
 
 def test_the_page_shows_four_files_each_with_its_commands():
-    names = ["advkit/labels/halved.py", "advkit/augment/stripe.py", "advkit/objectives/both.py"]
-    assert [name for name, _ in EXAMPLES] == [*names, "advkit/analyses/confidence.py"]
+    names = ["mine/labels/halved.py", "mine/augment/stripe.py", "mine/objectives/both.py"]
+    assert [name for name, _ in EXAMPLES] == [*names, "mine/analyses/confidence.py"]
     assert len(COMMANDS) == len(EXAMPLES)
 
 
@@ -111,6 +112,8 @@ def test_a_broken_part_is_exit_2_with_file_and_line(place, broken, source, line,
 
 def test_a_broken_part_leaves_the_others_alone(place, broken):
     broken.write_text("def targets(\n", encoding="utf-8")
-    done = shell(place, "advkit train --data digits --objective at --labels halved --print-config")
+    done = shell(
+        place, "advkit train --parts mine --data digits --objective at --labels halved --print-config"
+    )
     assert done.returncode == 0, done.stderr
     assert "share = 0.5" in done.stdout
