@@ -319,7 +319,9 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
 
 def differences(old: Settings, new: Settings) -> str:
     """Say in one line where two configurations differ; empty where they do not."""
-    return ", ".join(identity.differences(old.described(), new.described()))
+    # What descriptions leave untold has a value all the same, and messages say it.
+    told = ({**UNTOLD, **settings.described()} for settings in (old, new))
+    return ", ".join(identity.differences(*told))
 
 
 def _integer(value: Any) -> int:
