@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from advkit.analyses.gathering.recipes import Run
-from advkit.config.resolve import resolve
+from advkit.config.resolve import differences, resolve
 from advkit.errors import UsageError
 from advkit.formulas.threat import Threat
 from advkit.training import manifest, stage
@@ -164,4 +164,6 @@ def test_natural_training_is_selected_on_clean_accuracy():
 
 def test_the_default_is_not_told():
     assert "select" not in resolve((FLAGS, "flag")).settings.described()
-    assert resolve(({**FLAGS, "select": "apgd"}, "flag")).settings.described()["select"] == "apgd"
+    asked = resolve(({**FLAGS, "select": "apgd"}, "flag")).settings
+    assert asked.described()["select"] == "apgd"
+    assert differences(resolve((FLAGS, "flag")).settings, asked) == "select: pgd -> apgd"
