@@ -162,8 +162,15 @@ def _fitted(
         results.append(result)
     raise MismatchError(
         f"{foreign.path}: its tensors are not those of {options.arch} with "
-        f"{len(setting.classes)} classes: {results[0].problem}"
+        f"{len(setting.classes)} classes: {results[0].problem}{_hint(options.arch, foreign)}"
     )
+
+
+def _hint(arch: str, foreign: Foreign) -> str:
+    """Return what to try where a ResNet of ImageNet form was taken for one of CIFAR form."""
+    large = any(name.endswith("conv1.weight") and tuple(tensor.shape[2:]) == (7, 7)
+                for name, tensor in foreign.tensors.items())  # fmt: skip
+    return "; torchvision's own is --arch torchvision:resnet18" * (arch == "resnet18" and large)
 
 
 def _expected(arch: str, net: Mapping[str, object], setting: Setting) -> Mapping[str, Tensor]:

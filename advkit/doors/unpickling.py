@@ -72,7 +72,10 @@ def load(path: Path, key: str | None, size: int) -> tuple[str, dict[str, Tensor]
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "alloc" in str(error) or "memory" in str(error):
             raise InputError("unpacks to more memory than its size allows") from None
-        raise InputError(f"truncated or corrupt: {brief(error)}") from None
+        reason = str(error).partition(". This is an internal")[
+            0
+        ]  # what follows is for torch's makers
+        raise InputError(f"truncated or corrupt: {brief(reason)}") from None
     except Exception as error:  # whatever a forged file makes the reader trip over
         if type(error).__name__ == "UnpicklingError":
             raise InputError(_refused(str(error))) from None
@@ -96,8 +99,14 @@ def _refused(text: str) -> str:
             f"not data alone: it names {name}, which would have to run; nothing of it ran "
             "(save the net's state_dict() alone)"
         )
+    if "Unsupported operand" in text:
+        return (
+            "a pickle that torch.save did not write, or corrupt (torch.save the net's state_dict())"
+        )
+    # Torch's own advice stands around what it says of the file.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"truncated or corrupt, or not data alone: {brief(lines[-1] if lines else text)}"
+    lines = [line for line in lines if not line.startswith("Check the documentation")] or [text]
+    return f"truncated or corrupt, or not data alone: {brief(lines[-1])}"
 
 
 def main(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -203,7 +204,17 @@ def test_truncated_files(cli):
     save_file(planted.bare(planted.net()), "a.safetensors")
     for name in ("a.pt", "a.safetensors"):
         cut(name)
-        refused(imported(cli, *DIGITS, name=name), 3, name, "truncated or corrupt")
+        outcome = imported(cli, *DIGITS, name=name)
+        refused(outcome, 3, name, "truncated or corrupt")
+        assert "miniz" not in outcome.err
+
+
+def test_a_pickle_that_torch_did_not_write(cli, place):
+    Path("a.pt").write_bytes(pickle.dumps(Command(), protocol=4))
+    outcome = imported(cli, *DIGITS, name="a.pt")
+    refused(outcome, 3, "a.pt: a pickle that torch.save did not write", "state_dict()")
+    assert "documentation" not in outcome.err
+    assert not (place / "ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +244,14 @@ def test_other_architectures_and_other_classes(cli):
     refused(other, 4, "not those of resnet8", "missing", "unexpected")
     told = ["--input-shape", "1x8x8", "--classes", "7"]
     refused(imported(cli, *told), 4, "with 7 classes", "linear.weight (10, 8), not (7, 8)")
+
+
+def test_a_resnet18_of_imagenet_form_is_told_apart(cli):
+    tensors = {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+    save_file(tensors, "a.safetensors")
+    told = ["--input-shape", "3x32x32", "--classes", "7"]
+    outcome = cli("import", "a.safetensors", "--arch", "resnet18", *told)
+    refused(outcome, 4, "not those of resnet18", "torchvision's own is --arch torchvision:resnet18")
 
 
 def test_weights_that_are_no_numbers(cli):
