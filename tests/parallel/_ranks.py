@@ -32,7 +32,7 @@ RUNS = {
     "ltd": {"method": "ltd"},
     "awp": {"method": "trades-awp"},
     "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},
-    "cutmix": {"method": "adr", "augment": "cutmix"},
+    "adr-cutmix": {"method": "adr", "augment": "cutmix"},
     "l1": {"method": "at", "norm": "l1", "eps": "2"},
 }
 
