@@ -35,7 +35,7 @@ RUNS = {
     "ltd": {"method": "ltd"},
     "awp": {"method": "trades-awp"},
     "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},
-    "cutmix": {"method": "adr", "augment": "cutmix"},
+    "adr-cutmix": {"method": "adr", "augment": "cutmix"},
     "l1": {"method": "at", "norm": "l1", "eps": "2"},
     "score": {"method": "score", "attack_bn": "eval"},
     "n-fgsm": {"method": "at", "train_attack": "n-fgsm", "attack_steps": 1, "attack_bn": "eval"},
