@@ -21,6 +21,8 @@ from collections.abc import Iterable, Sequence
 
 MANY = 12
 """Names beyond which an error lists only those nearest to a mistyped one."""
+SHOWN = 40
+"""Names of which a list of what is known is cut."""
 
 
 def printable(text: str) -> str:
@@ -125,7 +127,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = " or ".join(repr(word) for word in near)
     question = f"did you mean {hint}? " if near else ""
-    known = f"(known: {', '.join(names)})" if not near or len(names) <= MANY else ""
+    known = f"(known: {few(names, SHOWN)})" if not near or len(names) <= MANY else ""
     return UsageError(f"unknown {what} {brief(name)!r}: {question}{known}".rstrip())
 
 

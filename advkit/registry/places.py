@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from advkit.errors import UsageError, brief
+from advkit.errors import InputError, UsageError, brief
+from advkit.runtime import reading
 
 VARIABLE = "ADVKIT_PARTS"
 GROUP = "advkit.parts"
@@ -156,10 +157,11 @@ def _offers(folder: Path) -> bool:
         return False
     for name in names:
         try:
-            if GROUP.encode() in (folder / name / "entry_points.txt").read_bytes():
-                return True
-        except OSError:
+            points = reading.content(folder / name / "entry_points.txt", reading.SOURCE)
+        except (OSError, InputError):
             continue
+        if GROUP.encode() in points:
+            return True
     return False
 
 

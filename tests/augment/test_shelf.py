@@ -1,11 +1,9 @@
-"""Every augmentation keeps the shelf's promises: shapes, dtype, its own draws, nothing touched."""
+"""Augmentations as runs bind them; their promises are checked in tests/contracts."""
 
 from __future__ import annotations
 
 import pickle
-import random
 
-import numpy as np
 import pytest
 import torch
 
@@ -30,53 +28,12 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(n: int, shape: tuple[int, int, int]) -> torch.Tensor:
-    return torch.randint(0, 256, (n, *shape), generator=generator(5), dtype=torch.uint8)
-
-
 def pad_of(shape: tuple[int, int, int]) -> int:
     return min(4, shape[1] // 8)
 
 
 def drawn(name: str, n: int, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
     return named(name).draw(n, shape, generator(seed), pad_of(shape), True)
-
-
-@every
-@shaped
-def test_images_keep_shape_and_dtype_and_are_left_as_they_were(name, shape):
-    images, rows = pictures(6, shape), drawn(name, 6, shape)
-    before = images.clone(), rows.clone()
-    changed = named(name).apply(images, rows, pad_of(shape))
-    assert rows.shape[0] == 6
-    assert rows.dim() == 2
-    assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
-    assert torch.equal(images, before[0])
-    assert torch.equal(rows, before[1])
-
-
-@every
-def test_draws_are_of_the_generator_given_and_of_no_other(name):
-    shape = (3, 8, 8)
-    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
-    first = named(name).apply(pictures(6, shape), drawn(name, 6, shape), 1)
-    assert torch.equal(states[0], torch.get_rng_state())
-    assert states[1:] == (random.getstate(), str(np.random.get_state()))
-    torch.manual_seed(8)
-    again = named(name).apply(pictures(6, shape), drawn(name, 6, shape), 1)
-    assert torch.equal(first, again)
-    other = drawn(name, 6, shape, seed=1)
-    assert torch.equal(other, drawn(name, 6, shape)) == (name == "none")
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if named(name).mixed is None])
-def test_an_image_is_changed_by_its_own_row_alone(name):
-    """So that ranks, which share a batch, make of it what one process makes."""
-    shape = (3, 8, 8)
-    images, rows = pictures(6, shape), drawn(name, 6, shape)
-    whole = named(name).apply(images, rows, 1)
-    alone = [named(name).apply(images[i : i + 1], rows[i : i + 1], 1) for i in range(6)]
-    assert torch.equal(whole, torch.cat(alone))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if named(name).mixed is not None])
@@ -96,18 +53,15 @@ def test_workers_of_any_kind_can_be_given_it(name):
     assert torch.equal(rows, drawn(name, 6, (3, 8, 8)))
 
 
-@every
-def test_no_images_are_no_work(name):
-    assert len(drawn(name, 0, (3, 8, 8))) == 0
-
-
 def test_a_part_that_mixes_says_what(tmp_path):
-    path = tmp_path / "half.py"
+    path = tmp_path / "augment" / "half.py"
+    path.parent.mkdir()
     path.write_text(
         '"""Half of another image."""\n\nMIXES = True\n\n\n'
         "def draw(n, shape): ...\n\n\ndef apply(images, drawn): ...\n"
     )
-    (problem,) = registry._read("augment", path).problems
+    with registry.using(str(tmp_path)):
+        (problem,) = registry.parts("augment")["half"].problems
     assert problem == "line 1: it MIXES, but has no function mixed(drawn, shape)"
 
 

@@ -28,6 +28,7 @@ def place(tmp_path, monkeypatch) -> Path:
 def test_a_run_of_it_has_no_part_of_ours_for_it():
     made = ({"data": "digits", "method": "natural", "arch": ARCH}, "flag")
     assert sorted(parts.digests(resolve(made).settings)) == [
+        "augment/crop-flip",
         "data/digits",
         "labels/onehot",
         "objectives/natural",

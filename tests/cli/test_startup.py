@@ -36,8 +36,8 @@ print(json.dumps(answers))
 EVERY = [((command.name,), command) for command in COMMANDS]
 EVERY += [((group, each.name), each) for group, (_, found) in groups().items() for each in found]
 STAGE = {
-    "data": "train", "models": "train", "labels": "train", "objectives": "train",
-    "attacks": "attack", "analyses": "analyze",
+    "data": "train", "models": "train", "augment": "train", "labels": "train",
+    "objectives": "train", "attacks": "attack", "analyses": "analyze",
 }  # fmt: skip
 
 

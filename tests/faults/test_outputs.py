@@ -168,8 +168,8 @@ OVER = {
     "export": "export t.safetensors --to state-dict -o t.safetensors --overwrite",
     "bench": "bench --data digits --arch small-cnn --config c.json -o c.json --overwrite",
 }
-WITHOUT = {"inspect", "presets", "list", "info", "fetch", "copy"}
-"""Commands that have no output, or copy from the package alone."""
+WITHOUT = {"inspect", "presets", "list", "info", "fetch", "copy", "check", "new"}
+"""Commands that have no output, or write anew what the package holds."""
 
 
 @pytest.mark.parametrize("what", OVER)
