@@ -36,8 +36,8 @@ print(json.dumps(answers))
 EVERY = [((command.name,), command) for command in COMMANDS]
 EVERY += [((group, each.name), each) for group, (_, found) in GROUPS.items() for each in found]
 STAGE = {
-    "data": "train", "augment": "train", "models": "train", "labels": "train", "objectives": "train",
-    "attacks": "attack", "analyses": "analyze",
+    "data": "train", "augment": "train", "models": "train", "labels": "train",
+    "objectives": "train", "attacks": "attack", "analyses": "analyze",
 }  # fmt: skip
 
 
