@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from advkit.errors import UsageError, brief
+from advkit.errors import InputError, UsageError, brief
+from advkit.runtime import reading
 
 VARIABLE = "ADVKIT_PARTS"
 GROUP = "advkit.parts"
@@ -156,9 +157,11 @@ def _offers(folder: Path) -> bool:
         return False
     for name in names:
         try:
-            if GROUP.encode() in (folder / name / "entry_points.txt").read_bytes():
+            if GROUP.encode() in reading.content(
+                folder / name / "entry_points.txt", reading.SETTINGS
+            ):
                 return True
-        except OSError:
+        except (OSError, InputError):  # what cannot be read offers nothing
             continue
     return False
 

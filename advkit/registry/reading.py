@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from advkit.errors import InputError
 from advkit.options import Option
 from advkit.registry import declarations, places
 from advkit.registry.places import Place
+from advkit.runtime import reading
 
 OWN = Place(places.BUILT_IN, Path(__file__).parents[1], "advkit", "advkit")
 
@@ -105,7 +107,7 @@ def read(folder: str, path: Path, place: Place, contract: Mapping[str, tuple[str
 def _parsed(path: Path) -> tuple[ast.Module | None, str]:
     """Return the syntax tree of a file, or what stands against it."""
     try:
-        source = path.read_bytes()
+        source = reading.content(path, reading.SETTINGS)
         return ast.parse(source, filename=str(path)), ""
     except SyntaxError as error:
         return None, f"line {error.lineno or 1}: it is not Python: {error.msg}"
@@ -114,3 +116,5 @@ def _parsed(path: Path) -> tuple[ast.Module | None, str]:
         return None, f"line {line}: it is not Python: {error}"
     except OSError as error:
         return None, f"it cannot be read: {error.strerror}"
+    except InputError as error:
+        return None, f"line 1: {error}"

@@ -12,6 +12,7 @@ from advkit import registry
 from advkit.errors import MismatchError, UsageError
 from advkit.registry import places
 from advkit.registry.places import Place
+from advkit.runtime import reading
 
 QUIET = {"kind", "type_comment"}
 """What a syntax tree holds besides what runs."""
@@ -105,7 +106,7 @@ def _files(folder: str, first: Path, place: Place) -> list[Path]:
 
 def _tree(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_bytes())
+        return ast.parse(reading.content(path, reading.SETTINGS))
     except SyntaxError as error:
         raise UsageError(f"{path}: line {error.lineno}: it is not Python: {error.msg}") from None
 

@@ -113,7 +113,8 @@ def test_a_broken_part_is_exit_2_with_file_and_line(place, broken, source, line,
 def test_a_broken_part_leaves_the_others_alone(place, broken):
     broken.write_text("def targets(\n", encoding="utf-8")
     done = shell(
-        place, "advkit train --parts mine --data digits --objective at --labels halved --print-config"
+        place,
+        "advkit train --parts mine --data digits --objective at --labels halved --print-config",
     )
     assert done.returncode == 0, done.stderr
     assert "share = 0.5" in done.stdout

@@ -12,8 +12,7 @@ READS = {"read_text", "read_bytes"}
 OWN = {
     "doors/unpickling.py": "the kernel's own files",
     "runtime/memory.py": "the kernel's own files",
-    "registry/__init__.py": "the package's own files",
-    "registry/sources.py": "the package's own files",
+    "contracts/new.py": "the package's own files",
     "config/methods.py": "the package's own files",
     "analyses/tables/published.py": "the package's own files",
     "artifacts/page.py": "the package's own files",

@@ -198,7 +198,7 @@ OVER = {
     "export": "export t.safetensors --to state-dict -o t.safetensors --overwrite",
     "bench": "bench --data digits --arch small-cnn --config c.json -o c.json --overwrite",
 }
-WITHOUT = {"inspect", "presets", "list", "info", "fetch", "copy"}
+WITHOUT = {"inspect", "presets", "list", "info", "fetch", "copy", "check", "new"}
 """Commands that have no output, or copy from the package alone."""
 
 
