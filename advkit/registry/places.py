@@ -157,11 +157,12 @@ def _offers(folder: Path) -> bool:
         return False
     for name in names:
         try:
-            points = reading.content(folder / name / "entry_points.txt", reading.SOURCE)
-        except (OSError, InputError):
+            if GROUP.encode() in reading.content(
+                folder / name / "entry_points.txt", reading.SETTINGS
+            ):
+                return True
+        except (OSError, InputError):  # what cannot be read offers nothing
             continue
-        if GROUP.encode() in points:
-            return True
     return False
 
 

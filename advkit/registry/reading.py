@@ -118,14 +118,14 @@ def read(
 def _parsed(path: Path) -> tuple[ast.Module | None, str]:
     """Return the syntax tree of a file, or what stands against it."""
     try:
-        source = reading.content(path, reading.SOURCE)
+        source = reading.content(path, reading.SETTINGS)
         return ast.parse(source, filename=str(path)), ""
     except SyntaxError as error:
         return None, f"line {error.lineno or 1}: it is not Python: {error.msg}"
     except ValueError as error:  # a null byte, in Python 3.11
         line = source[: source.find(b"\0")].count(b"\n") + 1
         return None, f"line {line}: it is not Python: {error}"
-    except InputError as error:
-        return None, str(error).removeprefix(f"{path}: ")
     except OSError as error:
         return None, f"it cannot be read: {error.strerror}"
+    except InputError as error:
+        return None, f"line 1: {error}"

@@ -106,7 +106,7 @@ def _files(folder: str, first: Path, place: Place) -> list[Path]:
 
 def _tree(path: Path) -> ast.Module:
     try:
-        return ast.parse(reading.content(path, reading.SOURCE))
+        return ast.parse(reading.content(path, reading.SETTINGS))
     except SyntaxError as error:
         raise UsageError(f"{path}: line {error.lineno}: it is not Python: {error.msg}") from None
 

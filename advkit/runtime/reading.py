@@ -17,8 +17,6 @@ from advkit.errors import InputError
 
 SETTINGS = 1 << 20
 """Bytes of a configuration at most: some thousand lines."""
-SOURCE = 16 << 20
-"""Bytes of a part's file, or of a package's entry points, at most."""
 DOCUMENT = 256 << 20
 """Bytes of a text at most: logs, lists of files, tables, analyses as JSON."""
 

@@ -112,7 +112,9 @@ def test_a_broken_part_is_exit_2_with_file_and_line(place, broken, source, line,
 
 def test_a_broken_part_leaves_the_others_alone(place, broken):
     broken.write_text("def targets(\n", encoding="utf-8")
-    words = "--parts mine --data digits --objective at --labels halved"
-    done = shell(place, f"advkit train {words} --print-config")
+    done = shell(
+        place,
+        "advkit train --parts mine --data digits --objective at --labels halved --print-config",
+    )
     assert done.returncode == 0, done.stderr
     assert "share = 0.5" in done.stdout

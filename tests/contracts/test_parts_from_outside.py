@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,13 @@ def test_a_place_without_parts(cli, folder, monkeypatch, named, words):
     line = error(cli("presets"), 2)
     assert words in line
     assert f"ADVKIT_PARTS {named}" in line
+
+
+def test_a_pipe_in_the_place_of_a_part_is_not_waited_for(cli, folder):
+    os.mkfifo(folder / "labels" / "pipe.py")
+    line = error(cli(*RESOLVED, "--labels", "pipe", "--parts", folder), 2)
+    assert "pipe.py is not a proper part: line 1: " in line
+    assert "a pipe, socket or device" in line
 
 
 def test_what_stops_an_import_is_named_with_its_line(cli, folder):
