@@ -112,6 +112,7 @@ class Trainer:
             {role: teacher.net for role, teacher in teachers.items()},
         )
         self.learner.require_images(images.shape, self.batches.fewest)
+        _require_whole_images(settings, self.batches.augmentation.mixed is not None, self.learner)
         # Natural training is selected on clean accuracy: under attack it has none.
         attacked = self.learner.threat if settings.attack_steps > 0 else None
         self.validation = Validation(
@@ -336,6 +337,20 @@ def _require_a_batch(settings: Settings, images: ImageSet, training: int, held_o
         f"{training + held_out}{limited}, {held_out} are set aside for validation (--val-size): "
         f"give {', or '.join(hints)}"
     )
+
+
+def _require_whole_images(settings: Settings, mixes: bool, learner: Learner) -> None:
+    """Refuse mixed images where something is kept of each: they are of two examples.
+
+    Raises:
+        UsageError: a part of the run keeps a memory.
+    """
+    for shelf in learner.memory if mixes else ():
+        name = settings.objective if shelf == "objectives" else settings.labels
+        raise UsageError(
+            f"--augment {settings.augment}: it mixes images, and {name} keeps a memory of single "
+            "ones: give another --augment"
+        )
 
 
 def _soft_labels(
