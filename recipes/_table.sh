@@ -54,7 +54,7 @@ row() {  # DATA ARCH METHOD [OPTION...]: one line of the table, for every seed
     case " ${METHODS:-$method} " in *" $method "*) ;; *) return 0 ;; esac
     for each; do options="$options $(quoted "$each")"; done
     name=$(printf '%s\n' "$data-$arch-$method$options" |
-        sed -E 's/--(soft-labels|teacher|config) (\\.|[^ \\])+//g; s/--extra-data (\\.|[^ \\])+/extra/' |
+        sed -E 's/--(soft-labels|teacher|natural-teacher|config) (\\.|[^ \\])+//g; s/--extra-data (\\.|[^ \\])+/extra/' |
         tr -cs '[:alnum:].\n' '-' | sed 's/-*$//')
     data=$(quoted "$data")
     for seed in $seeds; do  # xargs would join a line that ends in a space to the next

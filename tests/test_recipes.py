@@ -23,6 +23,8 @@ TABLES = {
     "adr-table5": ["at", "adr-wa", "adr-awp-wa"],
     "adr-table6": ["at", "adr", "at-awp", "adr-awp"],
     "adr-table7": ["at", "adr"],
+    "compare": ["at", "trades", "mart", "ls", "adr", "trades-adr", "score", "ikl", "ltd", "rslad",
+                "ard", "adaad", "igdm", "saad", "iad", "hat", "kd", "sat", "te"],
     "ltd-table1": ["trades", "trades-awp", "ltd", "ltd-awp"],
     "ltd-table2": ["trades-awp", "ltd-awp"],
     "ltd-table3": ["trades", "ltd"],
@@ -40,7 +42,7 @@ OTHERS = {
     "ltd-temperature": "temperature.csv",
     "study": "summary/study/compare.jsonl",
 }
-COUNT = 21
+COUNT = 22
 
 
 def recipes() -> list[str]:

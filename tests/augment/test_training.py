@@ -128,18 +128,6 @@ def test_labels_are_mixed_after_the_label_source(digits, labels):
     assert torch.equal(batch.y, major)
 
 
-@every
-@pytest.mark.parametrize("objective", ["natural", "at", "trades", "mart"])
-def test_every_objective_steps_on_it(digits, name, objective):
-    steps = 0 if objective == "natural" else 1
-    made = trainer(
-        digits, method="at", objective=objective, labels="smoothing", augment=name,
-        attack_steps=steps,
-    )  # fmt: skip
-    batch = made.batches.at(made.batches.order(0), 0, 0)
-    assert bool(made.learner.learn(batch, 0, 0).loss.isfinite())
-
-
 def contents(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for row in rows:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from advkit.artifacts import artifact, checkpoint, soft_labels
 from advkit.evaluation.partial import Partial
 from advkit.evaluation.run import Evaluation
+from advkit.runtime import reading
 from advkit.softlabels import labelling
 from advkit.softlabels.labelling import Labelling
 from tests.conftest import SEED
@@ -258,12 +258,12 @@ def test_row_40_an_edited_part_is_other_work(cli, teacher, monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     words = [teacher / "best.safetensors" if word == "?" else word for word in words]
     assert cli(*words).code == 0
-    read = Path.read_bytes
+    read = reading.content
 
-    def edited(path):
-        return read(path) + (b"\nrate = 2\n" if str(path).endswith(f"{part}.py") else b"")
+    def edited(path, most):
+        return read(path, most) + (b"\nrate = 2\n" if str(path).endswith(f"{part}.py") else b"")
 
-    monkeypatch.setattr(Path, "read_bytes", edited)
+    monkeypatch.setattr(reading, "content", edited)
     done = cli(*words)
     assert (done.code, done.out) == (4, "")
     assert f"was made before {part.replace('_', '-')} was edited" in done.err

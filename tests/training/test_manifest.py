@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from advkit.artifacts import checkpoint
-from advkit.runtime import signals
+from advkit.runtime import reading, signals
 from advkit.training.learner import Learner
 from tests.conftest import SEED
 
@@ -273,13 +273,13 @@ def test_a_best_net_that_a_kill_kept_from_being_written_is_made_from_the_state(
 @pytest.mark.parametrize("kind", ["part", "whole"])
 @pytest.mark.parametrize("part", ["objectives/natural", "models/small_cnn", "labels/onehot"])
 def test_an_edited_part_is_another_run(cli, run, steps, monkeypatch, kind, part):
-    folder, read = run(f"mine-{kind}"), Path.read_bytes
+    folder, read = run(f"mine-{kind}"), reading.content
 
-    def edited(path):
+    def edited(path, most):
         more = b"\nrate = 2\n" if str(path).endswith(f"{part}.py") else b""
-        return read(path) + more
+        return read(path, most) + more
 
-    monkeypatch.setattr(Path, "read_bytes", edited)
+    monkeypatch.setattr(reading, "content", edited)
     for more in ([], ["--resume"])[kind == "part" :]:
         done = cli(*words("mine"), *more, "-o", folder)
         assert (done.code, done.out, steps) == (4, "", [])
@@ -290,10 +290,12 @@ def test_an_edited_part_is_another_run(cli, run, steps, monkeypatch, kind, part)
 
 
 def test_comments_and_docstrings_change_no_run(cli, run, monkeypatch):
-    folder, read = run("mine-whole"), Path.read_bytes
-    monkeypatch.setattr(
-        Path, "read_bytes", lambda p: read(p) + (b"# more\n" if p.name == "natural.py" else b"")
-    )
+    folder, read = run("mine-whole"), reading.content
+
+    def edited(path, most):
+        return read(path, most) + (b"# more\n" if path.name == "natural.py" else b"")
+
+    monkeypatch.setattr(reading, "content", edited)
     done = cli(*words("mine"), "-o", folder)
     assert done.code == 0
     assert "already done" in done.err or done.record["epoch"]
