@@ -58,7 +58,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
     "analyze": ("Numbers and pictures from logits files.", analyze.COMMANDS),
-    "search": ("Searches for the numbers that a method needs.", (search.COMMAND,)),
+    "search": ("Searches for the numbers that a method needs.", search.COMMANDS),
     "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
     "recipes": (
         "Scripts for the papers' tables: what there is, and copies of them.",

@@ -158,3 +158,17 @@ def plain(
         # The plain view where the table has it; else the example's first view stands for it.
         view = (table[index] == views[:, None]).all(2).int().argmax(1)
     return Batch(index, x, images.labels[index].to(device), views, view)
+
+
+def standing(model: nn.Module, images: ImageSet, held_out: Tensor, settings: Settings) -> Tensor:
+    """Return which held-out examples, (n,) bool on the CPU, neither APGD-CE nor APGD-T breaks.
+
+    Three classes or fewer: APGD-CE alone.
+    """
+    device = next(model.parameters()).device
+    suite = Suite.of(model, images, settings)
+    parts = [
+        suite.standing(pixels(images.batch(rows), device), images.labels[rows].to(device)).cpu()
+        for rows in torch.split(held_out, BATCH)
+    ]
+    return torch.cat(parts)
