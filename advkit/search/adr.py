@@ -64,7 +64,7 @@ class AdrSearch:
         self.images = data.load(self.base.data, "train", root=root, **options)
         self.held_out = split_of(self.base, self.images)[1]
         self.rungs = halving.rungs(self.base.epochs)
-        self.ledger: Ledger[Rung] = Ledger(out, trials.rung_fault)
+        self.ledger: Ledger[Rung] = Ledger(out, trials.rung_fault, "choose another -o")
 
     def run(self) -> Iterator[Rung]:
         """Search, or go on searching: yield hard labels' line and the last one of each trial.

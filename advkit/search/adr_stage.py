@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from advkit.artifacts import analysis, files, locks
@@ -60,11 +61,11 @@ def search(
     files.require_apart(found, (chosen.extra_data, chosen.init, runs.config))
     sampling.require()
     machine = Machine(runs.torch_device(), runs.threads_for(chosen.arch), runs.root, reporter)
-    with (
-        computing(machine.device, machine.threads),
-        locks.where_possible(out, files.exists(found[0])),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(computing(machine.device, machine.threads))
+        # Data and options that make no search leave the folder as it was.
         work = AdrSearch(layers, Plan(options.trials, options.seconds), out, machine)
+        stack.enter_context(locks.where_possible(out, files.exists(found[0])))
         lines = []
         for line in work.run():
             lines.append(line)

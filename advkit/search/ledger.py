@@ -42,10 +42,14 @@ class Ledger(Generic[Line]):
     """
 
     def __init__(
-        self, folder: Path, fault: Callable[[object], str] = descriptions.trial_fault
+        self,
+        folder: Path,
+        fault: Callable[[object], str] = descriptions.trial_fault,
+        way_out: str = "remove it: runs that lie beside it are only measured again",
     ) -> None:
-        """Take a search's folder, and what says why something is no trial of it."""
-        self.folder, self.path, self._fault = folder, folder / "trials.jsonl", fault
+        """Take a search's folder, what says why something is no trial, and what helps then."""
+        self.folder, self.path = folder, folder / "trials.jsonl"
+        self._fault, self._way_out = fault, way_out
         self.trials: list[Line] = []
         self._link = ""
 
@@ -110,7 +114,7 @@ class Ledger(Generic[Line]):
             if chain != self._link:
                 raise MismatchError(
                     f"{self.path}: line {number} was edited or is of another search: put the right "
-                    "file back, or remove it: runs that lie beside it are only measured again"
+                    f"file back, or {self._way_out}"
                 )
             self.trials.append(trial)
         if torn:

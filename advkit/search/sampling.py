@@ -131,34 +131,35 @@ class Journal:
         return at(params)
 
     def tell(self, told: Told) -> None:
-        """Have the journal say of a trial what the search knows: what is there is only compared.
+        """Have the journal say of a trial what the search knows by now.
+
+        Of a search that was stopped it may know more than that already: what is there is compared.
 
         Raises:
             MismatchError: it says something else.
         """
-        wanted = _frozen(told)
         trials = self._trials()
-        if told.number >= len(trials):
-            with _quiet():
-                if self._study is None:
-                    from optuna.study import StudyDirection
-
-                    self._study = self._storage.create_new_study([StudyDirection.MAXIMIZE], STUDY)
-                known = self._storage.get_trial(
-                    self._storage.create_new_trial(
-                        self._study, _frozen(Told(told.number, told.point))
-                    )
-                )
-        else:
-            known = trials[told.number]
-        if known.params != wanted.params or not _begins(known, wanted):
+        known = trials[told.number] if told.number < len(trials) else self._begin(told)
+        wanted = _frozen(told)
+        if known.params != wanted.params or not _fits(known, wanted):
             raise self._other(told.number)
-        identifier = self._storage.get_trial_id_from_study_id_trial_number(self._study, told.number)
+        if known.state.is_finished():
+            return
+        number = self._storage.get_trial_id_from_study_id_trial_number(self._study, told.number)
         for epochs, score in told.scores.items():
             if epochs not in known.intermediate_values:
-                self._storage.set_trial_intermediate_value(identifier, epochs, score)
-        if known.state != wanted.state:
-            self._storage.set_trial_state_values(identifier, wanted.state, wanted.values)
+                self._storage.set_trial_intermediate_value(number, epochs, score)
+        if wanted.state.is_finished():
+            self._storage.set_trial_state_values(number, wanted.state, wanted.values)
+
+    def _begin(self, told: Told) -> FrozenTrial:
+        from optuna.study import StudyDirection
+
+        with _quiet():
+            if self._study is None:
+                self._study = self._storage.create_new_study([StudyDirection.MAXIMIZE], STUDY)
+            begun = _frozen(Told(told.number, told.point))
+            return self._storage.get_trial(self._storage.create_new_trial(self._study, begun))
 
     def require_no_more(self, trials: int) -> None:
         """Check that there are no trials beyond those of the search.
@@ -207,12 +208,17 @@ class _Lines:
             self._logs.append(json.loads(line))
 
 
-def _begins(known: FrozenTrial, wanted: FrozenTrial) -> bool:
-    """Whether what is known of a trial is the beginning of what is wanted of it, or all of it."""
-    if known.state.is_finished():
-        same = known.state == wanted.state and known.values == wanted.values
-        return bool(same and known.intermediate_values == wanted.intermediate_values)
-    return bool(known.intermediate_values.items() <= wanted.intermediate_values.items())
+def _fits(known: FrozenTrial, wanted: FrozenTrial) -> bool:
+    """Whether what is known of a trial and what is wanted of it are of one trial.
+
+    Either may be further. A finished one is the whole of it, though.
+    """
+    there, asked = known.intermediate_values.items(), wanted.intermediate_values.items()
+    if not known.state.is_finished():
+        return bool(there <= asked or (asked <= there and not wanted.state.is_finished()))
+    if not wanted.state.is_finished():
+        return bool(asked <= there)
+    return bool(known.state == wanted.state and known.values == wanted.values and there == asked)
 
 
 def _frozen(told: Told) -> FrozenTrial:
