@@ -75,7 +75,8 @@ class AdrSearch:
         """
         resolved = resolve.resolve(*self.layers)
         plan = f"# ADR's numbers, trials {self.plan.trials}, seconds {self.plan.seconds}\n"
-        self.ledger.open(plan + identity(resolved), parts.digests(self.base))
+        meant = {**parts.digests(self._hard().settings), **parts.digests(self.base)}
+        self.ledger.open(plan + identity(resolved), meant)
         journal = Journal(self.out / "journal.log")
         plain = self._plain()
         yield plain
@@ -128,8 +129,8 @@ class AdrSearch:
         left = self.plan.seconds - trained - judged - whole  # the first trial goes to the end
         if left < 0:
             self.machine.reporter.warn(
-                f"one trial takes about {whole:.0f} s more than the budget has left: it is run all "
-                "the same"
+                f"a whole trial takes about {whole:.0f} s and the budget has "
+                f"{max(0, left + whole):.0f} s left: one is run all the same"
             )
         each = trained * halving.EPOCHS + judged * halving.JUDGED
         number = 1 + max(0, min(int(left / each), MOST - 1))

@@ -294,7 +294,7 @@ def test_a_budget_becomes_a_number_of_trials_once(tmp_path, monkeypatch):
     search = made(tmp_path / "s", seconds=1000.0)
     assert search._fitting(trained=100.0, judged=10.0) == 1 + 11
     assert search._fitting(trained=1000.0, judged=10.0) == 1
-    assert "more than the budget" in search.machine.reporter.warnings[-1]
+    assert "takes about 1030 s and the budget has 0 s left" in search.machine.reporter.warnings[-1]
     planted(search, lambda n, epochs: 0.5)
     monkeypatch.setattr(search, "_fitting", lambda trained, judged: 2)
     monkeypatch.setattr(adr.RunFolder, "rows", lambda self: [{"seconds": 100.0}])
