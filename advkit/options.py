@@ -21,6 +21,9 @@ SIDES = "[1, 4096]"
 TEMPERATURES = "[1e-6, 1e6]"
 """Limits that several options share: wide enough for whatever is meant, so that a slip is told."""
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Seconds of each unit of a time."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -182,3 +185,18 @@ def parse_temperatures(text: str, flag: str = "--temperatures") -> list[float]:
     if not temperatures or not all(within(TEMPERATURES, number) for number in temperatures):
         raise UsageError(f"{flag} {brief(repr(text))}: numbers in {TEMPERATURES} apart by commas")
     return temperatures
+
+
+def parse_budget(text: str) -> float:
+    """Read a time as seconds.
+
+    >>> parse_budget("4h"), parse_budget("1.5d"), parse_budget("90m")
+    (14400.0, 129600.0, 5400.0)
+
+    Raises:
+        UsageError: not a number above 0 with s, m, h or d behind it.
+    """
+    parts = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", text.strip())
+    if not parts or not float(parts[1]):
+        raise UsageError(f"--budget {brief(text)}: a number and s, m, h or d, for example 4h")
+    return float(parts[1]) * UNITS[parts[2]]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advkit.errors import UsageError, brief
 from advkit.formulas import stats
 
 PASSES = {"apgd-ce": (103, 101), "apgd-t": (920, 909), "fab-t": (1829, 900), "square": (5003, 0)}
@@ -16,22 +14,6 @@ COUNTS = (100, 200, 500, 1000, 2000, 5000, 10_000, 50_000)
 """Numbers of test images that a projection looks at, as many as there are."""
 SHARES = (1.0, 0.5, 0.25)
 """Shares of the epochs asked for that a budget is tried on."""
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def parse_budget(text: str) -> float:
-    """Read a time as seconds.
-
-    >>> parse_budget("4h"), parse_budget("1.5d"), parse_budget("90m")
-    (14400.0, 129600.0, 5400.0)
-
-    Raises:
-        UsageError: not a number above 0 with s, m, h or d behind it.
-    """
-    parts = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])", text.strip())
-    if not parts or not float(parts[1]):
-        raise UsageError(f"--budget {brief(text)}: a number and s, m, h or d, for example 4h")
-    return float(parts[1]) * UNITS[parts[2]]
 
 
 @dataclass(frozen=True)

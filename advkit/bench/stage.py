@@ -12,13 +12,13 @@ from advkit.artifacts import analysis, files, locks, provenance
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
 from advkit.artifacts.result import Result
-from advkit.bench import images, measure, projection, table
+from advkit.bench import images, measure, table
 from advkit.bench.options import LEFT_OUT, BenchOptions
 from advkit.config import methods, resolve
 from advkit.config.machine import computing
 from advkit.config.settings import ATTACKED, Settings
 from advkit.errors import UsageError
-from advkit.options import options_of
+from advkit.options import options_of, parse_budget
 from advkit.parallel import ranks
 from advkit.runtime.reporting import Reporter
 
@@ -98,7 +98,7 @@ def bench(options: BenchOptions, reporter: Reporter, show: Callable[[str], None]
     if out is not None:
         analysis.check(out, kept=kept)
         files.require_apart([out], [options.config])
-    budget = projection.parse_budget(options.budget) if options.budget else None
+    budget = parse_budget(options.budget) if options.budget else None
     chosen = {name: _configuration(options, name) for name in _methods(options.methods)}
     if ranks.world() > 1:
         raise UsageError("bench is one process's work: start it without torchrun")

@@ -59,7 +59,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS: dict[str, tuple[str, tuple[Command, ...] | Callable[[], tuple[Command, ...]]]] = {
     "analyze": ("Numbers and pictures from logits files.", analyze.commands),
-    "search": ("Searches for the numbers that a method needs.", (search.COMMAND,)),
+    "search": ("Searches for the numbers that a method needs.", search.COMMANDS),
     "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
     "parts": (
         "Parts: what there is, checks of your own, and one to begin with.",

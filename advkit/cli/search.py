@@ -1,4 +1,4 @@
-"""`advkit search temperature`: LTD's two-step search."""
+"""`advkit search temperature`: LTD's two-step search; `advkit search adr`: ADR's numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from advkit.cli.common.options import Call, Command
 from advkit.config import settings
 from advkit.options import options_of
 from advkit.runtime.progress import show
-from advkit.search.options import SearchOptions
+from advkit.search.options import AdrOptions, SearchOptions
 from advkit.training.options import TrainOptions
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
 LEFT_OUT |= {"teacher_digest", "natural_teacher", "natural_teacher_digest"}
+
+
+ADRS_OWN = {"method", "labels", "wa", "soft_labels", "teacher", "labels_digest", "temperature"}
+ADRS_OWN |= {"smoothing", "student_temperature", "tau", "lambda", "ema_decay"}
+"""What the search for ADR's numbers chooses by itself, or what its runs have no use for."""
 
 
 def run(call: Call) -> Iterator[Record]:
@@ -31,6 +36,17 @@ def run(call: Call) -> Iterator[Record]:
     if searched.disagreement:
         reporter.note(searched.disagreement)
     yield searched.record
+
+
+def run_adr(call: Call) -> Iterator[Record]:
+    """Search and yield a record of each run, then one with the choice."""
+    wanted = call.build(AdrOptions)
+    given = {**call.pick(settings.options()), "labels": "adr", "wa": False}
+    runs = call.build(TrainOptions, settings=given)
+    from advkit.search.adr_stage import search  # imports torch, which --help does without
+
+    table = (lambda text: None) if call.talk.quiet else show
+    yield from search(wanted, runs, call.reporter("search adr"), table)
 
 
 COMMAND = Command(
@@ -50,3 +66,18 @@ COMMAND = Command(
     example="advkit search temperature "
     "runs/digits-small-cnn-natural-s0/best.labels-views-all.h5 --grid 1,2,5,10",
 )
+ADR = Command(
+    "adr",
+    "Find ADR's τ, λ and γ for a data set, on its validation examples alone, beside hard labels.",
+    (
+        *options_of(AdrOptions),
+        *(option for option in settings.options() if option.name not in ADRS_OWN),
+        *(option for option in train.OWN if option.name == "config"),
+        options.DATA_ROOT,
+        *options.MACHINE,
+        options.OUT,
+    ),
+    run_adr,
+    example="advkit search adr --data digits --epochs 30 --eps 0.15 --budget 30m",
+)
+COMMANDS = (COMMAND, ADR)

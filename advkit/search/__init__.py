@@ -1,3 +1,3 @@
 """Searches for the numbers that a method needs."""
 
-__all__ = ["options", "stage", "temperature"]
+__all__ = ["adr_stage", "options", "stage", "temperature"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,44 @@ class Evaluator:
         return {**trial, "masking_alarm": alarm, **judged}
 
 
+@dataclass(frozen=True)
+class Suite:
+    """APGD-CE and APGD-T, as AutoAttack has them, on one net and the classes of one data set."""
+
+    model: nn.Module
+    attacks: autoattack.Judge
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, model: nn.Module, images: ImageSet, settings: Settings) -> Suite:
+        """Return the suite of a run's threat; three classes or fewer have no APGD-T."""
+        threat = Threat(settings.norm, parse_eps(settings.eps, settings.norm))
+        classes = len(images.classes)
+        names = [name for name in autoattack.attacks("standard", classes) if name in ATTACKS]
+        return cls(
+            model, autoattack.Judge(model, threat, "standard", classes, settings.seed), names
+        )
+
+    def standing(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return which examples, (B,) bool, are right and stay so under every attack.
+
+        Args:
+            x: (B, C, H, W) in [0, 1].
+            y: (B,) int64.
+        """
+        model = self.model
+        with modes.evaluating(model), modes.frozen(model), torch.no_grad():
+            standing = correct(model(x), y)
+            for name in self.names:
+                for target in self.attacks.targets(name):
+                    # Whom an attack broke the next one need not see.
+                    rows = standing.nonzero().flatten()
+                    if len(rows):
+                        attacked = self.attacks.attack(name, x[rows], y[rows], target)
+                        standing[rows] = correct(model(attacked), y[rows])
+        return standing
+
+
 def judge(
     model: nn.Module,
     images: ImageSet,
@@ -81,10 +119,7 @@ def judge(
     # An objective without β is measured by TRADES' own.
     beta = settings.options_of("objectives").get("beta", 6.0)
     device = next(model.parameters()).device
-    suite = autoattack.Judge(model, threat, "standard", len(images.classes), settings.seed)
-    names = [
-        name for name in autoattack.attacks("standard", len(images.classes)) if name in ATTACKS
-    ]
+    suite = Suite.of(model, images, settings)
     sums = Judged(robust_accuracy=0, pgd_accuracy=0, loss_ce=0, loss_kl=0)
     for start in range(0, len(held_out), BATCH):
         batch = plain(images, held_out[start : start + BATCH], source, device)
@@ -98,17 +133,10 @@ def judge(
             ce = cross_entropy(clean, target).sum()
             # KL(target ‖ clean) is the cross-entropy less the target's entropy, with 0·log 0 = 0.
             entropy = -torch.special.xlogy(target, target).sum()
-            standing = correct(clean, y)
             sums["pgd_accuracy"] += int(correct(adversarial, y).sum())
             sums["loss_ce"] += float(ce + shift)
             sums["loss_kl"] += float(ce - entropy + shift)
-            for name in names:
-                # Whom an attack broke the next one need not see.
-                rows = standing.nonzero().flatten()
-                if len(rows):
-                    attacked = suite.attack(name, x[rows], y[rows])
-                    standing[rows] = correct(model(attacked), y[rows])
-            sums["robust_accuracy"] += int(standing.sum())
+            sums["robust_accuracy"] += int(suite.standing(x, y).sum())
     n = len(held_out)
     return {
         "robust_accuracy": sums["robust_accuracy"] / n,
@@ -130,3 +158,17 @@ def plain(
         # The plain view where the table has it; else the example's first view stands for it.
         view = (table[index] == views[:, None]).all(2).int().argmax(1)
     return Batch(index, x, images.labels[index].to(device), views, view)
+
+
+def standing(model: nn.Module, images: ImageSet, held_out: Tensor, settings: Settings) -> Tensor:
+    """Return which held-out examples, (n,) bool on the CPU, neither APGD-CE nor APGD-T breaks.
+
+    Three classes or fewer: APGD-CE alone.
+    """
+    device = next(model.parameters()).device
+    suite = Suite.of(model, images, settings)
+    parts = [
+        suite.standing(pixels(images.batch(rows), device), images.labels[rows].to(device)).cpu()
+        for rows in torch.split(held_out, BATCH)
+    ]
+    return torch.cat(parts)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Generic, TypedDict, TypeVar, cast
 
 from advkit.artifacts import descriptions, files, provenance
-from advkit.artifacts.descriptions import Trial
 from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.runtime import reading
 
@@ -31,16 +30,27 @@ class Judged(TypedDict):
     loss_kl: float
 
 
-class Ledger:
+Line = TypeVar("Line", bound=Mapping[str, object])
+"""What one search says of a trial."""
+
+
+class Ledger(Generic[Line]):
     """The finished trials of one search, in memory and in `trials.jsonl`.
 
     Each line carries `chain`, the sha256 over the link before it and what the line says; the first
     link is the search itself. So a line that was edited, moved or taken from elsewhere shows.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fault: Callable[[object], str] = descriptions.trial_fault,
+        way_out: str = "remove it: runs that lie beside it are only measured again",
+    ) -> None:
+        """Take a search's folder, what says why something is no trial, and what helps then."""
         self.folder, self.path = folder, folder / "trials.jsonl"
-        self.trials: list[Trial] = []
+        self._fault, self._way_out = fault, way_out
+        self.trials: list[Line] = []
         self._link = ""
 
     def open(self, identity: str, parts: Mapping[str, str]) -> int:
@@ -92,33 +102,33 @@ class Ledger:
         except (ValueError, RecursionError):
             raise InputError(f"{self.path}: corrupt: not JSON lines") from None
         for number, line in enumerate(lines, start=1):
-            wrong = descriptions.trial_fault(line)
+            wrong = self._fault(line)
             if wrong:
                 raise InputError(f"{self.path}: corrupt: in line {number} {wrong}")
         if lines and not any(CHAIN in line for line in lines):
             files.write_text(self.path, "")
             return len(lines)
         for number, line in enumerate(lines, start=1):
-            chain, trial = line.pop(CHAIN, None), cast(Trial, line)
+            chain, trial = line.pop(CHAIN, None), cast(Line, line)
             self._link = _linked(self._link, trial)
             if chain != self._link:
                 raise MismatchError(
                     f"{self.path}: line {number} was edited or is of another search: put the right "
-                    "file back, or remove it: runs that lie beside it are only measured again"
+                    f"file back, or {self._way_out}"
                 )
             self.trials.append(trial)
         if torn:
             files.write_text(self.path, f"{whole}\n" if whole else "")
         return 0
 
-    def find(self, kind: str, temperature: float) -> Trial | None:
-        """Return a finished trial."""
+    def find(self, **keys: object) -> Line | None:
+        """Return the first finished trial that says all of this."""
         for trial in self.trials:
-            if (trial["kind"], trial["temperature"]) == (kind, temperature):
+            if all(trial.get(key) == value for key, value in keys.items()):
                 return trial
         return None
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Line) -> None:
         """Append a trial.
 
         Raises:
@@ -127,11 +137,8 @@ class Ledger:
         """
         for name, value in trial.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise NumericalError(
-                    f"{trial['kind']} at T = {trial['temperature']:g}: {name} is {value}: "
-                    "lower --lr"
-                )
-        wrong = descriptions.trial_fault(trial)
+                raise NumericalError(f"{_called(trial)}: {name} is {value}: lower --lr")
+        wrong = self._fault(trial)
         if wrong:
             raise ValueError(f"a trial of {trial['kind']} in which {wrong}")
         link = _linked(self._link, trial)
@@ -147,7 +154,14 @@ def _said(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _linked(before: str, trial: Trial | None = None) -> str:
+def _called(trial: Mapping[str, object]) -> str:
+    """Return a trial's name for a message."""
+    if "temperature" in trial:
+        return f"{trial['kind']} at T = {trial['temperature']:g}"
+    return f"{trial['kind']} {trial.get('number', '')}".rstrip()
+
+
+def _linked(before: str, trial: Mapping[str, object] | None = None) -> str:
     """Return the next link of a chain."""
     text = provenance.canonical([before, trial])
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -18,8 +18,9 @@ from advkit.images import extra
 from advkit.options import parse_temperatures
 from advkit.parallel import ranks
 from advkit.runtime.reporting import Reporter
+from advkit.search.machine import Machine
 from advkit.search.options import SearchOptions
-from advkit.search.temperature import Machine, Plan, TemperatureSearch
+from advkit.search.temperature import Plan, TemperatureSearch
 from advkit.training import binding
 from advkit.training.options import TrainOptions
 

@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from advkit import data, registry
 from advkit.artifacts import provenance
 from advkit.artifacts.descriptions import Trial, TrialKind
 from advkit.config import resolve
 from advkit.config.resolve import Layer
-from advkit.config.settings import ATTACKED, OUTSIDE
+from advkit.config.settings import ATTACKED
 from advkit.errors import InputError, UsageError
-from advkit.runtime.reporting import Reporter
 from advkit.search.evaluator import Evaluator
 from advkit.search.ledger import Ledger
+from advkit.search.machine import Machine, identity
 from advkit.search.options import CRITERIA
 from advkit.softlabels import source as soft_source
 from advkit.training import parts
@@ -38,16 +36,6 @@ Choice = dict[str, float | int | str | None]
 """The temperature that was chosen, by what, and the others' figures: numbers of the result."""
 TOLERANCE = 0.05
 """Clean accuracy below the teacher's that still passes the first step, where none is given."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how trials run."""
-
-    device: torch.device
-    threads: int
-    data_root: Path | None
-    reporter: Reporter
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ class TemperatureSearch:
         )
         held_out = split_of(base, images)[1]
         self.evaluator = Evaluator(images, held_out, source, machine.device)
-        self.ledger = Ledger(out)
+        self.ledger: Ledger[Trial] = Ledger(out)
 
     def run(self) -> tuple[Choice, list[Trial]]:
         """Search, or go on searching; return the choice and all trials.
@@ -124,10 +112,7 @@ class TemperatureSearch:
             f"# grid {grid}, criterion {self.plan.criterion}, threshold {self.plan.threshold}, "
             f"refine {self.plan.refine}\n"
         )
-        # Paths and the number of workers change no figure: a search may go on elsewhere.
-        outside = tuple(start for key in OUTSIDE for start in (f"{key} = ", f"# {key} is "))
-        lines = [line for line in resolved.toml().splitlines() if not line.startswith(outside)]
-        return plan + "\n".join(line.split("  #")[0] for line in lines) + "\n"
+        return plan + identity(resolved)
 
     def _threshold(self) -> float:
         if self.plan.threshold is not None:
@@ -176,7 +161,7 @@ class TemperatureSearch:
                 right = low + GOLDEN * (high - low)
 
     def _trial(self, kind: TrialKind, temperature: float) -> Trial:
-        finished = self.ledger.find(kind, temperature)
+        finished = self.ledger.find(kind=kind, temperature=temperature)
         if finished is not None:
             return finished
         chosen: dict[str, object] = {"temperature": temperature}

@@ -31,10 +31,12 @@ def train(
     reporter: Reporter | None = None,
     world: World | None = None,
     loggers: Sequence[str] = (),
+    until: int | None = None,
 ) -> bool:
     """Train one run in its folder; return False if it was already done.
 
-    In a world of several processes all of them call this; rank 0 holds the folder.
+    In a world of several processes all of them call this; rank 0 holds the folder. With `until`
+    it stops after so many epochs of the run, as if a signal had come there: `resume` goes on.
 
     Raises:
         UsageError, InputError, MismatchError, NumericalError, StorageError, BusyError, Stopped:
@@ -89,7 +91,8 @@ def train(
             trainer.mirrors = Mirrors(loggers, folder, settings.flat(), reporter)
         # Also of a run that is stopped: what it told is to be on disk.
         stack.callback(trainer.mirrors.close)
-        trainer.fit(folder)
-        trainer.finish(folder)
+        trainer.fit(folder, until)
+        if trainer.progress.epoch == settings.epochs:
+            trainer.finish(folder)
         world.led(lambda: True)  # nobody leaves before the last file is in place
     return True

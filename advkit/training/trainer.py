@@ -139,21 +139,27 @@ class Trainer:
         output = self.learner.learn(batch, epoch, step)
         self.progress.sums = books.add(self.progress.sums, output, batch.y)
 
-    def fit(self, folder: RunFolder) -> None:
+    def fit(self, folder: RunFolder, until: int | None = None) -> None:
         """Train from where `progress` stands to the end, saving on the way.
+
+        Args:
+            folder: where the run lies.
+            until: stop after so many epochs of the run, its state saved to go on from; schedules
+                are those of the whole run all the same.
 
         Raises:
             Stopped: a signal came; the state was saved at the step boundary.
             NumericalError: the run diverged.
         """
         progress, steps = self.progress, len(self.batches)
+        last = min(self.settings.epochs, until or self.settings.epochs)
         # A run may go on amid an epoch, whose order is a function of seed and epoch.
         done = progress.epoch * steps + progress.step
         # Counted in steps of the whole run, so that a resumed one shows where it stands.
-        self.reporter.begin("training", self.settings.epochs * steps, done)
+        self.reporter.begin("training", last * steps, done)
         # A signal waits for the end of a step: only there is the state whole.
         with signals.deferred():
-            while progress.epoch < self.settings.epochs:
+            while progress.epoch < last:
                 started, epoch, begin = time.monotonic(), progress.epoch, progress.step
                 for step, batch in enumerate(self.batches.epoch(epoch, begin), begin):
                     self.step(batch, epoch, step)

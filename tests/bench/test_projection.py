@@ -3,8 +3,9 @@
 import pytest
 from scipy.stats import binomtest
 
-from advkit.bench.projection import PASSES, EvaluationCost, Training, counts, fitting, parse_budget
+from advkit.bench.projection import PASSES, EvaluationCost, Training, counts, fitting
 from advkit.errors import UsageError
+from advkit.options import parse_budget
 
 
 def test_a_robust_image_costs_every_pass():

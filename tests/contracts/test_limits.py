@@ -79,6 +79,8 @@ def test_what_is_no_finite_number_keeps_to_no_limits(value):
         ("search temperature x --threshold inf", "--threshold inf"),
         ("search temperature x --refine 100000000", "--refine"),
         ("search temperature x --grid 1,1e300", "--grid"),
+        ("search adr --data digits --trials 0", "--trials 0"),
+        ("search adr --data digits --budget " + "9" * 400 + "d", "--budget"),
         ("bench --data digits --budget " + "9" * 400 + "d", "--budget"),
     ],
 )

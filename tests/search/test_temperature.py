@@ -2,12 +2,14 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 from scipy.special import log_softmax, softmax
+from torch import nn
 
 from advkit import data, models
 from advkit.artifacts import soft_labels
@@ -18,7 +20,7 @@ from advkit.formulas.threat import Threat
 from advkit.images.batches import Batch
 from advkit.runtime import modes, seeding
 from advkit.search import ledger, temperature
-from advkit.search.evaluator import judge, plain
+from advkit.search.evaluator import Suite, judge, plain
 from advkit.search.temperature import Machine, Plan, TemperatureSearch
 from advkit.softlabels.source import Stored
 from tests.softlabels.test_labelling import Heard, label, teach
@@ -324,6 +326,32 @@ def test_eq_9_in_both_readings(teacher, labels, t):
     assert found["robust_accuracy"] <= float((clean.argmax(1) == y).double().mean())
     if t == 1:  # the teacher against its own labels: nothing but the robust term
         assert found["loss_kl"] == pytest.approx(robust.mean(), abs=1e-4)
+
+
+class Saturated(nn.Module):
+    """Four classes, the first one right by 5 units of a sum over 100 pixels; logits in millions.
+
+    So large that cross-entropy has no gradient, while the DLR loss has the one it always had.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1e6))
+
+    def forward(self, x):
+        second = (x - 0.5).flatten(1).sum(1) - 5
+        rest = [torch.full_like(second, value) for value in (-10.0, -20.0)]
+        return self.scale * torch.stack([torch.zeros_like(second), second, *rest], 1)
+
+
+@pytest.mark.parametrize(("eps", "stands"), [("0.1", False), ("0.04", True)])
+def test_apgd_t_aims_at_other_classes(eps, stands):
+    """At 0.1 a hundred pixels can move the sum by 10, at 0.04 by 4; random noise by far less."""
+    settings = resolve(({"data": "digits", "eps": eps}, "flag")).settings
+    suite = Suite.of(Saturated(), SimpleNamespace(classes=tuple("abcd")), settings)
+    x, y = torch.full((3, 1, 10, 10), 0.5), torch.zeros(3, dtype=torch.int64)
+    assert suite.standing(x, y).tolist() == [stands] * 3
+    assert suite.standing(x, y + 1).tolist() == [False] * 3  # wrong to begin with
 
 
 def test_flat_targets_make_the_kl_reading_vanish_and_bound_the_other(teacher, labels):
