@@ -53,35 +53,44 @@ def search(
     """
     if ranks.world() > 1:
         raise UsageError("search is one process's work: start it without torchrun")
-    layers = binding.bound_extra(binding.bound_init(binding.layers(runs)))
+    layers = binding.layers(runs)
+    if runs.out:  # before the inputs are read, which binds them
+        _require_apart(Path(runs.out), layers, runs)
+    layers = binding.bound_extra(binding.bound_init(layers))
     chosen = resolve.resolve(*layers).settings
     resolve.refuse_idle(runs.settings, chosen)
     out = Path(runs.out) if runs.out else Path("runs") / f"{chosen.run_name}-search"
-    found = [out / name for name in FILES]
-    files.require_apart(found, (chosen.extra_data, chosen.init, runs.config))
+    _require_apart(out, layers, runs)
+    result_file = out / FILES[0]
     sampling.require()
     machine = Machine(runs.torch_device(), runs.threads_for(chosen.arch), runs.root, reporter)
     with ExitStack() as stack:
         stack.enter_context(computing(machine.device, machine.threads))
         # Data and options that make no search leave the folder as it was.
         work = AdrSearch(layers, Plan(options.trials, options.seconds), out, machine)
-        stack.enter_context(locks.where_possible(out, files.exists(found[0])))
+        stack.enter_context(locks.where_possible(out, files.exists(result_file)))
         lines = []
         for line in work.run():
             lines.append(line)
             yield _trial(work, line)
         numbers, description = work.choice(lines), work.describe()
         result = Result(numbers, COLUMNS, tuple(_row(work, line) for line in lines))
-        if analysis.lies_there(found[0], result, description):
+        if analysis.lies_there(result_file, result, description):
             reporter.note(f"{out}: already done")
         else:
-            analysis.write(found[0], result, description)
+            analysis.write(result_file, result, description)
         show(aligned([COLUMNS, *result.rows]))
         reporter.note(outcome(numbers))
         digest = analysis.digest(result, description)
         best = work.resolved(trials.point_of(work.chosen(lines)))
         figures = {"analysis": "search adr", **numbers, "command": command(best, runs)}
-        yield records.make("analysis", found[0], digest, **figures)
+        yield records.make("analysis", result_file, digest, **figures)
+
+
+def _require_apart(out: Path, layers: Sequence[resolve.Layer], runs: TrainOptions) -> None:
+    named = [layer.get(key) for layer, _ in layers for key in ("extra_data", "init")]
+    inputs = [str(path) for path in named if path]
+    files.require_apart([out / name for name in FILES], (*inputs, runs.config))
 
 
 def outcome(numbers: Choice) -> str:

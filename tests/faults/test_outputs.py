@@ -165,7 +165,7 @@ OVER = {
     "--overwrite",
     "search temperature": "search temperature run/search.json --data digits -o run",
     "search adr": "search adr --data digits --extra-data run/search.json --trials 1 -o run",
-    "search adr, config": "search adr --data digits --config run/trials.jsonl --trials 1 -o run",
+    "search adr, config": "search adr --data digits --config run/journal.log --trials 1 -o run",
     "import": "import t.safetensors --arch small-cnn --data digits -o t.safetensors",
     "export": "export t.safetensors --to state-dict -o t.safetensors --overwrite",
     "bench": "bench --data digits --arch small-cnn --config c.json -o c.json --overwrite",
@@ -183,7 +183,7 @@ def test_row_57_no_stage_writes_over_its_input(cli, what, teacher, labels, tmp_p
     shutil.copytree(teacher, "run")
     shutil.copy(labels, "run/best.x.h5")
     shutil.copy(labels, "run/search.json")
-    Path("run/trials.jsonl").write_text("epochs = 1\n", encoding="utf-8")
+    Path("run/journal.log").write_text("epochs = 1\n", encoding="utf-8")
     Path("c.json").write_text("epochs = 1\n", encoding="utf-8")
     before = contents(tmp_path)
     outcome = cli(*OVER[what].split())
