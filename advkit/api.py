@@ -492,9 +492,15 @@ def _taken(values: dict[str, object], options: Iterable[Option]) -> dict[str, An
 
 def _plain(options: Mapping[str, object]) -> dict[str, object]:
     """Return options as the command line has them: files as text, `lambda_` as lambda."""
+    named = {
+        name: ",".join(str(_path(place)) for place in value)
+        if name == "extra_data" and isinstance(value, list | tuple)
+        else value
+        for name, value in options.items()
+    }
     return {
         name.rstrip("_"): str(_path(value)) if isinstance(value, Path | Run | InFile) else value
-        for name, value in options.items()
+        for name, value in named.items()
         if value is not None
     }
 

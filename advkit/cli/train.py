@@ -44,7 +44,9 @@ def labels_or_teacher(call: Call) -> Record:
     """
     if ranks.world() > 1:
         raise UsageError("several processes share one stdin: give --soft-labels or --teacher")
-    texts = list(stage.sources(call, "labels or teacher (nor an option that names them)"))
+    texts = list(
+        stage.sources(call, "labels or teacher (nor --soft-labels, --teacher, --natural-teacher)")
+    )
     if len(texts) > 1:
         raise UsageError(f"a run takes one labels file or teacher; {len(texts)} came in")
     return stage.record_of(texts[0], ("labels", "checkpoint"))

@@ -54,13 +54,13 @@ class Resolved:
     origins: Mapping[str, str]
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
+    def typed(self, name: str) -> bool:
+        """Whether a person asked for a value: by a flag, or in a file of settings."""
+        return self.origins.get(name, "").startswith((FLAG, "from "))
+
     def as_begun(self, unasked: Mapping[str, object]) -> Resolved:
         """Return it with the options that a run in place was begun without, but for given ones."""
-        kept = {
-            name: value
-            for name, value in unasked.items()
-            if not self.origins.get(name, "").startswith((FLAG, "from "))
-        }
+        kept = {name: value for name, value in unasked.items() if not self.typed(name)}
         own: dict[str, Any] = {name: kept[name] for name in own_options() if name in kept}
         parts = {
             folder: {name: kept.get(name, value) for name, value in options.items()}

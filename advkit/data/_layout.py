@@ -44,6 +44,8 @@ def listed(root: Path, split: str, test_fraction: float | None) -> Listed:
     """
     flat = is_flat(root)
     if not flat:
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder")
         if test_fraction is not None:
             raise UsageError(
                 f"--test-fraction: {root} has train/ or test/; it is for class folders alone"

@@ -1,4 +1,4 @@
-"""`folder:DIR`: `train/` and `test/`, each with one folder of images for each class."""
+"""`folder:DIR`: images by class, in `train/` and `test/`, or class folders alone."""
 
 from __future__ import annotations
 

@@ -63,6 +63,19 @@ class Given:
             raise AdvkitError(f'the objective needs a {role}: declare NEEDS = ("{role}",)')
         return self.teachers[role](x)
 
+    def answered(self, role: str, x: Tensor, name: str) -> Tensor:
+        """Return a teacher's logits (B, C) without gradient, once a step under a name.
+
+        AWP asks an objective twice for the same images.
+
+        Args:
+            role: of the teacher.
+            x: images (B, C, H, W), the same at every call under this name.
+            name: of these images.
+        """
+        with torch.no_grad():
+            return self.once(f"{role} at {name}", lambda: self.taught(role, x))
+
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """Return what `make` gives at the first call under a name in this step."""
         if name not in self._made:

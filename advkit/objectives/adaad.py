@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from advkit.formulas.losses import kl_divergence
@@ -36,15 +35,12 @@ def outer(
     Source: Huang et al., "Boosting Accuracy and Robustness of Student Models via Adaptive
     Adversarial Distillation", CVPR 2023; α = 1 and batchmean as in the code beside SAAD.
     """
-    with torch.no_grad():
-        target = given.teacher(x_adv)
     adversarial = model(x_adv)
-    loss = kl_divergence(target, adversarial).mean()
+    loss = kl_divergence(given.answered("teacher", x_adv, "x_adv"), adversarial).mean()
     stats = {"adversarial": adversarial.detach()}
     if alpha < 1:
-        with torch.no_grad():
-            target = given.teacher(x)
         clean = model(x)
-        loss = alpha * loss + (1 - alpha) * kl_divergence(target, clean).mean()
+        calm = kl_divergence(given.answered("teacher", x, "x"), clean).mean()
+        loss = alpha * loss + (1 - alpha) * calm
         stats["clean"] = clean.detach()
     return loss, stats

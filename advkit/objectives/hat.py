@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from advkit.formulas.losses import cross_entropy, kl_divergence
@@ -41,8 +40,7 @@ def outer(
     Source: Rade and Moosavi-Dezfooli, "Reducing Excessive Margin to Achieve a Better Accuracy vs.
     Robustness Trade-off", ICLR 2022, eq. 6; h and the passes as in the authors' code.
     """
-    with torch.no_grad():
-        helped = given.natural_teacher(x_adv).argmax(1)
+    helped = given.answered("natural-teacher", x_adv, "x_adv").argmax(1)
     clean, adversarial = model(x), model(x_adv)
     helper = model(x + helper_step * (x_adv - x))
     loss = cross_entropy(clean, given.targets).mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from advkit.formulas.losses import cross_entropy, kl_divergence, log_softmax
@@ -10,6 +9,7 @@ from advkit.objectives import Given
 
 NEEDS = ("teacher",)
 START = "uniform"
+BEGINS = ("introspect_from",)
 LIMITS = {"trust_exponent": "[0, 100]", "introspect_from": "[1, 1e6]"}
 
 
@@ -40,13 +40,12 @@ def outer(
     eq. 4; reduction and first epoch as in the authors' code. That passes the clean images twice,
     which only BN's running statistics tell.
     """
-    with torch.no_grad():
-        target = given.teacher(x)
+    target = given.answered("teacher", x, "x")
     adversarial, clean = model(x_adv), model(x)
     loss = kl_divergence(target, adversarial)
     if given.epoch >= introspect_from:
-        with torch.no_grad():
-            guide = log_softmax(given.teacher(x_adv)).gather(1, given.y[:, None]).squeeze(1)
+        taught = given.answered("teacher", x_adv, "x_adv")
+        guide = log_softmax(taught).gather(1, given.y[:, None]).squeeze(1)
         trust = (trust_exponent * guide).exp()
         loss = loss + (1 - trust) * kl_divergence(clean, adversarial)
     return loss.mean(), {"clean": clean.detach(), "adversarial": adversarial.detach()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from advkit.formulas.losses import kl_divergence
@@ -33,9 +32,8 @@ def outer(
     2312.03286, on AdaAD as in the code beside SAAD, which divides the epoch by 200.
     """
     opposite = x - (x_adv - x)
-    with torch.no_grad():
-        target = given.teacher(x_adv)
-        change = target - given.teacher(opposite)
+    target = given.answered("teacher", x_adv, "x_adv")
+    change = target - given.answered("teacher", opposite, "opposite")
     adversarial = model(x_adv)
     own_change = adversarial - model(opposite)
     weight = gradient_weight * given.epoch / given.epochs

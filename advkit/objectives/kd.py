@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from advkit.formulas.losses import cross_entropy, log_softmax
@@ -51,8 +50,7 @@ def outer(
     adversarial = model(x_adv)
     loss = label_weight * cross_entropy(adversarial, given.targets).mean()
     for weight, role in ((natural_weight, "natural-teacher"), (robust_weight, "teacher")):
-        with torch.no_grad():
-            taught = log_softmax(given.taught(role, x_adv) / softening).exp()
+        taught = log_softmax(given.answered(role, x_adv, "x_adv") / softening).exp()
         term = cross_entropy(adversarial / softening, taught).mean()
         loss = loss + weight * softening**2 * term
     return loss, {"adversarial": adversarial.detach()}

@@ -31,7 +31,7 @@ def inner(
         teacher_step: λ.
     """
     slope = given.once("slope", lambda: _slope(given, x))
-    target = given.once("clean teacher", lambda: _answer(given, x))
+    target = given.answered("teacher", x, "x")
     moved = teacher_step * (slope * (x_adv - x)).flatten(1).sum(1)
     onehot = torch.zeros_like(target).scatter(1, given.y[:, None], 1)
     return kl_divergence(target + onehot * moved[:, None], logits)
@@ -64,8 +64,8 @@ def outer(
     entropy and has Rényi's of order 2 beside it.
     """
     opposite = x - (x_adv - x)
-    with torch.no_grad():
-        target, minus = given.teacher(x_adv), given.teacher(opposite)
+    target = given.answered("teacher", x_adv, "x_adv")
+    minus = given.answered("teacher", opposite, "opposite")
     weights = given.once("weights", lambda: _unsure(target, given, entropy_scale, entropy_order))
     scaled = given.once("scaled", lambda: _scaled(weights, given))
     adversarial = model(x_adv)
@@ -73,14 +73,9 @@ def outer(
     rate = gradient_weight * given.epoch / given.epochs
     hard = kl_divergence(target, adversarial)
     hard = hard + rate * kl_divergence(target - minus, adversarial - own_minus)
-    easy = kl_divergence(given.once("clean teacher", lambda: _answer(given, x)), clean)
+    easy = kl_divergence(given.answered("teacher", x, "x"), clean)
     loss = (weights * hard + clean_weight * (1 - scaled) * easy).mean()
     return loss, {"clean": clean.detach(), "adversarial": adversarial.detach()}
-
-
-def _answer(given: Given, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return given.teacher(x)
 
 
 def _slope(given: Given, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from advkit.formulas.losses import cross_entropy, kl_divergence, log_softmax
 from advkit.objectives import REMEMBERED, Given
 
 START = "normal"
+BEGINS = ("memory_from",)
 LIMITS = {"beta": "[0, 1e6]", "memory_momentum": "[0, 1)", "memory_from": "[1, 1e6]"}
 
 

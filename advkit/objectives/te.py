@@ -14,7 +14,13 @@ from advkit.formulas.schedules import parse_span
 from advkit.objectives import REMEMBERED, Given
 
 START = "uniform"
-LIMITS = {"beta": "[0, 1e6]", "memory_momentum": "[0, 1)", "ensemble_weight": "[0, 1e6]"}
+LIMITS = {
+    "beta": "[0, 1e6]",
+    "memory_momentum": "[0, 1)",
+    "ensemble_weight": "[0, 1e6]",
+    "ramp": "[0, 1e6]",
+}
+BEGINS = ("ramp",)
 
 
 def memory(y: Tensor, classes: int) -> dict[str, Tensor]:
@@ -58,9 +64,10 @@ def inner(
         loss = cross_entropy(logits, given.targets)
     else:
         loss = beta * kl_divergence(given.clean(), logits)
-    weight = ensemble_weight * ramped(given.epoch, *parse_span(ramp))
-    if given.epoch < parse_span(ramp)[0]:
+    first, last = parse_span(ramp)
+    if given.epoch < first:
         return loss
+    weight = ensemble_weight * ramped(given.epoch, first, last)
     return loss + weight * _apart(logits, given, memory_momentum)
 
 
@@ -133,11 +140,17 @@ def _apart(logits: Tensor, given: Given, momentum: float) -> Tensor:
     """Return the mean over classes of (softmax(z) − P̂)² per example, (B,)."""
     if given.index is None:
         raise AdvkitError("temporal ensembling needs the examples' places")
+    index = given.index
+    wanted = given.once("wanted", lambda: _wanted(given, momentum))
+    there = given.once("there", lambda: (index >= 0).to(wanted))
+    return there * (log_softmax(logits).exp() - wanted).square().mean(1)
+
+
+def _wanted(given: Given, momentum: float) -> Tensor:
+    """Return P̂, (B, C): the same in all passes of a step."""
     said = _said(given)
     moved = _moved(given.rows("predictions", torch.zeros_like(said)), said, momentum)
-    wanted = moved / moved.sum(1, keepdim=True)
-    there = (given.index >= 0).to(wanted)
-    return there * (log_softmax(logits).exp() - wanted).square().mean(1)
+    return moved / moved.sum(1, keepdim=True)
 
 
 def _moved(predictions: Tensor, said: Tensor, momentum: float) -> Tensor:

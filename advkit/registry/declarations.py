@@ -100,6 +100,7 @@ _DECLARATIONS: dict[str, dict[str, Rule]] = {
     "labels": {"NEEDS": _words("ema", "soft")},
     "objectives": {
         "NEEDS": _words(*TEACHERS),
+        "BEGINS": _OPTION_NAMES,
         "START": _START,
         "ATTACKS": _FLAG,
         "CLEAN_WHEN": _WORDS_OF_OPTIONS,
@@ -187,7 +188,10 @@ def options(node: ast.FunctionDef) -> Iterator[tuple[Option, str]]:
             value = ast.literal_eval(default)
         except ValueError:
             wrong = f"the default of {arg.arg}, {ast.unparse(default)}, is not a plain literal"
-        if kind not in KINDS:
+        if arg.annotation is None:
+            spelt = f"{arg.arg}: {type(value).__name__} = {ast.unparse(default)}"
+            wrong = f"{arg.arg} has no annotation: write {spelt}"
+        elif kind not in KINDS:
             wrong = f"{arg.arg} is {kind}, not one of {', '.join(KINDS)}, Literal of words"
         elif value is not None and not (isinstance(value, KINDS[kind]) and _among(value, choices)):
             of = f"one of {', '.join(choices)}" if choices else f"of kind {kind}"

@@ -59,6 +59,8 @@ def search(
     layers = binding.bound_extra(binding.bound_init(layers))
     chosen = resolve.resolve(*layers).settings
     resolve.refuse_idle(runs.settings, chosen)
+    for role in chosen.teachers:
+        raise UsageError(f"--objective {chosen.objective} asks a {role}: search adr has none")
     out = Path(runs.out) if runs.out else Path("runs") / f"{chosen.run_name}-search"
     _require_apart(out, layers, runs)
     result_file = out / FILES[0]

@@ -135,7 +135,9 @@ def bound_teachers(
     named, binding = _named(known), dict[str, object]()
     for role in roles:
         option, place = role.replace("-", "_"), None
-        if option not in named and role == roles[0] and upstream is not None:
+        # Who names one of them does not pipe the other in.
+        piped = role == roles[0] and upstream is not None and not named.keys() & TEACHERS
+        if option not in named and piped and upstream is not None:
             source = upstream()
             named[option], place = source["path"], source.get("data")
         if option not in named:
@@ -146,6 +148,10 @@ def bound_teachers(
         if role == roles[0]:
             weakest = _inherited(named, named[option], info, place)
     return [(weakest, f"the {roles[0]}'s"), *known, (binding, "bound at the start of the run")]
+
+
+TEACHERS = frozenset(("teacher", "natural_teacher"))
+"""Options that name a fixed net."""
 
 
 def lacking(objective: str, role: str) -> UsageError:

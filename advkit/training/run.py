@@ -10,6 +10,7 @@ import torch
 
 from advkit import data
 from advkit.config.resolve import Resolved
+from advkit.errors import UsageError
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
 from advkit.training import manifest
@@ -81,6 +82,8 @@ def train(
             reporter=reporter,
             test_fraction=own.get("test_fraction"),
         )
+        if images.held_out and resolved.typed("val_size"):
+            raise UsageError("--val-size has no effect: the data set has a validation split, val/")
         trainer = Trainer(
             settings, images, device=device, threads=threads, reporter=reporter, world=world
         )

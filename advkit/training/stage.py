@@ -98,7 +98,7 @@ def _inputs(chosen: Settings, options: TrainOptions) -> Sequence[str | None]:
     config = options.config if options.overwrite else None
     teachers = (chosen.teacher, chosen.natural_teacher)
     more = [] if chosen.extra_data is None else map(str, extra.files(chosen.extra_data))
-    return (chosen.soft_labels, *teachers, *more, config)
+    return (chosen.soft_labels, *teachers, chosen.init, *more, config)
 
 
 def _tell(record: Record, reporter: Reporter) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from advkit import registry
 from advkit.artifacts import checkpoint, provenance
 from advkit.artifacts.descriptions import Beside, Metrics
 from advkit.config.settings import Settings
 from advkit.errors import Stopped, UsageError
+from advkit.formulas.schedules import parse_span
 from advkit.images import extra as extra_data
 from advkit.images.batches import Batch, Batches
 from advkit.images.extra import Extra
@@ -127,6 +129,7 @@ class Trainer:
         self.classes = len(images.classes)
         self.progress = Progress()
         self.mirrors = Mirrors()
+        _tell_late(settings, reporter)
         drops = settings.drops
         if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
             reporter.warn(
@@ -247,7 +250,10 @@ class Trainer:
 
     def _candidates(self) -> list[tuple[str, nn.Module]]:
         candidates: list[tuple[str, nn.Module]] = [("best", self.learner.model)]
-        if self.settings.wa and self.learner.average is not None:
+        swa = self.learner.swa
+        # Before its first epoch an even average is the student itself.
+        begun = swa is None or self.progress.epoch + 1 >= swa.start
+        if self.settings.wa and self.learner.average is not None and begun:
             candidates.append(("best-ema", self.learner.average))
         return candidates
 
@@ -300,15 +306,22 @@ class Trainer:
         self.progress = self.files.restore(folder, self.learner, self.reporter, elastic)
 
 
-def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
-    """Return the positions of the training and of the held-out examples, each sorted.
+def _tell_late(settings: Settings, reporter: Reporter) -> None:
+    """Warn of a part of the objective that begins only after the last epoch."""
+    options = settings.options_of("objectives")
+    begins = registry.part("objectives", settings.objective).constants.get("BEGINS", ())
+    for name in begins:
+        first = parse_span(str(options[name]))[0]
+        if first > settings.epochs:
+            reporter.warn(
+                f"--{name.replace('_', '-')} {options[name]} begins after --epochs "
+                f"{settings.epochs}: what makes {settings.objective} is never used"
+            )
 
-    Raises:
-        UsageError: a size is asked for where the set has a validation split of its own.
-    """
-    if images.held_out:
-        if settings.val_size is not None:
-            raise UsageError("--val-size has no effect: the data set has a validation split, val/")
+
+def split_of(settings: Settings, images: ImageSet) -> tuple[Tensor, Tensor]:
+    """Return the positions of the training and of the held-out examples, each sorted."""
+    if images.held_out:  # whatever size a teacher was trained with
         own = len(images.labels) - images.held_out
         return first(images.labels[:own], settings.limit), torch.arange(own, len(images.labels))
     limited = first(images.labels, settings.limit)

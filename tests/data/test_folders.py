@@ -391,8 +391,17 @@ def test_a_validation_folder_is_the_validation_split(tmp_path):
     assert images.labels[held_out].tolist() == [0] * 4 + [1] * 4
     expected = np.stack(own).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(images.batch(held_out[4:]).numpy(), expected)
-    with pytest.raises(UsageError, match="--val-size has no effect"):
-        split_of(Settings(data=f"folder:{root}", val_size=3), images)
+    taught = Settings(data=f"folder:{root}", limit=6, val_size=3)  # as a teacher elsewhere was
+    assert split_of(taught, images)[1].tolist() == held_out.tolist()
+
+
+def test_a_size_beside_a_validation_folder_is_refused_where_it_is_typed(cli, tmp_path):
+    root = plain(tmp_path, ("train", "val", "test"), n=4)
+    words = ["train", "--data", f"folder:{root}", "--method", "natural", "--epochs", "1"]
+    done = cli(*words, "--val-size", "3", "--batch-size", "4", "-o", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert "--val-size has no effect" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_validation_folder_has_the_classes_of_training(tmp_path):

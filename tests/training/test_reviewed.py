@@ -1,0 +1,85 @@
+"""What runs with several of the newer options together got wrong once."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from advkit.artifacts import checkpoint
+from tests.conftest import SEED
+
+NET = ["--data", "digits", "--width", "2", "--limit", "60", "--batch-size", "16",
+       "--attack-steps", "1", "--seed", str(SEED)]  # fmt: skip
+
+
+def test_an_even_average_is_offered_once_it_is_one(cli, tmp_path):
+    """Before its first epoch it is the student: never the best average of a run."""
+    words = ["train", "--method", "at-wa", "--swa-start", "3", "--epochs", "3", *NET, "-q"]
+    done = cli(*words, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert checkpoint.read_info(tmp_path / "run" / "best-ema.safetensors")["metrics"]["epoch"] == 3
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert ["val_robust_accuracy-ema" in row for row in rows] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [("sat", "--memory-from 70"), ("te", "--ramp 90:150")],
+)
+def test_what_begins_after_the_last_epoch_is_told(cli, tmp_path, method, option):
+    done = cli("train", "--method", method, "--epochs", "1", *NET, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert f"{option} begins after --epochs 1" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(["hat", "--teacher"], "natural-teacher"), (["kd", "--natural-teacher"], "teacher")],
+)
+def test_the_teacher_that_is_missing_is_named(cli, tiny_run, tmp_path, words, asked):
+    method, given = words
+    best = tiny_run / "best.safetensors"
+    done = cli("train", "--method", method, given, best, *NET, "-o", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert f"--objective {method} asks a {asked}: give --{asked} CHECKPOINT" in done.err
+
+
+def test_a_run_does_not_overwrite_what_it_begins_from(cli, tmp_path):
+    words = ["train", "--method", "natural", "--epochs", "1", *NET[:8], "-q"]
+    assert cli(*words, "-o", tmp_path / "run").code == 0
+    best = tmp_path / "run" / "best.safetensors"
+    before = best.read_bytes()
+    done = cli(*words, "--init", best, "--overwrite", "-o", tmp_path / "run")
+    assert done.code == 2, done.err
+    assert "is one of the inputs" in done.err
+    assert best.read_bytes() == before
+
+
+@pytest.mark.parametrize("ramp", ["nan:2", "x", "-1:5"])
+def test_an_impossible_ramp_leaves_no_folder(cli, tmp_path, ramp):
+    done = cli("train", "--method", "te", f"--ramp={ramp}", *NET, "-o", tmp_path / "run")
+    assert done.code == 2, done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(cli, tmp_path):
+    for more in ([], ["--test-fraction", "0.2"]):
+        done = cli("data", "info", f"folder:{tmp_path}/nosuch", *more)
+        assert (done.code, done.out) == (3, "")
+        assert f"{tmp_path}/nosuch: no such folder" in done.err
+
+
+def test_extra_data_of_several_files_in_python(tmp_path):
+    import advkit
+
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        images = draw.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", image=images, label=np.arange(20) % 10)
+    run = advkit.train(
+        data="digits", method="at", width=2, limit=60, batch_size=16, attack_steps=1, epochs=1,
+        extra_data=[tmp_path / "a.npz", tmp_path / "b.npz"], out=tmp_path / "run", threads=1,
+    )  # fmt: skip
+    assert run.best.exists()
