@@ -9,7 +9,7 @@ from advkit.config import methods
 from advkit.config.methods import Choices, parse
 from advkit.config.resolve import coerced, options
 from advkit.config.resolve import resolve as resolve_layers
-from advkit.config.settings import TRAIN_ATTACKS
+from advkit.config.settings import OPTIMIZERS, TRAIN_ATTACKS
 from advkit.errors import UsageError
 from advkit.formulas.schedules import LR_SCHEDULES
 from advkit.formulas.threat import step_size
@@ -80,6 +80,7 @@ def test_preset_conditions_name_parts(name):
         "awp_form": ("original", "adr"),
         "joint_batch": (True, False),
         "train_attack": TRAIN_ATTACKS,
+        "optimizer": OPTIMIZERS,
         "extra": (True, False),
         "base": ("at", "trades"),
     }
