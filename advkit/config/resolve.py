@@ -17,6 +17,7 @@ from typing import Any
 from advkit import registry
 from advkit.artifacts import identity
 from advkit.config import methods
+from advkit.config.idle import idle
 from advkit.config.settings import CHOICES, CROP_FLIP, UNTOLD, Settings, options, own_options
 from advkit.errors import InputError, UsageError, brief, unknown
 from advkit.formulas import corruption
@@ -307,30 +308,10 @@ def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
     Raises:
         UsageError: naming the flag and what it waits for.
     """
-    # The reason is empty for an option that something does look at.
-    multistep = settings.lr_schedule == "multistep"
-    sgd = settings.optimizer == "sgd"
-    noisy = settings.train_attack == "n-fgsm"
-    averages = settings.wa or settings.labels == "adr"
-    averaging = "" if averages else "without --wa or ADR's labels"
-    if settings.swa_start is not None:
-        averaging = "with --swa-start"
-    waits = {
-        "awp_form": "" if settings.awp > 0 else "without --awp",
-        "awp_warmup": "" if settings.awp > 0 else "without --awp",
-        "extra_fraction": "" if settings.extra_data else "without --extra-data",
-        "momentum": "" if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
-        "nesterov": "" if sgd else "with --optimizer adamw",
-        "start_radius": "" if noisy else "without --train-attack n-fgsm",
-        "ema_decay": averaging,
-        "bn_passes": "with --joint-batch" if settings.flat().get("joint_batch") else "",
-        "lr_drops": "" if multistep else f"under --lr-schedule {settings.lr_schedule}",
-        "image_list": "in training: it names test images, give it to `advkit attack`",
-        "corruption": "in training: corrupted images are test images alone",
-        "severity": "in training: corrupted images are test images alone",
-    }
-    for key, why in waits.items():
-        if why and flags.get(key) is not None:
+    # A digest without a path is of extra data that this run does not have.
+    told = {**settings.flat(), "extra_digest": None}
+    for key, why in idle(told).items():
+        if flags.get(key) is not None:
             raise UsageError(f"--{key.replace('_', '-')} has no effect {why}")
 
 

@@ -233,7 +233,8 @@ def test_other_labels_are_another_recipe():
         for seed in (0, 1)
     ]
     assert [(group["settings"], group["seeds"]) for group in groups(*inputs)] == [
-        ({"labels_digest": "sha256:aaaaaaaa"}, 2), ({"labels_digest": "sha256:bbbbbbbb"}, 2),
+        ({"labels_digest": "sha256:aaaaaaaaaaaa"}, 2),
+        ({"labels_digest": "sha256:bbbbbbbbbbbb"}, 2),
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from advkit.analyses.gathering.entries import WHATS, Entry, Settings, attack_options, differing
 from advkit.analyses.gathering.groups import Group
+from advkit.analyses.gathering.taught import TAUGHT_BY
 from advkit.artifacts.provenance import canonical
 from advkit.errors import InputError, MismatchError, UsageError, unknown
 from advkit.formulas.schedules import parse_span
@@ -145,8 +146,7 @@ def settings_of(entry: Entry, group: Group, axes: Sequence[str]) -> dict[str, ob
     labels = group.labels
     own = {"data": entry.data, "arch": entry.arch, "weights": labels.weights}
     settings: dict[str, object] = {**entry.trained, **own}
-    if "labels_digest" in labels.settings:
-        settings["labels_digest"] = labels.settings["labels_digest"]
+    settings |= {role: labels.settings[role] for role in TAUGHT_BY if role in labels.settings}
     # Unrecorded settings leave the method's name as all that is known.
     if entry.recorded:
         settings.pop("method", None)  # objective, labels, wa and awp say it

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from advkit.analyses.gathering.rows import data_digest, hits
+from advkit.analyses.gathering.taught import TAUGHT_BY, Digests, taught_by, teachers
 from advkit.artifacts import descriptions
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.identity import as_meant
 from advkit.artifacts.provenance import canonical
+from advkit.config.idle import idle
 from advkit.formulas.threat import parse_eps
 
 Settings = Mapping[str, object]
@@ -20,8 +22,6 @@ WHATS = ("robust", "clean")
 POINTS = ("best", "final")
 ASIDE = ("data", "seed", "batch_size", "limit", "save_images")
 """What an attack's configuration holds that makes it no other attack."""
-TAUGHT_BY = ("labels_digest", "teacher_digest", "natural_teacher_digest")
-"""Digests of what taught a student; each seed may have a teacher of its own."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Entry:
     """One logits file: what was trained and how, how it was attacked, how many were right.
 
     `hits` are counts of right examples, clean and robust, where they are known; `shown_data` is the
-    name of the data judged, which tells it from others of that name.
+    name of the data judged, which tells it from others of that name. `trained` holds no option that
+    did nothing in the training.
     """
 
     logits: Logits = field(compare=False, repr=False)
@@ -43,7 +44,7 @@ class Entry:
     n: int
     trained: Settings
     recorded: bool
-    labels_digest: str | None
+    taught_by: Digests
     attack: descriptions.Attack
     hits: Mapping[str, int | None]
     training_digest: str | None
@@ -63,12 +64,12 @@ def entry_of(logits: Logits) -> Entry:
     # Files of earlier versions say nothing of the training but the temperature.
     recipe: Settings = run or {"temperature": checkpoint.get("temperature")}
     # The attack's data and seed are not the training's: theirs go under other names.
-    aside = ("data", "seed", "init_digest", *TAUGHT_BY)
+    aside = {"data", "seed", "init_digest", *TAUGHT_BY, *idle(recipe)}
     trained = {name: value for name, value in recipe.items() if name not in aside}
     trained["trained_on"] = recipe.get("data")
     parents = checkpoint.get("parents", [])
     begun = [parent for parent in parents if parent.get("use") == "init"]
-    trained["teacher"] = _teacher([parent for parent in parents if parent not in begun])
+    trained["teacher"] = teachers([parent for parent in parents if parent not in begun])
     if begun:
         trained["init"] = begun[0]["digest"]
     return Entry(
@@ -83,7 +84,7 @@ def entry_of(logits: Logits) -> Entry:
         n=len(logits.labels),
         trained=trained,
         recorded=bool(run),
-        labels_digest=_taught_by(run) if run else None,
+        taught_by=taught_by(recipe),
         attack=cast(descriptions.Attack, as_meant(info["config"])),
         hits={what: hits(logits, what) for what in WHATS},
         training_digest=_training_data(checkpoint.get("parents", [])),
@@ -120,20 +121,6 @@ def told_apart(named: Sequence[tuple[object, str | None]]) -> list[object]:
 def _training_data(parents: Sequence[descriptions.Parent]) -> str | None:
     """Return the digest of the data that a checkpoint was trained on, the first of its kind."""
     return next((parent.get("digest") for parent in parents if parent["kind"] == "data"), None)
-
-
-def _teacher(parents: Sequence[descriptions.Parent]) -> str | None:
-    """Return what taught a student, without its seed: kind, method and architecture of each."""
-    teachers = [
-        f"{parent['kind']} {parent.get('method')} {parent.get('arch')}"
-        for parent in parents
-        if parent["kind"] != "data"
-    ]
-    return " + ".join(dict.fromkeys(teachers)) or None
-
-
-def _taught_by(run: Settings) -> str | None:
-    return " ".join(str(run[name]) for name in TAUGHT_BY if run.get(name)) or None
 
 
 def radius(attack: descriptions.Attack) -> float | None:

@@ -17,6 +17,7 @@ from advkit.analyses.gathering.entries import (
     entries_of,
     radius,
 )
+from advkit.analyses.gathering.taught import parting
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.identity import PLAIN
 from advkit.artifacts.provenance import canonical
@@ -203,21 +204,17 @@ def _labels(entries: Sequence[Entry]) -> Iterator[Labels]:
 def _settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Return for each file the training settings in which its family differs.
 
-    A file of soft labels is such a setting, unless each seed has its own: then its teacher was
-    trained seed by seed, and the files are runs of one recipe.
+    What taught a student is such a setting too, where `taught.parting` says so.
     """
     families = [(e.data, e.arch, e.method, e.recorded) for e in entries]
     settings = _differences(families, [e.trained for e in entries])
-    # Runs that differ in nothing else: their pairs of seed and labels file decide.
     keys = [canonical(pair) for pair in zip(families, settings, strict=True)]
-    pairs: dict[str, set[tuple[int | None, str | None]]] = defaultdict(set)
+    alike: dict[str, list[Entry]] = defaultdict(list)
     for key, entry in zip(keys, entries, strict=True):
-        pairs[key].add((entry.seed, entry.labels_digest))
+        alike[key].append(entry)
+    roles = {key: parting([(e.seed, e.taught_by) for e in own]) for key, own in alike.items()}
     for key, entry, own in zip(keys, entries, settings, strict=True):
-        seeds, digests = (set(column) for column in zip(*pairs[key], strict=True))
-        if len(digests) > 1 and not len(pairs[key]) == len(seeds) == len(digests):
-            # `sha256:` and eight digits tell a handful of files apart.
-            own["labels_digest"] = (entry.labels_digest or "")[:15]
+        own |= {role: entry.taught_by[role] for role in roles[key]}
     return settings
 
 

@@ -19,6 +19,7 @@ from advkit.analyses.gathering.entries import (
     short,
 )
 from advkit.artifacts.provenance import canonical
+from advkit.config.idle import idle
 from advkit.config.settings import options
 from advkit.errors import UsageError
 from advkit.formulas.threat import number, step_size
@@ -73,16 +74,20 @@ def _defaults() -> Mapping[str, object]:
 
 
 def training(recipe: Settings) -> dict[str, Setting]:
-    """Return the protocol of a training, from its configuration."""
+    """Return the protocol of a training, from its configuration.
+
+    Options that do nothing in it do not apply, whether the configuration names them or not.
+    """
     skipped = of_method() | set(ASIDE)
     natural = recipe.get("objective") == "natural" or recipe.get("attack_steps") == 0
-    found = {}
-    for name, value in recipe.items():
-        if name not in skipped:
-            idle = natural and name in INNER
-            key = "" if idle else _key(name, value, recipe)
-            found[RENAMED.get(name, name)] = Setting(None if idle else value, key)
-    return found
+    without = (*idle(recipe), *(INNER if natural else ()))
+    return {
+        RENAMED.get(name, name): Setting(None, "")
+        if name in without
+        else Setting(recipe[name], _key(name, recipe[name], recipe))
+        for name in dict.fromkeys([*recipe, *without])
+        if name not in skipped
+    }
 
 
 def answered(entry: Entry) -> dict[str, Setting]:

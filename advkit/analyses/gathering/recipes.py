@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from advkit.analyses.gathering import protocol
-from advkit.analyses.gathering.entries import TAUGHT_BY, differing, shown, told_apart
+from advkit.analyses.gathering.entries import differing, shown, told_apart
 from advkit.analyses.gathering.protocol import Protocol, Setting
 from advkit.analyses.gathering.rows import run_name
+from advkit.analyses.gathering.taught import TAUGHT_BY, parting, taught_by, teachers
 from advkit.analyses.gathering.trained import Trained
 from advkit.artifacts.provenance import canonical
+from advkit.config.idle import idle
 from advkit.errors import InputError
 
 SERIES = {
@@ -34,7 +36,8 @@ ASIDE = (
     *("seed", "workers", "compile", "soft_labels", "teacher", "natural_teacher"),
     *TAUGHT_BY,
 )
-"""Settings that make no other recipe: the seed, what changes no result, and paths."""
+"""Settings that make no other recipe: the seed, what changes no result, paths, and what
+`taught.parting` judges."""
 
 
 class Best(NamedTuple):
@@ -136,22 +139,26 @@ def recipes(inputs: Sequence[Trained]) -> list[Recipe]:
     for trained in inputs:
         folders.setdefault(Path(trained.path).resolve().parent, trained)
     runs = [_run(trained) for trained in folders.values()]
-    gathered: dict[str, list[Run]] = {}
+    alike: dict[str, list[Run]] = {}
     for run in runs:
-        gathered.setdefault(_key(run, ASIDE), []).append(run)
-    # A labels file makes another recipe, unless each seed has its own.
-    parted: list[list[Run]] = []
-    for group in gathered.values():
-        if len({run.seed for run in group}) == len(group):
-            parted.append(group)
-            continue
-        kept = tuple(name for name in ASIDE if name not in TAUGHT_BY)
-        by_labels: dict[str, list[Run]] = {}
-        for run in group:
-            by_labels.setdefault(_key(run, kept), []).append(run)
-        parted += by_labels.values()
-    names = _names([group[0] for group in parted])
-    return [_recipe(name, group) for name, group in zip(names, parted, strict=True)]
+        alike.setdefault(_key(run), []).append(run)
+    parted = [part for group in alike.values() for part in _parted(group)]
+    names = _names([(part[0], own) for own, part in parted])
+    return [_recipe(name, part) for name, (_, part) in zip(names, parted, strict=True)]
+
+
+def _parted(runs: Sequence[Run]) -> list[tuple[Mapping[str, object], list[Run]]]:
+    """Return runs that are alike in all else by what taught them, and the digests that part them.
+
+    By the rule of tables: see `taught.parting`.
+    """
+    taught = [taught_by(run.trained.info["config"]) for run in runs]
+    roles = parting([(run.seed, own) for run, own in zip(runs, taught, strict=True)])
+    parts: dict[str, tuple[Mapping[str, object], list[Run]]] = {}
+    for run, own in zip(runs, taught, strict=True):
+        told = {role: own[role] for role in roles}
+        parts.setdefault(canonical(told), (told, []))[1].append(run)
+    return list(parts.values())
 
 
 def _recipe(name: str, runs: Sequence[Run]) -> Recipe:
@@ -171,15 +178,20 @@ def _run(trained: Trained) -> Run:
     return Run(run_name(trained.path), trained.path, trained, seed, tuple(trained.rows()))
 
 
-def _settings(run: Run, aside: Sequence[str]) -> dict[str, object]:
+def _settings(run: Run) -> dict[str, object]:
+    """Return what a run was trained with, and the kind of its teachers, as tables know it."""
     config: Mapping[str, object] = run.trained.info["config"]
-    return {name: value for name, value in config.items() if name not in aside}
+    aside = {*ASIDE, *idle(config)}
+    parents = run.trained.info.get("parents", [])
+    taught = teachers([parent for parent in parents if parent.get("use") != "init"])
+    settings = {name: value for name, value in config.items() if name not in aside}
+    return {**settings, "teacher": taught}
 
 
-def _key(run: Run, aside: Sequence[str]) -> str:
+def _key(run: Run) -> str:
     info = run.trained.info
     named = [info["data"]["name"], _data_digest(run), info["arch"], info["method"]]
-    return canonical([named, _settings(run, aside)])
+    return canonical([named, _settings(run)])
 
 
 def _data_digest(run: Run) -> str | None:
@@ -187,8 +199,13 @@ def _data_digest(run: Run) -> str | None:
     return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Return the method and what tells recipes apart: data, net, settings; else the run's name."""
+def _names(firsts: Sequence[tuple[Run, Mapping[str, object]]]) -> list[str]:
+    """Return the method and what tells recipes apart: data, net, settings; else the run's name.
+
+    Args:
+        firsts: a run of each recipe, and the digests of its teachers that tell it from others.
+    """
+    runs = [run for run, _ in firsts]
     infos = [run.trained.info for run in runs]
     data = told_apart(
         [(x["data"]["name"], _data_digest(r)) for x, r in zip(infos, runs, strict=True)]
@@ -199,11 +216,13 @@ def _names(runs: Sequence[Run]) -> list[str]:
             for own, value in zip(words, values, strict=True):
                 own.append(str(value))
     # What a method's name implies says nothing more: settings are compared within a method.
-    for place, (run, info) in enumerate(zip(runs, infos, strict=True)):
-        family = [r for r, x in zip(runs, infos, strict=True) if x["method"] == info["method"]]
-        wanted = differing([_settings(other, ASIDE) for other in family])
-        settings = _settings(run, ASIDE)
-        words[place].append(shown({key: settings.get(key) for key in wanted if key != "data"}))
+    for own, (run, digests) in zip(words, firsts, strict=True):
+        method = run.trained.info["method"]
+        family = [other for other in runs if other.trained.info["method"] == method]
+        wanted = differing([_settings(other) for other in family])
+        settings = _settings(run)
+        told = {key: settings.get(key) for key in wanted if key != "data"}
+        own.append(shown({**told, **digests}))
     names = [" ".join(filter(None, own)) for own in words]
     return [
         name if names.count(name) == 1 else f"{name} ({run.name})"
