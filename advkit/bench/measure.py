@@ -18,16 +18,17 @@ from advkit import models
 from advkit.bench.images import Answers, Facts, synthetic
 from advkit.config.settings import Settings
 from advkit.formulas import folding, losses
-from advkit.images.batches import Batches
+from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
 from advkit.images.split import validation_size
-from advkit.runtime import memory, modes, seeding
+from advkit.runtime import memory, modes
 from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner, statistics_of
 from advkit.training.parts import augmentation_of
-from advkit.training.selection import CHUNK, STEPS, accuracies
+from advkit.training.selection import CHUNK, validation_of
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 META = torch.device("meta")
 WARM = 2
 """Steps before the first that counts."""
@@ -126,13 +127,12 @@ class Bench:
 
     def step(self, number: int) -> float:
         """Train on a batch and return the wall seconds."""
-        return self.timed(lambda: self._step(self.learner, self.batches, number))
-
-    def _step(self, learner: Learner, batches: Batches, number: int) -> None:
-        # Where weight perturbation begins later, it is timed as it will be.
-        epoch = min(max(self.settings.awp_warmup - 1, 0), self.settings.epochs - 1)
         step = number % self.steps_per_epoch
-        learner.learn(batches.at(batches.order(0), 0, 0), epoch, step)
+        return self.timed(lambda: self._learn(self.learner, _batch(self.batches), step))
+
+    def _learn(self, learner: Learner, batch: Batch, step: int) -> None:
+        # In the last epoch: what begins later in a run (AWP, a memory's term) has begun.
+        learner.learn(batch, self.settings.epochs - 1, step)
 
     def timed(self, work: Callable[[], object]) -> float:
         """Return the wall seconds of work, the device's own included."""
@@ -145,14 +145,11 @@ class Bench:
     def validation(self) -> float:
         """Return the seconds that an epoch spends on its held-out examples."""
         count = min(CHUNK, self.validated)
-        threat = self.learner.threat if self.settings.attack_steps > 0 else None
         net = self.learner.passes_of(self.learner.model)
-        generator = seeding.generator(0, "bench")
-        taken = self.timed(
-            lambda: accuracies(
-                net, self.images, torch.arange(count), threat, steps=STEPS, generator=generator
-            )
+        validation = validation_of(
+            self.settings, self.images, torch.arange(count), self.learner.threat
         )
+        taken = self.timed(lambda: validation.measure(net, lambda: None))
         return taken / count * self.validated * (2 if self.settings.wa else 1)
 
     def flops(self) -> int:
@@ -160,14 +157,17 @@ class Bench:
         # The meta device computes shapes alone; autocast and compilation would hide operators.
         plain = dataclasses.replace(self.settings, amp=False, compile=False)
         learner, batches = self._learner(plain, META)
+        # Augmentations look at the numbers that they draw, which a meta tensor lacks.
+        batch = _sent(_batch(dataclasses.replace(batches, device=CPU)), META)
         with _Counting() as counted:
-            self._step(learner, batches, 1)
+            # The second step: at the first, the guard would look at the loss.
+            self._learn(learner, batch, 1)
         return int(counted.total)
 
     def passes(self, repeats: int = 3) -> tuple[float, float]:
         """Return seconds per image of a forward pass, and of one with the image's gradient."""
         net: nn.Module = self.learner.passes_of(self.learner.model)
-        batch = self.batches.at(self.batches.order(0), 0, 0)
+        batch = _batch(self.batches)
 
         def answer() -> None:
             with torch.no_grad():
@@ -183,6 +183,21 @@ class Bench:
                 work()
                 medians.append(statistics.median(self.timed(work) for _ in range(repeats)))
         return medians[0] / len(batch.y), medians[1] / len(batch.y)
+
+
+def _batch(batches: Batches) -> Batch:
+    """Return the batch that every step takes, augmented anew."""
+    return batches.at(batches.order(0), 0, 0)
+
+
+def _sent(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch with its images and classes on another device."""
+    mix = batch.mix
+    if mix is not None:
+        mix = dataclasses.replace(
+            mix, first=_sent(mix.first, device), second=_sent(mix.second, device)
+        )
+    return dataclasses.replace(batch, x=batch.x.to(device), y=batch.y.to(device), mix=mix)
 
 
 def _teacher(settings: Settings, images: Images, device: torch.device) -> nn.Module:

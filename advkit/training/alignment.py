@@ -51,12 +51,14 @@ def misalignment(first: Tensor, second: Tensor) -> Tensor:
     pairs = [gradient.flatten(1) for gradient in (first, second)]
     # A confident net's gradient is so small that its squares vanish: cosines know no length.
     sizes = [flat.detach().abs().amax(1, keepdim=True) for flat in pairs]
-    kept = ((sizes[0] > 0) & (sizes[1] > 0)).flatten()
-    if not bool(kept.any()):
-        return second.sum() * 0
-    a, b = (flat[kept] / size[kept] for flat, size in zip(pairs, sizes, strict=True))
+    kept = (sizes[0] > 0) & (sizes[1] > 0)
+    # Masked, not chosen: no shape depends on the data, and no GPU waits to be asked how many.
+    a, b = (
+        torch.where(kept, flat / torch.where(kept, size, 1), 1)
+        for flat, size in zip(pairs, sizes, strict=True)
+    )
     cosines = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
-    apart: Tensor = 1 - cosines.mean()
+    apart: Tensor = ((1 - cosines) * kept.flatten()).sum() / kept.sum().clamp(min=1)
     return apart
 
 

@@ -11,6 +11,7 @@ from advkit.config.settings import Settings
 from advkit.errors import NumericalError, UsageError
 from advkit.parallel.world import World
 from advkit.runtime import precision
+from advkit.training.parts import augmentation_of, parts_of
 
 CHECK_EVERY = 20
 """Steps between looks at the loss on a GPU, where each look waits for the device."""
@@ -165,9 +166,10 @@ def require_applicable(settings: Settings, device: torch.device, world: World) -
     """Check that this machine and these processes can do what the settings ask for.
 
     Raises:
-        UsageError: `--sync-bn`, `--amp`, `--compile` or `--grad-align` cannot be applied; the
-            message says why.
+        UsageError: `--sync-bn`, `--amp`, `--compile`, `--grad-align` or `--augment` cannot be
+            applied; the message says why.
     """
+    _require_whole_images(settings)
     if settings.sync_bn:
         if device.type != "cuda" or world.alone:
             raise UsageError("--sync-bn needs several processes on GPUs")
@@ -181,3 +183,19 @@ def require_applicable(settings: Settings, device: torch.device, world: World) -
         raise UsageError("--grad-align is for one process: its mean leaves examples out")
     if settings.grad_align > 0 and settings.compile:
         raise UsageError("--grad-align goes without --compile, which has no second derivative")
+
+
+def _require_whole_images(settings: Settings) -> None:
+    """Refuse mixed images where something is kept of each: they are of two examples.
+
+    Raises:
+        UsageError: a part of the run keeps a memory.
+    """
+    if augmentation_of(settings).mixed is None:
+        return
+    for shelf in parts_of(settings).keeps:
+        name = settings.objective if shelf == "objectives" else settings.labels
+        raise UsageError(
+            f"--augment {settings.augment}: it mixes images, and {name} keeps a memory of single "
+            "ones: give another --augment"
+        )

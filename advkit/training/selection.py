@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from advkit.attacks import pgd
+from advkit.config.settings import Settings
 from advkit.formulas.accuracy import correct
 from advkit.formulas.losses import margin
 from advkit.formulas.threat import Threat
@@ -128,6 +129,34 @@ class Validation:
         elif self.select == "apgd":
             judged = apgd_hits(model, self.images, positions, self.threat, generator)
         return single, judged
+
+
+def validation_of(
+    settings: Settings,
+    images: ImageSet,
+    positions: Tensor,
+    threat: Threat,
+    world: World | None = None,
+) -> Validation:
+    """Return how a run measures its nets.
+
+    Args:
+        settings: of the run.
+        images: the split that training and validation examples come from.
+        positions: (N,) int64, the held-out examples.
+        threat: the ball of its attack.
+        world: the processes of the run.
+    """
+    return Validation(
+        images,
+        positions,
+        # Natural training is selected on clean accuracy: under attack it has none.
+        threat if settings.attack_steps > 0 else None,
+        settings.seed,
+        world or World(),
+        one_step=settings.attack_steps == 1,
+        select=settings.select,
+    )
 
 
 def better(figures: Accuracies, best: Accuracies | None) -> bool:

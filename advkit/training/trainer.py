@@ -37,7 +37,7 @@ from advkit.training.metrics_log import Row
 from advkit.training.mirrors import Mirrors
 from advkit.training.parts import augmentation_of
 from advkit.training.run_folder import RunFolder
-from advkit.training.selection import ACCURACIES, JUDGED, MEASURED, Validation, better
+from advkit.training.selection import ACCURACIES, JUDGED, MEASURED, better, validation_of
 from advkit.training.state import Progress
 
 Parents = Sequence[Mapping[str, object]]
@@ -114,18 +114,7 @@ class Trainer:
             {role: teacher.net for role, teacher in teachers.items()},
         )
         self.learner.require_images(images.shape, self.batches.fewest)
-        _require_whole_images(settings, self.batches.augmentation.mixed is not None, self.learner)
-        # Natural training is selected on clean accuracy: under attack it has none.
-        attacked = self.learner.threat if settings.attack_steps > 0 else None
-        self.validation = Validation(
-            images,
-            held_out,
-            attacked,
-            settings.seed,
-            self.world,
-            one_step=settings.attack_steps == 1,
-            select=settings.select,
-        )
+        self.validation = validation_of(settings, images, held_out, self.learner.threat, self.world)
         self.classes = len(images.classes)
         self.progress = Progress()
         self.mirrors = Mirrors()
@@ -356,20 +345,6 @@ def _require_a_batch(settings: Settings, images: ImageSet, training: int, held_o
         f"{training + held_out}{limited}, {held_out} are set aside for validation (--val-size): "
         f"give {', or '.join(hints)}"
     )
-
-
-def _require_whole_images(settings: Settings, mixes: bool, learner: Learner) -> None:
-    """Refuse mixed images where something is kept of each: they are of two examples.
-
-    Raises:
-        UsageError: a part of the run keeps a memory.
-    """
-    for shelf in learner.memory if mixes else ():
-        name = settings.objective if shelf == "objectives" else settings.labels
-        raise UsageError(
-            f"--augment {settings.augment}: it mixes images, and {name} keeps a memory of single "
-            "ones: give another --augment"
-        )
 
 
 def _soft_labels(

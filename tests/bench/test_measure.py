@@ -5,10 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from advkit import registry
 from advkit.bench import images, measure, table
 from advkit.bench.measure import Bench, Comparison, Cost
 from advkit.config import resolve
+from advkit.errors import UsageError
 from advkit.runtime import memory
+from advkit.training import selection
 
 CPU = torch.device("cpu")
 FACTS = images.Facts(1000, 200, 4, (3, 8, 8))
@@ -41,10 +44,124 @@ def test_operations_are_those_of_the_passes(method):
     assert Bench(settings(method), FACTS, CPU).flops() == expected
 
 
+FORWARDS_AND_LEARNINGS = {
+    # In F, a forward pass, and L, a training pass; 10 steps of the attack are 20 F.
+    ("at",): (20, 1),
+    ("at", "min_loss", 1.5): (20, 1),  # MLCAT: none
+    ("rslad",): (20, 2),  # + 1 clean pass; the teacher's rows are stored
+    ("score",): (21, 2),  # as TRADES: clean logits for the attack, then both learn
+    ("adaad",): (41, 1),  # + 10 teacher passes forward and backward, + 1 forward at the last x'
+    ("iad",): (22, 2),  # + 1 clean pass, + 2 teacher passes, at x and x'
+    # Its second term never begins: no teacher at x', and the clean pass only moves BN.
+    ("iad", "introspect_from", 201): (22, 1),
+    ("kd",): (22, 1),  # + 2 teacher passes at x'
+    ("hat",): (22, 3),  # TRADES, + 1 teacher pass at x', + 1 pass of the helper that learns
+    ("sat",): (21, 2),  # as TRADES: its targets come from the passes that learn
+    ("te",): (21, 1),  # + 1 clean pass without gradient
+    ("te", "base", "trades"): (21, 2),  # as TRADES, whose clean logits it shares
+    ("te", "ramp", "201:210"): (20, 1),  # its term never begins
+    ("ikl",): (21, 2),  # as TRADES, and a small product, see below
+}
+"""Passes of a step under PGD-10 in the last of 200 epochs, by method and one option."""
+
+
+@pytest.mark.parametrize(
+    "asked", FORWARDS_AND_LEARNINGS, ids=lambda asked: "-".join(map(str, asked))
+)
+def test_methods_cost_the_passes_that_papers_count(asked):
+    """F is a forward pass; a step of the attack a forward and the images' gradient, 2 F.
+
+    A training pass L is F forward, F for the weights' gradients, and F for those of activations
+    less the first layer's, which nobody asks for: 3 F - first. A fixed teacher is a net of the
+    student's form: F forward, F more where the attack asks it for the images' gradient.
+    """
+    method, *option = asked
+    whole, first = forward_flops(16)
+    forwards, learnings = FORWARDS_AND_LEARNINGS[asked]
+    expected = forwards * whole + learnings * (3 * whole - first)
+    if method == "ikl":
+        expected += 2 * 4 * 16 * 4  # one-hot classes (4, 16) times softmax rows (16, 4)
+    more = dict([option]) if option else {}
+    made = Bench(settings(method, attack_steps=10, epochs=200, **more), FACTS, CPU)
+    assert made.flops() == expected
+
+
+@pytest.mark.parametrize("attack", ["fgsm-rs", "n-fgsm"])
+def test_single_step_training_costs_two_passes_for_eleven(attack):
+    """A step of the attack and one that learns, each forward and backward: 2 F + L."""
+    whole, first = forward_flops(16)
+    made = Bench(settings("at", train_attack=attack, attack_steps=1), FACTS, CPU)
+    assert made.flops() == 2 * whole + 3 * whole - first
+
+
+@pytest.mark.parametrize("augment", sorted(registry.parts("augment")))
+def test_augmentations_cost_no_operations(augment):
+    """They change bytes on the CPU, before the step that is counted."""
+    plain, changed = (
+        Bench(settings("at", augment=name), FACTS, CPU).flops() for name in ("none", augment)
+    )
+    assert changed == plain
+
+
+def test_grad_align_is_counted():
+    """Two gradients for images, 2 F each, and the second's own derivative.
+
+    That is F forward and F for the weights through the gradient's pass, and 2 F through the forward
+    pass: 8 F. PyTorch adds a part of a pass, which is its own matter.
+    """
+    whole, _ = forward_flops(16)
+    plain, aligned = (
+        Bench(settings("at", attack_steps=1, grad_align=weight), FACTS, CPU).flops()
+        for weight in (0, 0.2)
+    )
+    assert 8 * whole <= aligned - plain < 9 * whole
+
+
+def test_an_epoch_of_one_step_is_counted():
+    """At the first step of an epoch the guard looks at the loss, which has no number here."""
+    whole, first = forward_flops(16)
+    made = Bench(settings("at", limit=24, val_size=8), FACTS, CPU)
+    assert made.steps_per_epoch == 1
+    assert made.flops() == 3 * 2 * whole + 3 * whole - first
+
+
+def test_mixed_images_of_a_method_with_a_memory_are_refused():
+    with pytest.raises(UsageError, match=r"cutmix: .* te keeps a memory"):
+        Bench(settings("te", augment="cutmix"), FACTS, CPU)
+
+
 def test_an_epoch_is_that_of_the_data_set():
     made = Bench(settings("at"), FACTS, CPU)
     assert (made.validated, made.steps_per_epoch) == (200, 50)
     assert Bench(settings("at", val_size=40, limit=500), FACTS, CPU).steps_per_epoch == 28
+
+
+def test_steps_are_those_of_the_last_epoch(monkeypatch):
+    made, epochs = Bench(settings("te", epochs=200), FACTS, CPU), []
+    original = made.learner.learn
+    monkeypatch.setattr(
+        made.learner, "learn", lambda *given: epochs.append(given[1]) or original(*given)
+    )
+    made.step(0)
+    made.step(51)
+    assert epochs == [199, 199]
+
+
+@pytest.mark.parametrize(
+    ("flags", "called"),
+    [
+        ({}, []),
+        ({"select": "apgd"}, ["apgd_hits"]),
+        ({"select": "margin"}, ["margin_hits"]),
+        ({"attack_steps": 1}, ["one_step_hits"]),
+    ],
+)
+def test_validation_is_that_of_the_run(monkeypatch, flags, called):
+    calls = []
+    for name in ("one_step_hits", "margin_hits", "apgd_hits"):
+        monkeypatch.setattr(selection, name, lambda *_, name=name: calls.append(name) or 0)
+    assert Bench(settings("at", **flags), FACTS, CPU).validation() > 0
+    assert calls == called
 
 
 def test_weight_perturbation_is_timed_although_it_begins_later(monkeypatch):

@@ -43,6 +43,7 @@ def test_a_preset_and_a_file_give_the_epochs(cli, tmp_path):
         (["--methods", "at,nonsense"], "nonsense"),
         (["--methods", ","], "--methods names none"),
         (["--steps", "0"], "--steps 0"),
+        (["--methods", "te", "--augment", "cutmix"], "te keeps a memory"),
         (["--robust-accuracy", "2"], "--robust-accuracy 2"),
         (["--eps", "8"], "8/255"),
         (["--device", "cuda:99"], "no such device"),

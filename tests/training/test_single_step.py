@@ -131,6 +131,20 @@ def test_misalignment_by_hand():
     assert (none.item(), alone.grad.tolist()) == (0.0, [[0.0, 0.0]])
 
 
+def test_misalignment_has_a_gradient_where_an_example_has_none():
+    """∂(1 − cos)/∂b is −a/|a||b| + cos·b/|b|²; with a = (1, 0), b = (0, 2): (−½, 0)."""
+    a = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    b = torch.tensor([[0.0, 2.0], [1.0, 0.0], [0.0, 0.0]]).requires_grad_()
+    misalignment(a, b).backward()
+    np.testing.assert_allclose(b.grad, [[-0.5, 0], [0, 0], [0, 0]], atol=1e-7)
+
+
+def test_misalignment_asks_the_device_nothing():
+    """On meta tensors `bool()` and shapes that depend on the data raise."""
+    a, b = torch.ones(2, 3, 4, 4, device="meta"), torch.ones(2, 3, 4, 4, device="meta")
+    assert misalignment(a, b).shape == ()
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize(("attack", "reach"), [("pgd", 1.0), ("fgsm-rs", 1.0), ("n-fgsm", 3.0)])
 def test_training_images_lie_in_the_ball_that_is_promised(digits, attack, reach, norm):
