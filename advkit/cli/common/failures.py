@@ -42,8 +42,9 @@ NO_MEMORY = (
     "Unable to allocate",
     "could not create a primitive",
     "could not create a memory",
+    "failed to map segment",
 )
-"""How torch's, numpy's and oneDNN's own errors tell of it on a CPU."""
+"""How torch's, numpy's, oneDNN's and the linker's own errors tell of it on a CPU."""
 
 
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
