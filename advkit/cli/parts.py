@@ -108,6 +108,7 @@ COMMANDS = (
         (),
         checked,
         argument="DIR|FILE.py...",
+        about="folders of parts, or files of nets",
         example="advkit parts check mine",
     ),
     Command(
@@ -116,6 +117,7 @@ COMMANDS = (
         (),
         begun,
         argument="SHELF NAME [DIR]",
+        about=f"one of {', '.join(registry.CONTRACTS)}; the part's name; where its folder lies",
         example="advkit parts new labels halved mine",
     ),
 )

@@ -18,8 +18,16 @@ from advkit import registry
 from advkit.artifacts import identity
 from advkit.config import methods
 from advkit.config.idle import idle
-from advkit.config.settings import CHOICES, CROP_FLIP, UNTOLD, Settings, options, own_options
-from advkit.errors import InputError, UsageError, brief, unknown
+from advkit.config.settings import (
+    CHOICES,
+    CROP_FLIP,
+    PART_FOLDERS,
+    UNTOLD,
+    Settings,
+    options,
+    own_options,
+)
+from advkit.errors import InputError, UsageError, brief, few, unknown
 from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, require_step
 from advkit.options import Option
@@ -425,9 +433,19 @@ def _refuse_strays(
             error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
                 f"labels {values['labels']}, augment {values['augment']}, arch {values['arch']}, "
-                f"data {values['data']}"
+                f"data {values['data']}{_owners(key)}"
             )
             raise registry.blaming(error)
+
+
+def _owners(key: str) -> str:
+    """Say which parts have an option, if any has."""
+    owners = []
+    for folder in PART_FOLDERS:
+        parts = registry.parts(folder).values()
+        names = [part.name for part in parts if key in {option.name for option in part.options}]
+        owners += [f"{registry.NOUNS[folder]} {few(names)}"] if names else []
+    return f": it is an option of {', '.join(owners)}" if owners else ""
 
 
 def _refuse_stale_eps(layers: Sequence[Layer]) -> None:

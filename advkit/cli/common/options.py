@@ -121,7 +121,8 @@ class Command:
     """One command: `run` gets the call and yields records.
 
     `options` is a function where parts add to them, which may come with the call. `argument` names
-    the input files, if there are any; `listing` names registry folders whose parts the help lists.
+    the input files, if there are any, and `about` says what they are; `listing` names registry
+    folders whose parts the help lists.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Command:
     options: Sequence[Option] | Callable[[], Sequence[Option]]
     run: Callable[[Call], Iterable[Record | str]]
     argument: str = ""
+    about: str = "files; - or nothing reads records or paths from stdin"
     listing: tuple[str, ...] = ()
     example: str = ""
     single: bool = field(default=False)
@@ -200,9 +202,8 @@ def _help(command: Command) -> str:
 
 def _argument(command: Command) -> inspect.Parameter:
     kind: Any = str | None if command.single else list[str] | None
-    text = "files; - or nothing reads records or paths from stdin"
     annotation = Annotated[
-        kind, typer.Argument(help=text, metavar=command.argument, show_default=False)
+        kind, typer.Argument(help=command.about, metavar=command.argument, show_default=False)
     ]
     return _keyword("files", annotation)
 
