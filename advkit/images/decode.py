@@ -168,6 +168,8 @@ def _shown(image: Image.Image) -> Image.Image:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Return what turns an image upright; damaged EXIF says nothing, as in any program."""
+    if image.format == "TIFF":
+        return None  # Pillow turns these as it reads them; older ones leave the mark in place
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         return _TURNS.get(orientation) if isinstance(orientation, int) else None

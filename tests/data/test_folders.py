@@ -254,7 +254,7 @@ def test_modes_of_8_bits_keep_their_values(tmp_path):
         (np.float32, "tif", "F"),
         (np.int32, "tif", "I"),
         (np.uint16, "tif", "I;16"),
-        (np.uint16, "png", "I;16"),
+        (np.uint16, "png", "I(;16)?"),  # older Pillows widen it
     ],
 )
 def test_values_without_an_8_bit_scale_are_refused(tmp_path, dtype, suffix, mode):
