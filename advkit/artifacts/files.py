@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from advkit.errors import InputError, StorageError, UsageError, storage
+from advkit.errors import InputError, StorageError, UsageError, brief, storage
 from advkit.runtime import reading, signals
 
 MAGIC = {
@@ -28,6 +28,8 @@ MAGIC = {
     b"<!DOC": "a web page (a failed download?)",
     b"<html": "a web page (a failed download?)",
 }
+SHOWN = 640
+"""Characters of a name that an error shows: bytes that are no text take six each."""
 PROBE = re.compile(r"\.probe\.(\d+)")
 LITTER = re.compile(r"\..+\.(\d+)\.tmp")
 """Names that hold the id of the process that made them and was to remove them."""
@@ -200,7 +202,7 @@ def head(path: Path, wanted: str) -> bytes:
         with reading.opened(path) as file:
             start = file.read(16)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file (wanted: {wanted})") from None
+        raise InputError(f"{brief(path, SHOWN)}: no such file (wanted: {wanted})") from None
     except OSError as error:
         raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     except ValueError:

@@ -397,3 +397,9 @@ def test_a_folder_that_may_not_be_listed_is_written(old, monkeypatch):
 def test_a_name_that_is_too_long_is_a_storage_error(tmp_path, act):
     with pytest.raises(StorageError, match="File name too long"):
         act(tmp_path / ("x" * 300))
+
+
+def test_a_name_of_bytes_that_are_no_text_is_cut_in_an_error(tmp_path):
+    with pytest.raises(InputError, match="no such file") as refused:
+        files.require(tmp_path / ("\udcff" * 208), "a checkpoint")
+    assert len(str(refused.value)) < 1000
