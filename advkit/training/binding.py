@@ -12,6 +12,7 @@ from advkit.artifacts.record import Record
 from advkit.config import resolve
 from advkit.config.location import location
 from advkit.errors import MismatchError, UsageError
+from advkit.registry.declarations import TEACHERS
 from advkit.training.options import TrainOptions
 from advkit.training.run_folder import RunFolder
 
@@ -133,10 +134,11 @@ def bound_teachers(
     from advkit.artifacts import checkpoint
 
     named, binding = _named(known), dict[str, object]()
+    asked = [role.replace("-", "_") for role in TEACHERS]
     for role in roles:
         option, place = role.replace("-", "_"), None
         # Who names one of them does not pipe the other in.
-        piped = role == roles[0] and upstream is not None and not named.keys() & TEACHERS
+        piped = role == roles[0] and upstream is not None and not any(key in named for key in asked)
         if option not in named and piped and upstream is not None:
             source = upstream()
             named[option], place = source["path"], source.get("data")
@@ -148,10 +150,6 @@ def bound_teachers(
         if role == roles[0]:
             weakest = _inherited(named, named[option], info, place)
     return [(weakest, f"the {roles[0]}'s"), *known, (binding, "bound at the start of the run")]
-
-
-TEACHERS = frozenset(("teacher", "natural_teacher"))
-"""Options that name a fixed net."""
 
 
 def lacking(objective: str, role: str) -> UsageError:

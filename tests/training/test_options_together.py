@@ -1,4 +1,4 @@
-"""What runs with several of the newer options together got wrong once."""
+"""Newer options together, and where they end: averages, late terms, teachers, places."""
 
 from __future__ import annotations
 
