@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from advkit.errors import InputError, StorageError, UsageError, brief, storage
+from advkit.errors import InputError, StorageError, UsageError, printable, storage
 from advkit.runtime import reading, signals
 
 MAGIC = {
@@ -202,7 +202,7 @@ def head(path: Path, wanted: str) -> bytes:
         with reading.opened(path) as file:
             start = file.read(16)
     except FileNotFoundError:
-        raise InputError(f"{brief(path, SHOWN)}: no such file (wanted: {wanted})") from None
+        raise InputError(f"{shown(path, SHOWN)}: no such file (wanted: {wanted})") from None
     except OSError as error:
         raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     except ValueError:
@@ -213,8 +213,8 @@ def head(path: Path, wanted: str) -> bytes:
 
 
 def shown(path: Path, width: int = 80) -> str:
-    """Return a path that came from outside, cut to a readable length."""
-    text = str(path)
+    """Return a path that came from outside as one printable line of bounded length."""
+    text = printable(str(path)[:width])
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 

@@ -403,3 +403,8 @@ def test_a_name_of_bytes_that_are_no_text_is_cut_in_an_error(tmp_path):
     with pytest.raises(InputError, match="no such file") as refused:
         files.require(tmp_path / ("\udcff" * 208), "a checkpoint")
     assert len(str(refused.value)) < 1000
+
+
+def test_a_name_of_several_lines_is_whole_in_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"\\rgarbage: no such file"):
+        files.require(tmp_path / "\x1b[31m\rgarbage", "a checkpoint")
