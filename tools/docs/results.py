@@ -1,4 +1,4 @@
-"""Write docs/results.md from docs/results/; with --check, say if it is stale.
+"""Write docs/results.md and docs/claims.md from docs/results/; with --check, say if one is stale.
 
 Every figure of a run is read or computed here and every verdict follows from one rule
 (`Estimate.verdict`), so that old verdicts can't stay beside new figures. The prose, with the sizes
@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import mean
 from string import Template
 
+from study import claims_page
+from study.asked import read
 from study.claims import ADR, AWP, CLAIMS, FAST, LTD, NAMES, OURS, Shown, name
 from study.estimates import AGAINST, HELD, OPEN, Estimate
 from study.parts import ATTACKS, Part, hours, lines
@@ -22,6 +24,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "results.md"
 FOLDER = DOCS / "results" / "cpu"
 TEXT = DOCS / "results" / "page.md.in"
+ASKED = DOCS / "claims.md"
+LIST = DOCS / "results" / "claims.toml"
 
 EXPERIMENTS = ("at", "adr", "adr-held", "adr-tau", "adr-both")
 CHECKS = ("at", "adr", "adr-logits-4", "adr-weights", "adr-linear", "adr-step", "adr-constant",
@@ -250,13 +254,16 @@ def signed(value: float) -> str:
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    if "--check" not in sys.argv:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
-        print("docs/results.md is stale: run make docs", file=sys.stderr)
-        return 1
-    return 0
+    """Write the pages, or compare them."""
+    asked = claims_page.page(read(LIST), LIST.with_suffix(".md.in"))
+    stale = 0
+    for path, text in ((PAGE, page()), (ASKED, asked)):
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"docs/{path.name} is stale: run make docs", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":
