@@ -229,3 +229,31 @@ def test_only_what_any_reader_reads_alike_is_read_here(kind, text, value):
     assert plain(kind, text) == value
     if kind in (int, float) and value is not None:
         assert type(plain(kind, text)) is kind
+
+
+HEAVY = {"scipy", "sklearn", "matplotlib", "torchvision", "PIL", "rich", "pydantic", "joblib"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, tiny_run):
+    """A logits file of a small net on digits."""
+    out = tmp_path_factory.mktemp("small") / "logits.h5"
+    line = ["attack", str(tiny_run / "best.safetensors"), "--attack", "none", "--limit", "20"]
+    return [*line, "-o", str(out)], out
+
+
+def test_a_small_attack_imports_torch_and_the_files_library_alone(small):
+    line, out = small
+    loaded = {name.partition(".")[0] for name in modules(*line)}
+    assert {"torch", "h5py"} <= loaded
+    assert not loaded & HEAVY
+    assert out.exists()
+
+
+def test_a_small_analysis_imports_neither_scipy_nor_what_draws(small):
+    line, out = small
+    if not out.exists():
+        modules(*line)
+    loaded = {name.partition(".")[0] for name in modules("analyze", "calibration", str(out))}
+    assert "torch" in loaded
+    assert not loaded & (HEAVY - {"PIL"})
