@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from advkit import registry
-from advkit.cli.app import COMMANDS, GROUPS, groups
+from advkit.cli import app, listing
+from advkit.cli.app import commands, groups
+from advkit.cli.common.given import plain
 from tests.conftest import ROOT
 
 PROBE = """
@@ -33,7 +35,7 @@ for words, env in asked:
     answers.append([code or 0, loaded, out.getvalue()])
 print(json.dumps(answers))
 """
-EVERY = [((command.name,), command) for command in COMMANDS]
+EVERY = [((command.name,), command) for command in commands()]
 EVERY += [((group, each.name), each) for group, (_, found) in groups().items() for each in found]
 STAGE = {
     "data": "train", "models": "train", "augment": "train", "labels": "train",
@@ -161,5 +163,97 @@ def test_every_data_set_is_listed(cli):
 
 def test_top_help_names_every_command(help_text):
     text = help_text()
-    for name in [*(command.name for command in COMMANDS), *GROUPS]:
+    for name in [*listing.COMMANDS, *listing.GROUPS]:
         assert f" {name} " in text
+
+
+ALONE = """
+import contextlib, io, json, sys
+from advkit.__main__ import main
+with contextlib.redirect_stdout(io.StringIO()):
+    code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+def modules(*words: str) -> set[str]:
+    """Return what a fresh process that runs a command line has imported at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *words], env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    code, names = json.loads(done.stdout)
+    assert code == 0, done.stderr
+    return set(names)
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help", "data list"])
+def test_a_command_alone_is_imported_and_nothing_that_draws(line):
+    loaded = modules(*line.split())
+    asked = {word for word in line.split() if word.isalpha()}
+    listed = {**listing.COMMANDS, **listing.GROUPS}
+    others = {one.module for name, one in listed.items() if name not in asked}
+    assert not loaded & others
+    assert not {name.partition(".")[0] for name in loaded} & {"rich", "pydantic"}
+
+
+@pytest.mark.parametrize("line", ["", "train", "analyze calibration", "search temperature"])
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help_fits_the_terminal(cli, monkeypatch, line, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    longest = max(cli(*line.split(), "--help").out.splitlines(), key=len)
+    assert len(longest) <= columns or " " not in longest.strip(), longest
+
+
+def test_what_is_listed_is_what_there_is():
+    """The top help imports no command: what it says of them must be theirs."""
+    for name, listed in listing.COMMANDS.items():
+        command = app.command(name)
+        assert (command.name, command.help) == (name, listed.help)
+    assert {name: text for name, (text, _) in groups().items()} == {
+        name: listed.help for name, listed in listing.GROUPS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (int, "12", 12), (int, "-3", -3), (int, "0", 0), (float, "0.25", 0.25), (float, "-7", -7.0),
+        (str, "012", "012"), (str, ["a", "b"], ["a", "b"]), (bool, False, False),
+        *((int, text, None) for text in ("012", " 1", "1_0", "1.0", "٣", "+1", "1" * 11, "-", "")),
+        *((float, text, None) for text in ("1e3", "nan", ".5", "1.", "0x1", "1,5", "٣", "1" * 11)),
+        (bool, "true", None), (object, "x", None), (object, None, None),
+    ],
+)  # fmt: skip
+def test_only_what_any_reader_reads_alike_is_read_here(kind, text, value):
+    assert plain(kind, text) == value
+    if kind in (int, float) and value is not None:
+        assert type(plain(kind, text)) is kind
+
+
+HEAVY = {"scipy", "sklearn", "matplotlib", "torchvision", "PIL", "rich", "pydantic", "joblib"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, tiny_run):
+    """A logits file of a small net on digits."""
+    out = tmp_path_factory.mktemp("small") / "logits.h5"
+    line = ["attack", str(tiny_run / "best.safetensors"), "--attack", "none", "--limit", "20"]
+    return [*line, "-o", str(out)], out
+
+
+def test_a_small_attack_imports_torch_and_the_files_library_alone(small):
+    line, out = small
+    loaded = {name.partition(".")[0] for name in modules(*line)}
+    assert {"torch", "h5py"} <= loaded
+    assert not loaded & HEAVY
+    assert out.exists()
+
+
+def test_a_small_analysis_imports_neither_scipy_nor_what_draws(small):
+    line, out = small
+    if not out.exists():
+        modules(*line)
+    loaded = {name.partition(".")[0] for name in modules("analyze", "calibration", str(out))}
+    assert "torch" in loaded
+    assert not loaded & (HEAVY - {"PIL"})

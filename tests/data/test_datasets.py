@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import types
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,56 @@ def test_digits_are_scikit_learns_split_once():
     np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(source, axis=0))
     assert train.shape == (1, 8, 8)
     assert (train.pad, train.flip) == (1, False)
+
+
+def test_digits_are_those_of_scikit_learns_loader_byte_for_byte():
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels = torch.from_numpy(bunch.target).long()
+    images = (torch.from_numpy(bunch.images) * 255 / 16).round().to(torch.uint8)[:, None]
+    for split in ("test", "train"):
+        loaded = data.load("digits", split)
+        members = [(labels == label).nonzero().flatten() for label in range(10)]
+        tested = torch.cat([rows[4::5] for rows in members])
+        chosen = torch.ones(len(labels), dtype=torch.bool)
+        chosen[tested] = False
+        chosen = ~chosen if split == "test" else chosen
+        assert torch.equal(loaded.images, images[chosen])
+        assert torch.equal(loaded.labels, labels[chosen])
+        assert loaded.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b"", "not the digits"), (b"1,2\n", "not the digits"), (b"1,x\n", "install scikit-learn"),
+        (b"1,256\n", "install scikit-learn"), (None, "install scikit-learn"),
+    ],
+)  # fmt: skip
+def test_another_file_than_scikit_learns_is_refused(tmp_path, monkeypatch, content, wrong):
+    place = tmp_path / "sklearn"
+    (place / "datasets" / "data").mkdir(parents=True)
+    if content is not None:
+        (place / "datasets" / "data" / "digits.csv.gz").write_bytes(gzip.compress(content))
+    spec = types.SimpleNamespace(submodule_search_locations=[str(place)])
+    monkeypatch.setattr("advkit.data.digits.find_spec", lambda name: spec)
+    with pytest.raises(InputError, match=wrong):
+        data.load("digits", "train")
+
+
+def test_digits_that_are_cut_short_are_refused(tmp_path, monkeypatch):
+    import sklearn
+
+    place = Path(tmp_path, "datasets", "data")
+    place.mkdir(parents=True)
+    whole = Path(sklearn.__file__).parent.joinpath("datasets", "data", "digits.csv.gz").read_bytes()
+    spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("advkit.data.digits.find_spec", lambda name: spec)
+    for cut in (whole[:-100], whole[:20], whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]):
+        (place / "digits.csv.gz").write_bytes(cut)
+        with pytest.raises(InputError, match="install scikit-learn"):
+            data.load("digits", "train")
 
 
 def test_digits_test_split_is_stratified():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from advkit import registry
-from advkit.cli.app import COMMANDS, groups
+from advkit.cli.app import commands, groups
 from advkit.cli.common.options import SHORT, Command
 from advkit.config import methods
 from advkit.options import Option
@@ -32,11 +32,11 @@ def page() -> str:
         "data set or a preset changes are listed by `advkit presets`.",
         "",
     ]
-    for command in COMMANDS:
+    for command in commands():
         lines += _command(command.name, command)
-    for group, (text, commands) in groups().items():
+    for group, (text, several) in groups().items():
         lines += [f"## advkit {group}", "", text, ""]
-        for command in commands:
+        for command in several:
             lines += _command(f"{group} {command.name}", command, "###")
     lines += ["## Methods (`--method`)", "", "| name | objective | labels |", "|---|---|---|"]
     for name, (objective, labels) in methods.BASES.items():

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from advkit.artifacts.rows import Rows, height
 from advkit.formulas.losses import cross_entropy, log_softmax
+from advkit.formulas.minimum import bounded
 from advkit.runtime import seeding
 
 REACH = 10.0
@@ -85,7 +86,6 @@ def fitted_temperature(logits: Rows, y: Tensor, rows: Tensor) -> float | None:
 
 def _least(logits: Rows, y: Tensor, rows: Tensor, centre: float) -> float | None:
     """Return the best T; None if it lies where outputs are one-hot or uniform all the same."""
-    from scipy.optimize import minimize_scalar  # a tenth of a second to import
 
     def loss(log_t: float) -> float:
         pieces = torch.split(rows, height(logits))
@@ -94,7 +94,7 @@ def _least(logits: Rows, y: Tensor, rows: Tensor, centre: float) -> float | None
 
     # In log T the search is as fine for sharp logits as for flat ones.
     ends = (centre - REACH, centre + REACH)
-    minimum = float(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).x)
+    minimum = bounded(loss, *ends, near=1e-6)
     return math.exp(minimum) if min(minimum - ends[0], ends[1] - minimum) > 0.01 else None
 
 

@@ -13,6 +13,7 @@ import typer
 
 from advkit import registry
 from advkit.artifacts.record import Record
+from advkit.cli.common.page import OneCommand
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
 from advkit.options import Option, StageOptions, declared, options_of
@@ -25,6 +26,8 @@ MANY = "DIR"
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 """Kinds that Typer parses itself; all others arrive as text."""
+VALUES = {"int": "INT", "float": "FLOAT", MANY: MANY}
+"""Kind → how the help calls a value of it; all others are text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +168,12 @@ def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None
     # Typer takes defaults from the signature and types from the annotations.
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {one.name: one.annotation for one in parameters}
-    app.command(command.name, help=_help(command))(callback)
+    app.command(command.name, cls=OneCommand, help=_help(command))(callback)
+
+
+def kinds(command: Command) -> dict[str, type]:
+    """Return what the parser makes of a command's values, by the parameter's name."""
+    return {"files": str} | {_safe(one): TYPES.get(one.kind, str) for one in command.every}
 
 
 def places_of_parts(arguments: Sequence[str]) -> list[str]:
@@ -196,8 +204,7 @@ def _help(command: Command) -> str:
         lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in parts))
     if command.example:
         lines.append(f"Example: {command.example}")
-    # Rich takes [word] for markup.
-    return "\n\n".join(lines).replace("[", "\\[")
+    return "\n\n".join(lines)
 
 
 def _argument(command: Command) -> inspect.Parameter:
@@ -219,11 +226,11 @@ def _parameter(option: Option) -> inspect.Parameter:
         flags = [f"{option.flag}/--no-{option.flag[2:]}"]
     if option.name in SHORT:
         flags.append(SHORT[option.name])
-    metavar = "|".join(option.choices) if option.choices else None
+    metavar = "|".join(option.choices) or VALUES.get(option.kind, "TEXT")
     typed: Any = list[str] if option.kind == MANY else TYPES.get(option.kind, str)
     info = typer.Option(
         *flags,
-        help=text.replace("[", "\\["),
+        help=text,
         metavar=metavar,
         show_default=False,
         rich_help_panel=option.panel or None,
@@ -231,9 +238,15 @@ def _parameter(option: Option) -> inspect.Parameter:
         envvar="ADVKIT_DATA" if option.name == "data_root" else None,
         show_envvar=False,
     )
-    # A Python keyword can be no parameter; `add` takes the underscore away again.
-    name = option.name + "_" if option.name in ("lambda",) else option.name
-    return _keyword(name, Annotated[typed | None, info])
+    return _keyword(_safe(option), Annotated[typed | None, info])
+
+
+def _safe(option: Option) -> str:
+    """Return a name that a parameter may have, which no keyword of Python is.
+
+    `add` takes the underscore away again.
+    """
+    return option.name + "_" if option.name in ("lambda",) else option.name
 
 
 def _keyword(name: str, annotation: object) -> inspect.Parameter:
