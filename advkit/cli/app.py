@@ -30,7 +30,7 @@ from advkit.cli import (
     softlabels,
     train,
 )
-from advkit.cli.common import options
+from advkit.cli.common import mistyped, options
 from advkit.cli.common.failures import guarded, perform, settle_stderr
 from advkit.cli.common.options import Command, places_of_parts
 from advkit.errors import StorageError, UsageError
@@ -164,11 +164,11 @@ def _invoke(arguments: list[str]) -> int:
         program = _program(registry.generation())
         code = program(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
-        message = " ".join(error.format_message().split()).rstrip(".")
+        message = mistyped.message(error)
         if message == "Missing command":
             raise UsageError(f"name a command: {', '.join(_commands(arguments))}") from None
         wrong = UsageError(f"{message} (see --help)")
-        raise (registry.blaming(wrong) if message.startswith("No such option") else wrong) from None
+        raise (registry.blaming(wrong) if message.startswith(mistyped.OPTION) else wrong) from None
     except typer.Abort:
         raise UsageError("aborted") from None
     return code if isinstance(code, int) else 0
