@@ -33,7 +33,7 @@ class Talk(StageOptions):
 
     json: bool = declared(False, DIALOGUE, "print records as JSON lines at a terminal too")
     quiet: bool = declared(False, DIALOGUE, "no progress, only warnings and errors")
-    verbose: bool = declared(False, DIALOGUE, "also what libraries say")
+    verbose: bool = declared(False, DIALOGUE, "records in full at a terminal; what libraries say")
     debug: bool = declared(False, DIALOGUE, "tracebacks")
 
 
