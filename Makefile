@@ -62,7 +62,7 @@ docs: install  ## rewrite the generated pages
 	python tools/docs/generate.py
 	python tools/docs/results.py
 
-bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack)
+bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack, startup)
 	python benchmarks/$(or $(BENCH),step).py
 
 build: install  ## source distribution and wheel, in dist/

@@ -7,116 +7,116 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from advkit import __version__, registry
-from advkit.cli import (
-    analyze,
-    attack,
-    bench,
-    data,
-    export,
-    import_weights,
-    inspect,
-    parts,
-    presets,
-    pretrain_teacher,
-    recipes,
-    search,
-    softlabels,
-    train,
-)
-from advkit.cli.common import mistyped, options
-from advkit.cli.common.failures import guarded, perform, settle_stderr
+from advkit.cli import listing
+from advkit.cli.common import lazily
+from advkit.cli.common.failures import guarded, settle_stderr
+from advkit.cli.common.given import given
 from advkit.cli.common.options import Command, places_of_parts
 from advkit.errors import StorageError, UsageError
 from advkit.runtime import memory, signals
 from advkit.runtime.progress import say
 
-HELP = """Adversarial training of image classifiers as composable stages.
+if TYPE_CHECKING:
+    from typer._click import Command as Made
 
-Each stage reads artifacts (files, or the records of the stage before it on stdin), writes
-artifacts, and prints one JSON record for each on stdout.
+HELP = """Adversarial training of image classifiers as composable stages.
 
 Example: advkit train --data digits --method adr | advkit attack --autoattack
 | advkit analyze calibration
+
+Each stage reads artifacts (files, or the records of the stage before it on stdin), writes
+artifacts, and prints one record for each on stdout: a line at a terminal, JSON elsewhere.
 """
 
-COMMANDS: tuple[Command, ...] = (
-    pretrain_teacher.COMMAND,
-    softlabels.COMMAND,
-    train.COMMAND,
-    attack.COMMAND,
-    import_weights.COMMAND,
-    export.COMMAND,
-    inspect.COMMAND,
-    presets.COMMAND,
-    bench.COMMAND,
-)
-GROUPS: dict[str, tuple[str, tuple[Command, ...] | Callable[[], tuple[Command, ...]]]] = {
-    "analyze": ("Numbers and pictures from logits files.", analyze.commands),
-    "search": ("Searches for the numbers that a method needs.", search.COMMANDS),
-    "data": ("Data sets: what there is, what one holds, and fetching one.", data.COMMANDS),
-    "parts": (
-        "Parts: what there is, checks of your own, and one to begin with.",
-        parts.COMMANDS,
-    ),
-    "recipes": (
-        "Scripts for the papers' tables: what there is, and copies of them.",
-        recipes.COMMANDS,
-    ),
-}
+
+def command(name: str) -> Command:
+    """Return a command of the top level."""
+    made = import_module(listing.COMMANDS[name].module).COMMAND
+    assert isinstance(made, Command)
+    return made
+
+
+def commands() -> tuple[Command, ...]:
+    """Return the commands of the top level."""
+    return tuple(command(name) for name in listing.COMMANDS)
+
+
+def group(name: str) -> tuple[Command, ...]:
+    """Return a group as it is now: an analysis of somebody else's is a command too."""
+    made: tuple[Command, ...] = import_module(listing.GROUPS[name].module).commands()
+    return made
 
 
 def groups() -> dict[str, tuple[str, tuple[Command, ...]]]:
-    """Return the groups as they are now: an analysis of somebody else's is a command too."""
-    return {
-        name: (text, commands() if callable(commands) else commands)
-        for name, (text, commands) in GROUPS.items()
-    }
+    """Return each group's help and commands as they are now."""
+    return {name: (listed.help, group(name)) for name, listed in listing.GROUPS.items()}
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(ctx: typer.Context, wanted: bool) -> None:
     if wanted:
         print(f"advkit {__version__}")
+        if ctx.params.get("verbose"):
+            from advkit.cli.common.version import surroundings  # imports torch
+
+            print("\n".join(surroundings()))
         raise typer.Exit
+    if ctx.params.get("verbose") and not ctx.resilient_parsing:
+        raise UsageError("-v belongs to --version here: of a command it comes behind its name")
 
 
-VERSION = typer.Option(
-    "--version", help="Print the version.", callback=_show_version, is_eager=True
+VERSION = typer.Option("--version", help="Print the version.", callback=_show_version)
+# Eager: it is read before --version, wherever it stands.
+VERBOSE = typer.Option(
+    "--verbose", "-v", is_eager=True, help="With --version: torch, device, threads and Python too."
 )
 
 
-def build() -> typer.Typer:
-    """Return the application."""
+def build() -> lazily.Group:
+    """Return the program."""
     app = typer.Typer(
+        cls=lazily.Group,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.callback(help=HELP.replace("[", "\\["))
-    def top(version: Annotated[bool, VERSION] = False) -> None:
-        del version  # its callback has done the work
+    @app.callback(help=HELP)
+    def top(
+        verbose: Annotated[bool, VERBOSE] = False, version: Annotated[bool, VERSION] = False
+    ) -> None:
+        del version, verbose  # the callback has done the work
 
-    for command in COMMANDS:
-        options.add(app, command, perform)
-    for name, (text, commands) in groups().items():
-        group = typer.Typer(help=text)
-        for command in commands:
-            options.add(group, command, perform)
-        app.add_typer(group, name=name)
-    return app
+    program = typer.main.get_command(app)
+    assert isinstance(program, lazily.Group)
+    program.params = given(program.params, {"version": bool, "verbose": bool})
+    program.commands = lazily.Commands(
+        {
+            **{name: (one.help, partial(_one, name)) for name, one in listing.COMMANDS.items()},
+            **{name: (one.help, partial(_several, name)) for name, one in listing.GROUPS.items()},
+        }
+    )
+    return program
+
+
+def _one(name: str) -> Made:
+    return lazily.command(command(name))
+
+
+def _several(name: str) -> Made:
+    return lazily.group(name, listing.GROUPS[name].help, group(name))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     words = [word for word in arguments if not word.startswith("-")]
-    stage = " ".join(words[: 2 if words and words[0] in GROUPS else 1])
+    stage = " ".join(words[: 2 if words and words[0] in listing.GROUPS else 1])
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (for the life of the process)
     # Python has None where the caller closed the descriptor (`>&-`).
@@ -150,7 +150,7 @@ def run(arguments: list[str]) -> int:
 def _program(generation: int) -> Callable[..., object]:
     """Return the application, ready to be called: made once in a process for the same parts."""
     del generation  # it says that they are the same
-    return typer.main.get_command(build())
+    return build()
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -164,6 +164,8 @@ def _invoke(arguments: list[str]) -> int:
         program = _program(registry.generation())
         code = program(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
+        from advkit.cli.common import mistyped  # a mistake alone has use for it
+
         message = mistyped.message(error)
         if message == "Missing command":
             raise UsageError(f"name a command: {', '.join(_commands(arguments))}") from None
@@ -175,7 +177,7 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _commands(arguments: list[str]) -> list[str]:
-    group = next((word for word in arguments if word in GROUPS), None)
-    if group is not None:
-        return [command.name for command in groups()[group][1]]
-    return [*(command.name for command in COMMANDS), *GROUPS]
+    named = next((word for word in arguments if word in listing.GROUPS), None)
+    if named is not None:
+        return [one.name for one in group(named)]
+    return [*listing.COMMANDS, *listing.GROUPS]

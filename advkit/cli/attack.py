@@ -9,6 +9,7 @@ from pathlib import Path
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
+from advkit.cli import listing
 from advkit.cli.common import options, shards, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.config.machine import Output
@@ -83,7 +84,7 @@ def _joined(call: Call, demand: Demand) -> Iterator[Record]:
 
 COMMAND = Command(
     "attack",
-    "Attack checkpoints and write clean and adversarial logits with a verdict per example.",
+    listing.COMMANDS["attack"].help,
     lambda: (
         *shown(Which),
         *shown(ThreatOptions),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from advkit.artifacts.record import Record
 from advkit.bench.options import LEFT_OUT, BenchOptions
+from advkit.cli import listing
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
@@ -27,7 +28,7 @@ def run(call: Call) -> Iterator[Record]:
 
 COMMAND = Command(
     "bench",
-    "Time each method on this machine, on random images, and project hours and AutoAttack's time.",
+    listing.COMMANDS["bench"].help,
     lambda: (
         *options_of(BenchOptions),
         *(option for option in settings.options() if option.name not in LEFT_OUT),

@@ -106,3 +106,8 @@ COMMANDS = (
         example="advkit data fetch cifar10 --data-root data",
     ),
 )
+
+
+def commands() -> tuple[Command, ...]:
+    """Return the commands of the group."""
+    return COMMANDS

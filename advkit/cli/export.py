@@ -8,6 +8,7 @@ from pathlib import Path
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
+from advkit.cli import listing
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.doors.options import ExportOptions
@@ -34,7 +35,7 @@ def run(call: Call) -> Iterator[Record]:
 
 COMMAND = Command(
     "export",
-    "Write a checkpoint in a format that others read, checked against the net.",
+    listing.COMMANDS["export"].help,
     (*shown(ExportOptions), options.OUT, options.OVERWRITE),
     run,
     argument="[CHECKPOINT]...",

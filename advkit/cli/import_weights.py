@@ -9,6 +9,7 @@ from pathlib import Path
 from advkit import registry
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
+from advkit.cli import listing
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.doors.options import ImportOptions
@@ -35,7 +36,7 @@ def run(call: Call) -> Iterator[Record]:
 
 COMMAND = Command(
     "import",
-    "Make a checkpoint of other people's weights; nothing in their file is run.",
+    listing.COMMANDS["import"].help,
     lambda: (*shown(ImportOptions), *registry.shared_options("models"), *options.STAGE),
     run,
     argument="[FILE|DIR]...",

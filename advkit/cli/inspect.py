@@ -8,6 +8,7 @@ from pathlib import Path
 from advkit.artifacts import record as records
 from advkit.artifacts.descriptions import Parent
 from advkit.artifacts.record import Record
+from advkit.cli import listing
 from advkit.cli.common import stage
 from advkit.cli.common.options import Call, Command
 
@@ -49,7 +50,7 @@ def _short(digest: str) -> str:
 
 COMMAND = Command(
     "inspect",
-    "Say what an artifact is and check it against its digest.",
+    listing.COMMANDS["inspect"].help,
     (),
     run,
     argument="[FILE]...",

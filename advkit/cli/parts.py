@@ -121,3 +121,8 @@ COMMANDS = (
         example="advkit parts new labels halved mine",
     ),
 )
+
+
+def commands() -> tuple[Command, ...]:
+    """Return the commands of the group."""
+    return COMMANDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advkit.cli import listing
 from advkit.cli.common.options import Call, Command
 from advkit.config import methods
 from advkit.errors import unknown
@@ -30,7 +31,7 @@ def run(call: Call) -> Iterator[str]:
 
 COMMAND = Command(
     "presets",
-    "List the numbers behind --preset and each data set.",
+    listing.COMMANDS["presets"].help,
     (),
     run,
     argument="[default|paper|repo|ltd]",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from advkit import registry
 from advkit.artifacts.record import Record
-from advkit.cli import train
+from advkit.cli import listing, train
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command
 from advkit.config import settings
@@ -36,7 +36,7 @@ def _settings() -> Iterator[Option]:
 
 COMMAND = Command(
     "pretrain-teacher",
-    "Train a teacher naturally, with one-hot labels and the same augmentation as its students.",
+    listing.COMMANDS["pretrain-teacher"].help,
     lambda: (*_settings(), *train.OWN, *options.STAGE),
     run,
     listing=("augment", "models", "data"),

@@ -149,3 +149,8 @@ COMMANDS = (
         example="advkit recipes copy adr-table1 tables",
     ),
 )
+
+
+def commands() -> tuple[Command, ...]:
+    """Return the commands of the group."""
+    return COMMANDS

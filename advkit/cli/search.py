@@ -69,7 +69,7 @@ COMMAND = Command(
 ADR = Command(
     "adr",
     "Find ADR's τ, λ and γ for a data set, on its validation examples alone, beside hard labels.",
-    (
+    lambda: (
         *options_of(AdrOptions),
         *(option for option in settings.options() if option.name not in ADRS_OWN),
         *(option for option in train.OWN if option.name == "config"),
@@ -80,4 +80,8 @@ ADR = Command(
     run_adr,
     example="advkit search adr --data digits --epochs 30 --eps 0.15 --budget 30m",
 )
-COMMANDS = (COMMAND, ADR)
+
+
+def commands() -> tuple[Command, ...]:
+    """Return the commands of the group."""
+    return (COMMAND, ADR)

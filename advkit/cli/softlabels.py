@@ -8,6 +8,7 @@ from pathlib import Path
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
+from advkit.cli import listing
 from advkit.cli.common import options, shards, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.config.machine import Output
@@ -49,7 +50,7 @@ def _joined(call: Call) -> Iterator[Record]:
 
 COMMAND = Command(
     "softlabels",
-    "Write a teacher's logits for every training example; any temperature is applied later.",
+    listing.COMMANDS["softlabels"].help,
     (
         *shown(SoftlabelsOptions),
         *shown(options.Merge),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from advkit.artifacts.record import Record
+from advkit.cli import listing
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.config import settings
@@ -54,7 +55,7 @@ def labels_or_teacher(call: Call) -> Record:
 
 COMMAND = Command(
     "train",
-    "Train a classifier: objective × labels × weight space, by name or one by one.",
+    listing.COMMANDS["train"].help,
     lambda: (
         *settings.options(),
         *OWN,

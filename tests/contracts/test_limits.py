@@ -7,15 +7,15 @@ import re
 
 import pytest
 
-from advkit.cli.app import COMMANDS, groups
+from advkit.cli.app import commands, groups
 from advkit.errors import UsageError
 from advkit.options import Option, within
 from tests.faults._runs import refused
 
 EVERY = [
     (f"{group} {command.name}".strip(), option)
-    for group, commands in (("", COMMANDS), *((name, each) for name, (_, each) in groups().items()))
-    for command in commands
+    for group, several in (("", commands()), *((name, of) for name, (_, of) in groups().items()))
+    for command in several
     for option in command.every
 ]
 NUMBERS = [(where, option) for where, option in EVERY if option.kind in ("int", "float", "ints")]

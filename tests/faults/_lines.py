@@ -8,13 +8,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from advkit.cli.app import COMMANDS, groups
+from advkit.cli.app import commands, groups
 from advkit.cli.common.options import Command
 from advkit.options import Option
 from tests.conftest import Outcome
 from tests.faults._runs import Running
 
-EVERY: list[tuple[list[str], Command]] = [([command.name], command) for command in COMMANDS]
+EVERY: list[tuple[list[str], Command]] = [([command.name], command) for command in commands()]
 EVERY += [([group, each.name], each) for group, (_, of) in groups().items() for each in of]
 EVERY = [(words, command) for words, command in EVERY if words != ["data", "fetch"]]  # it downloads
 NEEDED = {

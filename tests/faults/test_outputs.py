@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from advkit.cli.app import COMMANDS, GROUPS
+from advkit.cli.app import commands, groups
 from tests.conftest import TINY
 from tests.faults._outputs import ANALYSES, full, mostly, plainly, source
 from tests.faults._pairs import started
@@ -192,11 +192,11 @@ def test_row_57_no_stage_writes_over_its_input(cli, what, teacher, labels, tmp_p
 
 
 def test_row_57_every_command_with_an_output_is_tried():
-    commands = [*COMMANDS, *(each for name, (_, group) in GROUPS.items() if name != "analyze"
-                             for each in group)]  # fmt: skip
+    every = [*commands(), *(each for name, (_, group) in groups().items() if name != "analyze"
+                          for each in group)]  # fmt: skip
     tried = {what.split(",")[0].removesuffix(" --merge").removeprefix("search ") for what in OVER}
-    assert {each.name for each in commands} - WITHOUT == tried
-    named = {option.name for each in commands if each.name in WITHOUT for option in each.options}
+    assert {each.name for each in every} - WITHOUT == tried
+    named = {option.name for each in every if each.name in WITHOUT for option in each.options}
     assert not named & {"out", "plot"}
 
 
