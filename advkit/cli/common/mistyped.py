@@ -28,8 +28,8 @@ def message(error: typer.TyperException) -> str:
     if words.startswith(COMMAND):
         # Typer's own neighbours stand behind the name, nearest by letters alone.
         typed = words.removeprefix(COMMAND).strip().partition(". Did you mean ")[0].strip("'\"")
-        names = getattr(context.command, "list_commands", lambda _: [])(context)
-        return _hinted(COMMAND, typed, names)
+        known = getattr(context.command, "list_commands", None)
+        return _hinted(COMMAND, typed, known(context) if known else ())
     return words
 
 

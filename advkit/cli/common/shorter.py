@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from advkit import registry
 from advkit.cli.common.markers import marked
 from advkit.config import methods, settings
+from advkit.registry import Part
 
 if TYPE_CHECKING:
     from advkit.cli.common.options import Command
@@ -31,7 +32,10 @@ def left_out(command: Command) -> set[str]:
     if not is_long(command):
         return set()
     own = {option.name for option in command.every}
-    return (own & {option.name for option in settings.options()}) - MAIN
+    # Whoever brings parts of their own wants to see them.
+    brought = [part for folder in command.listing for part in _parts(folder) if part.foreign]
+    kept = MAIN | {option.name for part in brought for option in part.options}
+    return (own & {option.name for option in settings.options()}) - kept
 
 
 def prose(command: Command, full: bool) -> str:
@@ -40,12 +44,16 @@ def prose(command: Command, full: bool) -> str:
     if not full and "objectives" in command.listing:
         lines.append(f"Methods, each also with -awp, -wa or -awp-wa: {', '.join(methods.BASES)}")
     for folder in command.listing:
-        parts = registry.parts(folder).values()
-        noun = registry.NOUNS[folder].capitalize()
-        if full:
-            lines.append(
-                f"{noun}:\n" + "\n".join(f"- {part.name}: {marked(part)}" for part in parts)
-            )
-        else:
-            lines.append(f"{noun}: {', '.join(part.name for part in parts)}")
+        parts, noun = _parts(folder), registry.NOUNS[folder].capitalize()
+        names = "" if full else f" {', '.join(part.name for part in parts)}"
+        told = [part for part in parts if full or part.foreign]
+        lines.append("\n".join([f"{noun}:{names}", *(_entry(part) for part in told)]))
     return "\n\n".join(line for line in lines if line)
+
+
+def _entry(part: Part) -> str:
+    return f"- {part.name}: {marked(part)}"
+
+
+def _parts(folder: str) -> list[Part]:
+    return list(registry.parts(folder).values())
