@@ -17,12 +17,19 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 MANY = 12
 """Names beyond which an error lists only those nearest to a mistyped one."""
 SHOWN = 40
 """Names of which a list of what is known is cut."""
+CLOSE, SURE, AS_NEAR = 0.7, 0.8, 0.1
+"""Likeness (difflib's, in [0, 1]) of a neighbour, of one beyond doubt, and between equals."""
+CLOSE_SHORT, FEW = 0.62, 4
+"""The first of them for names of so few letters, in which one slip weighs more."""
+SHORT = 3
+"""Letters that an abbreviation has at least."""
 
 
 def printable(text: str) -> str:
@@ -116,19 +123,92 @@ class Stopped(AdvkitError):
         self.code = 128 + signum
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown(
+    what: str, name: str, known: Iterable[str], meant: Iterable[str] | None = None
+) -> UsageError:
     """Return the error for a name that does not exist, with its nearest neighbours.
 
     >>> str(unknown("method", "adrr", ["adr", "at", "trades"]))
     "unknown method 'adrr': did you mean 'adr'? (known: adr, at, trades)"
+
+    Args:
+        what: kind of thing that was named.
+        name: as typed.
+        known: every name that there is.
+        meant: its neighbours, where the caller knows more than the names say.
     """
     names = sorted(known)
-    # Below difflib's 0.6: in names as short as these one wrong letter weighs much.
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = " or ".join(repr(word) for word in near)
-    question = f"did you mean {hint}? " if near else ""
-    known = f"(known: {few(names, SHOWN)})" if not near or len(names) <= MANY else ""
-    return UsageError(f"unknown {what} {brief(name)!r}: {question}{known}".rstrip())
+    question = _question(near(name, names) if meant is None else meant)
+    listed = f"(known: {few(names, SHOWN)})" if not question or len(names) <= MANY else ""
+    words = [f"unknown {what} {brief(name)!r}:", question, listed]
+    return UsageError(" ".join(word for word in words if word))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question after the neighbours of a mistyped name; empty where it has none.
+
+    >>> did_you_mean("--Batch_Size", ["--batch-size", "--epochs"])
+    "did you mean '--batch-size'?"
+    """
+    return _question(near(name, known))
+
+
+def _question(names: Iterable[str]) -> str:
+    hint = " or ".join(repr(word) for word in names)
+    return f"did you mean {hint}?" if hint else ""
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three names that may have been meant, the nearest first.
+
+    Case, dashes, underscores and dots make no difference. A name of the same stem, the word before
+    the first dash, comes before all others; where nothing is very near, a name may also be short
+    for the one typed.
+
+    >>> near("ADR", ["adr", "at"]), near("ard-wb", ["ard-wa", "iad-wa"])
+    (['adr'], ['ard-wa'])
+    >>> near("wideresnet", ["resnet18", "wrn"]), near("calib", ["calibration", "classes"])
+    (['wrn'], ['calibration'])
+    """
+    typed, names = _folded(name), {_folded(word): word for word in sorted(known, reverse=True)}
+    if not typed:
+        return []
+    if typed in names:
+        return [names[typed]]
+    match = difflib.SequenceMatcher(b=typed, autojunk=False)
+    likeness = {}
+    for folded, word in names.items():
+        match.set_seq1(folded)
+        likeness[word] = match.ratio()
+    least = CLOSE if len(typed) > FEW else CLOSE_SHORT
+    begins = [w for folded, w in names.items() if len(typed) >= SHORT and folded.startswith(typed)]
+    close = [word for word in names.values() if likeness[word] >= least or word in begins]
+    if all(likeness[word] < SURE for word in close):
+        close = [names[folded] for folded in names if _short_for(folded, typed)] or close
+    stem = _stem(name)
+    close = [word for word in close if _stem(word) == stem] or close
+    best = max((likeness[word] for word in close), default=0)
+    ranked = sorted(close, key=lambda word: (-likeness[word], word[0] != name[0], word))
+    return [word for word in ranked if likeness[word] >= best - AS_NEAR][:3]
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[-_.\s]", "", name.casefold())
+
+
+def _stem(name: str) -> str:
+    return re.split(r"[-_.\s]", name.casefold().lstrip("-"))[0]
+
+
+def _short_for(short: str, typed: str) -> bool:
+    """Whether a name's letters, of which there are half as many at most, stand in another in order.
+
+    Both begin with the same one: `wrn` is short for `wideresnet`.
+    """
+    if not SHORT <= len(short) <= len(typed) / 2 or short[0] != typed[0]:
+        return False
+    letters = iter(typed)
+    return all(letter in letters for letter in short)
 
 
 def brief(value: object, width: int = 160) -> str:

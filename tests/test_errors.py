@@ -17,6 +17,7 @@ from advkit.errors import (
     Stopped,
     StorageError,
     UsageError,
+    near,
     storage,
     unknown,
 )
@@ -107,3 +108,26 @@ def test_a_message_is_one_printable_line_whatever_a_file_is_called():
     error = InputError("a\nb\x1b[2J\x1c\udcff é.h5: no such file")
     assert str(error) == r"a\nb\x1b[2J\x1c\udcff é.h5: no such file"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("typed", "known", "expected"),
+    [
+        ("ADR", ["adr", "adr-wa", "at"], ["adr"]),
+        ("Trades_ADR", ["trades", "trades-adr"], ["trades-adr"]),
+        ("ResNet-18", ["resnet18", "resnet8"], ["resnet18"]),
+        ("preactresnet", ["preact-resnet18", "resnet18"], ["preact-resnet18"]),
+        # of another stem than the one typed, however like its letters are
+        ("ard-wb", ["ard-wa", "iad-wa", "at-wa"], ["ard-wa"]),
+        ("calib", ["calibration", "classes"], ["calibration"]),
+        ("wideresnet", ["resnet18", "resnet8", "wrn"], ["wrn"]),
+        ("out-of-distribution", ["ood", "table"], ["ood"]),
+        # a slip is no abbreviation: e, p and s stand in it too
+        ("epochss", ["eps", "epochs"], ["epochs"]),
+        ("onehot", ["none", "pgd"], []),
+        ("", ["a"], []),
+        ("--", ["--lr"], []),
+    ],
+)
+def test_near_names_look_past_case_and_dashes_and_prefer_the_stem(typed, known, expected):
+    assert near(typed, known) == expected

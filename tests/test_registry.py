@@ -156,7 +156,7 @@ def misdeclared(folder: str, name: str) -> str:
         f"def {entry}({', '.join(expected)}): ...\n"
         for entry, expected in registry.CONTRACTS[folder].items()
     )
-    return f'"""Help."""\n{name}S_ = True\n{entries}'
+    return f'"""Help."""\n{name}X = True\n{entries}'
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 HELP = """Adversarial training of image classifiers as composable stages.
 
-Each stage reads artifacts (files, or the records of the stage before it on stdin), writes
-artifacts, and prints one JSON record for each on stdout.
-
 Example: advkit train --data digits --method adr | advkit attack --autoattack
 | advkit analyze calibration
+
+Each stage reads artifacts (files, or the records of the stage before it on stdin), writes
+artifacts, and prints one record for each on stdout: a line at a terminal, JSON elsewhere.
 """
 
 
@@ -60,14 +60,22 @@ def groups() -> dict[str, tuple[str, tuple[Command, ...]]]:
     return {name: (listed.help, group(name)) for name, listed in listing.GROUPS.items()}
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(ctx: typer.Context, wanted: bool) -> None:
     if wanted:
         print(f"advkit {__version__}")
+        if ctx.params.get("verbose"):
+            from advkit.cli.common.version import surroundings  # imports torch
+
+            print("\n".join(surroundings()))
         raise typer.Exit
+    if ctx.params.get("verbose") and not ctx.resilient_parsing:
+        raise UsageError("-v belongs to --version here: of a command it comes behind its name")
 
 
-VERSION = typer.Option(
-    "--version", help="Print the version.", callback=_show_version, is_eager=True
+VERSION = typer.Option("--version", help="Print the version.", callback=_show_version)
+# Eager: it is read before --version, wherever it stands.
+VERBOSE = typer.Option(
+    "--verbose", "-v", is_eager=True, help="With --version: torch, device, threads and Python too."
 )
 
 
@@ -80,12 +88,14 @@ def build() -> lazily.Group:
     )
 
     @app.callback(help=HELP)
-    def top(version: Annotated[bool, VERSION] = False) -> None:
-        del version  # its callback has done the work
+    def top(
+        verbose: Annotated[bool, VERBOSE] = False, version: Annotated[bool, VERSION] = False
+    ) -> None:
+        del version, verbose  # the callback has done the work
 
     program = typer.main.get_command(app)
     assert isinstance(program, lazily.Group)
-    program.params = given(program.params, {"version": bool})
+    program.params = given(program.params, {"version": bool, "verbose": bool})
     program.commands = lazily.Commands(
         {
             **{name: (one.help, partial(_one, name)) for name, one in listing.COMMANDS.items()},
@@ -154,11 +164,13 @@ def _invoke(arguments: list[str]) -> int:
         program = _program(registry.generation())
         code = program(arguments, standalone_mode=False, prog_name="advkit")
     except typer.TyperException as error:
-        message = " ".join(error.format_message().split()).rstrip(".")
+        from advkit.cli.common import mistyped  # a mistake alone has use for it
+
+        message = mistyped.message(error)
         if message == "Missing command":
             raise UsageError(f"name a command: {', '.join(_commands(arguments))}") from None
         wrong = UsageError(f"{message} (see --help)")
-        raise (registry.blaming(wrong) if message.startswith("No such option") else wrong) from None
+        raise (registry.blaming(wrong) if message.startswith(mistyped.OPTION) else wrong) from None
     except typer.Abort:
         raise UsageError("aborted") from None
     return code if isinstance(code, int) else 0

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from advkit.errors import UsageError, unknown
+from advkit.errors import UsageError, near, unknown
 from advkit.options import Option
 from advkit.registry import places
 from advkit.registry.importing import imported
@@ -357,9 +357,23 @@ def split_numbers(arch: str) -> tuple[str, dict[str, int]]:
     ):
         numbers.insert(0, int(words.pop()))
     if "-".join(words) not in parts("models"):
-        raise unknown(NOUNS["models"], arch, parts("models"))
+        raise unknown(
+            NOUNS["models"], arch, parts("models"), _meant(arch, "-".join(words), numbers)
+        )
     family = part("models", "-".join(words))
     names = [option.name for option in family.options if option.kind == "int"]
     if len(numbers) > len(names):
         raise UsageError(f"{arch}: {family.name} takes at most {len(names)} numbers")
     return family.name, dict(zip(names, numbers, strict=False))
+
+
+def _meant(arch: str, family: str, numbers: list[int]) -> list[str]:
+    """Return what is near a mistyped architecture; families of nets with its own numbers."""
+    known = parts("models")
+    tail = "".join(f"-{value}" for value in numbers)
+    numbered = [
+        f"{name}{tail}"
+        for name in near(family, known)
+        if sum(option.kind == "int" for option in known[name].options) >= len(numbers)
+    ]
+    return near(arch, [*known, *numbered])

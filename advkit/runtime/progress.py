@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advkit.errors import printable, printable_lines
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 EVERY = 10.0
 """Seconds between two lines where stderr is no terminal."""
+WIDE = 100
+"""Columns of a terminal in which a bar, all figures and both times have room."""
 
 
 def reporter(stage: str, *, quiet: bool) -> Reporter:
@@ -45,21 +48,25 @@ class Lines(Quiet):
         self.what, self.total, self.done, self.figures = "", 0, 0, dict[str, object]()
         self.began = self.last = 0.0
         self.first = 0
-        self.spoken = ""
+        self.within = self.spoken = ""
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Remember what is going on."""
         self.what, self.total, self.done, self.first = what, total, done, done
-        self.figures = {}
+        self.figures, self.within = {}, ""
         self.began = self.last = time.monotonic()
 
     def advance(self, units: int = 1, **figures: object) -> None:
         """Count, and speak if it is time."""
         self.done += units
         self.figures.update(figures)
-        if time.monotonic() - self.last >= EVERY:
-            self.last = time.monotonic()
-            self._speak()
+        self._speak_now_and_then()
+
+    def inside(self, what: str, total: int = 0, done: int = 0) -> None:
+        """Remember the steps of what goes on, and speak if it is time."""
+        self.within = f"{what} {done}/{total}" if total else ""
+        if self.within:
+            self._speak_now_and_then()
 
     def end(self) -> None:
         """Say how it ended."""
@@ -69,13 +76,18 @@ class Lines(Quiet):
         """Print one line."""
         say(self.stage, text)
 
+    def _speak_now_and_then(self) -> None:
+        if time.monotonic() - self.last >= EVERY:
+            self.last = time.monotonic()
+            self._speak()
+
     def _speak(self) -> None:
         seconds = time.monotonic() - self.began
         # By the pace since this process began: what an earlier one did took none of its time.
         left = (self.total - self.done) * seconds / max(self.done - self.first, 1)
         clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
-        words = [f"{self.what} {self.done}/{self.total}", *described(self.figures), clock]
-        line = ", ".join(words)
+        words = [f"{self.what} {self.done}/{self.total}", self.within, *described(self.figures)]
+        line = ", ".join([*(word for word in words if word), clock])
         # The end of a piece of work may be told by its last step already.
         if line != self.spoken:
             say(self.stage, line)
@@ -83,11 +95,12 @@ class Lines(Quiet):
 
 
 class Bars(Quiet):
-    """A live bar with the latest figures and the time that is left."""
+    """A live bar: what goes on, the latest figures and the time that is left."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
         self.bar: Progress | None = None
+        self.what = ""
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Open a bar."""
@@ -95,15 +108,19 @@ class Bars(Quiet):
         from rich.console import Console
 
         self.end()
-        columns = (
+        self.what = what
+        console = Console(stderr=True)
+        # A line that does not fit is cut, and what is cut first is what goes on.
+        self.narrow = console.width < WIDE
+        columns = [
             progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=8 if self.narrow else 24),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[figures]}", markup=False),
-            progress.TimeElapsedColumn(),
+            *([] if self.narrow else [progress.TimeElapsedColumn()]),
             progress.TimeRemainingColumn(),
-        )
-        self.bar = progress.Progress(*columns, console=Console(stderr=True))
+        ]
+        self.bar = progress.Progress(*columns, console=console)
         self.bar.start()
         self.bar.add_task(printable(what), total=total, completed=done, figures="")
 
@@ -111,8 +128,20 @@ class Bars(Quiet):
         """Move the bar."""
         if self.bar is not None:
             (task,) = self.bar.tasks
-            shown = "  ".join(described(figures)) if figures else task.fields["figures"]
+            shown = self._glance(figures) if figures else task.fields["figures"]
             self.bar.update(task.id, advance=units, figures=shown)
+
+    def inside(self, what: str, total: int = 0, done: int = 0) -> None:
+        """Name it in the place of the whole work."""
+        if self.bar is not None:
+            (task,) = self.bar.tasks
+            words = f"{what} {done}/{total}" if total else what
+            self.bar.update(task.id, description=printable(words or self.what))
+
+    def _glance(self, figures: dict[str, object]) -> str:
+        # The epoch stands in the name of what goes on.
+        shown = {key: value for key, value in figures.items() if key != "epoch"}
+        return brief_figures(shown) if self.narrow else "  ".join(described(shown))
 
     def end(self) -> None:
         """Leave the bar on the screen and let go of the terminal."""
@@ -143,7 +172,7 @@ SHOWN = {
 }
 
 
-def described(figures: dict[str, object]) -> list[str]:
+def described(figures: Mapping[str, object]) -> list[str]:
     """Return the figures worth a glance, as words."""
     words = []
     for key, label in SHOWN.items():
@@ -151,6 +180,19 @@ def described(figures: dict[str, object]) -> list[str]:
             value = figures[key]
             words.append(f"{label} {value:.3f}" if isinstance(value, float) else f"{label} {value}")
     return words
+
+
+def brief_figures(figures: Mapping[str, object]) -> str:
+    """Return the figures that a narrow terminal has room for.
+
+    >>> brief_figures({"loss": 1.2, "val_clean_accuracy": 0.5, "val_robust_accuracy": 0.25})
+    'val 50.0/25.0 %'
+    """
+    names = ("val_clean_accuracy", "val_robust_accuracy")
+    shares = [value for name in names if isinstance(value := figures.get(name), float)]
+    if shares:
+        return f"val {'/'.join(f'{100 * share:.1f}' for share in shares)} %"
+    return "  ".join(described(figures))
 
 
 def say(stage: str, text: str) -> None:

@@ -12,6 +12,9 @@ class Reporter:
     def advance(self, units: int = 1, **figures: object) -> None:
         """Report progress, with the latest figures by name."""
 
+    def inside(self, what: str, total: int = 0, done: int = 0) -> None:
+        """Name what goes on between two units, `done` of its `total` steps; nothing ends it."""
+
     def end(self) -> None:
         """Finish the current piece of work."""
 

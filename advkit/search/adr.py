@@ -200,7 +200,9 @@ class AdrSearch:
             )
         began = time.monotonic()
         model, info = models.load(folder.checkpoint("best"), machine.device)
-        standing = evaluator.standing(model, self.images, self.held_out, resolved.settings)
+        standing = evaluator.standing(
+            model, self.images, self.held_out, resolved.settings, machine.reporter
+        )
         figures: Figures = {
             "epochs": epochs,
             "clean_accuracy": info["metrics"]["clean_accuracy"],

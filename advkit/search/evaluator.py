@@ -20,12 +20,15 @@ from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, pixels
 from advkit.labels.soft import soften
 from advkit.runtime import modes, seeding
+from advkit.runtime.reporting import Reporter
 from advkit.search.ledger import Judged
 from advkit.training.run_folder import RunFolder
 
 ATTACKS = ("apgd-ce", "apgd-t")
 """AutoAttack's first two: what breaks nearly all that breaks, at a fraction of its passes."""
 BATCH = 256
+JUDGING = "judging by APGD"
+"""How the work is called while it lasts."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Evaluator:
     held_out: Tensor
     source: Callable[[Batch], Tensor]
     device: torch.device
+    reporter: Reporter = Reporter()
 
     def teacher_accuracy(self) -> float:
         """Return the teacher's top-1, on the examples that substitutes are measured on."""
@@ -59,7 +63,7 @@ class Evaluator:
         if settings.attack_steps == 0:
             return trial
         alarm = any("masking_alarm" in row for row in folder.rows())
-        judged = judge(model, self.images, self.held_out, self.source, settings)
+        judged = judge(model, self.images, self.held_out, self.source, settings, self.reporter)
         return {**trial, "masking_alarm": alarm, **judged}
 
 
@@ -81,18 +85,21 @@ class Suite:
             model, autoattack.Judge(model, threat, "standard", classes, settings.seed), names
         )
 
-    def standing(self, x: Tensor, y: Tensor) -> Tensor:
+    def standing(self, x: Tensor, y: Tensor, reporter: Reporter | None = None) -> Tensor:
         """Return which examples, (B,) bool, are right and stay so under every attack.
 
         Args:
             x: (B, C, H, W) in [0, 1].
             y: (B,) int64.
+            reporter: is told which attack goes on.
         """
-        model = self.model
+        model, reporter = self.model, reporter or Reporter()
         with modes.evaluating(model), modes.frozen(model), torch.no_grad():
             standing = correct(model(x), y)
             for name in self.names:
-                for target in self.attacks.targets(name):
+                targets = self.attacks.targets(name)
+                for number, target in enumerate(targets, 1):
+                    reporter.inside(f"{JUDGING}: {name}", len(targets), number)
                     # Whom an attack broke the next one need not see.
                     rows = standing.nonzero().flatten()
                     if len(rows):
@@ -107,6 +114,7 @@ def judge(
     held_out: Tensor,
     source: Callable[[Batch], Tensor],
     settings: Settings,
+    reporter: Reporter | None = None,
 ) -> Judged:
     """Measure a student on held-out examples.
 
@@ -120,6 +128,8 @@ def judge(
     beta = settings.options_of("objectives").get("beta", 6.0)
     device = next(model.parameters()).device
     suite = Suite.of(model, images, settings)
+    reporter = reporter or Reporter()
+    reporter.begin(JUDGING, len(held_out))
     sums = Judged(robust_accuracy=0, pgd_accuracy=0, loss_ce=0, loss_kl=0)
     for start in range(0, len(held_out), BATCH):
         batch = plain(images, held_out[start : start + BATCH], source, device)
@@ -136,7 +146,9 @@ def judge(
             sums["pgd_accuracy"] += int(correct(adversarial, y).sum())
             sums["loss_ce"] += float(ce + shift)
             sums["loss_kl"] += float(ce - entropy + shift)
-            sums["robust_accuracy"] += int(suite.standing(x, y).sum())
+            sums["robust_accuracy"] += int(suite.standing(x, y, reporter).sum())
+        reporter.advance(len(x))
+    reporter.end()
     n = len(held_out)
     return {
         "robust_accuracy": sums["robust_accuracy"] / n,
@@ -160,15 +172,25 @@ def plain(
     return Batch(index, x, images.labels[index].to(device), views, view)
 
 
-def standing(model: nn.Module, images: ImageSet, held_out: Tensor, settings: Settings) -> Tensor:
+def standing(
+    model: nn.Module,
+    images: ImageSet,
+    held_out: Tensor,
+    settings: Settings,
+    reporter: Reporter | None = None,
+) -> Tensor:
     """Return which held-out examples, (n,) bool on the CPU, neither APGD-CE nor APGD-T breaks.
 
     Three classes or fewer: APGD-CE alone.
     """
     device = next(model.parameters()).device
     suite = Suite.of(model, images, settings)
-    parts = [
-        suite.standing(pixels(images.batch(rows), device), images.labels[rows].to(device)).cpu()
-        for rows in torch.split(held_out, BATCH)
-    ]
+    reporter = reporter or Reporter()
+    reporter.begin(JUDGING, len(held_out))
+    parts = []
+    for rows in torch.split(held_out, BATCH):
+        x, y = pixels(images.batch(rows), device), images.labels[rows].to(device)
+        parts.append(suite.standing(x, y, reporter).cpu())
+        reporter.advance(len(rows))
+    reporter.end()
     return torch.cat(parts)

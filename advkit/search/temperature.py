@@ -68,7 +68,7 @@ class TemperatureSearch:
             base.soft_labels, None, images, machine.device, machine.reporter
         )
         held_out = split_of(base, images)[1]
-        self.evaluator = Evaluator(images, held_out, source, machine.device)
+        self.evaluator = Evaluator(images, held_out, source, machine.device, machine.reporter)
         self.ledger: Ledger[Trial] = Ledger(out)
 
     def run(self) -> tuple[Choice, list[Trial]]:

@@ -78,6 +78,20 @@ class Validation:
     one_step: bool = False
     select: str = "pgd"
 
+    @property
+    def starts(self) -> range:
+        """Where the batches begin that this process measures."""
+        # Ranks take whole batches in turn: noise is named by a batch's start, whoever draws it.
+        return range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]
+
+    @property
+    def what(self) -> str:
+        """The measurement in words, for a person who waits for it."""
+        if self.threat is None:
+            return "validation"
+        others = {"margin": f" and the margin's PGD-{STEPS}", "apgd": " and APGD"}
+        return f"validation PGD-{STEPS}{others.get(self.select, '')}"
+
     def measure(self, model: nn.Module, between: Callable[[], None]) -> Measured:
         """Return `clean_accuracy` and, as asked for, those under attack, each in [0, 1].
 
@@ -89,8 +103,7 @@ class Validation:
                 share the batches, it is called once at the end.
         """
         hits = [0, 0, 0, 0]
-        # Ranks take whole batches in turn: noise is named by a batch's start, whoever draws it.
-        for start in range(0, len(self.positions), CHUNK)[self.world.rank :: self.world.size]:
+        for start in self.starts:
             generator = seeding.generator(self.seed, "validation", start)
             positions = self.positions[start : start + CHUNK]
             counts = accuracies(

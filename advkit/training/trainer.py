@@ -37,7 +37,14 @@ from advkit.training.metrics_log import Row
 from advkit.training.mirrors import Mirrors
 from advkit.training.parts import augmentation_of
 from advkit.training.run_folder import RunFolder
-from advkit.training.selection import ACCURACIES, JUDGED, MEASURED, better, validation_of
+from advkit.training.selection import (
+    ACCURACIES,
+    JUDGED,
+    MEASURED,
+    Measured,
+    better,
+    validation_of,
+)
 from advkit.training.state import Progress
 
 Parents = Sequence[Mapping[str, object]]
@@ -153,6 +160,7 @@ class Trainer:
         with signals.deferred():
             while progress.epoch < last:
                 started, epoch, begin = time.monotonic(), progress.epoch, progress.step
+                self.reporter.inside(self._where)
                 for step, batch in enumerate(self.batches.epoch(epoch, begin), begin):
                     self.step(batch, epoch, step)
                     progress.step = step + 1
@@ -174,9 +182,7 @@ class Trainer:
         self.learner.settle(images, progress.epoch + 1)
         row, chosen, measured = self._row(), {}, []
         for role, model in self._candidates():
-            figures = self.validation.measure(
-                self.learner.passes_of(model), lambda: self._stop_if_asked(folder)
-            )
+            figures = self._measured(folder, role, model)
             suffix = role.removeprefix("best")
             row |= {f"val_{key}{suffix}": figures[key] for key in MEASURED if key in figures}
             measured.append((role, model, suffix, figures))
@@ -189,8 +195,27 @@ class Trainer:
         self._write_epoch(folder, row, chosen)
         # Last: a mirror shows what is safely there.
         self.mirrors.add({"epoch": progress.epoch, **row})
+        self.reporter.inside("")
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
+
+    @property
+    def _where(self) -> str:
+        return f"epoch {self.progress.epoch + 1}/{self.settings.epochs}"
+
+    def _measured(self, folder: RunFolder, role: str, model: nn.Module) -> Measured:
+        """Measure a net on the validation split, telling how far that is."""
+        of = " of the average" if role.endswith("-ema") else ""
+        what, batches = f"{self._where} {self.validation.what}{of}", len(self.validation.starts)
+        finished = itertools.count(1)
+        self.reporter.inside(what, batches)
+
+        def between() -> None:
+            # Several processes share the batches and tell of the end alone.
+            self.reporter.inside(what, batches, next(finished) if self.world.alone else batches)
+            self._stop_if_asked(folder)
+
+        return self.validation.measure(self.learner.passes_of(model), between)
 
     def _write_epoch(self, folder: RunFolder, row: Row, chosen: Chosen) -> None:
         """Write what came of an epoch: the state, then what can be made from it."""

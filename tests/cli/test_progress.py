@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ from advkit.cli.common import failures
 from advkit.runtime import progress
 from tests.conftest import TINY
 
-RECORD = {"kind": "analysis", "path": "a b.json", "digest": "sha256:0", "clean_ece": 0.25}
+RECORD = {"kind": "analysis", "path": "a b.json", "digest": "sha256:0", "analysis": "calibration",
+          "clean_ece": 0.25}  # fmt: skip
 
 
 class Terminal(io.StringIO):
@@ -71,6 +73,47 @@ def test_plain_lines_come_now_and_then(capfd, monkeypatch):
     assert capfd.readouterr().err == "advkit attack: pgd 10/40, 0:30 left\n"
 
 
+def test_what_goes_on_inside_a_unit_is_told_when_it_lasts(capfd, monkeypatch):
+    clock = iter([0.0, 1.0, 12.0, 12.0, 12.0, 13.0, 14.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    lines = progress.Lines("train")
+    lines.begin("training", 8)
+    lines.inside("epoch 1/2")  # names what the units are: nothing new to say
+    lines.inside("epoch 1/2 validation PGD-10", 3, 1)
+    assert capfd.readouterr().err == ""
+    lines.inside("epoch 1/2 validation PGD-10", 3, 2)
+    told = "training 0/8, epoch 1/2 validation PGD-10 2/3, 1:36 left"
+    assert capfd.readouterr().err == f"advkit train: {told}\n"
+    lines.inside("")
+    lines.end()
+    assert capfd.readouterr().err == "advkit train: training 0/8, 1:44 left\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "figures"),
+    [("80", "val 50.0/25.0 %"), ("160", "loss 1.500  val clean 0.500  val robust 0.250")],
+)
+def test_a_bar_names_what_goes_on_and_fits_its_terminal(monkeypatch, columns, figures):
+    monkeypatch.setenv("COLUMNS", columns)
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    bars = progress.Bars("train")
+    bars.begin("training", 78000)
+    (task,) = bars.bar.tasks
+    bars.inside("epoch 29/30")
+    bars.advance(70000, epoch="28/30", loss=1.5, val_clean_accuracy=0.5, val_robust_accuracy=0.25)
+    assert (task.description, task.fields["figures"]) == ("epoch 29/30", figures)
+    bars.inside("epoch 29/30 validation PGD-10", 4, 2)
+    assert task.description == "epoch 29/30 validation PGD-10 2/4"
+    bars.bar.refresh()
+    last = err.getvalue().split("\r")[-1]
+    assert "…" not in last
+    assert figures in last
+    bars.inside("")
+    assert task.description == "training"
+    bars.end()
+
+
 @pytest.mark.parametrize("text", ["two\nlines", "a\rb", "\x1b[31mred"])
 def test_a_message_is_one_harmless_line(capfd, text):
     progress.say("attack", text)
@@ -103,10 +146,13 @@ def test_terminal_gets_json_on_request():
     assert json.loads(out.getvalue()) == RECORD
 
 
-def test_terminal_gets_a_readable_record():
+def test_terminal_gets_a_line_and_on_request_all_rows():
     out = Terminal()
     failures.emit(out, RECORD, False)
-    shown = dict(line.split(maxsplit=1) for line in out.getvalue().splitlines())
+    assert out.getvalue() == "calibration  clean ECE 0.25  → a b.json\n"
+    rows = Terminal()
+    failures.emit(rows, RECORD, False, rows=True)
+    shown = dict(line.split(maxsplit=1) for line in rows.getvalue().splitlines())
     expected = {**RECORD, "clean_ece": "0.2500"}
     assert {key: value.strip() for key, value in shown.items()} == expected
 
@@ -138,7 +184,7 @@ def test_a_real_terminal_gets_bars_and_no_json(tiny_run, tmp_path):
     code, shown = _at_a_terminal("attack", best, *arguments)
     assert code == 0
     assert "━" in shown
-    assert "robust_accuracy" in shown
+    assert re.search(r"^tiny  robust \d+\.\d % \[.*\]  clean .* %  n 20  fgsm linf ", shown, re.M)
     assert '"kind"' not in shown
 
 

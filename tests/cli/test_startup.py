@@ -1,6 +1,7 @@
 """Help and completion are instant, and they name everything there is."""
 
 import json
+import platform
 import re
 import shlex
 import subprocess
@@ -8,10 +9,13 @@ import sys
 
 import pytest
 
+import advkit
 from advkit import registry
 from advkit.cli import app, listing
 from advkit.cli.app import commands, groups
+from advkit.cli.common import shorter
 from advkit.cli.common.given import plain
+from advkit.cli.common.markers import marked
 from tests.conftest import ROOT
 
 PROBE = """
@@ -89,7 +93,9 @@ def help_text(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
 
     def text(*words: str) -> str:
-        outcome = cli(*words, "--help")
+        command = dict(EVERY).get(words)
+        full = command is not None and shorter.is_long(command)
+        outcome = cli(*words, "--help-all" if full else "--help")
         assert (outcome.code, outcome.err) == (0, "")
         return " ".join(re.sub(r"[│─╭╮╰╯]", " ", outcome.out).split())
 
@@ -135,6 +141,83 @@ def test_the_help_of_every_command(help_text, words, command):
     assert {option.flag for option in command.every} <= set(text.split())
 
 
+LONG = {"train", "pretrain-teacher", "bench", "search temperature", "search adr"}
+
+
+def test_a_long_help_is_short_first_and_says_where_the_rest_is(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert {" ".join(words) for words, command in EVERY if shorter.is_long(command)} == LONG
+    for line in sorted(LONG):
+        command = dict(EVERY)[tuple(line.split())]
+        short, full = (cli(*line.split(), flag).out for flag in ("--help", "--help-all"))
+        shown, every = (set(re.findall(r"--[\w-]+", text)) for text in (short, full))
+        left = {option.flag for option in command.every if option.name in shorter.left_out(command)}
+        assert f"{len(left)} more options: advkit {line} --help-all\n" in short
+        assert not left & shown
+        assert {option.flag for option in command.every} <= every
+        assert len(short.splitlines()) < 120
+        assert max(map(len, [*short.splitlines(), *full.splitlines()])) <= 80
+
+
+def test_the_short_help_names_what_most_people_give(cli):
+    text = cli("train", "--help").out
+    assert {f"--{name.replace('_', '-')}" for name in shorter.MAIN} <= set(
+        re.findall(r"--[\w-]+", text)
+    )
+    for folder in ("objectives", "labels", "augment", "models", "data"):
+        assert {*registry.parts(folder)} <= set(re.findall(r"[\w-]+", text))
+
+
+@pytest.mark.parametrize(
+    ("part", "marker"),
+    [
+        (("objectives", "trades"), ""),
+        (("objectives", "iad"), " [needs --teacher]"),
+        (("objectives", "hat"), " [needs --natural-teacher]"),
+        (("objectives", "kd"), " [needs --teacher and --natural-teacher]"),
+        (("labels", "soft"), " [needs --soft-labels or --teacher]"),
+        (("labels", "adr"), ""),
+        (("augment", "crop-flip"), " [--soft-labels of stored views too]"),
+        (("augment", "cutout"), " [--soft-labels of --views 1 alone]"),
+        (("attacks", "transfer"), " [needs --surrogate]"),
+    ],
+)
+def test_a_part_is_marked_with_what_it_needs_or_suits(part, marker):
+    one = registry.part(*part)
+    assert marked(one) == one.help + marker
+
+
+def test_an_argument_stands_in_the_help_as_its_command_calls_it(cli):
+    assert cli("attack", "--help").out.startswith(
+        "Usage: advkit attack [OPTIONS] [CHECKPOINT]...\n"
+    )
+    assert "\n  NAME[:PATH]" in cli("data", "info", "--help").out
+
+
+def test_an_example_that_is_folded_is_still_one_command(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = cli("attack", "--help").out.splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("Example: "))
+    end = lines.index("", first)
+    joined = " ".join(line.strip() for line in lines[first:end])
+    assert " ".join(joined.replace("\\", "").split()) == f"Example: {app.command('attack').example}"
+    assert all(line.endswith(" \\") for line in lines[first : end - 1])
+
+
+def test_the_version_is_a_line_and_what_figures_depend_on_behind_it(cli):
+    import torch
+
+    assert cli("--version").out == f"advkit {advkit.__version__}\n"
+    for words in (("--version", "-v"), ("-v", "--version")):
+        outcome = cli(*words)
+        lines = outcome.out.splitlines()
+        assert (outcome.code, lines[0]) == (0, f"advkit {advkit.__version__}")
+        assert lines[1].startswith(f"torch {torch.__version__} (")
+        assert re.fullmatch(r"device (cpu|cuda \(.*\)), \d+ threads?", lines[3])
+        assert lines[4].startswith(f"python {platform.python_version()}, ")
+    assert cli("-v", "train").code == 2
+
+
 def test_every_option_has_help_and_examples_use_options_that_exist():
     wrong = []
     for words, command in EVERY:
@@ -152,7 +235,7 @@ def test_every_option_has_help_and_examples_use_options_that_exist():
 def test_every_part_is_in_the_help_of_its_stage(help_text, folder):
     text = help_text(STAGE[folder])
     for part in registry.parts(folder).values():
-        described = re.escape(" ".join(part.help.split()))
+        described = re.escape(" ".join(marked(part).split()))
         assert re.search(rf"\b{re.escape(part.name)}:? {described}", text), part.name
 
 
@@ -202,7 +285,8 @@ def test_a_command_alone_is_imported_and_nothing_that_draws(line):
 def test_help_fits_the_terminal(cli, monkeypatch, line, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     longest = max(cli(*line.split(), "--help").out.splitlines(), key=len)
-    assert len(longest) <= columns or " " not in longest.strip(), longest
+    # A word may be longer; in an example the backslash of a folded command stands behind it.
+    assert len(longest) <= columns or " " not in longest.strip().removesuffix(" \\"), longest
 
 
 def test_what_is_listed_is_what_there_is():

@@ -36,7 +36,7 @@ TINY = {
 }  # fmt: skip
 
 
-def by_weights(model, images, held_out, settings):
+def by_weights(model, images, held_out, settings, reporter):
     """Judge a net by its weights: another bit in one of them is another verdict on every image."""
     total = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
     seed = int.from_bytes(hashlib.sha256(total).digest()[:6], "big")

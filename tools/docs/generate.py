@@ -8,12 +8,15 @@ from pathlib import Path
 
 from advkit import registry
 from advkit.cli.app import commands, groups
+from advkit.cli.common.markers import marked
 from advkit.cli.common.options import SHORT, Command
+from advkit.cli.common.shorter import MOST
 from advkit.config import methods
 from advkit.options import Option
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 TITLES = {
+    "augment": "Augmentations (`--augment`)",
     "labels": "Label sources (`--labels`)",
     "objectives": "Objectives (`--objective`)",
     "models": "Architectures (`--arch`)",
@@ -29,7 +32,8 @@ def page() -> str:
         "# Commands and parts",
         "",
         "Made by `make docs` from the code; `make check` fails where it is stale. Defaults that a",
-        "data set or a preset changes are listed by `advkit presets`.",
+        "data set or a preset changes are listed by `advkit presets`. The help of a command with",
+        f"more than {MOST} options shows the main ones, and all of them with `--help-all`.",
         "",
     ]
     for command in commands():
@@ -77,7 +81,7 @@ def _word(value: object) -> str:
 def _parts(folder: str) -> Iterator[str]:
     for part in registry.parts(folder).values():
         options = ", ".join(f"`{option.flag}`" for option in part.options)
-        yield f"- **`{part.name}`**: {part.help}" + (f" Options: {options}." if options else "")
+        yield f"- **`{part.name}`**: {marked(part)}" + (f" Options: {options}." if options else "")
 
 
 def _safe(text: str) -> str:

@@ -82,7 +82,7 @@ def perform(command: Command, call: Call) -> None:
         warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
         for record in command.run(call):
-            emit(stdout, record, talk.json)
+            emit(stdout, record, talk.json, talk.verbose)
 
 
 def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
@@ -179,8 +179,8 @@ def unreadable(error: OSError, name: str) -> InputError:
     return InputError(f"{name}: {error.strerror}")
 
 
-def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
-    """Print one record: a JSON line, or a readable form at a terminal.
+def emit(stdout: TextIO, record: Record | str, as_json: bool, rows: bool = False) -> None:
+    """Print one record: its JSON, or a line for a person at a terminal, all its rows on request.
 
     Raises:
         ReaderGone: nobody reads any more.
@@ -191,8 +191,12 @@ def emit(stdout: TextIO, record: Record | str, as_json: bool) -> None:
             stdout.write(printable_lines(record) if stdout.isatty() else record)
         elif as_json or not stdout.isatty():
             stdout.write(records.line(record) + "\n")
-        else:
+        elif rows:
             _show(stdout, record)
+        else:
+            from advkit.cli.common.lines import line  # a terminal alone has use for it
+
+            stdout.write(line(record) + "\n")
         stdout.flush()
     except BrokenPipeError:
         _abandon_stdout()

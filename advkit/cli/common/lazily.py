@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from advkit.cli.common import options
+from advkit.cli.common import options, shorter
 from advkit.cli.common.failures import perform
 from advkit.cli.common.given import flag, given
 from advkit.cli.common.options import Command
-from advkit.cli.common.page import page
+from advkit.cli.common.page import OneCommand, page
 
 if TYPE_CHECKING:
     from typer._click import Command as Made
@@ -86,5 +86,7 @@ def command(one: Command) -> Made:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     options.add(app, one, perform)
     made = typer.main.get_command(app)
-    made.params = given(made.params, options.kinds(one))
+    made.params = given(made.params, {**options.kinds(one), "help_all": bool})
+    if isinstance(made, OneCommand) and shorter.is_long(one):
+        made.short, made.left_out = shorter.prose(one, full=False), frozenset(shorter.left_out(one))
     return made

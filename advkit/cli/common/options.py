@@ -13,7 +13,8 @@ import typer
 
 from advkit import registry
 from advkit.artifacts.record import Record
-from advkit.cli.common.page import OneCommand
+from advkit.cli.common import shorter
+from advkit.cli.common.page import OneCommand, show_all
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
 from advkit.options import Option, StageOptions, declared, options_of
@@ -26,8 +27,23 @@ MANY = "DIR"
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 """Kinds that Typer parses itself; all others arrive as text."""
-VALUES = {"int": "INT", "float": "FLOAT", MANY: MANY}
+VALUES = {"int": "N", "float": "X", "ints": "N,N", MANY: MANY}
 """Kind → how the help calls a value of it; all others are text."""
+NAMED = {
+    **dict.fromkeys(("method", "objective", "labels", "arch", "augment", "attack"), "NAME"),
+    **dict.fromkeys(("teacher", "natural_teacher", "init", "surrogate"), "CHECKPOINT"),
+    **dict.fromkeys(("soft_labels", "config", "extra_data", "image_list"), "FILE"),
+    **dict.fromkeys(("tau", "lambda"), "A:B"),
+    **dict.fromkeys(("device", "name", "corruption"), "NAME"),
+    "data": "NAME[:PATH]",
+    "log": "NAMES",
+    "data_root": "DIR",
+    "out": "PATH",
+    "eps": "EPS",
+    "step_size": "EPS",
+    "shard": "I/N",
+}
+"""Option → what a value of it is, where the kind says too little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +52,7 @@ class Talk(StageOptions):
 
     json: bool = declared(False, DIALOGUE, "print records as JSON lines at a terminal too")
     quiet: bool = declared(False, DIALOGUE, "no progress, only warnings and errors")
-    verbose: bool = declared(False, DIALOGUE, "also what libraries say")
+    verbose: bool = declared(False, DIALOGUE, "records in full at a terminal; what libraries say")
     debug: bool = declared(False, DIALOGUE, "tracebacks")
 
 
@@ -115,6 +131,13 @@ PARTS = Option(
 DATA_ROOT, *MACHINE = shown(Machine)
 (SHARD,) = shown(Sharded)
 OUT, OVERWRITE = shown(Output)
+HELP_ALL = typer.Option(
+    "--help-all",
+    help="Show every option, and what each part is.",
+    is_eager=True,
+    callback=show_all,
+    show_default=False,
+)
 STAGE = (DATA_ROOT, *MACHINE, OUT, OVERWRITE)
 """What stages share: where the data lie, where to compute, and where the result goes."""
 
@@ -159,16 +182,19 @@ def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None
 
     def callback(*, files: str | Sequence[str] | None = None, **parsed: object) -> None:
         values = {name.rstrip("_"): value for name, value in parsed.items()}
+        values.pop("help_all", None)  # its callback has done the work
         values.pop(PARTS.name)  # they were there before the options were made
         call(command, Call.of(files, values))
 
     parameters = [_parameter(option) for option in command.every]
     if command.argument:
         parameters.insert(0, _argument(command))
+    if shorter.is_long(command):
+        parameters.append(_keyword("help_all", Annotated[bool | None, HELP_ALL]))
     # Typer takes defaults from the signature and types from the annotations.
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {one.name: one.annotation for one in parameters}
-    app.command(command.name, cls=OneCommand, help=_help(command))(callback)
+    app.command(command.name, cls=OneCommand, help=shorter.prose(command, full=True))(callback)
 
 
 def kinds(command: Command) -> dict[str, type]:
@@ -196,17 +222,6 @@ def places_of_parts(arguments: Sequence[str]) -> list[str]:
     return places
 
 
-def _help(command: Command) -> str:
-    lines = [command.help]
-    for folder in command.listing:
-        parts = registry.parts(folder).values()
-        noun = registry.NOUNS[folder].capitalize()
-        lines.append(f"{noun}:\n" + "\n".join(f"- {part.name}: {part.help}" for part in parts))
-    if command.example:
-        lines.append(f"Example: {command.example}")
-    return "\n\n".join(lines)
-
-
 def _argument(command: Command) -> inspect.Parameter:
     kind: Any = str | None if command.single else list[str] | None
     annotation = Annotated[
@@ -217,7 +232,8 @@ def _argument(command: Command) -> inspect.Parameter:
 
 def _parameter(option: Option) -> inspect.Parameter:
     text = option.help
-    if option.default is not None and option.default != "":
+    silent = option.default is None or option.default is False or option.default == ""
+    if not silent:
         shown = str(option.default).lower() if option.kind == "bool" else option.default
         text += f" ({shown})"
     # What turns something on for one call has no off form; a setting may be on in a file.
@@ -226,7 +242,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         flags = [f"{option.flag}/--no-{option.flag[2:]}"]
     if option.name in SHORT:
         flags.append(SHORT[option.name])
-    metavar = "|".join(option.choices) or VALUES.get(option.kind, "TEXT")
+    metavar = "|".join(option.choices) or NAMED.get(option.name) or VALUES.get(option.kind, "TEXT")
     typed: Any = list[str] if option.kind == MANY else TYPES.get(option.kind, str)
     info = typer.Option(
         *flags,

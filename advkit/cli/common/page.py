@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import typer
 from typer.core import TyperCommand, TyperOption
 
 from advkit.cli.common.given import flag
 
 if TYPE_CHECKING:
-    from typer._click import Context, Parameter
+    from typer._click import Command, Context, Parameter
 
 MARGIN = "  "
+EXAMPLE = "Example: "
 WIDEST = 26
 """The longest option, in characters, whose text begins on the same line."""
 LEAST = 40
@@ -26,10 +28,14 @@ class OneCommand(TyperCommand):
     """A command with plain help."""
 
     helper: TyperOption | None = None
+    short: str | None = None
+    """What it does, where the help leaves options to --help-all."""
+    left_out: frozenset[str] = frozenset()
+    """Names of these options."""
 
     def get_help(self, ctx: Context) -> str:
-        """Return its help."""
-        return page(ctx)
+        """Return its help, the short one where there are two."""
+        return page(ctx, full=self.short is None)
 
     def get_help_option(self, ctx: Context) -> TyperOption | None:
         """Return `--help`, the same object at each call."""
@@ -38,22 +44,39 @@ class OneCommand(TyperCommand):
         return self.helper
 
 
-def page(ctx: Context, rows: Sequence[tuple[str, str]] = ()) -> str:
+def show_all(ctx: typer.Context, wanted: bool | None) -> None:
+    """Print the whole help of a command and end, as `--help` does."""
+    if wanted and not ctx.resilient_parsing:
+        print(page(ctx))
+        raise typer.Exit
+
+
+def page(ctx: Context, rows: Sequence[tuple[str, str]] = (), full: bool = True) -> str:
     """Return the help of a command: usage, what it does, its commands, its options by heading.
 
     Args:
         ctx: the command, as it was called.
         rows: commands of a group, (name, help) each.
+        full: leave nothing to --help-all.
     """
     # Click makes tests narrow and wide by the same variable, COLUMNS.
     width = max(LEAST, shutil.get_terminal_size().columns)
     command = ctx.command
-    usage = " ".join([f"Usage: {ctx.command_path}", *command.collect_usage_pieces(ctx)])
-    lines = [*wrapped(usage, width, MARGIN), "", *_prose(command.help or "", width)]
+    usage = " ".join([f"Usage: {ctx.command_path}", *_pieces(ctx, command)])
+    text, left_out = command.help or "", frozenset[str]()
+    if not full and isinstance(command, OneCommand):
+        text, left_out = command.short or text, command.left_out
+    lines = [*wrapped(usage, width, MARGIN), "", *_prose(text, width)]
     if rows:
         lines += ["", heading("Commands"), *_table(rows, width)]
-    for title, entries in _headings(ctx, command.get_params(ctx)):
+    parameters = [
+        one for one in command.get_params(ctx) if (one.name or "").rstrip("_") not in left_out
+    ]
+    for title, entries in _headings(ctx, parameters):
         lines += ["", heading(title), *_table(entries, width)]
+    if left_out:
+        more = f"{len(left_out)} more options: {ctx.command_path} --help-all"
+        lines += ["", *wrapped(more, width)]
     return "\n".join(lines)
 
 
@@ -86,11 +109,29 @@ def wrapped(text: str, width: int, indent: str = "", first: str = "") -> Iterato
     yield line
 
 
+def _pieces(ctx: Context, command: Command) -> list[str]:
+    named = {
+        piece: _argument(one, ctx)
+        for one in command.get_params(ctx)
+        if one.param_type_name == "argument"
+        for piece in one.get_usage_pieces(ctx)
+    }
+    return [named.get(piece, piece) for piece in command.collect_usage_pieces(ctx)]
+
+
+def _argument(one: Parameter, ctx: Context) -> str:
+    """Return an argument as its command calls it; Typer would add brackets and dots once more."""
+    return one.metavar or " ".join(one.get_usage_pieces(ctx))
+
+
 def _prose(text: str, width: int) -> Iterator[str]:
     """Yield a text's paragraphs; a line of a list that begins with "- " stays one of its own."""
     for number, paragraph in enumerate(text.replace("\\[", "[").split("\n\n")):
         if number:
             yield ""
+        if paragraph.startswith(EXAMPLE):
+            yield from _shell_lines(" ".join(paragraph.split()), width)
+            continue
         words: list[str] = []
         for line in paragraph.splitlines():
             if words and line.startswith("- "):
@@ -98,6 +139,14 @@ def _prose(text: str, width: int) -> Iterator[str]:
                 words = []
             words.append(line)
         yield from wrapped(" ".join(words), width, MARGIN if _listed(words) else "")
+
+
+def _shell_lines(text: str, width: int) -> Iterator[str]:
+    """Yield a command in lines that a shell takes as one."""
+    # Two columns for the backslash.
+    lines = [*wrapped(text, width - 2, MARGIN)]
+    yield from (f"{line} \\" for line in lines[:-1])
+    yield lines[-1]
 
 
 def _listed(words: Sequence[str]) -> bool:
@@ -115,7 +164,7 @@ def _headings(
             continue
         text = (getattr(one, "help", None) or "").replace("\\[", "[")
         if one.param_type_name == "argument":
-            rows["Arguments"].append((" ".join(one.get_usage_pieces(ctx)), text))
+            rows["Arguments"].append((_argument(one, ctx), text))
             continue
         title = getattr(one, "rich_help_panel", None)
         (rows.setdefault(title, []) if title else rest).append((_spelt(one), text))
