@@ -15,13 +15,14 @@ from advkit import registry
 from advkit.artifacts.record import Record
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
-from advkit.options import Option, StageOptions, declared, options_of
+from advkit.options import TEXTS, Option, StageOptions, declared, options_of
 from advkit.parallel import ranks
 from advkit.runtime import progress
 from advkit.runtime.reporting import Reporter
 
-MANY = "DIR"
-"""Kind of an option that may be given several times."""
+FOLDERS = "DIR"
+MANY = (FOLDERS, TEXTS)
+"""Kinds of options that may be given several times."""
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 """Kinds that Typer parses itself; all others arrive as text."""
@@ -104,7 +105,7 @@ def _with_default(option: Option) -> str:
 
 PARTS = Option(
     "parts",
-    MANY,
+    FOLDERS,
     None,
     "folder of your own parts, or FILE.py of a net (env ADVKIT_PARTS)",
     DIALOGUE,
@@ -219,8 +220,8 @@ def _parameter(option: Option) -> inspect.Parameter:
         flags = [f"{option.flag}/--no-{option.flag[2:]}"]
     if option.name in SHORT:
         flags.append(SHORT[option.name])
-    metavar = "|".join(option.choices) if option.choices else None
-    typed: Any = list[str] if option.kind == MANY else TYPES.get(option.kind, str)
+    metavar = "|".join(option.choices) or (TEXTS if option.kind == TEXTS else None)
+    typed: Any = list[str] if option.kind in MANY else TYPES.get(option.kind, str)
     info = typer.Option(
         *flags,
         help=text.replace("[", "\\["),
