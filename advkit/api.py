@@ -189,7 +189,7 @@ class Result:
         Raises:
             UsageError: the analysis has none.
         """
-        return drawing.figure([(self.analyzed.name, self.analyzed.result)])
+        return drawing.figure([(self.analyzed.heading, self.analyzed.result)], self.analyzed.frame)
 
 
 def train(*, progress: bool = False, **options: object) -> Run:

@@ -21,6 +21,9 @@ SIDES = "[1, 4096]"
 TEMPERATURES = "[1e-6, 1e6]"
 """Limits that several options share: wide enough for whatever is meant, so that a slip is told."""
 
+TEXTS = "NAME=TEXT"
+"""Kind of an option that may be given several times, a text each."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds of each unit of a time."""
 

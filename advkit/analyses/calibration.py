@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import lengths
-from advkit.analyses.drawing.plot import COLOURS, GREY
+from advkit.analyses.drawing.panels import lengths, whole
+from advkit.analyses.drawing.style import COLOURS, GREY, Look, look
 from advkit.analyses.gathering.rows import conditions, require_labels
 from advkit.analyses.statistics.calibration import (
     Scores,
@@ -21,7 +21,7 @@ from advkit.analyses.statistics.calibration import (
     scores,
 )
 from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.result import Number, Panel, Result
+from advkit.artifacts.result import Layer, Number, Panel, Result
 from advkit.artifacts.rows import Rows
 from advkit.errors import UsageError
 from advkit.formulas.stats import wilson
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LIMITS = {"bins": "[1, 1e5]", "seed": "[0, 4294967295]", "resamples": "[1, 1e6]"}
 KINDS = ("logits",)
+OVERLAY = True
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def analyze(
     numbers: dict[str, Number] = {"n": len(y), "bins": bins}
     rows: list[tuple[str, *tuple[float, ...]]] = []
     panels: list[Panel] = []
+    layers: list[Layer] = []
     for name, values in conditions(logits).items():
         measured = scores(values, y, torch.arange(len(y)))
         even = binned(measured.confidence, measured.correct, bins)
@@ -189,8 +191,9 @@ def analyze(
         columns = (even.low, even.high, even.count, even.confidence, even.accuracy)
         rows += [(name, *line) for line in zip(*(c.tolist() for c in columns), strict=True)]
         panels.append(_diagram(name, even, random.ece))
+        layers.append(_layer(name, even))
     header = ("condition", "low", "high", "count", "confidence", "accuracy")
-    return Result(numbers, header, tuple(rows), tuple(panels))
+    return Result(numbers, header, tuple(rows), tuple(panels), overlay=tuple(layers))
 
 
 def _figures(measured: Scores, even: Bins, bins: int) -> dict[str, Number]:
@@ -227,40 +230,59 @@ def _diagram(name: str, bins: Bins, ends: list[float] | None) -> Panel:
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
-        # Accuracies are quotients in floating point; the interval wants the count they came from.
-        hits = (bins.accuracy * bins.count).round().int().tolist()
-        ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
-        accuracy = bins.accuracy.tolist()
-        share = (bins.count / bins.count.sum()).tolist()
-        width = (bins.high - bins.low).tolist()
-        colour = COLOURS[name]
+        _diagonal(axes)
+        own = look(list(COLOURS).index(name))._replace(colour=COLOURS[name])
         axes.bar(
             bins.low.tolist(),
-            share,
-            width,
+            (bins.count / bins.count.sum()).tolist(),
+            (bins.high - bins.low).tolist(),
             align="edge",
-            color=colour,
+            color=own.colour,
             alpha=0.2,
-            label="share of examples",
+            label="examples in the bin, share of all",
         )
-        axes.errorbar(
-            bins.confidence.tolist(),
-            accuracy,
-            yerr=lengths(accuracy, ends),
-            color=colour,
-            marker="o",
-            markersize=3.5,
-            linewidth=1.2,
-            capsize=2,
-            label="accuracy, 95 % interval",
-        )
-        axes.set(
-            xlim=(0, 1),
-            ylim=(0, 1.02),
-            xlabel="confidence",
-            ylabel="accuracy",
-            title=f"{name}, ECE {bins.error:.3f}{interval}",
-        )
+        _reliable(axes, bins, own, "accuracy, 95 % interval")
+        axes.set(title=f"{name}, ECE {bins.error:.3f}{interval}")
 
     return draw
+
+
+def _layer(name: str, bins: Bins) -> Layer:
+    """Return the accuracies of one net, for a panel of several."""
+
+    def draw(axes: Axes, net: str, place: int) -> None:
+        if place == 0:
+            _diagonal(axes)
+        _reliable(axes, bins, look(place), net)
+        axes.set(title=f"{name}, 95 % intervals")
+
+    return draw
+
+
+def _diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated")
+    axes.set(xlabel="confidence (probability)", ylabel="accuracy (share of examples)")
+    whole(axes, "x")
+    whole(axes, "y")
+
+
+def _reliable(axes: Axes, bins: Bins, own: Look, label: str) -> None:
+    """Draw the accuracy of each bin with its interval, whole at the edges."""
+    # Accuracies are quotients in floating point; the interval wants the count they came from.
+    hits = (bins.accuracy * bins.count).round().int().tolist()
+    ends = [wilson(hit, int(n)) for hit, n in zip(hits, bins.count.tolist(), strict=True)]
+    accuracy = bins.accuracy.tolist()
+    axes.errorbar(
+        bins.confidence.tolist(),
+        accuracy,
+        yerr=lengths(accuracy, ends),
+        color=own.colour,
+        marker=own.marker,
+        markersize=3.5,
+        linewidth=1.2,
+        linestyle=own.line,
+        elinewidth=0.7,
+        capsize=1.5,
+        clip_on=False,
+        label=label,
+    )

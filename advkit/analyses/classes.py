@@ -90,7 +90,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
 
 def _panel(names: Sequence[str], series: Mapping[str, Sequence[Point | None]], title: str) -> Panel:
     def draw(axes: Axes) -> None:
-        forest(names, series, xlabel="accuracy, 95 % interval", title=title)(axes)
+        forest(names, series, xlabel="accuracy, 95 % interval", title=title, percent=True)(axes)
         axes.set_ylabel("class")
         if len(names) > _SPACIOUS:
             axes.tick_params(axis="y", labelsize=6)

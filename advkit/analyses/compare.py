@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
-from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering import naming, protocol
 from advkit.analyses.gathering.entries import WHATS, entries_of
 from advkit.analyses.gathering.pairing import Pair, names_of, paired
 from advkit.analyses.gathering.rows import require_labels, right
@@ -117,6 +117,7 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         require_labels(logits, "compare")
     pairs = [paired(inputs[0], other) for other in inputs[1:]]
     names = names_of(inputs)
+    shown = [naming.beside(x, name) for x, name in zip(inputs, names, strict=True)]
     settings = [protocol.evaluated(entry) for entry in entries_of(inputs)]
     differing = [protocol.differences([settings[0], other]) for other in settings[1:]]
     rows = [
@@ -135,7 +136,7 @@ def analyze(inputs: Sequence[Logits], *, seed: int = 0) -> Result:
         _numbers(pairs, rows),
         _Row._fields,
         tuple(rows),
-        _pictures(names, rows),
+        _pictures(dict(zip(names, shown, strict=True)), rows),
         text="\n".join([*(_block(row) for row in rows), *_notes(pairs, names, differing)]),
         more={"differs": protocol.plain(protocol.differences(settings))},
     )
@@ -262,20 +263,26 @@ def _notes(
     return notes
 
 
-def _pictures(names: Sequence[str], rows: Sequence[_Row]) -> tuple[Panel, ...]:
-    """Return one panel of a pair, else one for robust and one for clean accuracy."""
+def _pictures(shown: Mapping[str, str], rows: Sequence[_Row]) -> tuple[Panel, ...]:
+    """Return one panel of a pair, else one for robust and one for clean accuracy.
+
+    Args:
+        shown: name → what the picture calls that file, in the order of the files.
+        rows: what is drawn.
+    """
+    first, *others = shown.values()
     unit = "percentage points, 95 % interval"
     whats = list(dict.fromkeys(row.what for row in rows))
-    if len(names) == 2:
-        title = f"{names[1]} less {names[0]} (n = {rows[0].n})"
+    if len(others) == 1:
+        title = f"{others[0]} less {first} (n = {rows[0].n})"
         points = {"": [_point(row) for row in rows]}
         return (differences(whats, points, xlabel=unit, title=title),)
     panels = []
     for what in whats:
         own = {row.second: _point(row) for row in rows if row.what == what}
-        series = {"": [own.get(name) for name in names[1:]]}
-        title = f"{what} accuracy less that of {names[0]}"
-        panels.append(differences(names[1:], series, xlabel=unit, title=title))
+        series = {"": [own.get(name) for name in list(shown)[1:]]}
+        title = f"{what} accuracy less that of {first}"
+        panels.append(differences(others, series, xlabel=unit, title=title))
     return tuple(panels)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering import naming, protocol
 from advkit.analyses.gathering.entries import shown, told_apart
 from advkit.analyses.gathering.protocol import Protocol, Setting
 from advkit.analyses.gathering.rows import run_name
@@ -104,17 +104,24 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
     numbers: dict[str, Number] = {"runs": len(rows)}
     lines = [_line(row) for row in rows]
     text = "\n".join([aligned([_HEAD, *lines]), *(f"note: {remark}" for remark in remarks)])
-    sheets = [_sheet(lines, remarks)]
+    sheets = [_sheet([_line(_printed(row)) for row in rows], remarks)]
     more: dict[str, object] = {"differs": protocol.plain(differing)}
+    notes: tuple[str, ...] = ()
     if published is not None:
         beside = _beside(published, rows)
-        sheets.append(_beside_sheet(published, beside))
-        text += f"\n\n{_beside_text(published, beside)}"
+        # Published seconds of other data or nets are nothing to measure ours by.
+        own = {(row.data, row.arch) for row in rows}
+        near = [pair for pair in beside if (pair.data, pair.arch) in own]
+        if near:
+            sheets.append(_beside_sheet(published, near))
+        else:
+            notes = tuple(_notes(published, beside))
+        text += f"\n\n{_beside_text(published, near or beside, shown=bool(near))}"
         more["published"] = [pair._asdict() for pair in beside]
         matched = sum(pair.ours is not None for pair in beside)
         numbers |= {"against": against, "matched": matched}
     sources = tuple(source_of(run.path, run.info["role"], run.info) for run in runs.values())
-    document = Document("What runs cost", tuple(sheets), sources=sources)
+    document = Document("What runs cost", tuple(sheets), notes, sources=sources)
     return Result(numbers, _Row._fields, tuple(rows), text=text, more=more, document=document)
 
 
@@ -191,6 +198,12 @@ def _line(row: _Row) -> tuple[str, ...]:
     return (*names, *(f"{x:.4g}" for x in figures), f"{row.hours:.3g}", f"{row.ratio:.2f}")
 
 
+def _printed(row: _Row) -> _Row:
+    """Return a row whose method and run are called as in a paper, or by their labels."""
+    run = naming.labels().get(row.run, row.run)
+    return row._replace(method=naming.method(row.method), run=run)
+
+
 def _sheet(lines: Sequence[tuple[str, ...]], remarks: Sequence[str]) -> Sheet:
     return Sheet(
         caption="Seconds per epoch",
@@ -254,8 +267,9 @@ def _beside_sheet(published: Published, beside: Sequence[_Pair]) -> Sheet:
     )
 
 
-def _beside_text(published: Published, beside: Sequence[_Pair]) -> str:
+def _beside_text(published: Published, beside: Sequence[_Pair], *, shown: bool) -> str:
     head = ("data", "arch", "published", "seconds/epoch", "ratio to AT", "ours", "ratio to AT")
     lines = [[cell or "-" for cell in _cells(pair)] for pair in beside]
     notes = [f"- {note}" for note in _notes(published, beside)]
-    return "\n".join([published.title, aligned([head, *lines]), *notes])
+    table = [aligned([head, *lines])] if shown else []
+    return "\n".join([published.title, *table, *notes])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from advkit import registry
-from advkit.analyses.drawing.panels import curve
+from advkit.analyses.drawing.panels import curve, layer
 from advkit.analyses.gathering.rows import require_labels, rows_of
 from advkit.analyses.statistics.simulate import simulate as simulated
 from advkit.artifacts.document import aligned
@@ -28,6 +28,7 @@ from advkit.options import parse_temperatures
 from advkit.runtime import reading
 
 KINDS = ("labels", "logits")
+OVERLAY = True
 ALONE = "simulate"
 LIMITS = {
     "temperatures": "[1e-6, 1e6]",
@@ -221,11 +222,19 @@ def analyze(
     picture = curve(
         grid,
         {"G(Z)": [row.discrepancy for row in rows]},
-        xlabel="temperature",
+        xlabel="temperature (no unit)",
         ylabel="discrepancy (nats)",
         logx=True,
     )
-    return Result(numbers, Row._fields, rows, (picture,), text=aligned([Row._fields, *rows]))
+    shared = layer(
+        grid,
+        [row.discrepancy for row in rows],
+        xlabel="temperature (no unit)",
+        ylabel="discrepancy G(Z) (nats)",
+        logx=True,
+    )
+    text = aligned([Row._fields, *rows])
+    return Result(numbers, Row._fields, rows, (picture,), text=text, overlay=(shared,))
 
 
 def _rows(

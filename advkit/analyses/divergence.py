@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from advkit.analyses.drawing.panels import BINS, bin_rows, counted, edges, histogram
+from advkit.analyses.drawing.histograms import BINS, bin_rows, counted, edges, histogram, outline
 from advkit.analyses.statistics.scores import averaged
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.result import Histogram, Number, Result
@@ -20,7 +20,9 @@ from advkit.formulas.stats import wilson
 
 LIMITS = {"bins": "[1, 1e5]"}
 KINDS = ("logits",)
+OVERLAY = True
 _ALL = "clean to adversarial"
+_XLABEL = "Jensen–Shannon divergence (nats)"
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -66,9 +68,10 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     rows = bin_rows(bounds, counts)
     whole = {_ALL: counts.pop(_ALL)}
     figures = [Histogram(f"mean {float(divergences.mean()):.3f}", bounds, whole)]
-    figures += [Histogram("", bounds, counts)] if counts else []
-    panels = tuple(histogram(figure, "Jensen–Shannon divergence (nats)") for figure in figures)
-    return Result(numbers, BINS, rows, panels, tuple(figures))
+    figures += [Histogram("by what the attack did", bounds, counts)] if counts else []
+    panels = tuple(histogram(figure, _XLABEL) for figure in figures)
+    layers = (outline(figures[0], _ALL, _XLABEL, _ALL),)
+    return Result(numbers, BINS, rows, panels, tuple(figures), overlay=layers)
 
 
 def _moved(clean: Rows, adversarial: Rows) -> dict[str, Number]:

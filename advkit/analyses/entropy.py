@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import BINS, bin_rows, counted, edges, histogram
+from advkit.analyses.drawing.histograms import BINS, bin_rows, counted, edges, histogram, outline
 from advkit.analyses.gathering.rows import conditions, entropies
 from advkit.analyses.statistics.scores import auroc, averaged, told_apart
 from advkit.artifacts.hdf5 import Logits
@@ -18,6 +18,7 @@ from advkit.formulas.information import entropy as entropy  # stays importable f
 
 LIMITS = {"bins": "[1, 1e5]"}
 KINDS = ("logits",)
+OVERLAY = True
 
 
 def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
@@ -55,7 +56,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
                 counts[f"{name}, {word}"] = counted(side, bins, top)
             numbers |= told_apart(f"{name}_entropy_auroc", *sides.values())
             area = auroc(*sides.values())
-            splits[name] = "" if area is None else f"wrong from right: AUROC {area:.3f}"
+            splits[name] = name if area is None else f"{name}, wrong from right: AUROC {area:.3f}"
     bounds = edges(bins, top)
     means = ", ".join(f"{name} {numbers[f'{name}_entropy']:.3f}" for name in conditions(logits))
     both = {name: counts[name] for name in conditions(logits)}
@@ -69,7 +70,8 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         ),
     )
     panels = tuple(histogram(figure, "entropy (nats)") for figure in figures)
-    return Result(numbers, BINS, bin_rows(bounds, counts), panels, figures)
+    layers = tuple(outline(figures[0], name, "entropy (nats)", name) for name in both)
+    return Result(numbers, BINS, bin_rows(bounds, counts), panels, figures, overlay=layers)
 
 
 def _median(values: Tensor) -> float:

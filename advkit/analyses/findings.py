@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from advkit.analyses.drawing.differences import Point, differences, interval_text
-from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering import naming, protocol
 from advkit.analyses.gathering.entries import entries_of
 from advkit.analyses.gathering.models import BASELINE, Model, baseline, gathered
 from advkit.analyses.gathering.pairing import names_of
@@ -207,6 +207,7 @@ def _pictures(groups: Sequence[_Compared]) -> tuple[Panel, ...]:
         if not data or not finding:
             continue
         names = [group.name for group in groups]
+        shown = [naming.beside(_first(group.model), group.name) for group in groups]
         series = {str(own): [places.get((name, own)) for name in names] for own in data}
         # Turned so that ADR's finding lies on the right in every panel.
         sign = "natural less robust" if measure == "divergence" else "robust less natural"
@@ -214,7 +215,7 @@ def _pictures(groups: Sequence[_Compared]) -> tuple[Panel, ...]:
         only = f"\n({data[0]})" if finding == "ood" and len(data) == 1 else ""
         bare = any(point and point[1] is None for point in places.values())
         few = f"\n(no interval: under {LEAST} examples)" if bare else ""
-        panels.append(differences(names, series, xlabel=xlabel, title=title + only + few))
+        panels.append(differences(shown, series, xlabel=xlabel, title=title + only + few))
     return tuple(panels)
 
 

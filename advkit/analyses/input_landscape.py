@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advkit.analyses.drawing.plot import ORANGE
+from advkit.analyses.drawing.style import ORANGE
 from advkit.analyses.probing.landscape import grid
 from advkit.analyses.probing.probe import Probe
 from advkit.artifacts.result import Curve, Number, Panel, Result

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import curve
+from advkit.analyses.drawing.panels import curve, layer
 from advkit.analyses.gathering.rows import require_labels, rows_of
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
@@ -23,6 +23,7 @@ from advkit.options import parse_temperatures
 
 LIMITS = {"lambda": "[0, 1]", "temperatures": "[1e-6, 1e6]"}
 KINDS = ("labels", "logits")
+OVERLAY = True
 
 
 class Row(NamedTuple):
@@ -85,21 +86,30 @@ def analyze(
     pictures = (
         curve(
             grid,
-            {"entropy": [row.entropy for row in rows], "ln C": [math.log(classes)] * len(rows)},
-            xlabel="temperature",
+            {"soft labels": [row.entropy for row in rows]},
+            xlabel="temperature (no unit)",
             ylabel="entropy (nats)",
             logx=True,
+            level=(f"all {classes} classes alike, ln {classes}", math.log(classes)),
         ),
         curve(
             grid,
             {
-                "top mass": [row.top_mass for row in rows],
+                "most probable class": [row.top_mass for row in rows],
                 "true class": [row.true_mass for row in rows],
             },
-            xlabel="temperature",
-            ylabel="probability",
+            xlabel="temperature (no unit)",
+            ylabel="mean probability",
             logx=True,
+            level=(f"all {classes} classes alike, 1/{classes}", 1 / classes),
         ),
     )
+    shared = tuple(
+        layer(grid, values, xlabel="temperature (no unit)", ylabel=label, logx=True)
+        for label, values in (
+            ("entropy (nats)", [row.entropy for row in rows]),
+            ("mean probability of the true class", [row.true_mass for row in rows]),
+        )
+    )
     text = aligned([Row._fields, *rows])
-    return Result(numbers, Row._fields, rows, pictures, text=text)
+    return Result(numbers, Row._fields, rows, pictures, text=text, overlay=shared)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
 from advkit import models
-from advkit.analyses.drawing.panels import forest
-from advkit.analyses.drawing.plot import BLUE, GREY, ORANGE
+from advkit.analyses.drawing.panels import forest, in_percent, whole
+from advkit.analyses.drawing.style import AMBER, BLUE, GREY, ORANGE, PANEL
 from advkit.analyses.probing.battery import Measured, Plan, measure
 from advkit.analyses.probing.checks import Check, judge
 from advkit.analyses.probing.probe import Probe
@@ -62,6 +62,23 @@ _ATTACKS = {
     "large_eps": "PGD, large \N{GREEK SMALL LETTER EPSILON}",
 }
 """What a model may be attacked with, in order, and how the picture calls it."""
+
+
+class _State(NamedTuple):
+    """How a picture shows a verdict: no two alike in shape, nor in colour."""
+
+    words: str
+    colour: str
+    marker: str
+    filled: bool
+
+
+_STATES = {
+    "passed": _State("passed", BLUE, "o", True),
+    "over": _State("passed, though over it: chance, or nothing to feign", AMBER, "^", False),
+    "failed": _State("failed", ORANGE, "X", True),
+    "open": _State("not judged", GREY, "s", False),
+}
 _COLUMNS = ("check", "passed", "figure", "threshold", "reason")
 _WORD = {True: "passed", False: "FAILED", None: "not judged"}
 
@@ -111,7 +128,7 @@ def analyze(
         _numbers(measured, checks),
         _COLUMNS,
         tuple((c.name, c.passed, c.figure, c.threshold, c.reason) for c in checks),
-        (_accuracies(measured, plan), _table(checks)),
+        (_accuracies(measured, plan), _Table(checks)),
         text=_text(checks),
         verdict=f"{probe.path}: gradients are masked: {', '.join(masked)}" if masked else "",
     )
@@ -187,32 +204,60 @@ def _accuracies(measured: Measured, plan: Plan) -> Panel:
     points = [(hit / measured.n, wilson(hit, measured.n)) for hit in hits]
     labels = [_ATTACKS[name].format(**vars(plan)) for name in names]
     # matplotlib leaves a series whose name begins with _ out of the legend.
-    draw = forest(labels, {"_": points}, xlabel="accuracy, 95 % interval")
+    draw = forest(labels, {"_": points}, xlabel="")
 
     def panel(axes: Axes) -> None:
         draw(axes)
-        axes.set_xlim(-0.03, 1.03)
+        whole(axes, "x")
+        in_percent(axes, "x", "accuracy, 95 % interval")
         axes.set_title(f"right answers of {measured.n}")
 
     return panel
 
 
-def _table(checks: Sequence[Check]) -> Panel:
-    """Return the checks as a list: a mark, the name, the figure and its threshold."""
-    marks = {True: ("o", BLUE), False: ("X", ORANGE), None: ("_", GREY)}
+class _Table:
+    """The checks as a list: a mark, the name, the figure and its threshold."""
 
-    def panel(axes: Axes) -> None:
-        for row, check in enumerate(checks):
-            marker, colour = marks[check.passed]
-            axes.scatter([0], [row], marker=marker, color=colour, s=30, clip_on=False)
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self.checks = checks
+        self.inches = max(PANEL[1], 0.21 * (len(checks) + len(_STATES)) + 0.5)
+
+    def __call__(self, axes: Axes) -> None:
+        """Draw it, and what its marks mean below."""
+        for row, check in enumerate(self.checks):
+            _mark(axes, row, _STATES[state(check)])
             bold = "bold" if check.passed is False else "normal"
-            axes.text(0.05, row, check.name, va="center", fontsize=7.5, fontweight=bold)
+            axes.text(0.06, row, check.name, va="center", fontsize=7.5, fontweight=bold)
             figure = f"{_shown(check.figure)} ({_shown(check.threshold)})"
             axes.text(1, row, figure, va="center", ha="right", fontsize=7.5)
-        axes.set(xlim=(-0.02, 1), ylim=(len(checks) - 0.4, -0.6))
-        masked = any(check.passed is False for check in checks)
+        below = len(self.checks) - 1
+        for row, own in enumerate(_STATES.values(), start=len(self.checks)):
+            _mark(axes, row, own)
+            axes.text(0.06, row, own.words, va="center", fontsize=7.5, color=own.colour)
+        axes.plot([0, 1], [below + 0.5] * 2, color=GREY, linewidth=0.6)
+        axes.set(xlim=(-0.03, 1), ylim=(len(self.checks) + len(_STATES) - 0.4, -0.6))
+        masked = any(check.passed is False for check in self.checks)
         verdict = "masked" if masked else "not masked"
         axes.set_title(f"gradients {verdict}: figure (threshold)")
         axes.axis("off")
 
-    return panel
+
+def state(check: Check) -> str:
+    """Return how a picture shows a check: `passed`, `over`, `failed` or `open`.
+
+    `over`: it passed, though its figure is over the threshold: chance allows as much, or there is
+    no robustness that could be feigned.
+    """
+    if check.passed is None:
+        return "open"
+    if not check.passed:
+        return "failed"
+    figure, threshold = check.figure, check.threshold
+    return "passed" if figure is None or figure <= threshold else "over"
+
+
+def _mark(axes: Axes, row: int, own: _State) -> None:
+    face = own.colour if own.filled else "none"
+    axes.scatter(
+        [0], [row], marker=own.marker, facecolors=face, edgecolors=own.colour, s=30, clip_on=False
+    )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import counted, edges, histogram
-from advkit.analyses.gathering import protocol
+from advkit.analyses.drawing.histograms import counted, edges, histogram
+from advkit.analyses.gathering import naming, protocol
 from advkit.analyses.gathering.entries import entries_of
 from advkit.analyses.gathering.pairs import Model, models
 from advkit.analyses.gathering.rows import entropies
@@ -118,7 +118,8 @@ def _compared(model: Model, bins: int) -> tuple[list[dict[str, Number]], Histogr
             }
         )
     areas = ", ".join(f"{group['auroc']:.3f}" for group in groups)
-    return groups, Histogram(f"{model.name}, AUROC {areas}", edges(bins, top), counts)
+    title = f"{naming.beside(model.inside, model.name)}, AUROC {areas}"
+    return groups, Histogram(title, edges(bins, top), counts)
 
 
 def _scores(logits: Logits) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from advkit.analyses.drawing.plot import COLOURS
+from advkit.analyses.drawing.panels import in_percent, layer
+from advkit.analyses.drawing.style import COLOURS
 from advkit.analyses.gathering.rows import conditions, require_labels
 from advkit.analyses.statistics.calibration import scores
 from advkit.analyses.statistics.selection import (
@@ -20,7 +21,7 @@ from advkit.analyses.statistics.selection import (
     tied,
 )
 from advkit.artifacts.hdf5 import Logits
-from advkit.artifacts.result import Number, Panel, Result
+from advkit.artifacts.result import Layer, Number, Panel, Result
 from advkit.formulas import resampling
 from advkit.formulas.resampling import Values
 
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = ("logits",)
+OVERLAY = True
 LIMITS = {"risk": "[0, 1)", "seed": "[0, 4294967295]", "resamples": "[1, 1e6]"}
 _DECIMALS = 12
 """To which confidences are equal: their last bits depend on a row's place in a vector register."""
 _DRAWN = 400
 """Points of a drawn curve at most."""
+_MARKED = 25
+"""Points of a curve among those of other nets, each with its marker."""
+_COVERAGE, _RISK = "coverage: answers taken", "risk: wrong among these"
 _STYLES = {"clean": ("-", "o"), "adversarial": ("--", "s")}
 
 
@@ -92,7 +97,8 @@ def analyze(
         numbers |= {f"{name}_{key}": value for key, value in figures.items()}
         rows += _rows(name, curve)
     header = ("condition", "threshold", "taken", "wrong", "coverage", "risk")
-    return Result(numbers, header, tuple(rows), (_panel(curves, numbers),))
+    panels = (_panel(curves, numbers),)
+    return Result(numbers, header, tuple(rows), panels, overlay=_layers(curves))
 
 
 def _figures(curve: _Curve, risk: float) -> dict[str, Number]:
@@ -140,11 +146,28 @@ def _panel(curves: dict[str, _Curve], numbers: dict[str, Number]) -> Panel:
                 markevery=max(1, len(coverage) // 10),
                 label=f"{name}, AURC {numbers[f'{name}_aurc']:.3f}",
             )
-        axes.set(
-            xlim=(0, 1.02),
-            ylim=(-0.02, None),
-            xlabel="coverage (share answered)",
-            ylabel="risk (share wrong of these)",
-        )
+        axes.set(xlim=(0, 1.02), ylim=(-0.02, None))
+        in_percent(axes, "x", _COVERAGE)
+        in_percent(axes, "y", _RISK)
+
+    return draw
+
+
+def _layers(curves: dict[str, _Curve]) -> tuple[Layer, ...]:
+    """Return a layer a condition, for panels of several nets."""
+    return tuple(_layer(name, *_points(curve)) for name, curve in curves.items())
+
+
+def _layer(condition: str, coverage: Values, risk: Values) -> Layer:
+    kept = np.unique(np.linspace(0, len(risk) - 1, min(len(risk), _MARKED)).round().astype(int))
+    inner = layer(
+        coverage[kept].tolist(), risk[kept].tolist(), xlabel="", ylabel="", title=condition
+    )
+
+    def draw(axes: Axes, name: str, place: int) -> None:
+        inner(axes, name, place)
+        axes.set(xlim=(0, 1.02))
+        in_percent(axes, "x", _COVERAGE)
+        in_percent(axes, "y", _RISK)
 
     return draw

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import curve
-from advkit.analyses.drawing.plot import GREY, ORANGE
+from advkit.analyses.drawing.panels import curve, layer, whole
+from advkit.analyses.drawing.style import GREY, ORANGE
 from advkit.analyses.probing.probe import Probe
 from advkit.analyses.probing.sweep import Point, Standing, half, parse_radii, parse_steps
 from advkit.artifacts.document import aligned
-from advkit.artifacts.result import Curve, Number, Panel, Result
+from advkit.artifacts.result import Curve, Layer, Number, Panel, Result
 from advkit.attacks import pgd
 from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited
@@ -28,6 +28,7 @@ LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]", "steps_grid": "[1, 1e5]"}
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
+OVERLAY = True
 
 Loss = Literal["scaled-ce", "ce"]
 
@@ -107,6 +108,7 @@ def analyze(
         _panels(probe, by_eps, by_steps, steps),
         _sketches(by_eps, by_steps, steps),
         text=_text(rows),
+        overlay=_layers(probe, by_eps, by_steps, steps),
     )
 
 
@@ -210,13 +212,15 @@ def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> t
         {name: by_eps.accuracy},
         xlabel=f"{norm} radius ε ({unit})",
         ylabel="robust accuracy",
+        percent=True,
         intervals={name: by_eps.intervals},
     )
     second = curve(
         counts,
         {"PGD": by_steps.accuracy},
-        xlabel="steps of PGD",
+        xlabel="steps of PGD (count)",
         ylabel="robust accuracy",
+        percent=True,
         title=own,
         logx=True,
         intervals={"PGD": by_steps.intervals},
@@ -224,6 +228,33 @@ def _panels(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> t
     return (
         _panel(first, radii, by_eps, "and at every smaller ε", (own, eps * scale)),
         _panel(second, counts, by_steps, "and by fewer steps"),
+    )
+
+
+def _layers(probe: Probe, by_eps: Standing, by_steps: Standing, steps: int) -> tuple[Layer, Layer]:
+    """Return the same two curves for panels of several nets."""
+    scale, unit = _unit(probe.threat)
+    own = f"ε = {probe.threat.eps * scale:.4g}" + ("/255" if scale > 1 else "")
+    return (
+        layer(
+            [point.threat.eps * scale for point in by_eps.points],
+            by_eps.accuracy,
+            xlabel=f"{probe.threat.norm} radius ε ({unit})",
+            ylabel="robust accuracy",
+            title=f"PGD-{steps}",
+            percent=True,
+            intervals=by_eps.intervals,
+        ),
+        layer(
+            [point.steps for point in by_steps.points],
+            by_steps.accuracy,
+            xlabel="steps of PGD (count)",
+            ylabel="robust accuracy",
+            title=own,
+            logx=True,
+            percent=True,
+            intervals=by_steps.intervals,
+        ),
     )
 
 
@@ -245,7 +276,7 @@ def _panel(
 
     def draw(axes: Axes) -> None:
         draw_curve(axes)
-        axes.set_ylim(-0.03, 1.03)
+        whole(axes, "y")
         if swept.nested != swept.accuracy:
             axes.plot(x, swept.nested, color=ORANGE, linewidth=1, linestyle="--", label=nested)
         if mark is not None:

@@ -62,7 +62,7 @@ def analyze(
         for group, columns in zip(groups, led, strict=True)
     )
     numbers: dict[str, Number] = {"files": len(placed)}
-    told = [f"note: {note}" for note in differing.notes((*HEADED, *CONTEST))]
+    told = [f"note: {note}" for note in differing.notes((*HEADED, *CONTEST), printed=False)]
     text = "\n".join([_sheets.text(groups, spread), *told])
     beside = Beside(published, groups) if published else None
     if beside:
@@ -100,10 +100,13 @@ def _document(
     sheets = _sheets.sheets(groups, led, spread, lambda own: Differing(own).notes())
     reruns = _sheets.reruns(groups, spread) if spread != "sd" else None
     sheets += [reruns] if reruns else []
-    sheets += [beside.sheet()] if beside else []
+    below = beside.sheet() if beside else None
+    sheets += [below] if below else []
     return Document(
         title="Robust and standard accuracy",
         sheets=tuple(sheets),
+        # Published figures of other data are no table, but what is said of them stands.
+        notes=tuple(beside.notes) if beside and not below else (),
         figures=lambda: pictures.galleries(groups),
         sources=tuple(
             _sheets.source_of(x.path, f"{x.role}, {x.attack['attack']}", x.logits.info)

@@ -121,9 +121,10 @@ def _panel(
     return curve(
         x,
         {shown: [_mean(shares[t][name]) for t in x] for name, shown in _AVERAGED.items()},
-        xlabel="temperature of the teacher",
+        xlabel="temperature of the teacher (no unit)",
         ylabel="accuracy",
         logx=True,
+        percent=True,
         intervals=intervals,
     )
 

@@ -193,7 +193,7 @@ def _panels(rows: Sequence[_Row]) -> tuple[Panel, ...]:
     # matplotlib leaves a name that begins with _ out of the legend: a single series needs none.
     series = {"_": [(row.accuracy, (row.low, row.high)) for row in rows]}
     title = f"right under each, and under all (n = {rows[0].n})"
-    accuracies = forest(names, series, xlabel="accuracy, 95 % interval", title=title)
+    accuracies = forest(names, series, xlabel="accuracy, 95 % interval", title=title, percent=True)
     own = [row for row in rows if row.over_union is not None]
     points = {
         "": [

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KINDS = ("checkpoint",)
 PROBES = True
 LIMIT = 1000
+OVERLAY = True
 LIMITS = {
     "directions": "[1, 1e4]",
     "points": "[3, 1000]",
@@ -32,7 +33,7 @@ LIMITS = {
 _MEASURES = ("adversarial_loss", "clean_loss", "adversarial_accuracy", "clean_accuracy")
 _COLUMNS = ("direction", "alpha", *_MEASURES)
 _CONDITIONS = ("clean", "adversarial")
-_XLABEL = "step α along a filter-normalised direction"
+_XLABEL = "step α along a direction (filter lengths)"
 
 
 def analyze(
@@ -100,6 +101,7 @@ def analyze(
             _layer(alphas, losses["adversarial"], "cross-entropy (nats)", steps),
             _layer(alphas, rises["adversarial"], "rise over α = 0 (nats)", steps),
         ),
+        together=True,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from advkit.artifacts.document import Cell, Document, Sheet, one_line
 
 ESCAPES = {
@@ -51,7 +53,10 @@ FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 def latex(document: Document) -> str:
     """Return the tables of a document, each a `table` environment with its notes below."""
-    sheets = [_sheet(sheet, document.notes) for sheet in document.sheets]
+    sheets = [
+        _sheet(sheet, document.notes, _label(document, number))
+        for number, sheet in enumerate(document.sheets, start=1)
+    ]
     return "\n\n".join([f"{PREAMBLE}\n% {one_line(document.title)}", *sheets]) + "\n"
 
 
@@ -64,9 +69,16 @@ def escape(text: str) -> str:
     return "".join(ESCAPES.get(char, char) for char in one_line(text))
 
 
-def _sheet(sheet: Sheet, notes: tuple[str, ...]) -> str:
+def _label(document: Document, number: int) -> str:
+    r"""Return what `\ref` calls a table: by the document's title, numbered from the second one."""
+    words = re.sub(r"[^a-z0-9]+", "-", document.title.lower()).strip("-")
+    return f"tab:{words}" + (f"-{number}" if number > 1 else "")
+
+
+def _sheet(sheet: Sheet, notes: tuple[str, ...], label: str) -> str:
     columns = "l" * sheet.words + "r" * (len(sheet.head) - sheet.words)
     lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{escape(sheet.caption)}}}"]
+    lines += [rf"\label{{{label}}}"]
     lines += [r"\small", r"\setlength{\tabcolsep}{4pt}", FIT, rf"\begin{{tabular}}{{{columns}}}"]
     lines += [r"\toprule", *_spans(sheet), _row([escape(text) for text in sheet.head]), r"\midrule"]
     for place, row in enumerate(sheet.rows):

@@ -1,8 +1,12 @@
-"""One self-contained HTML page: tables, pictures and provenance, no script, no network."""
+"""One self-contained HTML page: tables that can be sorted, pictures, provenance, no network.
+
+Its only script is ours, named in the page's policy by its hash: no other one runs.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -10,9 +14,13 @@ from pathlib import Path
 
 from advkit.artifacts.document import Cell, Document, Figure, Sheet, Source, one_line
 
-# Whatever a file's description holds, a browser that shows the page runs and fetches nothing.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8").strip()
+SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").strip()
+_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
+# Whatever a file's description holds, a browser that shows the page runs and fetches nothing of it.
+POLICY = (
+    f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
+)
 
 
 def html(document: Document, description: Mapping[str, object]) -> str:
@@ -38,7 +46,9 @@ def html(document: Document, description: Mapping[str, object]) -> str:
         body += [f"<p>{_text(gallery.told)}</p>"] if gallery.told else []
         body += ['<div class="pictures">', *map(_figure, gallery.figures), "</div>"]
     body += _provenance(document.sources, description)
-    return head + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+    # Behind what it sorts; a browser without scripts shows the same page in its own order.
+    tail = f"\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    return head + "\n".join(body) + tail
 
 
 def _sheet(sheet: Sheet, name: str) -> Iterator[str]:
@@ -46,7 +56,7 @@ def _sheet(sheet: Sheet, name: str) -> Iterator[str]:
     # would scroll away.
     yield f'<h3 id="{name}">{_text(sheet.caption)}</h3>'
     yield f'<div class="scroll" role="region" tabindex="0" aria-labelledby="{name}">'
-    yield f'<table aria-labelledby="{name}">\n<thead>'
+    yield f'<table class="sortable" aria-labelledby="{name}">\n<thead>'
     if any(text for text, _ in sheet.spans):
         yield f"<tr>{''.join(_span(*span) for span in sheet.spans)}</tr>"
     heads = (

@@ -49,7 +49,8 @@ class Result:
     `panels` draw the picture side by side; `sketches` serve a terminal; `text` is a table for
     a person; `groups` are rows taken together, plain objects for the record and JSON. `verdict`
     says why a verdict that was asked for is negative; empty if it is not. Where several results
-    with an `overlay` are drawn, layers in the same place share a panel, instead of a row each.
+    with an `overlay` are drawn into shared panels, layers in the same place share one; with
+    `together` they are so without being asked.
     `more` are other plain lists and objects for the record and JSON; `document` is what
     `-o FILE.md`, `.tex` and `.html` hold, for parts that name them in `FORMATS`. The record of a
     result with a `text` holds its rows too, unless `brief` says that they are too many.
@@ -64,6 +65,7 @@ class Result:
     groups: tuple[Mapping[str, object], ...] = ()
     verdict: str = ""
     overlay: tuple[Layer, ...] = ()
+    together: bool = False
     more: Mapping[str, object] = field(default_factory=dict)
     document: Document | None = None
     brief: bool = False

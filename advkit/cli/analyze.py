@@ -15,7 +15,7 @@ from advkit.artifacts.record import Record
 from advkit.cli.common import options, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.config.machine import DIALOGUE
-from advkit.errors import AdvkitError, InputError, Stopped, Verdict
+from advkit.errors import AdvkitError, InputError, Stopped, UsageError, Verdict
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.options import Option
 from advkit.registry import Part
@@ -49,6 +49,10 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
         parts=call.pick(part.options),
         probe=call.build(ProbeOptions) if part.constants.get("PROBES") else ProbeOptions(),
     )
+    if wanted.plot is None:
+        for name in ("title", "size", "overlay"):
+            if call.typed.get(name):
+                raise UsageError(f"--{name}: nothing is drawn without --plot FILE")
     if not part.constants.get("COMPARES", False):
         stage.Once(call, wanted.out)
     work = Analysis(part, wanted, call.reporter(name))

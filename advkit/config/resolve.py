@@ -30,7 +30,7 @@ from advkit.config.settings import (
 from advkit.errors import InputError, UsageError, brief, few, unknown
 from advkit.formulas import corruption
 from advkit.formulas.threat import parse_eps, require_step
-from advkit.options import Option
+from advkit.options import TEXTS, Option
 from advkit.registry import split_path
 from advkit.runtime import reading
 
@@ -365,12 +365,21 @@ def _integers(value: Any) -> list[int]:
     return [_integer(word) for word in words]
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ValueError
+    return tuple(value)
+
+
 _FIT: Mapping[str, Callable[[object], object]] = {
     "int": _integer,
     "float": _real,
     "bool": _boolean,
     "ints": _integers,
     "str": _words,
+    TEXTS: _texts,
 }
 
 

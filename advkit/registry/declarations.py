@@ -111,6 +111,7 @@ _DECLARATIONS: dict[str, dict[str, Rule]] = {
         "COMPARES": _FLAG,
         "PROBES": _FLAG,
         "PICTURE": _FLAG,
+        "OVERLAY": _FLAG,
         "FORMATS": _words(".md", ".tex", ".html"),
         "NEEDS": _words("outside"),
         "ALONE": _OPTION,

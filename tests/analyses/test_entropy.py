@@ -9,7 +9,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from advkit.analyses.drawing.panels import counted, edges
+from advkit.analyses.drawing.histograms import counted, edges
 from advkit.analyses.entropy import analyze
 from advkit.artifacts.hdf5 import Logits
 from advkit.errors import UsageError

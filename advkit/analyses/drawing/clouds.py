@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from advkit.analyses.drawing.panels import MARKERS
-from advkit.analyses.drawing.plot import BLUE, GREEN, GREY, ORANGE
+from advkit.analyses.drawing.style import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY
 from advkit.artifacts.result import Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Okabe and Ito's, without the yellow that white paper swallows."""
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, BLACK, "#882255", "#999933", GREY)
+"""Okabe and Ito's, without the yellow that white paper swallows; wine, olive and grey."""
+MARKERS = "os^DvP<Xp>"
+"""As many; each has an inside that can be left open."""
 NAMED = 20
-"""Classes that are written beside their points; of more only the colours show."""
+"""Classes that are written beside their points; of more only colours and marks show."""
+LISTED = 10
+"""Classes that the legend lists."""
 MARGIN = 0.06
 
 
@@ -46,7 +49,7 @@ def cloud(
 
     def draw(axes: Axes) -> None:
         for label in torch.unique(y).tolist():
-            colour, marker = _look(label)
+            colour, marker = look(label)
             for ring in (False, True):
                 x, up = points[(y == label) & (wrong == ring)].T.tolist()
                 face = "none" if ring else colour
@@ -72,7 +75,7 @@ def cloud(
             xlabel="t-SNE 1 (no unit)",
             ylabel="t-SNE 2 (no unit)",
         )
-        _legend(axes)
+        _legend(axes, [] if len(names) > LISTED else names)
 
     return draw
 
@@ -84,9 +87,13 @@ def _middle(points: Tensor) -> tuple[float, float]:
     return x, up
 
 
-def _look(label: int) -> tuple[str, str]:
-    """Return colour and marker of a class; where colours run out, markers tell classes apart."""
-    return COLOURS[label % len(COLOURS)], MARKERS[label // len(COLOURS) % len(MARKERS)]
+def look(label: int) -> tuple[str, str]:
+    """Return colour and marker of a class.
+
+    The first ten differ in both; the first hundred have no two alike.
+    """
+    rounds = label // len(COLOURS)
+    return COLOURS[label % len(COLOURS)], MARKERS[(label + rounds) % len(MARKERS)]
 
 
 def _name(axes: Axes, place: tuple[float, float], name: str) -> None:
@@ -107,8 +114,18 @@ def _name(axes: Axes, place: tuple[float, float], name: str) -> None:
     )
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, names: Sequence[str]) -> None:
     """Say what marks mean; every panel says the same, so that the picture has one legend."""
+    for label, name in enumerate(names):
+        colour, marker = look(label)
+        axes.scatter(
+            [],
+            [],
+            s=14,
+            marker=marker,
+            color=colour,
+            label=f"class {name}" if name.isdecimal() else name,
+        )
     axes.scatter([], [], s=12, color=GREY, label="predicted right")
     axes.scatter([], [], s=12, facecolors="none", edgecolors=GREY, label="predicted wrong")
     axes.scatter(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advkit.analyses.drawing.panels import curve, forest
-from advkit.analyses.drawing.plot import CYCLE, ORANGE
+from advkit.analyses.drawing.style import LINES, ORANGE, look
 from advkit.analyses.gathering.cells import Cell, Summary
 from advkit.artifacts.result import Panel
 
@@ -75,7 +75,7 @@ def _line(cells: Sequence[Cell], axes: Sequence[str], known: Sequence[str], atta
             for what in known
         }
         words = [cell.x.text if cell.x else "all" for cell in cells]
-        return forest(words, points, xlabel="accuracy", title=axes[0] if axes else "")
+        return forest(words, points, xlabel="accuracy", title=axes[0] if axes else "", percent=True)
     x = [cell.x.value for cell in constants if cell.x and cell.x.value is not None]
     series = {names[what]: _summaries(constants, what) for what in known}
     drawn = curve(
@@ -83,6 +83,7 @@ def _line(cells: Sequence[Cell], axes: Sequence[str], known: Sequence[str], atta
         {name: [s.mean if s else None for s in line] for name, line in series.items()},
         xlabel=axes[0],
         ylabel="accuracy",
+        percent=True,
         logx=min(x) > 0 and max(x) / min(x) >= 10,  # a decade: such grids are spaced by factors
         intervals={
             name: [s.interval if s else None for s in line] for name, line in series.items()
@@ -101,12 +102,13 @@ def _with_lines(drawn: Panel, others: Sequence[Cell], known: Sequence[str]) -> P
     def draw(axes: Axes) -> None:
         drawn(axes)
         for number, cell in enumerate(others):
-            style = ("--", ":", "-.")[number % 3]
-            for colour, what in zip(CYCLE, known, strict=False):
+            style = LINES[1 + number % (len(LINES) - 1)]  # whole ones are the curves
+            for place, what in enumerate(known):
                 summary = cell.summary(what)
                 if summary and cell.x:
                     # One line of the legend a run, whatever the number of its accuracies.
                     name = cell.x.text if what == known[0] else None
+                    colour = look(place).colour
                     axes.axhspan(*summary.interval, color=colour, alpha=0.08, linewidth=0)
                     axes.axhline(summary.mean, color=colour, ls=style, linewidth=1, label=name)
 

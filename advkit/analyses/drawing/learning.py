@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from advkit.analyses.drawing.panels import MARKERS
-from advkit.analyses.drawing.plot import BLUE, CYCLE, GREEN, ORANGE, PANEL
+from advkit.analyses.drawing.panels import in_percent
+from advkit.analyses.drawing.style import BLUE, GREEN, ORANGE, PANEL, PINK
+from advkit.analyses.drawing.style import look as look_of
+from advkit.analyses.gathering import naming
 from advkit.analyses.gathering.recipes import Recipe
 from advkit.artifacts.result import Panel
 
@@ -29,7 +31,7 @@ class Look(NamedTuple):
     label: str
     colour: str
     marker: str
-    style: str
+    style: str | tuple[int, tuple[float, ...]]
     filled: bool
 
 
@@ -39,7 +41,7 @@ LOOKS = {
     "val_clean": Look("validation, clean", BLUE, "o", "-", True),
     "val_robust": Look("validation, robust", ORANGE, "s", "-", True),
     "val_clean_ema": Look("validation, clean, average", GREEN, "^", "-", True),
-    "val_robust_ema": Look("validation, robust, average", "#CC79A7", "D", "-", True),
+    "val_robust_ema": Look("validation, robust, average", PINK, "D", "-", True),
 }
 COMPARED = {
     "val_robust": "validation, robust",
@@ -64,8 +66,9 @@ class _Panel:
         for recipe, name, look in self.curves:
             for epoch, value in _best(recipe, name):
                 handles[len(self.curves) :] = _star(axes, epoch, value, look.colour)
-        axes.set(xlabel="epoch", ylabel="accuracy", title=self.title)
+        axes.set(xlabel="epoch", title=self.title)
         axes.set_ylim(-0.02, 1.02)
+        in_percent(axes, "y", "accuracy")
         axes.locator_params(axis="x", integer=True)
         labels = [look.label for _, _, look in self.curves] + ["best epoch"]
         axes.legend(
@@ -92,17 +95,21 @@ def panels(recipes: Sequence[Recipe]) -> tuple[Panel, ...]:
 
 def _own(recipe: Recipe, *, named: bool) -> Panel:
     seeds = f" ({len(recipe.runs)} seeds)" if len(recipe.runs) > 1 else ""
-    title = f"{recipe.name}{seeds}" if named or seeds else ""
+    title = f"{_called(recipe)}{seeds}" if named or seeds else ""
     return _Panel(title, [(recipe, name, LOOKS[name]) for name in recipe.series])
+
+
+def _called(recipe: Recipe) -> str:
+    """Return what a recipe is called: by the label of its first run, or by its method."""
+    return naming.beside(recipe.runs[0].trained, recipe.name)
 
 
 def _compared(recipes: Sequence[Recipe], name: str) -> Panel:
     curves = []
     for place, recipe in enumerate(recipes):
         if name in recipe.series:
-            # The markers move on with each round of colours, so that 25 recipes differ.
-            marker = MARKERS[(place + place // len(CYCLE)) % len(MARKERS)]
-            look = Look(recipe.name, CYCLE[place % len(CYCLE)], marker, "-", True)
+            own = look_of(place)
+            look = Look(_called(recipe), own.colour, own.marker, own.line, True)
             curves.append((recipe, name, look))
     return _Panel(COMPARED[name], curves)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from advkit.analyses.drawing.plot import BLUE, GREY, ORANGE, STYLE
+from advkit.analyses.drawing.style import BLUE, GREY, ORANGE, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

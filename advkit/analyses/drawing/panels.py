@@ -4,97 +4,168 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
-from advkit.analyses.drawing.plot import COLOURS, CYCLE, HATCHES
-from advkit.artifacts.result import Histogram, Panel
+from advkit.analyses.drawing.style import GREY, Look, look
+from advkit.artifacts.result import Layer, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEADROOM = 1.35
-"""Of a histogram's axis over its highest bar, so that the legend has a place."""
 APART = 1.3
 """Least ratio of two labelled points on a logarithmic axis."""
-MARKERS = "os^Dv"
-BINS = ("series", "low", "high", "count")
-"""Columns of `bin_rows`."""
+NEAR = 0.015
+"""Share of an axis within which two curves lie on each other."""
+EDGE = 0.03
+"""Room beyond 0 and 1, so that points there are whole."""
 
 Interval = tuple[float, float]
+Values = Sequence[float | None]
 
 
-def look(place: int) -> tuple[str, str]:
-    """Return colour and marker of a series by its place among those of a panel."""
-    return CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
+def in_percent(axes: Axes, which: Literal["x", "y"], label: str) -> None:
+    """Write an axis of shares in percent, with its label."""
+    from matplotlib.ticker import PercentFormatter
+
+    from advkit.analyses.drawing.ticks import Shares
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(Shares(nbins="auto", steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1, symbol=None))
+    axis.set_label_text(f"{label} (%)")
 
 
-def histogram(data: Histogram, xlabel: str) -> Panel:
-    """Return a panel with the share of examples per bin, one outline a series."""
-
-    def draw(axes: Axes) -> None:
-        for place, (series, counts) in enumerate(data.counts.items()):
-            total = max(sum(counts), 1)  # no example, such as none wrong: an outline along zero
-            shares = [count / total for count in counts]
-            colour = COLOURS.get(series, CYCLE[place % len(CYCLE)])
-            axes.stairs(
-                shares,
-                data.edges,
-                fill=True,
-                facecolor=f"{colour}40",  # a quarter opaque: series behind show through
-                edgecolor=colour,
-                linewidth=1.2,
-                hatch=HATCHES.get(series),
-                label=f"{series} (n = {sum(counts)})",
-            )
-        axes.set(xlabel=xlabel, ylabel="share of examples", title=data.title)
-        axes.set_xlim(data.edges[0], data.edges[-1])
-        axes.set_ylim(0, axes.dataLim.ymax * HEADROOM or 1)  # 0 to 0 would be no axis
-
-    return draw
+def whole(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Show an axis from 0 to 1 with room beyond both ends."""
+    (axes.set_xlim if which == "x" else axes.set_ylim)(-EDGE, 1 + EDGE)
 
 
 def curve(
     x: Sequence[float],
-    series: Mapping[str, Sequence[float | None]],
+    series: Mapping[str, Values],
     *,
     xlabel: str,
     ylabel: str,
     title: str = "",
     logx: bool = False,
+    percent: bool = False,
     intervals: Mapping[str, Sequence[Interval | None]] | None = None,
+    level: tuple[str, float] | None = None,
 ) -> Panel:
     """Return a panel with a line and markers a series; None leaves a gap.
+
+    A series that runs behind a later one is drawn broad and pale under it, with open markers.
 
     Args:
         x: shared by all series.
         series: name → values.
         xlabel: with its unit.
-        ylabel: with its unit.
+        ylabel: with its unit, which is left out where `percent` writes it.
         title: above the panel.
         logx: logarithmic x axis.
+        percent: values are shares, written in percent.
         intervals: name → (low, high) of each value, shaded behind the line.
+        level: a name and a value that the curves are measured by: a line across.
     """
 
     def draw(axes: Axes) -> None:
+        if level is not None:
+            axes.axhline(level[1], color=GREY, linewidth=1, linestyle="--", label=level[0])
+        covered = hidden(list(series.values()))
         for place, (name, values) in enumerate(series.items()):
-            colour, marker = look(place)
-            y = [math.nan if value is None else value for value in values]  # NaN breaks the line
-            axes.plot(x, y, marker=marker, markersize=3.5, linewidth=1.3, color=colour, label=name)
+            line(axes, x, values, name, look(place), beneath=place in covered)
             if intervals and name in intervals:
-                ends = [interval or (math.nan, math.nan) for interval in intervals[name]]
-                low, high = zip(*ends, strict=True)
-                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+                shade(axes, x, intervals[name], look(place).colour)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if percent:
+            in_percent(axes, "y", ylabel)
         if logx:
-            axes.set_xscale("log")
-            # A log axis marks powers of ten by itself: here its ticks are the measured points.
-            axes.set_xticks(list(x), _spread(x))
-            axes.minorticks_off()
+            logarithmic(axes, x)
 
     return draw
+
+
+def layer(
+    x: Sequence[float],
+    values: Values,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    logx: bool = False,
+    percent: bool = False,
+    intervals: Sequence[Interval | None] | None = None,
+) -> Layer:
+    """Return a layer with one curve, for a panel of several nets; see `curve`."""
+
+    def draw(axes: Axes, name: str, place: int) -> None:
+        line(axes, x, values, name, look(place), beneath=False)
+        if intervals is not None:
+            shade(axes, x, intervals, look(place).colour)
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if percent:
+            in_percent(axes, "y", ylabel)
+        if logx:
+            logarithmic(axes, x)
+
+    return draw
+
+
+def line(
+    axes: Axes, x: Sequence[float], values: Values, name: str, own: Look, *, beneath: bool
+) -> None:
+    """Draw one curve; `beneath` another one, so broad that it shows on both sides of that."""
+    y = [math.nan if value is None else value for value in values]  # NaN breaks the line
+    axes.plot(
+        x,
+        y,
+        marker=own.marker,
+        markersize=8 if beneath else 3.5,
+        markerfacecolor="none" if beneath else own.colour,
+        linewidth=4.5 if beneath else 1.3,
+        linestyle="-" if beneath else own.line,
+        color=f"{own.colour}80" if beneath else own.colour,
+        markeredgecolor=own.colour,
+        label=name,
+        clip_on=False,  # points on the frame are whole
+    )
+
+
+def shade(
+    axes: Axes, x: Sequence[float], intervals: Sequence[Interval | None], colour: str
+) -> None:
+    """Draw intervals as a band."""
+    ends = [interval or (math.nan, math.nan) for interval in intervals]
+    low, high = zip(*ends, strict=True)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def logarithmic(axes: Axes, x: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with the measured points as its ticks."""
+    axes.set_xscale("log")
+    axes.set_xticks(list(x), _spread(x))
+    axes.minorticks_off()
+
+
+def hidden(series: Sequence[Values]) -> set[int]:
+    """Return the places of the curves that a later one covers wherever both are known.
+
+    >>> hidden([[1.0, 0.5], [1.0, 0.501], [0.0, 0.0]])
+    {0}
+    """
+    known = [value for values in series for value in values if value is not None]
+    near = NEAR * ((max(known) - min(known)) if known else 0.0)
+    covered = set()
+    for place, values in enumerate(series):
+        for later in series[place + 1 :]:
+            both = [
+                (a, b)
+                for a, b in zip(values, later, strict=True)
+                if a is not None and b is not None
+            ]
+            if both and all(abs(a - b) <= near for a, b in both):
+                covered.add(place)
+    return covered
 
 
 def forest(
@@ -103,13 +174,22 @@ def forest(
     *,
     xlabel: str,
     title: str = "",
+    percent: bool = False,
 ) -> Panel:
-    """Return a panel with a line a name, top down: a point and its interval for each series."""
+    """Return a panel with a line a name, top down: a point and its interval for each series.
+
+    Args:
+        names: of the lines.
+        series: name → point and interval of each line, None where there is none.
+        xlabel: with its unit, which is left out where `percent` writes it.
+        title: above the panel.
+        percent: values are shares, written in percent.
+    """
 
     def draw(axes: Axes) -> None:
         shift = 0.6 / max(len(series), 1)
         for place, (name, values) in enumerate(series.items()):
-            colour, marker = look(place)
+            own = look(place)
             known = [(row, *point) for row, point in enumerate(values) if point is not None]
             centres = [value for _, value, _ in known]
             ends = [interval or (value, value) for _, value, interval in known]
@@ -119,8 +199,8 @@ def forest(
                 centres,
                 heights,
                 xerr=lengths(centres, ends),
-                fmt=marker,
-                color=colour,
+                fmt=own.marker,
+                color=own.colour,
                 markersize=4,
                 capsize=2,
                 linewidth=1.2,
@@ -130,6 +210,8 @@ def forest(
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first name on top
         axes.set(xlabel=xlabel, title=title)
         axes.grid(visible=False, axis="y")
+        if percent:
+            in_percent(axes, "x", xlabel)
 
     return draw
 
@@ -150,25 +232,3 @@ def _spread(x: Sequence[float]) -> list[str]:
         labels.append("" if near else f"{value:g}")
         last = last if near else value
     return labels
-
-
-def counted(values: Tensor, bins: int, top: float) -> tuple[int, ...]:
-    """Count values over equal bins of [0, top]; rounding beyond the ends counts inside."""
-    counts = torch.histc(values.double().clamp(0, top), bins, 0, top)
-    return tuple(int(count) for count in counts)
-
-
-def bin_rows(
-    edges: Sequence[float], counts: Mapping[str, Sequence[int]]
-) -> tuple[tuple[str, float, float, int], ...]:
-    """Return a table of histograms over the same bins, a row a bin of a series."""
-    return tuple(
-        (series, low, high, count)
-        for series, of_bins in counts.items()
-        for low, high, count in zip(edges, edges[1:], of_bins, strict=False)
-    )
-
-
-def edges(bins: int, top: float) -> tuple[float, ...]:
-    """Return the bins + 1 edges of equal bins of [0, top]."""
-    return tuple(top * place / bins for place in range(bins + 1))

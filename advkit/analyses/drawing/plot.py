@@ -1,54 +1,31 @@
-"""How every picture looks, and where it goes.
-
-Colours are Okabe and Ito's, which stay apart for colour-blind readers; text is legible at the
-width of a paper's column.
-"""
+"""From panels to a picture: rows, widths, shared axes, legends, and where the file goes."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advkit.analyses.drawing.style import LEAST, PANEL, PLAIN, STYLE, Frame
 from advkit.artifacts import files
 from advkit.artifacts.result import Layer, Panel, Result
-from advkit.errors import UsageError
+from advkit.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.typing import RcKeyType
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
-CYCLE = (BLUE, ORANGE, GREEN, "#CC79A7", GREY)
-COLOURS = {
-    "clean": BLUE,
-    "adversarial": ORANGE,
-    "clean, right": BLUE,
-    "clean, wrong": GREEN,
-    "adversarial, right": ORANGE,
-    "adversarial, wrong": "#CC79A7",
-}
-HATCHES = {"clean, wrong": "////", "adversarial, wrong": "////"}
 SUFFIXES = (".png", ".svg", ".pdf")
-STYLE: dict[RcKeyType, object] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # names of runs and classes are no formulas
-    "svg.hashsalt": "advkit",  # else every SVG names its elements anew
-}
-PANEL = (3.4, 2.7)
-"""Width and height of one panel in inches."""
 LETTER = 0.065
 """Width of a letter of a legend in inches, about."""
+WIDE, BESIDE = 0.069, 0.5
+"""Width of a letter of a title, and of what stands left of the axes, in inches, about."""
+HEAD = 0.25
+"""Inches of the title over all panels."""
+LEGEND = 8
+"""Size of a legend's letters."""
 
 
 def check(path: Path) -> None:
@@ -67,18 +44,17 @@ def check(path: Path) -> None:
     files.folder(path.parent)
 
 
-def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
-    """Draw one row of panels for each named result and write the picture atomically.
-
-    Results that all have an `overlay` share one row.
+def save(path: Path, results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> None:
+    """Draw the panels of each named result and write the picture atomically.
 
     Raises:
         UsageError: the analysis has no picture.
+        MismatchError: these results cannot share panels.
         StorageError: the file cannot be written.
     """
     from matplotlib import rc_context  # a second to import
 
-    drawn = figure(results)
+    drawn = figure(results, frame)
     suffix = path.suffix.lower()
     # Without the time of writing, the same results give the same bytes.
     dates = {".svg": "Date", ".pdf": "CreationDate"}
@@ -87,49 +63,80 @@ def save(path: Path, results: Sequence[tuple[str, Result]]) -> None:
         drawn.savefig(temporary, format=suffix[1:], dpi=200, metadata=stamp)
 
 
-def figure(results: Sequence[tuple[str, Result]]) -> Figure:
-    """Draw one row of panels for each named result, without a window.
+def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figure:
+    """Draw the panels of each named result, without a window.
+
+    A result has a row of panels, or several where the picture is narrower than its panels;
+    panels that stand below each other for several results share their axes.
 
     Raises:
         UsageError: the analysis has no picture.
+        MismatchError: these results cannot share panels.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    results = _overlaid(results)
-    columns = max(len(result.panels) for _, result in results)
-    heights = [
-        max((inches(panel) for panel in result.panels), default=PANEL[1]) for _, result in results
-    ]
-    if columns == 0:
+    results = _overlaid(results, overlay=frame.overlay)
+    panels = [[_fitted(panel, frame.width) for panel in result.panels] for _, result in results]
+    most = max(map(len, panels))
+    if most == 0:
         raise UsageError("this analysis has no picture")
+    columns = most if frame.width is None else max(1, min(most, int(frame.width / LEAST)))
+    # Each result begins a row: (its number, the first of its panels there, those panels).
+    rows = [
+        (number, start, own[start : start + columns])
+        for number, own in enumerate(panels)
+        for start in range(0, max(len(own), 1), columns)
+    ]
     widths = [
-        max(across(result.panels[place]) for _, result in results if place < len(result.panels))
+        max((across(row[place]) for *_, row in rows if place < len(row)), default=PANEL[0])
         for place in range(columns)
     ]
+    shrunk = 1.0 if frame.width is None else min(1.0, frame.width / sum(widths))
+    heights = [max((_height(panel, shrunk) for panel in row), default=PANEL[1]) for *_, row in rows]
+    size = (frame.width or sum(widths), frame.height or sum(heights) + HEAD * bool(frame.title))
     with rc_context(STYLE):
-        drawn = Figure(figsize=(sum(widths), sum(heights)), layout="constrained")
+        drawn = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(drawn)
-        axes = drawn.subplots(
-            len(results), columns, height_ratios=heights, width_ratios=widths, squeeze=False
+        grid = drawn.subplots(
+            len(rows), columns, height_ratios=heights, width_ratios=widths, squeeze=False
         )
-        for row, (name, result) in zip(axes, results, strict=True):
-            _fill(row, name, result.panels)
-        _legends(drawn, [panel for panel in axes.flat if panel.get_visible()])
+        for axes, (number, start, row) in zip(grid, rows, strict=True):
+            heading = results[number][0] if start == 0 else ""
+            _fill(axes, heading, row, [width * shrunk for width in widths])
+        alike: dict[int, list[Axes]] = {}
+        for axes, (_, start, row) in zip(grid, rows, strict=True):
+            for place in range(len(row)):
+                alike.setdefault(start + place, []).append(axes[place])
+        for together in alike.values():
+            _share(together)
+        if frame.title:
+            drawn.suptitle(frame.title, x=0.01, ha="left")
+        _legends(drawn, [axes for axes in grid.flat if axes.get_visible()])
     return drawn
 
 
-def _overlaid(results: Sequence[tuple[str, Result]]) -> Sequence[tuple[str, Result]]:
+def _overlaid(
+    results: Sequence[tuple[str, Result]], *, overlay: bool
+) -> Sequence[tuple[str, Result]]:
     """Return one result in place of several that lie over each other."""
-    if len(results) < 2 or not all(result.overlay for _, result in results):
+    wanted = overlay or all(result.together for _, result in results)
+    if len(results) < 2 or not wanted:
         return results
+    counts = {len(result.overlay) for _, result in results}
+    if counts == {0}:
+        raise UsageError("--overlay: this analysis has nothing that several nets could share")
+    if len(counts) > 1:
+        raise MismatchError("--overlay: some of these files are attacked and some are not")
     layers = zip(*(result.overlay for _, result in results), strict=True)
     names = [name for name, _ in results]
-    return [("", Result({}, panels=tuple(_stacked(names, shared) for shared in layers)))]
+    return [("", Result({}, panels=tuple(stacked(names, shared) for shared in layers)))]
 
 
-def _stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
+def stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
+    """Return a panel with a layer of each net."""
+
     def draw(axes: Axes) -> None:
         for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
             layer(axes, name, place)
@@ -137,9 +144,21 @@ def _stacked(names: Sequence[str], layers: Sequence[Layer]) -> Panel:
     return draw
 
 
+def _fitted(panel: Panel, width: float | None) -> Panel:
+    """Return a panel for a picture of a width, by its own `fit` if it has one."""
+    fit = getattr(panel, "fit", None)
+    return panel if fit is None or width is None else fit(width)
+
+
+def _height(panel: Panel, shrunk: float) -> float:
+    """Return the height of a panel; one without lines of its own keeps its shape, not too low."""
+    own = getattr(panel, "inches", None)
+    return max(PANEL[1] * shrunk, 2.1) if own is None else float(own)
+
+
 def inches(panel: Panel) -> float:
     """Return the height of a panel: its own `inches` if it says so."""
-    return float(getattr(panel, "inches", PANEL[1]))
+    return _height(panel, 1.0)
 
 
 def across(panel: Panel) -> float:
@@ -147,25 +166,49 @@ def across(panel: Panel) -> float:
     return float(getattr(panel, "width", PANEL[0]))
 
 
-def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel]) -> None:
+def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Sequence[float]) -> None:
     for axes, panel in zip(row, panels, strict=False):
         panel(axes)
     for axes in row[len(panels) :]:
         axes.set_visible(False)
-    row[0].set_title(f"{name}\n{row[0].get_title(loc='left')}".strip())
+    for place, axes in enumerate(row):
+        lines = [name if place == 0 else "", *axes.get_title(loc="left").splitlines()]
+        # A title has its panel's width; what is longer goes on below.
+        letters = max(12, int((widths[place] - BESIDE) / WIDE))
+        wrapped = [text for line in lines if line for text in textwrap.wrap(line, letters)]
+        axes.set_title("\n".join(wrapped))
+
+
+def _share(panels: Sequence[Axes]) -> None:
+    """Give panels of several nets the same limits, where their axes are of numbers."""
+    from matplotlib.ticker import FixedFormatter
+
+    if len(panels) < 2 or not all(panel.axison for panel in panels):
+        return
+    for which in ("x", "y"):
+        axis = [getattr(panel, f"{which}axis") for panel in panels]
+        # Words have fixed labels; t-SNE's coordinates, which no two nets share, have no ticks.
+        if any(isinstance(own.get_major_formatter(), FixedFormatter) for own in axis):
+            continue
+        if not all(len(own.get_ticklocs()) for own in axis):
+            continue
+        ends = [getattr(panel, f"get_{which}lim")() for panel in panels]
+        low, high = min(map(min, ends)), max(map(max, ends))
+        for panel, (first, last) in zip(panels, ends, strict=True):
+            getattr(panel, f"set_{which}lim")(*((low, high) if first <= last else (high, low)))
 
 
 def _legends(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Draw one legend below everything where all panels share it, else one in each panel."""
+    """Draw one legend below everything where one serves all panels, else one in each."""
     labels = [panel.get_legend_handles_labels() for panel in panels]
     handles, shared = labels[0]
-    if len(panels) > 1 and shared and all(names == shared for _, names in labels):
+    if shared and all(names == shared for _, names in labels):
         ncols = _fitting(figure.get_figwidth(), shared)
-        figure.legend(handles, shared, loc="outside lower center", ncols=ncols, fontsize=8)
+        figure.legend(handles, shared, loc="outside lower center", ncols=ncols, fontsize=LEGEND)
         return
     for panel, (handles, names) in zip(panels, labels, strict=True):
         if names:
-            panel.legend(handles, names, fontsize=8)
+            panel.legend(handles, names, fontsize=LEGEND)
 
 
 def _fitting(width: float, names: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from advkit.analyses.gathering.entries import (
     ASIDE,
@@ -124,6 +125,11 @@ class Group:
     def seeds(self) -> int:
         """How many seeds there are."""
         return len({entry.seed for entry in self.entries})
+
+    @property
+    def runs(self) -> list[str]:
+        """Folders of its files' runs."""
+        return list(dict.fromkeys(str(Path(entry.path).parent) for entry in self.entries))
 
     def of_point(self, point: str) -> dict[int | None, Entry]:
         """Return seed → file of the best or the final checkpoint."""

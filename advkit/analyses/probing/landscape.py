@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from advkit.analyses.drawing.panels import look
-from advkit.analyses.drawing.plot import CYCLE
+from advkit.analyses.drawing.panels import line
+from advkit.analyses.drawing.style import look
 from advkit.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-LINES = ("-", "--", ":")
 
 
 def grid(reach: float, points: int) -> tuple[float, ...]:
@@ -86,23 +84,12 @@ def moved(model: nn.Module, along: Mapping[str, Tensor], alpha: float) -> Iterat
 
 def band(axes: Axes, x: Sequence[float], runs: Tensor, label: str, place: int) -> None:
     """Draw the mean of runs (R, points) over R, with ± one sample standard deviation behind."""
-    colour, marker = look(place)
-    mean = runs.mean(0)
-    style = LINES[place // len(CYCLE) % len(LINES)]  # colours repeat, then lines differ
-    axes.plot(
-        x,
-        mean.tolist(),
-        style,
-        marker=marker,
-        markersize=3,
-        linewidth=1.3,
-        color=colour,
-        label=label,
-    )
+    own, mean = look(place), runs.mean(0)
+    line(axes, x, mean.tolist(), label, own, beneath=False)
     if len(runs) > 1:
         deviation = runs.std(0)
         low, high = (mean - deviation).tolist(), (mean + deviation).tolist()
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(x, low, high, color=own.colour, alpha=0.18, linewidth=0)
 
 
 def spread(runs: Tensor) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from advkit.analyses.drawing.style import Frame
+from advkit.analyses.gathering import naming
 from advkit.config.machine import DIALOGUE, Machine, Output, require_name
 from advkit.errors import UsageError, unknown
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
 from advkit.evaluation.settings import BATCH_SIZE
-from advkit.options import BATCHES, SEEDS, declared
+from advkit.options import BATCHES, SEEDS, TEXTS, declared
 from advkit.registry import Part
 
 
@@ -27,6 +29,14 @@ class AnalyzeOptions(Output):
     """Options of `advkit analyze WHAT`; `parts` are the analysis' own that were given."""
 
     plot: str | None = declared(None, DIALOGUE, "draw into FILE.png, .svg or .pdf")
+    title: str | None = declared(None, DIALOGUE, "title of the picture")
+    label: tuple[str, ...] = declared(
+        (), DIALOGUE, "NAME=TEXT: show a run, a method or a file as TEXT; repeat it", kind=TEXTS
+    )
+    size: str | None = declared(
+        None, DIALOGUE, "of the picture: column, page or WxH in inches, or as in 8x6cm"
+    )
+    overlay: bool = declared(False, DIALOGUE, "several nets share the panels of the picture")
     parts: Mapping[str, Any] = field(default_factory=dict)
     probe: ProbeOptions = field(default_factory=ProbeOptions)
 
@@ -34,10 +44,16 @@ class AnalyzeOptions(Output):
         """Check the values.
 
         Raises:
-            UsageError: no file can have the name of an output.
+            UsageError: no file can have the name of an output, or no picture such a size.
         """
         super().__post_init__()
         require_name("--plot", self.plot)
+        self.frame()
+        naming.parse(self.label)
+
+    def frame(self) -> Frame:
+        """Return what is asked of the picture."""
+        return Frame.of(self.title, self.size, overlay=self.overlay)
 
     def require_fit(self, part: Part) -> None:
         """Check the analysis' own options.
@@ -61,3 +77,5 @@ class AnalyzeOptions(Output):
                     raise unknown(f"--{name.replace('_', '-')}", word, words)
         if self.plot and not part.constants.get("PICTURE", True):
             raise UsageError(f"--plot: analyze {part.name} has no picture")
+        if self.overlay and not part.constants.get("OVERLAY"):
+            raise UsageError(f"--overlay: nets share no panels in analyze {part.name}")

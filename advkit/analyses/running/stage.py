@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from keyword import iskeyword
 from pathlib import Path
 
 from advkit import data, registry
 from advkit.analyses.drawing import plot
-from advkit.analyses.gathering import trained
+from advkit.analyses.drawing.style import PLAIN, Frame
+from advkit.analyses.gathering import naming, trained
 from advkit.analyses.gathering.first import First
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.probing import probe as probing
@@ -43,13 +44,17 @@ Input = Logits | SoftLabels | Trained | Probe
 class Analyzed:
     """What an analysis found, under the name of what it looked at, and its record.
 
-    `remark` says in which settings its input differs from the first of the call.
+    `remark` says in which settings its input differs from the first of the call; `heading` stands
+    over its panels in a picture like `frame`; `source` is what the one input says of itself.
     """
 
     name: str
     result: Result
     record: Record
     remark: str = ""
+    heading: str = ""
+    frame: Frame = PLAIN
+    source: naming.Named | None = None
 
 
 class Analysis:
@@ -72,6 +77,7 @@ class Analysis:
         self.probes = bool(part.constants.get("PROBES"))
         self.plot = Path(options.plot) if options.plot else None
         self.out = Path(options.out) if options.out else None
+        self.frame, self.labels = options.frame(), naming.parse(options.label)
         self.done: list[Analyzed] = []
         self.first: First | None = None
         self.wrote = False
@@ -206,7 +212,9 @@ class Analysis:
         if probes:
             threads = self.options.probe.threads_for(probes[0].info["arch"])
             device_and_threads = computing(probes[0].device, threads)
-        with device_and_threads:
+        if self.compares:
+            naming.require_known(self.labels, inputs)
+        with device_and_threads, naming.labelled(self.labels):
             result: Result = module.analyze(inputs, **arguments)
         description = self._description(inputs, probes, extra)
         self._write(result, description)
@@ -219,7 +227,13 @@ class Analysis:
             remark = f"note: other settings than the first input's: {words}" if words else ""
         elif one:
             self.first = First(inputs[0])
-        analyzed = Analyzed(_title(inputs[0]) if one else self.part.name, result, record, remark)
+        name, heading = self.part.name, ""
+        source = naming.Named(inputs[0].path, inputs[0].info) if one else None
+        if one:
+            name = _title(inputs[0])
+            with naming.labelled(self.labels):
+                heading = _heading(inputs[0])
+        analyzed = Analyzed(name, result, record, remark, heading, self.frame, source)
         self.done.append(analyzed)
         return analyzed
 
@@ -230,6 +244,8 @@ class Analysis:
         digests = {name: info["digest"] for name, info in self.checkpoints.items()}
         places = self.part.constants.get("PLACES", ())  # nor by where the data set lies
         said = {name: value for name, value in extra.items() if name not in places}
+        if self.labels:  # documents hold them
+            said["label"] = [f"{name}={text}" for name, text in self.labels.items()]
         config = {"analysis": self.part.name, **said, **digests}
         parents: list[Mapping[str, object]] = [provenance.parent(source.info) for source in inputs]
         environment: descriptions.Environment = {}
@@ -286,12 +302,24 @@ class Analysis:
 
         Raises:
             InputError: there is nothing to draw.
+            UsageError: a label is of nothing that was analysed.
         """
-        results = [(analyzed.name, analyzed.result) for analyzed in self.done]
-        if self.plot and results:
-            if not any(result.panels for _, result in results):
-                raise InputError("--plot: these files hold nothing that could be drawn")
-            plot.save(self.plot, results)
+        results = [analyzed.result for analyzed in self.done]
+        if not self.plot or not results:
+            return
+        if not any(result.panels for result in results):
+            raise InputError("--plot: these files hold nothing that could be drawn")
+        sources = [analyzed.source for analyzed in self.done if analyzed.source is not None]
+        headings, frame = [analyzed.heading for analyzed in self.done], self.frame
+        with naming.labelled(self.labels):
+            if not self.compares and sources:
+                naming.require_known(self.labels, sources)
+            if len(sources) == 1 and frame.title:
+                headings = [""]  # the title stands in its place
+            elif len(sources) > 1 and (frame.overlay or all(r.together for r in results)):
+                headings = naming.names(sources)  # of a legend: what all share goes above
+                frame = replace(frame, title=frame.title or naming.shared(sources))
+            plot.save(self.plot, list(zip(headings, results, strict=True)), frame)
 
 
 def _questions(probes: Sequence[Probe]) -> Mapping[str, object]:
@@ -310,3 +338,11 @@ def _title(source: Input) -> str:
     config = source.info["config"]
     attack = f"{config['attack']}, eps {config['eps']}" if config.get("eps") else "clean"
     return f"{run} ({attack})"
+
+
+def _heading(source: Input) -> str:
+    """Return what stands over the panels of one input: its name, and what attacked it."""
+    if isinstance(source, SoftLabels):
+        return f"{naming.name(source)}, views {source.info['config']['views']}"
+    attack = naming.attacked(source)
+    return f"{naming.name(source)}, {attack}" if attack else naming.name(source)

@@ -26,6 +26,13 @@ CLASSES, N = 10, 20_000
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 MISTAKES = 0.01
 PEAK = 0.995
+_WORDS = (
+    "one-hot labels",
+    "soft labels",
+    "soft labels, 1 % with the wrong class on top",
+    "soft labels of other examples",
+)
+"""What the Dirichlet simulation compares, as its picture says it."""
 
 
 @dataclass(frozen=True)
@@ -114,17 +121,16 @@ def binary(options: Binary) -> Result:
     low = [row for row in rows if row[1] == LOW]
     shown = gammas if uniform else (0.05, 0.1, 0.3)
     series = {
-        f"soft / one-hot, gamma {'mean ' if uniform else ''}{g:g}": [
-            r[4] / r[3] for r in rows if r[0] == g
-        ]
+        f"γ {'of mean ' if uniform else '= '}{g:g}": [r[4] / r[3] for r in rows if r[0] == g]
         for g in shown
     }
     picture = curve(
         SHARES,
-        {**series, "equal": [1.0] * len(SHARES)},
-        xlabel="s / gamma (rises with temperature)",
-        ylabel="G soft / G one-hot",
+        series,
+        xlabel="s / γ, which rises with temperature (no unit)",
+        ylabel="G(soft) / G(one-hot) (no unit)",
         logx=True,
+        level=("both alike", 1.0),
     )
     numbers: dict[str, Number] = {
         "ambiguous": options.share,
@@ -223,9 +229,13 @@ def dirichlet(options: Dirichlet) -> Result:
         wrong = torch.empty_like(drawn).scatter(1, order, swapped)
         rows.append((factor, hard, *(float(kl(oracle, p).mean()) for p in (soft, wrong, dealt))))
     columns = ("c", "one_hot", "soft", "soft_1pct_wrong", "unrelated")
-    series = {name: [row[place] for row in rows] for place, name in enumerate(columns) if place}
+    series = {name: [row[place] for row in rows] for place, name in enumerate(_WORDS, start=1)}
     picture = curve(
-        FACTORS, series, xlabel="c (rises with temperature)", ylabel="discrepancy (nats)", logx=True
+        FACTORS,
+        series,
+        xlabel="c, which rises with temperature (no unit)",
+        ylabel="discrepancy G(Z) (nats)",
+        logx=True,
     )
     numbers: dict[str, Number] = {
         "n": N,

@@ -96,6 +96,18 @@ def pairs(published: Published, groups: Sequence[Group]) -> list[Pair]:
     return pairings
 
 
+def near(line: Line, groups: Sequence[Group]) -> bool:
+    """Whether one of ours has a line's data and architecture, and its norm and ε if attacked."""
+    return any(
+        (group.labels.data, group.labels.arch) == (line.data, line.arch)
+        and (
+            group.labels.eps is None
+            or (group.labels.norm == "linf" and parse_eps(group.labels.eps) == parse_eps(line.eps))
+        )
+        for group in groups
+    )
+
+
 def matches(line: Line, ours: Group) -> bool:
     """Whether ours is that recipe: data, architecture, method and weights, its own settings."""
     labels, trained = ours.labels, trained_as(ours)

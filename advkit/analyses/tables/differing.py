@@ -8,7 +8,7 @@ from advkit.analyses.gathering import protocol
 from advkit.analyses.gathering.entries import shown
 from advkit.analyses.gathering.groups import Group
 from advkit.analyses.gathering.protocol import RENAMED, UNRECORDED
-from advkit.analyses.tables.sheets import method_of
+from advkit.analyses.tables.sheets import called, method_of
 
 HEADED = ("data", "arch")
 """Settings that tables have columns or captions for."""
@@ -34,9 +34,14 @@ class Differing:
         places = [place for place, own in enumerate(self._lines) if own == line]
         return protocol.own(self._settings, places)
 
-    def notes(self, columns: Sequence[str] = HEADED) -> list[str]:
-        """Return what stands below the table: what differs, and that nothing is bold across it."""
-        names = [self._name(self._groups[line]) for line in self._lines]
+    def notes(self, columns: Sequence[str] = HEADED, *, printed: bool = True) -> list[str]:
+        """Return what stands below the table: what differs, and that nothing is bold across it.
+
+        Args:
+            columns: settings that the table has columns or captions for.
+            printed: methods are called as papers print them, else as `--method` takes them.
+        """
+        names = [self._name(self._groups[line], printed) for line in self._lines]
         told = protocol.words(self._settings, names, columns)
         notes = [f"not the same in all lines: {told}; nothing is bold across it"] if told else []
         unknown = [found["training"].value == UNRECORDED for found in self._found]
@@ -44,7 +49,7 @@ class Differing:
             notes.append("how these runs were trained is not recorded: nothing is bold")
         return notes
 
-    def _name(self, group: Group) -> str:
+    def _name(self, group: Group, printed: bool) -> str:
         """Return method and settings in a few words, without what the note itself tells."""
         labels = group.labels
         own = {
@@ -52,4 +57,5 @@ class Differing:
             for name, value in labels.settings.items()
             if RENAMED.get(name, name) not in self._settings
         }
-        return ", ".join(words for words in (method_of(labels), shown(own)) if words)
+        method = called(group) if printed else method_of(labels)
+        return ", ".join(words for words in (method, shown(own)) if words)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from advkit.analyses import calibration, divergence, entropy
 from advkit.analyses.drawing import panels as _panels
-from advkit.analyses.drawing import plot
+from advkit.analyses.drawing import plot, style
 from advkit.analyses.drawing.differences import Point
-from advkit.analyses.gathering.entries import POINTS
+from advkit.analyses.gathering.entries import POINTS, WHATS, Entry
 from advkit.analyses.gathering.groups import Column, Group
-from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.tables.sheets import attack_of, name_of
 from advkit.artifacts.document import Figure, Gallery
 from advkit.artifacts.hdf5 import Logits
@@ -34,7 +33,13 @@ ROW, FRAME = 0.15, 1.15
 
 LEGEND = 23
 """Letters of an entry of a legend that leave room for another beside it."""
-INTERVALS = "Bars are 95 % intervals: Student's over seeds, Wilson's of one run."
+CONDITIONS = ("clean", "adversarial")
+INTERVALS = {
+    (True, False): "Bars are 95 % intervals, Student's over seeds.",
+    (False, True): "Bars are 95 % intervals, Wilson's of one run.",
+    (True, True): "Bars are 95 % intervals: Student's over seeds, Wilson's of one run.",
+}
+"""Whether a line has several runs, and whether one has a single one → what its bars are."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Forest:
     def inches(self) -> float:
         """Height in inches."""
         lines = sum(max(2, len(name.splitlines())) for name in self.names)
-        return float(max(plot.PANEL[1], FRAME + ROW * lines))
+        return float(max(style.PANEL[1], FRAME + ROW * lines))
 
     def __call__(self, axes: Axes) -> None:
         """Draw on one matplotlib Axes."""
@@ -97,7 +102,7 @@ def _names(groups: Sequence[Group]) -> tuple[str, ...]:
     attacks = [f"{attack_of(own)} {own.eps or ''}".strip() for own in labels]
     columns = [[own.data for own in labels], [own.arch for own in labels], attacks]
     varied = [column for column in columns if len(set(column)) > 1]
-    lines = zip(map(name_of, labels), *varied, strict=True)
+    lines = zip(map(name_of, groups), *varied, strict=True)
     return tuple("\n".join(textwrap.wrap(", ".join(words), WIDTH)) for words in lines)
 
 
@@ -119,10 +124,16 @@ def galleries(groups: Sequence[Group]) -> list[Gallery]:
     """Return all pictures of a page by heading; none where there is nothing to draw."""
     omitted, figures = of_files(groups)
     pictures = [
-        Gallery("Accuracies", INTERVALS, overview(groups)),
+        Gallery("Accuracies", _intervals(groups), overview(groups)),
         Gallery("Outputs", omitted, figures),
     ]
     return [gallery for gallery in pictures if gallery.figures]
+
+
+def _intervals(groups: Sequence[Group]) -> str:
+    columns = [group.column(what, point) for group in groups for what in WHATS for point in POINTS]
+    several = any(column.sd is not None for column in columns)
+    return INTERVALS.get((several, any(column.ci95 for column in columns)), "")
 
 
 def overview(groups: Sequence[Group]) -> tuple[Figure, ...]:
@@ -146,45 +157,62 @@ def _alt(panel: Forest) -> str:
 def of_files(groups: Sequence[Group]) -> tuple[str, tuple[Figure, ...]]:
     """Return reliability, entropy and divergence of some files, and which were left out.
 
-    The first file of each line comes before any second one; those without labels or attack have
-    the pictures that they can have.
+    The files share pictures. The first file of each line comes before any second one; those
+    without labels or attack are in the pictures that they can be in.
     """
     ranked = [
-        (place, name_of(group.labels), entry.logits)
+        (place, name_of(group), entry)
         for group in groups
         for place, entry in enumerate(x for p in POINTS for x in group.of_point(p).values())
     ]
     # Stable: files of equal place stay in the order of their lines.
     ranked.sort(key=lambda file: file[0])
-    figures = [figure for _, name, logits in ranked[:SHOWN] for figure in _of_file(name, logits)]
+    shown = ranked[:SHOWN]
+    names = [name for _, name, _ in shown]
+    files = [
+        (name if names.count(name) == 1 else f"{name}, {entry.role}, seed {entry.seed}", entry)
+        for _, name, entry in shown
+    ]
     few = f"Of {SHOWN} of {len(ranked)} files, each line's first ones first."
+    figures = [figure for what in ANALYSES for figure in _of_kind(what, files)]
     return few if len(ranked) > SHOWN else "", tuple(figures)
 
 
-def _of_file(name: str, logits: Logits) -> list[Figure]:
-    analyses: dict[str, Callable[[Sequence[Logits]], Result]] = {
-        "reliability": calibration.analyze,
-        "entropy": entropy.analyze,
-        "divergence": divergence.analyze,
-    }
-    info = logits.info
-    place = f"{run_name(logits.path)}, {info['role']}, {info['config']['attack']}"
-    figures = []
-    for what, analyze in analyses.items():
+ANALYSES: Mapping[str, Callable[[Sequence[Logits]], Result]] = {
+    "reliability": calibration.analyze,
+    "entropy": entropy.analyze,
+    "divergence": divergence.analyze,
+}
+
+
+def _of_kind(what: str, files: Sequence[tuple[str, Entry]]) -> list[Figure]:
+    """Return the pictures of one kind, one a condition, each with all files that have it."""
+    results = []
+    for name, entry in files:
         try:
-            result = analyze([logits])
+            results.append((name, ANALYSES[what]([entry.logits])))
         except InputError:  # without labels or attack there is nothing to draw
             continue
-        numbers = "; ".join(
-            f"{key.replace('_', ' ')} {value:.3g}"
-            for key, value in result.numbers.items()
-            if isinstance(value, float)
+    most = max((len(result.overlay) for _, result in results), default=0)
+    told = "; ".join(f"{name}: {_told(result)}" for name, result in results)
+    return [
+        _figure(
+            plot.stacked([name for name, _ in own], [result.overlay[place] for _, result in own]),
+            f"{what}, {CONDITIONS[place] if most > 1 else 'by the attack'}",
+            f"{what}. {told}",
         )
-        figures += [
-            _figure(panel, f"{what}: {place}", f"{what} of {name}. {numbers}")
-            for panel in result.panels
-        ]
-    return figures
+        for place in range(most)
+        for own in [[(name, result) for name, result in results if len(result.overlay) > place]]
+    ]
+
+
+def _told(result: Result) -> str:
+    """Return the figures of a result in words."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value:.3g}"
+        for key, value in result.numbers.items()
+        if isinstance(value, float)
+    )
 
 
 def _figure(panel: Panel, title: str, alt: str) -> Figure:
@@ -198,8 +226,8 @@ def svg(panel: Panel) -> bytes:
     mpl.use("Agg")  # needs no display
     from matplotlib import pyplot as plt
 
-    with mpl.rc_context(plot.STYLE):
-        size = (plot.PANEL[0], plot.inches(panel))
+    with mpl.rc_context(style.STYLE):
+        size = (style.PANEL[0], plot.inches(panel))
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         panel(axes)
         handles, names = axes.get_legend_handles_labels()

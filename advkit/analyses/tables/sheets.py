@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
+from advkit.analyses.gathering import naming
 from advkit.analyses.gathering.entries import POINTS, WHATS, implementation, shown
 from advkit.analyses.gathering.groups import Column, Group, Labels
 from advkit.analyses.gathering.rows import run_name
@@ -12,16 +13,18 @@ from advkit.analyses.tables.leads import COLUMNS as ACCURACIES
 from advkit.analyses.tables.leads import RULE
 from advkit.artifacts.document import NOTHING, Cell, Sheet, Source, aligned
 from advkit.artifacts.provenance import canonical
-from advkit.evaluation.settings import SUITES
 
 COLUMNS = [(what, point) for what in WHATS for point in (*POINTS, "difference")]
 NAMES = ("data", "arch", "method", "settings", "attack", "norm", "eps", "n", "seeds")
 HEAD = (*NAMES, *(p if p == "difference" else f"{what} {p} %" for what, p in COLUMNS))
+WEIGHTS = {"average": "weight average", "student": "without the average"}
+"""Whose weights a line's are, in words."""
 SPREADS = {
     "sd": "mean ± sample standard deviation over seeds",
     "variance": "mean (sample variance over seeds, in squared points)",
     "range": "mean (least to greatest over seeds)",
 }
+INTERVAL = "95 % interval of one run in square brackets"
 FEWER = "a number in round brackets: over how many seeds, where some lack that figure"
 DIFFERENCE = "difference: best − final of each seed that has both"
 SELECTION = (
@@ -52,8 +55,12 @@ def _line(group: Group, spread: str) -> tuple[str, ...]:
 
 def method_of(labels: Labels) -> str:
     """Return the method, and whose weights, where they are not those that its name promises."""
-    promised = (labels.weights == "average") == labels.method.endswith("-wa")
-    return labels.method if promised else f"{labels.method} ({labels.weights})"
+    return labels.method if promised(labels) else f"{labels.method} ({labels.weights})"
+
+
+def promised(labels: Labels) -> bool:
+    """Whether the weights are those that the method's name promises."""
+    return (labels.weights == "average") == labels.method.endswith("-wa")
 
 
 def settings_of(labels: Labels) -> str:
@@ -62,15 +69,27 @@ def settings_of(labels: Labels) -> str:
     return "; ".join(words for words in (shown(labels.settings), unknown) if words)
 
 
-def name_of(labels: Labels) -> str:
-    """Return method and settings in a few words."""
-    return ", ".join(words for words in (method_of(labels), settings_of(labels)) if words)
+def called(group: Group) -> str:
+    """Return the method as papers print it, and whose weights, where its name says another's.
+
+    A label of the only run stands in its place.
+    """
+    first = group.entries[0]
+    alone = naming.label_of(first.logits) if len(group.runs) == 1 else None
+    if alone is not None:
+        return alone
+    name = naming.method(group.labels.method, first.trained.get("train_attack"))
+    return name if promised(group.labels) else f"{name} ({WEIGHTS[group.labels.weights]})"
+
+
+def name_of(group: Group) -> str:
+    """Return method and settings in a few words, as papers print them."""
+    return ", ".join(words for words in (called(group), settings_of(group.labels)) if words)
 
 
 def attack_of(labels: Labels) -> str:
     """Return the attack as a paper calls it: AutoAttack, PGD-50."""
-    name = SUITES.get(labels.attack, labels.attack.upper())
-    return f"{name}-{labels.steps}" if labels.steps else name
+    return naming.attack(labels.attack, labels.steps)
 
 
 def figure(group: Group, what: str, point: str, spread: str) -> str:
@@ -137,7 +156,7 @@ def _sheet(
     words = {
         "Data": [own.data for own in labels],
         "Architecture": [own.arch for own in labels],
-        "Method": [method_of(own) for own in labels],
+        "Method": [called(group) for group in groups],
         "Settings": [settings_of(own) for own in labels],
         "Seeds": [str(group.seeds) for group in groups],
     }
@@ -159,8 +178,9 @@ def _sheet(
     headings = (f"{attack_of(labels[0])} (%)", "Standard accuracy (%)")
     spans = (("", len(names)), (headings[0], robust), (headings[1], len(used) - robust))
     pairs = [(own.data, own.arch) for own in labels]
+    beside = _spreads(groups, used, spread)
     return Sheet(
-        caption=f"{'; '.join([*common, _attack(labels[0])])}: accuracy in %, {SPREADS[spread]}",
+        caption=f"{'; '.join([*common, _attack(labels[0])])}: accuracy in %, {beside}",
         spans=tuple(span for span in spans if span[1]),
         head=(*names, *("Diff." if point == "difference" else point.title() for _, point in used)),
         words=len(names),
@@ -168,6 +188,15 @@ def _sheet(
         breaks=frozenset(k for k in range(1, len(pairs)) if pairs[k] != pairs[k - 1]),
         notes=(*remarks, *_notes(groups, used), *([RULE] if bold else [])),
     )
+
+
+def _spreads(groups: Sequence[Group], used: Sequence[tuple[str, str]], spread: str) -> str:
+    """Say what stands beside the figures: deviations over seeds, intervals of one run, or both."""
+    columns = [group.column(*pair) for group in groups for pair in used]
+    several = any(column.sd is not None for column in columns)
+    single = any(column.sd is None and column.ci95 for column in columns)
+    words = [SPREADS[spread] if several else "", INTERVAL if single else ""]
+    return "; ".join(filter(None, words)) or "one run each"
 
 
 def _attack(labels: Labels) -> str:
@@ -243,7 +272,7 @@ def _reruns_of(
     group: Group, used: Sequence[tuple[str, str]], spread: str
 ) -> list[tuple[Cell, ...]]:
     labels, columns = group.labels, [group.column(*pair) for pair in used]
-    place = (labels.data, labels.arch, name_of(labels), attack_of(labels))
+    place = (labels.data, labels.arch, name_of(group), attack_of(labels))
     seeds = dict.fromkeys(seed for point in POINTS for seed in group.of_point(point))
     lines = [(f"seed {seed}", [_of_seed(group, *pair, seed) for pair in used]) for seed in seeds]
     lines.append(("mean", [_percent(column.mean) for column in columns]))

@@ -17,17 +17,18 @@ from advkit.cli.common import shorter
 from advkit.cli.common.page import OneCommand, show_all
 from advkit.config import methods
 from advkit.config.machine import DIALOGUE, Machine, Output, Sharded
-from advkit.options import Option, StageOptions, declared, options_of
+from advkit.options import TEXTS, Option, StageOptions, declared, options_of
 from advkit.parallel import ranks
 from advkit.runtime import progress
 from advkit.runtime.reporting import Reporter
 
-MANY = "DIR"
-"""Kind of an option that may be given several times."""
+FOLDERS = "DIR"
+MANY = (FOLDERS, TEXTS)
+"""Kinds of options that may be given several times."""
 SHORT = {"out": "-o", "quiet": "-q", "verbose": "-v"}
 TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool}
 """Kinds that Typer parses itself; all others arrive as text."""
-VALUES = {"int": "N", "float": "X", "ints": "N,N", MANY: MANY}
+VALUES = {"int": "N", "float": "X", "ints": "N,N", FOLDERS: FOLDERS, TEXTS: TEXTS}
 """Kind → how the help calls a value of it; all others are text."""
 NAMED = {
     **dict.fromkeys(("method", "objective", "labels", "arch", "augment", "attack"), "NAME"),
@@ -123,7 +124,7 @@ def _with_default(option: Option) -> str:
 
 PARTS = Option(
     "parts",
-    MANY,
+    FOLDERS,
     None,
     "folder of your own parts, or FILE.py of a net (env ADVKIT_PARTS)",
     DIALOGUE,
@@ -243,7 +244,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.name in SHORT:
         flags.append(SHORT[option.name])
     metavar = "|".join(option.choices) or NAMED.get(option.name) or VALUES.get(option.kind, "TEXT")
-    typed: Any = list[str] if option.kind == MANY else TYPES.get(option.kind, str)
+    typed: Any = list[str] if option.kind in MANY else TYPES.get(option.kind, str)
     info = typer.Option(
         *flags,
         help=text,

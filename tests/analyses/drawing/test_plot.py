@@ -5,12 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 from advkit.analyses import calibration, divergence, entropy
 from advkit.analyses.drawing import plot
 from advkit.analyses.drawing.terminal import spark
-from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Histogram, Result
 from advkit.errors import StorageError, UsageError
 
@@ -20,14 +18,6 @@ ANALYSES = {
     "entropy": entropy.analyze,
     "divergence": divergence.analyze,
 }
-
-
-@pytest.fixture
-def logits():
-    rng = torch.Generator().manual_seed(0)
-    clean, adversarial = torch.randn(2, 40, 5, generator=rng)
-    labels = torch.randint(0, 5, (40,), generator=rng)
-    return Logits(torch.arange(40), labels, clean, {}, adversarial, path="it.h5")
 
 
 @pytest.mark.parametrize(

@@ -105,14 +105,31 @@ COUNTS = {
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
-def test_every_line_of_a_table_is_shown(name, count):
-    result = table.analyze([logits_of()], against=name)
-    (sheet,) = result.document.sheets[1:]
-    assert len(result.more["published"]) == len(sheet.rows) == count
-    assert result.numbers["matched"] == 0
+def test_the_record_has_every_line_and_the_page_those_that_ours_can_stand_beside(name, count):
+    """Digits are beside nothing; a net of the first line's kind is beside its own lines."""
+    far = table.analyze([logits_of()], against=name)
+    assert len(far.more["published"]) == count
+    assert far.numbers["matched"] == 0
+    assert len(far.document.sheets) == 1
+    assert f"{count} published lines of other data, nets or radii are not shown" in (
+        "\n".join(far.document.notes)
+    )
     assert _published.names() == list(COUNTS)
-    for row in sheet.rows:
-        assert row[2].text.removesuffix(" (extra data)") in result.text
+
+    first = far.more["published"][0]
+    config = {**AA, "eps": first["eps"]}
+    near = table.analyze(
+        [ours("natural", data=first["data"], arch=first["arch"], config=config)], against=name
+    )
+    kind = [(line["data"], line["arch"], line["eps"]) for line in near.more["published"]]
+    wanted = [
+        line["label"]
+        for line, own in zip(near.more["published"], kind, strict=True)
+        if own == (first["data"], first["arch"], first["eps"])
+    ]
+    shown = [row[2].text.removesuffix(" (extra data)") for row in near.document.sheets[1].rows]
+    assert shown == wanted
+    assert all(label in near.text for label in wanted)
 
 
 def test_the_methods_that_labels_are_taken_for():
