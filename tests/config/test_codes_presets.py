@@ -11,7 +11,7 @@ import pytest
 
 from advkit.config.resolve import resolve
 from advkit.errors import UsageError
-from tests.config.preset_tables import Run
+from tests.config.preset_tables import DDPM, Run
 from tests.config.test_presets import comparable
 
 CODE = {"lr_schedule": "multistep", "momentum": 0.9, "nesterov": False, "last_batch": "keep"}
@@ -146,6 +146,75 @@ VIT = {
     "clip_start": True,
     "beta": 6.0,
 }
+GRAD_ALIGN = {
+    # train.py under the README's command: attack_init zero, eps 8, lr_max 0.30, half_prec
+    **CODE,
+    "last_batch": "drop",
+    "norm": "linf",
+    "eps": 8 / 255,
+    "attack_steps": 1,
+    "step_size": 1.25 * (8 / 255),
+    "epochs": 30,
+    "batch_size": 128,
+    "lr": 0.3,
+    "lr_schedule": "triangular",
+    "lr_peak": 12 / 30,  # n_epochs * 2 // 5
+    "weight_decay": 5e-4,
+    "normalise": False,
+    "amp": True,
+    "attack_bn": "train",
+    "attack_start": "none",
+}
+ONE_CYCLE = {"lr_schedule": "onecycle", "lr_peak": 0.25, "nesterov": True, "weight_decay": 5e-4}
+HAT = {
+    # train.py under the README's command: beta 2.5, gamma 0.5; the parser's lr 0.21 and h 2
+    **PGD | LIKE_TRADES | ONE_CYCLE,
+    "epochs": 50,
+    "batch_size": 128,
+    "last_batch": "keep",
+    "lr": 0.21,
+    "lr_hold": 1,
+    "normalise": False,
+    "beta": 2.5,
+    "helper_weight": 0.5,
+    "helper_step": 2.0,
+    "ema_warmup": None,
+}
+GOWAL = {
+    # gowal21uncovering/ and the nets "with swish", whose input is normalised
+    **PGD | ONE_CYCLE,
+    "attack_bn": "frozen",
+    "attack_start": "uniform",
+    "clip_start": True,
+    "bn_momentum": 0.01,
+    "norm_decay": False,
+    "activation": "silu",
+    "form": "deepmind",
+    "normalise": True,
+    "extra_fraction": 0.7,
+}
+HAT_EXTRA = {
+    # train-wa.py: 400 epochs of ⌈50000/1024⌉ = 49 iterations, 19,600 in all; here 159 an epoch
+    **GOWAL,
+    "epochs": round(400 * 49 / (48976 // 307)),
+    "batch_size": 1024,
+    "lr": 0.4,
+    "lr_hold": 1,
+    "smoothing": 0.1,
+    "beta": 3.5,
+    "helper_weight": 0.5,
+    "helper_step": 2.0,
+}
+COSINE_W = {
+    # --scheduler cosinew, the parser's default, moved after each of 400 epochs of 98 iterations
+    **GOWAL,
+    "epochs": round(400 * 98 / (48976 // 154)),
+    "batch_size": 512,
+    "lr": 0.2,
+    "lr_peak": 0.025,
+    "lr_hold": 98,
+}
+STUDENT_S = {"ema_decay": 0.995, "ema_norms": "student"}
 DEIT = "timm:deit_tiny_patch16_224,patch_size=4"
 PREACT = "preact-resnet18"
 RUNS = [
@@ -167,6 +236,49 @@ RUNS = [
     Run("repo", "tinyimagenet", PREACT, "kd-wa", {**KD, "swa_start": 56}),
     Run("repo", "cifar10", PREACT, "at", MLCAT, {"min_loss": 1.5}),
     Run("repo", "cifar10", PREACT, "at", FGSM_RS, {"train_attack": "fgsm-rs"}),
+    Run(
+        "repo",
+        "cifar10",
+        PREACT,
+        "at",
+        GRAD_ALIGN,
+        {"train_attack": "fgsm-rs", "grad_align": 0.2},
+    ),
+    Run("repo", "cifar10", "resnet18", "hat", HAT),
+    Run("repo", "cifar10", "wrn-28-10", "hat+smoothing", HAT_EXTRA, DDPM),
+    Run(
+        "repo",
+        "cifar10",
+        "wrn-28-10",
+        "hat+smoothing-wa",
+        {**HAT_EXTRA, **STUDENT_S, "ema_warmup": 0.0},
+        DDPM,
+    ),
+    Run("repo", "cifar10", "wrn-28-10", "score", {**COSINE_W, "beta": 3.0}, DDPM),
+    Run(
+        "repo",
+        "cifar10",
+        "wrn-28-10",
+        "score-wa",
+        {**COSINE_W, **STUDENT_S, "beta": 3.0, "ema_warmup": 3.08},
+        DDPM,
+    ),
+    Run(
+        "repo",
+        "cifar10",
+        "wrn-28-10",
+        "trades+smoothing-wa",
+        {
+            **COSINE_W,
+            **STUDENT_S,
+            "beta": 5.0,
+            "smoothing": 0.1,
+            "inner": "kl",
+            "bn_passes": "ca",
+            "ema_warmup": 3.08,
+        },
+        DDPM,
+    ),
     Run("repo", "cifar10", DEIT, "trades", VIT),
     Run("repo", "cifar10", DEIT, "mart", VIT),
 ]
@@ -179,7 +291,13 @@ def test_numbers(run):
     assert {key: found[key] for key in run.expected} == run.expected
     # From the preset even where a default happens to agree with it today.
     silent = {key for key in run.expected if resolved.origins.get(key, "default") == "default"}
-    assert silent <= {"base", "swa_start", "awp", "optimizer"}
+    assert silent <= {"base", "swa_start", "awp", "optimizer", "ema_warmup", "lr_hold"}
+
+
+def test_the_average_s_warm_up_is_a_fortieth_of_the_run():
+    """SCORE's: 0.025 · 400 epochs · 98 iterations."""
+    steps = 48976 // 154
+    assert round(3.08 * steps) == pytest.approx(0.025 * 400 * 98, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +318,10 @@ def test_numbers(run):
         ("cifar10", "resnet18", "adaad", {}),
         ("cifar10", "resnet18", "igdm", {}),
         ("cifar10", "wrn-34-10", "ikl", {}),
+        ("cifar10", "wrn-28-10", "score", {}),
+        ("cifar100", "wrn-28-10", "score", DDPM),  # its arguments were not published with the code
+        ("cifar10", "wrn-28-10", "hat", DDPM),
+        ("cifar10", PREACT, "at", {"train_attack": "fgsm-rs", "grad_align": 0.5}),
     ],
 )
 def test_no_numbers(data, arch, method, more):
