@@ -16,7 +16,8 @@ LEFT_OUT = {"method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmu
 LEFT_OUT |= {"sync_bn", "ema_decay", "attack_steps", "step_size", "attack_start", "attack_bn"}
 LEFT_OUT |= {"train_attack", "start_radius", "grad_align", "select"}
 LEFT_OUT |= {"soft_labels", "teacher", "labels_digest", "student_temperature"}
-LEFT_OUT |= {"swa_start", "teacher_digest", "natural_teacher", "natural_teacher_digest"}
+LEFT_OUT |= {"swa_start", "ema_warmup", "ema_norms"}
+LEFT_OUT |= {"teacher_digest", "natural_teacher", "natural_teacher_digest"}
 LEFT_OUT |= {
     option.name for shelf in ("labels", "objectives") for option in registry.shared_options(shelf)
 }

@@ -15,7 +15,8 @@ from advkit.search.options import AdrOptions, SearchOptions
 from advkit.training.options import TrainOptions
 
 LEFT_OUT = {"method", "objective", "labels", "wa", "ema_decay", "teacher", "temperature"}
-LEFT_OUT |= {"swa_start", "teacher_digest", "natural_teacher", "natural_teacher_digest"}
+LEFT_OUT |= {"swa_start", "ema_warmup", "ema_norms"}
+LEFT_OUT |= {"teacher_digest", "natural_teacher", "natural_teacher_digest"}
 
 
 ADRS_OWN = {"method", "labels", "wa", "soft_labels", "teacher", "labels_digest", "temperature"}

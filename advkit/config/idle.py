@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from advkit import registry
 from advkit.config.settings import UNTOLD
+from advkit.formulas.schedules import PEAKS
 
 _UNKNOWN: Mapping[str, object] = {
     **UNTOLD,
@@ -23,12 +24,16 @@ def idle(told: Mapping[str, object]) -> dict[str, str]:
         told: its configuration by option name; whole, or as a description tells it: without paths,
             without what is in `UNTOLD`, and of nets from elsewhere with gaps.
 
-    >>> list(idle({"awp": 0.0, "wa": True, "lr_schedule": "multistep", "extra_digest": "sha256:0"}))
-    ['awp_form', 'awp_warmup', 'start_radius', 'image_list', 'corruption', 'severity']
+    >>> told = {"awp": 0.0, "wa": True, "lr_schedule": "triangular", "extra_digest": "sha256:0"}
+    >>> list(idle(told))[:4]
+    ['awp_form', 'awp_warmup', 'start_radius', 'lr_drops']
     """
     own = {**_UNKNOWN, **told}
-    multistep = own["lr_schedule"] == "multistep"
+    schedule = str(own["lr_schedule"])
+    multistep, onecycle = schedule == "multistep", schedule == "onecycle"
     sgd = own["optimizer"] == "sgd"
+    moved = "under --lr-schedule onecycle, which moves it between 0.95 and 0.85" if onecycle else ""
+    low = "under --lr-schedule onecycle, which begins low itself" if onecycle else ""
     averaging = "" if own["wa"] or _teaches(own.get("labels")) else "without --wa or ADR's labels"
     if own["swa_start"] is not None:
         averaging = "with --swa-start"
@@ -39,12 +44,18 @@ def idle(told: Mapping[str, object]) -> dict[str, str]:
         "awp_form": "without --awp" if own["awp"] == 0 else "",
         "awp_warmup": "without --awp" if own["awp"] == 0 else "",
         "extra_fraction": "" if extra else "without --extra-data",
-        "momentum": "" if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
+        "momentum": moved if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
         "nesterov": "" if sgd else "with --optimizer adamw",
         "start_radius": "" if own["train_attack"] == "n-fgsm" else "without --train-attack n-fgsm",
         "ema_decay": averaging,
+        "ema_warmup": averaging,
+        "ema_norms": averaging,
         "bn_passes": "with --joint-batch" if own.get("joint_batch") else "",
-        "lr_drops": "" if multistep else f"under --lr-schedule {own['lr_schedule']}",
+        "lr_drops": "" if multistep else f"under --lr-schedule {schedule}",
+        "lr_hold": "under --lr-schedule multistep" if multistep else "",
+        "lr_peak": "" if schedule in PEAKS else f"under --lr-schedule {schedule}",
+        "warmup_epochs": low,
+        "warmup_steps": low,
         "image_list": "in training: it names test images, give it to `advkit attack`",
         "corruption": "in training: corrupted images are test images alone",
         "severity": "in training: corrupted images are test images alone",

@@ -484,6 +484,11 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
     if settings.warmup_steps is not None and settings.warmup_epochs is not None:
         with _blaming(origins.get("warmup_steps")):
             raise UsageError("give --warmup-epochs or --warmup-steps, not both")
+    if settings.lr_schedule == "onecycle" and settings.optimizer != "sgd":
+        with _blaming(origins.get("lr_schedule")):
+            raise UsageError(
+                "--lr-schedule onecycle moves SGD's momentum: not with --optimizer adamw"
+            )
     single = settings.train_attack != "pgd"
     if single and settings.attack_steps != 1:
         with _blaming(origins.get("attack_steps")):

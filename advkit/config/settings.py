@@ -50,12 +50,17 @@ UNTOLD: Mapping[str, object] = {
     "optimizer": "sgd",
     "clip_grad_norm": 0.0,
     "warmup_steps": None,
+    "lr_peak": None,
+    "lr_hold": 1,
+    "ema_warmup": None,
+    "ema_norms": "average",
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 ATTACKED = ("attack_steps", "train_attack", "start_radius", "grad_align", "select")
 """Options of adversarial training that natural training refuses."""
 CHOICES = ("objective", "labels", "wa")
+EMA_NORMS = ("average", "student")
 LAST_BATCH = ("drop", "keep")
 OPTIMIZERS = ("sgd", "adamw")
 SELECT = ("pgd", "margin", "apgd")
@@ -91,6 +96,16 @@ class Settings:
         "first epoch, counted from 1, of an even weight average by epochs; exponential by steps "
         "if not given",
         limits="[1, 1e6]",
+    )
+    ema_warmup: float | None = declared(
+        None,
+        METHOD,
+        "epochs in which the weight average is the student; then γ grows as (1 + n)/(10 + n) to "
+        "--ema-decay; no growth if not given",
+        limits="[0, 1e6]",
+    )
+    ema_norms: str = declared(
+        "average", METHOD, "whose BN statistics the weight average has: own or student's", EMA_NORMS
     )
     soft_labels: str | None = declared(None, METHOD, "labels file of `advkit softlabels`")
     teacher: str | None = declared(
@@ -174,6 +189,19 @@ class Settings:
         "epochs at whose start the rate is divided by 10; half and three quarters if not given",
         kind="ints",
         limits="[0, 1e6]",
+    )
+    lr_peak: float | None = declared(
+        None,
+        OPTIMISER,
+        "share of training before the highest rate; 0.5 for triangular, 0.3 for onecycle, if not "
+        "given",
+        limits="[1e-6, 0.999999]",
+    )
+    lr_hold: int = declared(
+        1,
+        OPTIMISER,
+        "steps for which the rate stays before it follows its schedule",
+        limits="[1, 1e9]",
     )
     warmup_epochs: float | None = declared(
         None,

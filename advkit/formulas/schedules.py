@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from advkit.errors import UsageError, unknown
 
 SHAPES = ("cosine", "linear", "step", "constant")
-LR_SCHEDULES = ("multistep", "cosine", "cyclic", "triangular")
+LR_SCHEDULES = ("multistep", "cosine", "cyclic", "triangular", "onecycle")
+PEAKS = {"triangular": 0.5, "onecycle": 0.3}
+"""Schedule with a peak → share of training before it, where none is given."""
+CYCLED = (0.95, 0.85)
+"""Momentum of the one-cycle schedule where the rate is lowest, and at its peak."""
+START_SHARE, END_SHARE = 1 / 25, 1 / 25e4
+"""Rate of the one-cycle schedule at its first and last iteration, in parts of the peak."""
 WARMUP_START = 1e-6
 """As in timm's scheduler, which ADR's code uses."""
 
@@ -64,29 +70,74 @@ def learning_rate(
     epochs: int,
     drops: Sequence[int],
     warmup: int = 0,
+    *,
+    peak: float | None = None,
+    hold: int = 1,
 ) -> float:
     """Return the learning rate of iteration t (0-based).
 
     multistep: lr divided by 10 from the first iteration of each epoch in `drops` on (epochs
     counted from 0, so a drop at 100 acts on the 101st); cosine and cyclic: ½·lr·(1 + cos(π·t/N));
-    triangular: from 0 straight up to lr at N/2, and straight down to 0 (which codes of single-step
-    training call cyclic).
-    During the first `warmup` iterations, under every schedule: linear from 1e-6 towards lr. The
-    cosine is not shifted by it, so that the peak lies a little below lr.
+    triangular: from 0 straight up to lr, and straight down to 0 (which codes of single-step
+    training call cyclic); onecycle: a cosine from lr/25 up to lr, and one down to lr/250,000.
+    During the first `warmup` iterations, under every schedule but onecycle: linear from 1e-6
+    towards lr. The cosine is not shifted by it, so that the peak lies a little below lr.
+
+    Args:
+        schedule: one of LR_SCHEDULES.
+        lr: the highest rate.
+        t: iteration of the whole run.
+        steps_per_epoch: iterations of an epoch.
+        epochs: of the run.
+        drops: see multistep.
+        warmup: iterations.
+        peak: share of the run before the peak of triangular (0.5) and onecycle (0.3).
+        hold: iterations for which the rate stays as it is, except under multistep.
 
     >>> round(learning_rate("cyclic", 0.4, 250, 100, 100, (), warmup=250), 5)
     0.39938
 
     Source: ADR's extra-data runs, section 5.2 and the authors' code (timm's cosine scheduler, which
-    also lags one iteration behind; here it does not).
+    also lags one iteration behind; here it does not). onecycle: Smith and Topin, "Super-
+    Convergence", 2017, in the form of PyTorch's OneCycleLR with its defaults.
     """
-    if t < warmup:
+    if t < warmup and schedule != "onecycle":
         return WARMUP_START + (lr - WARMUP_START) * t / warmup
     if schedule == "multistep":
         # Dividing by an exact power keeps 0.1 -> 0.01, which repeated multiplying would not.
         return lr / 10.0 ** sum(t // steps_per_epoch >= drop for drop in drops)
-    if schedule == "triangular":
-        return lr * (1 - abs(2 * t / (steps_per_epoch * epochs) - 1))
+    at, total = held(t, steps_per_epoch * epochs, hold)
+    if schedule in PEAKS:
+        top = PEAKS[schedule] if peak is None else peak
+        if schedule == "onecycle":
+            return one_cycle(lr * START_SHARE, lr, lr * END_SHARE, at, total, top)
+        if top == 0.5:  # to the last bit as before there was a choice
+            return lr * (1 - abs(2 * at / total - 1))
+        return lr * min(at / (top * total), (total - at) / ((1 - top) * total))
     if schedule in ("cosine", "cyclic"):
-        return anneal(lr, 0.0, t / (steps_per_epoch * epochs))
+        return anneal(lr, 0.0, at / total)
     raise unknown("learning-rate schedule", schedule, LR_SCHEDULES)
+
+
+def held(t: int, total: int, hold: int) -> tuple[int, int]:
+    """Return where iteration t lies in a schedule that moves every `hold` of them, and its length.
+
+    >>> held(7, 10, 3)
+    (2, 4)
+    """
+    return t // hold, -(-total // hold)
+
+
+def one_cycle(first: float, top: float, last: float, t: int, total: int, peak: float) -> float:
+    """Return a value that goes by cosines from `first` to `top` and on to `last`.
+
+    It is `first` at t = 0, `top` at t = peak·total − 1, which need not be whole, and `last` at
+    t = total − 1.
+
+    >>> [one_cycle(0.0, 1.0, 0.5, t, 8, 0.5) for t in (0, 3, 7)]
+    [0.0, 1.0, 0.5]
+    """
+    rise = peak * total - 1
+    if t <= rise:
+        return anneal(first, top, t / rise if rise > 0 else 1.0)
+    return anneal(top, last, (t - rise) / (total - 1 - rise))

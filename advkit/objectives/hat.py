@@ -38,7 +38,8 @@ def outer(
         helper_step: h, how far beyond x′ the helper images lie.
 
     Source: Rade and Moosavi-Dezfooli, "Reducing Excessive Margin to Achieve a Better Accuracy vs.
-    Robustness Trade-off", ICLR 2022, eq. 6; h and the passes as in the authors' code.
+    Robustness Trade-off", ICLR 2022, eq. 6; the passes as in the authors' code, h as its function
+    has it, to which its scripts pass 2.
     """
     helped = given.answered("natural-teacher", x_adv, "x_adv").argmax(1)
     clean, adversarial = model(x), model(x_adv)

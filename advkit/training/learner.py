@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from advkit import models
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
-from advkit.formulas.schedules import learning_rate
 from advkit.images.batches import Batch
 from advkit.images.image_set import ImageSet, identity
 from advkit.labels import Context
@@ -21,7 +20,7 @@ from advkit.parallel.world import World
 from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
-from advkit.training import alignment, remembering
+from advkit.training import alignment, rates, remembering
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
 from advkit.training.inner_attack import InnerAttack
@@ -71,7 +70,7 @@ class Learner:
         self.parts = parts_of(settings)
         self.attack = InnerAttack(settings, self.parts.start)
         self.threat = self.attack.threat
-        self.rate = _schedule(settings, steps)
+        self.rate, self.momentum = rates.of(settings, steps)
         require_applicable(settings, device, self.world)
         self.model = _built(settings, images, device, initial)
         self.student: nn.Module = self.model
@@ -91,7 +90,13 @@ class Learner:
         if settings.swa_start is not None:
             self.swa = Swa(self.model, settings.swa_start)
         elif needs_ema:
-            self.ema = Ema(self.model, settings.ema_decay)
+            warmup = settings.ema_warmup
+            self.ema = Ema(
+                self.model,
+                settings.ema_decay,
+                warmup=None if warmup is None else round(warmup * steps),
+                own_norms=settings.ema_norms == "average",
+            )
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
         self.optimizer = _optimizer(self.model, settings, device)
         self.guard = Guard(self.optimizer, device, self.world)
@@ -181,7 +186,7 @@ class Learner:
         # 6. Average: the EMA moves last, after ranks agreed on BN's statistics.
         self._agree_on_norms()
         if self.ema:
-            self.ema.update(model)
+            self.ema.update(model, t + 1)
         # In the epoch's last step, so that a run that stops after it has it in its state.
         if self.swa and step + 1 == self.steps:
             self.swa.update(model, epoch + 1)
@@ -201,6 +206,8 @@ class Learner:
     def _set_rate(self, t: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(t)
+            if self.momentum is not None:
+                group["momentum"] = self.momentum(t)
 
     def _set_bn_momentum(self, t: int) -> None:
         """Follow the extra-data runs of ADR's code: 1 at the first iteration, then constant.
@@ -366,15 +373,6 @@ def _built(
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
         model = convert(model)
     return model
-
-
-def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
-    """Return the learning rate as a function of the iteration t of the whole run."""
-    # Epochs may be a fraction: a fortieth of a short run.
-    warmup = settings.warmup_steps
-    warmup = round(settings.warmup * steps) if warmup is None else warmup
-    name, peak, epochs, drops = settings.lr_schedule, settings.lr, settings.epochs, settings.drops
-    return lambda t: learning_rate(name, peak, t, steps, epochs, drops, warmup)
 
 
 def _optimizer(

@@ -83,6 +83,9 @@ def test_preset_conditions_name_parts(name):
         "optimizer": OPTIMIZERS,
         "extra": (True, False),
         "base": ("at", "trades"),
+        "wa": (True, False),
+        "min_loss": (1.5,),
+        "grad_align": (0.0, 0.2),
     }
     for row in rows(name):
         for key, allowed in row.get("when", {}).items():

@@ -243,15 +243,16 @@ def test_toml_round_trip(flags):
 @pytest.mark.parametrize("preset", [None, "paper", "repo"])
 def test_every_method_round_trips(name, preset):
     arch = {"arch": "wrn-34-10"} if "ltd" in name else {}
-    # No preset yet.
-    taught = ("adaad", "iad", "igdm", "saad", "hat", "kd", "sat", "te", "ikl")
+    coded = ("mart", "rslad", "ard", "iad", "saad", "te", "hat")
+    # No preset at all, or one for another net.
+    elsewhere = ("score", "adaad", "igdm", "kd", "sat", "ikl")
     absent = {
         None: (),
-        "paper": ("mart", "rslad", "ard", "score", *taught),
-        "repo": ("ls", "natural", "score", *taught),
+        "paper": (*coded, *elsewhere),
+        "repo": ("ls", "natural", *elsewhere),
     }
-    # MART's, RSLAD's and ARD's code have none.
-    lacks_awp = preset == "repo" and name.startswith(("mart-awp", "rslad-awp", "ard-awp"))
+    # None of these codes perturbs weights.
+    lacks_awp = preset == "repo" and name.startswith(tuple(f"{base}-awp" for base in coded))
     if name.split("-")[0] in absent[preset] or lacks_awp:
         with pytest.raises(UsageError, match=f"--preset {preset} has no numbers"):
             resolve({**CIFAR, **arch, "method": name}, preset=preset)

@@ -5,12 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from advkit.errors import UsageError
-from advkit.formulas.schedules import SHAPES, anneal, learning_rate, parse_span
+from advkit.formulas.schedules import (
+    CYCLED,
+    PEAKS,
+    SHAPES,
+    anneal,
+    learning_rate,
+    one_cycle,
+    parse_span,
+)
 
 VALUE = st.floats(-10, 10)
 
@@ -89,3 +99,60 @@ def test_cosine_rate_by_hand():
 def test_unknown_shapes_are_refused(call, what):
     with pytest.raises(UsageError, match=what):
         call()
+
+
+def theirs(total, peak, lr):
+    """Return rate and momentum of each step of PyTorch's OneCycleLR."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=lr, pct_start=peak, total_steps=total
+    )
+    told = []
+    for _ in range(total):
+        told.append([optimizer.param_groups[0][key] for key in ("lr", "momentum")])
+        optimizer.step()
+        schedule.step()
+    return np.array(told).T
+
+
+@pytest.mark.parametrize(("epochs", "steps", "peak"), [(50, 4, 0.25), (400, 1, 0.025), (3, 7, 0.3)])
+def test_one_cycle_is_pytorch_s(epochs, steps, peak):
+    total = epochs * steps
+    expected = theirs(total, peak, 0.21)
+    given = None if peak == PEAKS["onecycle"] else peak
+    found = [
+        learning_rate("onecycle", 0.21, t, steps, epochs, (), 5, peak=given) for t in range(total)
+    ]
+    np.testing.assert_allclose(found, expected[0], rtol=1e-12)
+    high, low = CYCLED
+    found = [one_cycle(high, low, high, t, total, peak) for t in range(total)]
+    np.testing.assert_allclose(found, expected[1], rtol=1e-12)
+
+
+def test_a_held_one_cycle_is_pytorch_s_moved_once_an_epoch():
+    """SCORE's code steps its schedule of 400 steps after each of 98 iterations."""
+    expected = theirs(400, 0.025, 0.2)[0]
+    found = [learning_rate("onecycle", 0.2, t, 318, 123, (), peak=0.025, hold=98)
+             for t in range(123 * 318)]  # fmt: skip
+    np.testing.assert_allclose(found, expected.repeat(98)[: len(found)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+@pytest.mark.parametrize("peak", [1e-6, 0.3, 0.5, 0.999999])
+def test_a_short_one_cycle_stays_in_its_bounds(total, peak):
+    for t in range(total):
+        assert 0 < learning_rate("onecycle", 0.1, t, 1, total, (), peak=peak) <= 0.1
+
+
+@pytest.mark.parametrize("peak", [None, 0.4])
+def test_triangular_goes_up_to_its_peak_and_down(peak):
+    at = 0.5 if peak is None else peak
+    found = [learning_rate("triangular", 0.3, t, 10, 3, (), peak=peak) for t in range(30)]
+    np.testing.assert_allclose(
+        found, np.interp(range(30), [0, at * 30, 30], [0, 0.3, 0]), atol=1e-15
+    )
+
+
+def test_a_held_cosine_moves_by_its_hold():
+    found = [learning_rate("cosine", 1.0, t, 3, 2, (), hold=2) for t in range(6)]
+    assert found == pytest.approx([1, 1, 0.75, 0.75, 0.25, 0.25])

@@ -1,4 +1,4 @@
-"""AdamW, gradient clipping and warm-up by steps: by hand in float64, and resumed bit for bit."""
+"""AdamW, clipping, warm-up by steps and one cycle: by hand or PyTorch, resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -94,6 +94,54 @@ def test_clipped_sgd_by_hand(digits):
         )
 
 
+def test_one_cycle_moves_rate_and_momentum(digits):
+    """Both groups follow PyTorch's OneCycleLR, moved every second step."""
+    made = trainer(digits, lr=0.2, lr_schedule="onecycle", lr_peak=0.25, lr_hold=2, epochs=2,
+                   norm_decay=False, method="natural")  # fmt: skip
+    total = 2 * len(made.batches)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.2, pct_start=0.25, total_steps=-(-total // 2)
+    )
+    for t in range(total):
+        made.learner._set_rate(t)
+        wanted = optimizer.param_groups[0]
+        for group in made.learner.optimizer.param_groups:
+            assert group["lr"] == pytest.approx(wanted["lr"], rel=1e-12)
+            assert group["momentum"] == pytest.approx(wanted["momentum"], rel=1e-12)
+        if t % 2:
+            optimizer.step()
+            theirs.step()
+    assert len(made.learner.optimizer.param_groups) == 2
+
+
+def test_the_average_s_warm_up_is_counted_in_epochs(digits):
+    """In its epochs the average is the student, to the last bit."""
+    made = trainer(digits, method="at-wa", ema_warmup=1.0, ema_norms="student")
+    learner = made.learner
+    assert learner.ema.warmup == len(made.batches)
+    step(made, 0)
+    for name, value in learner.model.state_dict().items():
+        assert torch.equal(value, learner.average.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ({"lr_schedule": "onecycle", "optimizer": "adamw"}, "not with --optimizer adamw"),
+        ({"lr_schedule": "onecycle", "momentum": 0.8}, "--momentum has no effect"),
+        ({"lr_schedule": "onecycle", "warmup_epochs": 1.0}, "--warmup-epochs has no effect"),
+        ({"lr_schedule": "cosine", "lr_peak": 0.4}, "--lr-peak has no effect"),
+        ({"lr_hold": 2}, "--lr-hold has no effect"),
+        ({"ema_warmup": 1.0}, "--ema-warmup has no effect"),
+        ({"method": "at-wa", "swa_start": 1, "ema_norms": "student"}, "--ema-norms has no effect"),
+    ],
+)
+def test_what_has_no_effect_is_refused(flags, what):
+    with pytest.raises(UsageError, match=what):
+        refuse_idle(flags, resolve(({"data": "digits", **flags}, "flag")).settings)
+
+
 @pytest.mark.parametrize("awp_form", ["original", "adr"])
 def test_clipping_goes_with_weight_perturbation(digits, awp_form):
     """The gradient that is stepped along is clipped, whichever weights it was taken at."""
@@ -109,6 +157,13 @@ def test_clipping_goes_with_weight_perturbation(digits, awp_form):
 RESUMED = {
     "adamw": {"optimizer": "adamw", "clip_grad_norm": 0.5, "warmup_steps": 3, "method": "at-wa"},
     "n-fgsm": {"train_attack": "n-fgsm", "attack_steps": 1, "grad_align": 0.2},
+    "one cycle": {
+        "method": "at-wa",
+        "lr_schedule": "onecycle",
+        "epochs": 1,
+        "ema_warmup": 0.2,
+        "ema_norms": "student",
+    },
     "two groups": {"optimizer": "adamw", "norm_decay": False, "method": "natural"},
 }
 

@@ -29,8 +29,8 @@ def test_average_by_hand(decay):
     student = net()
     ema = Ema(student, decay)
     hand = {name: value.double().numpy().copy() for name, value in student.state_dict().items()}
-    for _ in steps(student, 5):
-        ema.update(student)
+    for count, _ in enumerate(steps(student, 5), 1):
+        ema.update(student, count)
         for name, value in student.state_dict().items():
             hand[name] = decay * hand[name] + (1 - decay) * value.double().numpy()
     found = ema.model.state_dict()
@@ -43,15 +43,15 @@ def test_average_by_hand(decay):
 def test_counter_is_copied():
     student = net()
     ema = Ema(student, 0.9)
-    for _ in steps(student, 3):
-        ema.update(student)
+    for count, _ in enumerate(steps(student, 3), 1):
+        ema.update(student, count)
     assert int(ema.model.state_dict()["1.num_batches_tracked"]) == 3
 
 
 def test_nothing_is_shared():
     student = net()
     ema = Ema(student, 0.9)
-    ema.update(student)
+    ema.update(student, 1)
     places = {value.data_ptr() for value in student.state_dict().values()}
     assert places.isdisjoint(value.data_ptr() for value in ema.model.state_dict().values())
 
@@ -61,7 +61,7 @@ def test_update_leaves_the_student_alone():
     ema = Ema(student, 0.5)
     for _ in steps(student, 1):
         before = {name: value.clone() for name, value in student.state_dict().items()}
-        ema.update(student)
+        ema.update(student, 1)
     assert student.training
     for name, value in student.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -83,3 +83,23 @@ def test_teacher_is_in_eval_mode():
 def test_decay_outside_0_1(decay):
     with pytest.raises(UsageError, match="ema-decay"):
         Ema(net(), decay)
+
+
+@pytest.mark.parametrize("own_norms", [True, False])
+def test_warm_up_by_hand(own_norms):
+    """The student's copy through the second iteration's, then γ is 1/10, 2/11, 3/12, ... to 0.2."""
+    student = net()
+    ema = Ema(student, 0.2, warmup=3, own_norms=own_norms)
+    hand, wanted = {}, [0, 0, 1 / 10, 2 / 11, 0.2, 0.2]
+    for count, _ in enumerate(steps(student, 6), 1):
+        ema.update(student, count)
+        decay = wanted[count - 1]
+        for name, value in student.state_dict().items():
+            now = value.double().numpy().copy()
+            kept = name.startswith("1.running") and not own_norms
+            hand[name] = now if kept or not decay else decay * hand[name] + (1 - decay) * now
+    found = ema.model.state_dict()
+    for name in hand.keys() - {"1.num_batches_tracked"}:
+        np.testing.assert_allclose(found[name], hand[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    same = torch.equal(found["1.running_mean"], student.state_dict()["1.running_mean"])
+    assert same != own_norms

@@ -26,7 +26,7 @@ from advkit.formulas.threat import number, step_size
 
 OWN = (
     *("method", "objective", "labels", "wa", "awp", "awp_form", "awp_warmup", "ema_decay"),
-    "swa_start",
+    *("swa_start", "ema_warmup", "ema_norms"),
     *("soft_labels", "teacher", "labels_digest", "student_temperature"),
     *("teacher_digest", "natural_teacher", "natural_teacher_digest"),
     *("clip_start", "logging_pass", "grad_align"),

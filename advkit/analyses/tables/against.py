@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import cast
 
 from advkit.analyses.gathering.entries import POINTS, WHATS, implementation
 from advkit.analyses.gathering.groups import Column, Group, Labels
@@ -17,7 +18,7 @@ from advkit.config.settings import UNTOLD
 from advkit.formulas.threat import number, parse_eps, step_size
 
 Interval = tuple[float, float]
-UNNAMED = ("min_loss", "grad_align", "train_attack")
+UNNAMED = ("min_loss", "grad_align", "train_attack", "augment")
 """Options that make another recipe and that the name of a method does not say."""
 
 
@@ -179,9 +180,10 @@ def _in_general(published: Published, groups: Sequence[Group]) -> list[str]:
 
 
 def _rules(published: Published) -> list[methods.Rule]:
-    """Return the rules of the presets that come from the table's paper, later ones win."""
-    source = published.paper["training"]
-    return [rule for rule in methods.rules("paper") if rule.source.startswith(source)]
+    """Return the rules of its preset that come from the table's papers, later ones win."""
+    sources = tuple(published.paper["training"])
+    rules = methods.rules(published.paper["preset"])
+    return [rule for rule in rules if rule.source.startswith(sources)]
 
 
 def protocol(published: Published, pairs: Sequence[Pair], groups: Sequence[Group]) -> list[str]:
@@ -218,9 +220,11 @@ def _of_pair(published: Published, pair: Pair, ours: Group) -> list[str]:
 
 def _settings(published: Published, ours: Group) -> list[str]:
     """Return the training settings that the paper gives otherwise, by its preset's rules."""
-    trained = trained_as(ours)
-    if not trained:
+    recorded = trained_as(ours)
+    if not recorded:
         return ["how ours was trained is not recorded"]
+    # What a description leaves untold has a value all the same.
+    trained = cast(descriptions.Recipe, {**UNTOLD, **recorded})
     facts = methods.facts({"awp": 0.0, **trained, "extra_data": trained.get("extra_digest")})
     wanted: dict[str, tuple[object, str]] = {}
     for rule in _rules(published):
@@ -275,7 +279,7 @@ def _training(published: Published, groups: Sequence[Group]) -> list[str]:
     return [
         f"{name}: {_words(here)} here; {there} there"
         for name, here, there in habits
-        if here - {there.split()[0].rstrip(",")}
+        if there and here - {there.split()[0].rstrip(",")}
     ]
 
 

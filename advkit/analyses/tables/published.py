@@ -47,10 +47,14 @@ class Line:
 
 
 class Paper(TypedDict):
-    """How a source made its figures, where that is known; see `figures/sources.toml`."""
+    """How a source made its figures, where that is known; see `figures/sources.toml`.
+
+    `training` are beginnings of the sources of the rules of `preset` that say how it trained.
+    """
 
     source: str
-    training: str
+    training: list[str]
+    preset: str
     examples: dict[str, int]
     selection: str
     attack_bn: str

@@ -81,6 +81,49 @@ SPOTS = [  # typed off the papers' pages
         0.3305,
         0.6556,
     ),
+    # typed off RobustBench's model_info and the codes' READMEs
+    ("leaderboard", "cifar10", "wrn-34-10", "SAT (Huang2020Self)", "", 0.5334, 0.8348),
+    (
+        "leaderboard",
+        "cifar100",
+        "preact-resnet18",
+        "HAT (Rade2021Helper_R18_ddpm)",
+        "",
+        0.2888,
+        0.6150,
+    ),
+    (
+        "leaderboard",
+        "cifar100",
+        "wrn-34-10",
+        "IKL (Cui2023Decoupled_WRN-34-10_autoaug)",
+        "",
+        0.3252,
+        0.6593,
+    ),
+    (
+        "leaderboard",
+        "cifar10",
+        "wrn-70-16",
+        "TRADES with EDM (Wang2023Better_WRN-70-16)",
+        "",
+        0.7069,
+        0.9325,
+    ),
+    ("leaderboard", "cifar100", "preact-resnet18", "AT (Rice2020Overfitting)", "", 0.1895, 0.5383),
+    ("hat", "cifar10", "resnet18", "HAT", "", 0.4908, 0.8490),
+    ("hat", "tinyimagenet", "preact-resnet18", "HAT", "", 0.1814, 0.5260),
+    ("ikl", "cifar100", "wrn-34-10", "IKL-AT, better clean", "", 0.3143, 0.6651),
+    ("vit", "imagenet", "timm:convnext_tiny", "ConvNeXt-T (Singh et al.)", "", 0.486, 0.724),
+    (
+        "vit",
+        "imagenet",
+        "timm:convnext_tiny",
+        "ConvNeXt-T (Debenedetti et al.)",
+        "",
+        0.4444,
+        0.7164,
+    ),
 ]
 
 
@@ -99,7 +142,7 @@ COUNTS = {
     "adr-table1": 24, "adr-table2": 36, "adr-table3": 15, "adr-table4": 18, "adr-table5": 7,
     "adr-table7": 2, "ltd-table1": 5, "ltd-table2": 4, "ltd-table3": 7, "ltd-table4": 11,
     "ltd-table5": 5, "ltd-table6": 5, "ltd-text": 3, "robustbench": 3,
-    "leaderboard": 6,
+    "leaderboard": 30, "hat": 11, "ikl": 10, "vit": 8,
 }  # fmt: skip
 """Lines of each table as the papers print them (Table 7: five runs a line)."""
 
@@ -146,7 +189,7 @@ def test_the_methods_that_labels_are_taken_for():
     assert taken["ltd-table2", "AWP [34]"] == "at-awp"
     assert taken["ltd-table4", "TRADES+LTD T=20"] == "ltd"
     assert taken["ltd-table4", "TRADES+LTD T=50"] == "natural+soft"  # a substitute: section 5.2
-    assert len(rows) == 140 + 24 + 5 + 3 + 5 + 6
+    assert len(rows) == 140 + 24 + 5 + 3 + 5 + 30 + 11 + 10 + 8
 
 
 def test_reruns_are_one_line():
@@ -243,10 +286,39 @@ def test_single_step_training_beside_the_leaderboard(options, label):
 
 
 def test_score_beside_the_leaderboard():
-    run = ours("score", arch="wrn-28-10", trained={"extra_digest": "sha256:x"})
+    """Its checkpoints are weight averages, of runs with synthetic images."""
+    extra = {"extra_digest": "sha256:x"}
+    run = ours("score-wa", weights="-ema", arch="wrn-28-10", trained=extra)
     (line,) = matched(run, against="leaderboard")
     assert (line["robust_published"], line["clean_published"]) == (0.6104, 0.8861)
-    assert not matched(ours("score", arch="wrn-28-10"), against="leaderboard")
+    assert not matched(ours("score", arch="wrn-28-10", trained=extra), against="leaderboard")
+    other = ours("score-wa", weights="-ema", arch="wrn-28-10")
+    assert not matched(other, against="leaderboard")
+
+
+def test_hat_beside_its_readme():
+    trained = {"objective": "hat", "labels": "onehot", "helper_step": 3.5, "lr_schedule": "cosine"}
+    (line,) = matched(ours("hat", trained=trained), against="hat")
+    assert (line["label"], line["robust_published"]) == ("HAT", 0.4908)
+    told = protocol(ours("hat", trained=trained), against="hat")
+    # Its preset says how it was trained: what ours had otherwise, and nothing that ours had too.
+    assert "helper_step: 3.5 here; 2.0 there, HAT's code, README's command" in told
+    assert "lr_schedule: cosine here; onecycle there, HAT's code" in told
+    assert "lr_peak: none here; 0.25 there" in told
+    assert "batch_size" not in told
+    # No habit is told for all lines, so none is compared.
+    assert "BN mode" not in told
+
+
+def test_another_augmentation_is_another_recipe():
+    assert matched(ours("at"))
+    assert not matched(ours("at", trained={"augment": "cutmix"}))
+    trained = {"objective": "ikl", "labels": "onehot", "awp": 0.005}
+    net = {"weights": "-ema", "arch": "wrn-34-10", "data": "cifar100"}
+    plain = ours("ikl-awp-wa", **net, trained=trained)
+    mixed = ours("ikl-awp-wa", **net, trained={**trained, "augment": "autoaugment"})
+    labels = [[line["label"] for line in matched(run, against="ikl")] for run in (plain, mixed)]
+    assert labels == [["IKL-AT, better clean", "IKL-AT"], ["IKL-AT with AutoAugment"]]
 
 
 def test_settings_of_a_published_line():
