@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 import torch
@@ -77,6 +77,12 @@ class Validation:
     world: World = World()
     one_step: bool = False
     select: str = "pgd"
+
+    @property
+    def closing(self) -> Validation:
+        """How the last epoch is measured: on the margin too, whatever chooses."""
+        plain = self.threat is not None and self.select == "pgd"
+        return replace(self, select="margin") if plain else self
 
     def measure(self, model: nn.Module, between: Callable[[], None]) -> Measured:
         """Return `clean_accuracy` and, as asked for, those under attack, each in [0, 1].
