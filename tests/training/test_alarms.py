@@ -325,3 +325,18 @@ def test_alarms_are_told_once_and_kept_by_a_resumed_run(digits):
     metrics = made._metrics(3, {"target_entropy": 0.0}, "")
     assert (metrics["labels_alarm"], metrics["gradient_alarm"]) == (True, True)
     assert "margin_alarm" not in metrics
+
+
+# --- labels that nobody chose ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [({"objective": "rslad"}, True), ({"objective": "ard"}, True), ({"objective": "at"}, False),
+     ({"objective": "rslad", "labels": "onehot"}, False)],
+)  # fmt: skip
+def test_one_hot_labels_of_a_distilling_objective_are_told(tmp_path, flags, told):
+    heard = Heard()
+    chosen = resolve(({**FLAGS, "epochs": 1, **flags}, "flag"))
+    train(chosen, RunFolder(tmp_path / "run"), device=CPU, threads=1, reporter=heard)
+    assert any("one-hot" in one for one in heard.notes) is told
