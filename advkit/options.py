@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from advkit.errors import UsageError, brief
+from advkit.errors import UsageError, brief, unknown
 from advkit.formulas.schedules import parse_span
 from advkit.formulas.threat import number as fraction
 
@@ -61,6 +61,18 @@ class Option:
             if self.limits and not within(self.limits, number):
                 between = "in " if self.limits[0] in "[(" else ""
                 raise UsageError(f"{self.flag} {brief(value)} is not {between}{self.limits}")
+
+    def require(self, value: Any) -> None:
+        """Check a value against the choices too: those of the part that will get it.
+
+        Parts that share an option may know other words for it than its list of all.
+
+        Raises:
+            UsageError: as `check`, or no word of the part's.
+        """
+        if value is not None and self.choices and value not in self.choices:
+            raise unknown(self.flag, str(value), self.choices)
+        self.check(value)
 
     def _numbers(self, value: Any) -> Sequence[float]:
         if isinstance(value, list | tuple):

@@ -14,6 +14,7 @@ from advkit.analyses.tables import sheets as _sheets
 from advkit.analyses.tables.beside import Beside
 from advkit.analyses.tables.differing import CONTEST, HEADED, Differing
 from advkit.analyses.tables.leads import leads
+from advkit.analyses.tables.sounded import sounded, words
 from advkit.artifacts.document import Document
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Number, Result
@@ -40,7 +41,7 @@ def analyze(
     A group is data set, architecture, method and the training settings in which its runs differ;
     attack, norm, ε and the attack's options. One seed has its 95 % Wilson interval instead of a
     deviation. Order is that of the input. The settings in which lines differ, their methods' own
-    aside, are named below them: `differs`.
+    aside, are named below them: `differs`; and which alarms rang in the training of which run.
 
     Args:
         spread: what stands beside a mean over seeds.
@@ -62,7 +63,9 @@ def analyze(
         for group, columns in zip(groups, led, strict=True)
     )
     numbers: dict[str, Number] = {"files": len(placed)}
+    rung = sounded(entry for entry, _ in placed)
     told = [f"note: {note}" for note in differing.notes((*HEADED, *CONTEST), printed=False)]
+    told += [f"note: {note}" for note in words(rung)]
     text = "\n".join([_sheets.text(groups, spread), *told])
     beside = Beside(published, groups) if published else None
     if beside:
@@ -75,7 +78,11 @@ def analyze(
         panels=pictures.forests(groups),
         text=text,
         groups=plain,
-        more={"differs": differing.plain(), **(beside.plain() if beside else {})},
+        more={
+            "differs": differing.plain(),
+            **({"alarms": rung} if rung else {}),
+            **(beside.plain() if beside else {}),
+        },
         document=_document(groups, led, spread, beside),
     )
 
@@ -97,7 +104,12 @@ def _document(
     groups: Sequence[Group], led: Sequence[Sequence[str]], spread: str, beside: Beside | None
 ) -> Document:
     """Return what Markdown, LaTeX and HTML hold; pictures are drawn for HTML alone."""
-    sheets = _sheets.sheets(groups, led, spread, lambda own: Differing(own).notes())
+
+    def remarks(own: Sequence[Group]) -> list[str]:
+        rung = sounded(entry for group in own for entry in group.entries)
+        return [*Differing(own).notes(), *words(rung)]
+
+    sheets = _sheets.sheets(groups, led, spread, remarks)
     reruns = _sheets.reruns(groups, spread) if spread != "sd" else None
     sheets += [reruns] if reruns else []
     below = beside.sheet() if beside else None

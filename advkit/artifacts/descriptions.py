@@ -8,7 +8,7 @@ that no stage needs, and those that earlier versions did not write.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from advkit.artifacts.schema import Kind, Sized, Within, amount, fault
 from advkit.errors import InputError
@@ -178,6 +178,22 @@ class Metrics(TypedDict):
     apgd_accuracy: NotRequired[Share]
     masking_alarm: NotRequired[bool]
     overfitting_alarm: NotRequired[bool]
+    teacher_alarm: NotRequired[bool]
+    labels_alarm: NotRequired[bool]
+    gradient_alarm: NotRequired[bool]
+    margin_alarm: NotRequired[bool]
+
+
+Alarm = Literal[
+    "masking_alarm",
+    "overfitting_alarm",
+    "teacher_alarm",
+    "labels_alarm",
+    "gradient_alarm",
+    "margin_alarm",
+]
+ALARMS: tuple[Alarm, ...] = get_args(Alarm)
+"""What rows of a log, checkpoints and records of a run are marked with."""
 
 
 class Split(TypedDict):
@@ -399,6 +415,7 @@ class Logits(Described):
     role: Word
     data: Data
     zero_gradient: Share | None
+    alarms: NotRequired[Annotated[list[Word], Sized(1, MANY)]]
     trained: NotRequired[Annotated[Recipe, _ball]]
     implementation: NotRequired[Word]
     target_classes: NotRequired[Count]

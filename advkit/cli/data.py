@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advkit import registry
+from advkit.artifacts.record import Record, make
 from advkit.cli.common import options
 from advkit.cli.common.options import Call, Command, shown
-from advkit.errors import UsageError, brief
+from advkit.errors import AdvkitError, InputError, MismatchError, UsageError
 from advkit.options import SIDES, StageOptions, declared
+
+if TYPE_CHECKING:
+    from advkit.images.image_set import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +40,57 @@ def listed(call: Call) -> Iterator[str]:
         yield f"{part.name}\t{part.help}\n"
 
 
-def informed(call: Call) -> Iterator[str]:
-    """Yield a line for each split of one data set."""
+def informed(call: Call) -> Iterator[Record]:
+    """Yield a record for each split of one data set, once both are read.
+
+    Raises:
+        AdvkitError: what is wrong with either, of both in one line.
+    """
     from advkit import data
 
-    place = call.build(Place)
+    place, name = call.build(Place), _name(call)
+    records: list[Record] = []
+    problems: list[AdvkitError] = []
     for split in ("train", "test"):
-        images = data.load(
-            _name(call),
-            split,
-            root=place.data_root,
-            reporter=call.reporter("data info"),
-            image_size=place.image_size,
-            test_fraction=place.test_fraction,
-            skip_broken=place.skip_broken or None,
-        )
-        channels, height, width = images.shape
-        cells = [split, f"{len(images.labels)} images {channels}x{height}x{width}"]
-        cells.append(f"{len(images.classes)} classes")
-        if split == "train":  # a test set has neither of its own
-            mean, std = images.normalisation
-            cells += [f"mean {mean} std {std}", images.augmentation]
-        if images.missing:
-            cells.append(f"no image of class {brief(', '.join(images.missing))}")
-        yield "\t".join([*cells, images.fingerprint]) + "\n"
+        try:
+            images = data.load(
+                name,
+                split,
+                root=place.data_root,
+                reporter=call.reporter("data info"),
+                image_size=place.image_size,
+                test_fraction=place.test_fraction,
+                skip_broken=place.skip_broken or None,
+            )
+        except (UsageError, InputError, MismatchError) as error:
+            problems.append(error)
+        else:
+            records.append(_record(registry.split_path(name)[0], images))
+    if problems:
+        told = dict.fromkeys(str(problem) for problem in problems)
+        raise type(problems[0])("; ".join(told))
+    yield from records
+
+
+def _record(name: str, images: ImageSet) -> Record:
+    # A test set has neither normalisation nor augmentation of its own.
+    own: dict[str, object] = {}
+    if images.split == "train":
+        mean, std = images.normalisation
+        own = {"mean": mean, "std": std, "augmentation": images.augmentation}
+    if images.missing:
+        own["missing"] = images.missing
+    return make(
+        "data",
+        None,
+        images.fingerprint,
+        data=name,
+        split=images.split,
+        n=len(images.labels),
+        shape=images.shape,
+        classes=len(images.classes),
+        **own,
+    )
 
 
 def fetched(call: Call) -> Iterator[str]:

@@ -29,6 +29,7 @@ from advkit.config.settings import (
 )
 from advkit.errors import InputError, UsageError, brief, few, unknown
 from advkit.formulas import corruption
+from advkit.formulas.schedules import parse_span
 from advkit.formulas.threat import parse_eps, require_step
 from advkit.options import TEXTS, Option
 from advkit.registry import split_path
@@ -422,6 +423,9 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     for folder, (key, name) in chosen.items():
         with _blaming(origins.get(key)):
             known = registry.part(folder, name).options
+        for option in known:  # its own words and limits; another part's of that name may differ
+            with _blaming(origins.get(option.name)):
+                option.require(values.get(option.name))
         # Depth and width of wrn-34-10 are in its name: as options they would be said twice.
         defaults[folder] = {o.name: o.default for o in known if o.name not in numbers}
     return defaults
@@ -481,6 +485,9 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
                 + ("needs at least 1" if attacks else "attacks nothing")
             )
+    for name in registry.part("objectives", settings.objective).constants.get("BEGINS", ()):
+        with _blaming(origins.get(name)):
+            _require_forward(name, settings.options_of("objectives")[name])
     if settings.warmup_steps is not None and settings.warmup_epochs is not None:
         with _blaming(origins.get("warmup_steps")):
             raise UsageError("give --warmup-epochs or --warmup-steps, not both")
@@ -517,6 +524,16 @@ def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
         eps = parse_eps(settings.eps, settings.norm)
     with _blaming(origins.get("step_size")):
         require_step(settings.step_size, eps)
+
+
+def _require_forward(name: str, value: object) -> None:
+    """Refuse a span of epochs that ends before it begins."""
+    first, last = parse_span(str(value))
+    if last < first:
+        flag = f"--{name.replace('_', '-')}"
+        raise UsageError(
+            f"{flag} {value}: epoch {last:g} comes before epoch {first:g}: write {flag} START:END"
+        )
 
 
 def _require_average(settings: Settings) -> None:

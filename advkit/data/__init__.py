@@ -166,7 +166,15 @@ def load_for(
         UsageError, InputError: as `load`.
         MismatchError: the set is somebody else's part, and its source is another one now.
     """
-    name, where, _ = _place(text, root)
+    try:
+        name, where, _ = _place(text, root)
+    except UsageError as error:
+        if text != info["data"]["name"]:
+            raise
+        # Equal work gives equal bytes wherever it is done; an imported net has no run beside it.
+        raise UsageError(
+            f"{error}: a checkpoint keeps the name of its data, not their place"
+        ) from None
     if name == info["data"]["name"]:
         sources.require(info.get("parts", {}), "data", f"{name}, the data of the checkpoint")
     known = {option.name for option in registry.part("data", name).options}

@@ -227,6 +227,7 @@ class Evaluation:
             arch=self.info["arch"],
             role=self.info["role"],
             zero_gradient=self.flat / len(self.labels) if attacked else None,
+            **_rung(self.info),
             # Of an imported net's training nothing is known.
             trained={} if self.info.get("imported") else dict(self.info.get("config", {})),
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
@@ -271,3 +272,10 @@ class Evaluation:
         if saved is not None:
             self.reporter.note("going on from the batches that an earlier run finished")
         return store
+
+
+def _rung(info: descriptions.Checkpoint) -> dict[str, object]:
+    """Return the alarms that rang while a net was trained, under the key that holds them."""
+    metrics = info.get("metrics", {})
+    rung = [name for name in descriptions.ALARMS if metrics.get(name)]
+    return {"alarms": rung} if rung else {}

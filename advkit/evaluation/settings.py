@@ -113,6 +113,6 @@ def part_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key not in known:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for --attack {name}")
-        known[key].check(value)
+        known[key].require(value)
         options[key] = value
     return options

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from advkit import registry
 from advkit.artifacts import checkpoint, descriptions
@@ -85,7 +86,7 @@ def build(
         if key not in known:
             raise UsageError(f"--{key.replace('_', '-')} has no meaning for {arch}")
         try:
-            known[key].check(value)
+            known[key].require(value)
         except UsageError as error:
             raise UsageError(f"{arch}: {error}") from None
     with torch.random.fork_rng(devices=[]):
@@ -94,8 +95,24 @@ def build(
         net: nn.Module = make(
             classes, channels=channels, statistics=statistics, **{**options, **numbers}
         )
+    _require_sized(net, str(part.path))
     # The layout that convolutions are fastest in, on CPUs and GPUs.
     return net.to(memory_format=torch.channels_last)
+
+
+def _require_sized(net: nn.Module, where: str) -> None:
+    """Refuse lazy layers: their weights are made from the first image, too late for a seed.
+
+    Raises:
+        UsageError: it has some; the message names the file and the first.
+    """
+    for name, layer in net.named_modules():
+        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        if any(is_lazy(tensor) for tensor in own):
+            raise UsageError(
+                f"{where}: layer {name or 'itself'} ({type(layer).__name__}) has no weights before "
+                "it has seen an image: give it its sizes, as nn.Linear(in, out)"
+            )
 
 
 def load(

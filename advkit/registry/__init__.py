@@ -307,7 +307,10 @@ def shared_options(folder: str) -> tuple[Option, ...]:
         names = [name if agreed else f"{name}: {other.default}" for name, other in shared]
         text = f"{option.help} ({', '.join(names)})"
         default = option.default if agreed else None
-        options.append(replace(option, default=default, help=text, panel=panel))
+        words = [other.choices for _, other in shared]
+        # Words of all of them; which of them a part knows is looked at when it is chosen.
+        choices = tuple(dict.fromkeys(word for own in words for word in own)) if all(words) else ()
+        options.append(replace(option, default=default, help=text, panel=panel, choices=choices))
     return tuple(options)
 
 

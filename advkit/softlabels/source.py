@@ -78,7 +78,7 @@ def load(
         stored = soft_labels.read(Path(labels))
         return Stored(stored, images, reporter), stored.info
     model, description = models.load_finite(str(teacher), device)
-    _require_classes(description["data"]["classes"], images, teacher)
+    _require_classes(description["data"]["classes"], images, f"{teacher}: the teacher")
     return Live(model), description
 
 
@@ -89,7 +89,7 @@ def require_fit(labels: SoftLabels, images: ImageSet) -> None:
         MismatchError: it was not; the message says what differs.
     """
     where = labels.path
-    _require_classes(labels.info["data"]["classes"], images, where)
+    _require_classes(labels.info["data"]["classes"], images, f"{where}: the labels file")
     if len(labels.logits) != len(images.labels):
         raise MismatchError(
             f"{where}: labels of {len(labels.logits)} examples, the training split has "
@@ -112,11 +112,12 @@ def require_fit(labels: SoftLabels, images: ImageSet) -> None:
         )
 
 
-def _require_classes(names: Sequence[str], images: ImageSet, where: object) -> None:
+def _require_classes(names: Sequence[str], images: ImageSet, whose: str) -> None:
     if list(names) != list(images.classes):
         raise MismatchError(
-            f"{where}: {len(names)} classes ({_few(names)}), the data has "
-            f"{len(images.classes)} ({_few(images.classes)})"
+            f"{whose} has {len(names)} classes ({_few(names)}), the data "
+            f"{len(images.classes)} ({_few(images.classes)}): give one of this data, or the --data "
+            "that it is of"
         )
 
 

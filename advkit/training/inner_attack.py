@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from advkit.attacks.pgd import Seeing, pgd
+from advkit.attacks.pgd import Seeing, Watch, pgd
 from advkit.config.settings import Settings
 from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
+
+
+class Still:
+    """Which examples of a batch had no gradient at any step of their attack.
+
+    Their images stayed where they began, whatever the attack says.
+    """
+
+    def __init__(self) -> None:
+        self.examples: Tensor | None = None
+
+    def __call__(self, gradient: Tensor) -> None:
+        """Look at one step's gradient, (B, C, H, W); one that is not finite is not zero."""
+        zero = ~gradient.flatten(1).any(1)
+        self.examples = zero if self.examples is None else self.examples & zero
 
 
 class InnerAttack:
@@ -38,6 +53,7 @@ class InnerAttack:
         batch: Batch,
         loss: Seeing,
         generator: Generator,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Return the adversarial images of a batch, (B, C, H, W), inside `reach` and box.
 
@@ -46,6 +62,7 @@ class InnerAttack:
             batch: clean images.
             loss: an iterate (B, C, H, W) and its logits (B, C) → loss per example (B,), ascended.
             generator: of the start's noise.
+            watch: is shown each step's gradient.
         """
         start = self.start.start(
             batch.x, self.kind, generator, batch.rows, batch.total, clip=self.clip
@@ -59,4 +76,5 @@ class InnerAttack:
             step_size=self.size,
             seeing=loss,
             start=start,
+            watch=watch,
         )

@@ -23,7 +23,7 @@ from advkit.softlabels.source import Live
 from advkit.training import alignment, rates, remembering
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
-from advkit.training.inner_attack import InnerAttack
+from advkit.training.inner_attack import InnerAttack, Still
 from advkit.training.parts import parts_of
 from advkit.weights import awp, swa
 from advkit.weights.ema import Ema
@@ -37,11 +37,15 @@ Penalty = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one step gives: the target rows (B, C), the loss, and the logits (B, C) by kind."""
+    """What one step gives: the target rows (B, C), the loss, and the logits (B, C) by kind.
+
+    `still` (B,) are the examples whose attack had no gradient at any step; None without an attack.
+    """
 
     targets: Tensor
     loss: Tensor
     logits: Mapping[str, Tensor]
+    still: Tensor | None = None
 
 
 class Learner:
@@ -152,12 +156,12 @@ class Learner:
         # 2. Inner attack: it sees those targets; `--attack-bn` says what it does to BN.
         model.train()
         given = self._given(batch, targets, epoch)
-        x_adv = batch.x
+        x_adv, still = batch.x, Still()
         if settings.attack_steps > 0:
             with modes.attack_bn(model, settings.attack_bn):
                 if self.parts.clean_first:
                     given.clean()
-                x_adv = self._attacked(batch, given, epoch, step)
+                x_adv = self._attacked(batch, given, still, epoch, step)
 
         # 3. Objective: a function of the net, because AWP asks at two points in weight space.
         penalty = self._aligned(batch, targets, epoch, step)
@@ -190,7 +194,7 @@ class Learner:
         # In the epoch's last step, so that a run that stops after it has it in its state.
         if self.swa and step + 1 == self.steps:
             self.swa.update(model, epoch + 1)
-        return StepOutput(targets, loss, logits)
+        return StepOutput(targets, loss, logits, still.examples)
 
     def settle(self, images: Iterable[Tensor], epoch: int) -> None:
         """Recompute BN's statistics of an even weight average, once it is one.
@@ -257,7 +261,7 @@ class Learner:
         logits: Tensor = self.passes(x)
         return logits
 
-    def _attacked(self, batch: Batch, given: Given, epoch: int, step: int) -> Tensor:
+    def _attacked(self, batch: Batch, given: Given, still: Still, epoch: int, step: int) -> Tensor:
         generator = seeding.generator(self.settings.seed, "attack", epoch, step)
 
         def ascended(x_adv: Tensor, logits: Tensor) -> Tensor:
@@ -269,7 +273,7 @@ class Learner:
             self.guard.check_inner(losses, len(given.y), self.settings.objective, epoch, step)
             return losses
 
-        return self.attack.images(self.passes, batch, ascended, generator)
+        return self.attack.images(self.passes, batch, ascended, generator, still)
 
     def _aligned(self, batch: Batch, targets: Tensor, epoch: int, step: int) -> Penalty | None:
         """Return GradAlign's weighted penalty as a function of the net, if it is asked for."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from advkit import data
+from advkit.config.methods import BASES
 from advkit.config.resolve import Resolved
+from advkit.config.settings import Settings
 from advkit.errors import UsageError
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
@@ -87,6 +89,12 @@ def train(
         trainer = Trainer(
             settings, images, device=device, threads=threads, reporter=reporter, world=world
         )
+        if _made_for_soft(settings) and not resolved.typed("labels"):
+            reporter.note(
+                f"--objective {settings.objective} is made for a teacher's soft labels, and these "
+                f"are one-hot: --method {settings.objective} with --teacher or --soft-labels, or "
+                "--labels onehot to say so"
+            )
         # The folder is touched only now: data and options that do not fit leave it as it was.
         if world.led(begun):
             trainer.restore(folder, elastic)
@@ -99,3 +107,9 @@ def train(
             trainer.finish(folder)
         world.led(lambda: True)  # nobody leaves before the last file is in place
     return True
+
+
+def _made_for_soft(settings: Settings) -> bool:
+    """Whether hard labels go to an objective that its method gives soft ones."""
+    named = [labels for objective, labels in BASES.values() if objective == settings.objective]
+    return settings.labels == "onehot" and named == ["soft"]

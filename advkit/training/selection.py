@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 import torch
@@ -91,6 +91,12 @@ class Validation:
             return "validation"
         others = {"margin": f" and the margin's PGD-{STEPS}", "apgd": " and APGD"}
         return f"validation PGD-{STEPS}{others.get(self.select, '')}"
+
+    @property
+    def closing(self) -> Validation:
+        """How the last epoch is measured: on the margin too, whatever chooses."""
+        plain = self.threat is not None and self.select == "pgd"
+        return replace(self, select="margin") if plain else self
 
     def measure(self, model: nn.Module, between: Callable[[], None]) -> Measured:
         """Return `clean_accuracy` and, as asked for, those under attack, each in [0, 1].

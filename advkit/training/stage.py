@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from advkit.artifacts import files
 from advkit.artifacts import record as records
+from advkit.artifacts.descriptions import ALARMS
 from advkit.artifacts.record import Record
 from advkit.config import resolve
 from advkit.config.machine import computing
@@ -17,6 +18,7 @@ from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
 from advkit.training import manifest
 from advkit.training import run as training
+from advkit.training.alarms import CLOSING
 from advkit.training.metrics_log import Row
 from advkit.training.options import TrainOptions
 from advkit.training.run_folder import ROLES, RunFolder
@@ -24,8 +26,6 @@ from advkit.training.selection import JUDGED
 
 EMITTED = {"best": ("best",), "final": ("final",), "all": ROLES}
 """`--emit` → the roles whose checkpoints get a record."""
-ALARMS = ("masking_alarm", "overfitting_alarm")
-"""What rows are marked with, and with them the records of the run."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ def _tell(record: Record, reporter: Reporter) -> None:
             f"{name.replace('_', ' ')} {record[name]:.3f}, which chooses, and "
             f"{record['robust_accuracy']:.3f} under PGD-10 (validation, epoch {record['epoch']})"
         )
+    if CLOSING in record:
+        reporter.note(
+            f"final: {record['final_robust_accuracy']:.3f} under PGD-10 on cross-entropy, "
+            f"{record[CLOSING]:.3f} on the margin (validation)"
+        )
     gap = record.get("overfitting_gap")
     if gap is not None:
         reporter.note(
@@ -134,6 +139,7 @@ def _records(folder: RunFolder, chosen: Settings, emit: str) -> Iterator[Record]
                 data=chosen.data,
                 arch=chosen.arch,
                 method=chosen.method,
+                augment=chosen.augment,
                 role=role,
                 seed=chosen.seed,
                 **figures,
@@ -148,10 +154,13 @@ def _gap(rows: Sequence[Row], role: str) -> dict[str, float]:
     if not values:
         return {}
     best, final = max(values), values[-1]
+    closing = CLOSING + ("-ema" if role.endswith("-ema") else "")
+    margin = {CLOSING: rows[-1][closing]} if closing in rows[-1] else {}
     alarms: dict[str, float] = {name: True for name in ALARMS if any(name in row for row in rows)}
     return {
         "best_robust_accuracy": best,
         "final_robust_accuracy": final,
         "overfitting_gap": best - final,
+        **margin,
         **alarms,
     }

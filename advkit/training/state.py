@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from advkit.artifacts.descriptions import Metrics
 from advkit.training import remembering
-from advkit.training.books import no_sums
+from advkit.training.books import BEFORE, SUMS, no_sums
 from advkit.training.remembering import Memory
 
 
@@ -26,7 +26,7 @@ class Progress:
 
     `epoch` and `step` count finished ones; a step equal to the steps of an epoch means that
     only that epoch's validation is missing. `best` maps a role to the metrics of its
-    checkpoint; `sums` (7,) float64 are those of the current epoch, see `books.SUMS`;
+    checkpoint; `sums` (11,) float64 are those of the current epoch, see `books.SUMS`;
     `alarmed` tells whether the masking alarm has rung. `written` maps a role to the digest of its
     checkpoint, `lines` are those of the log.
     """
@@ -124,6 +124,8 @@ def unpack(
         raise RuntimeError("it holds tensors of another net or optimizer")
     remembering.restore(memory or {}, tensors)
     sums = tensors.get("sums", torch.empty(0))
+    if sums.shape == (len(BEFORE),):  # of an earlier version, which counted less
+        sums = torch.cat([sums, sums.new_zeros(len(SUMS) - len(BEFORE))])
     if sums.shape != no_sums().shape or not bool(sums.isfinite().all()):
         raise RuntimeError("it holds no sums of an epoch")
     return sums

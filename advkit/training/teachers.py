@@ -24,6 +24,14 @@ class Teacher:
     net: nn.Module
     info: Checkpoint
 
+    @property
+    def natural(self) -> bool | None:
+        """Whether it was trained without an attack; None of an imported net, where nobody knows."""
+        if self.info.get("imported"):
+            return None
+        steps = self.info["config"].get("attack_steps")
+        return self.info["method"].startswith("natural") if steps is None else steps == 0
+
     def parent(self, role: str) -> dict[str, object]:
         """It as a parent of the run, with its role."""
         return {**provenance.parent(self.info), "use": role}
@@ -45,19 +53,22 @@ def load(settings: Settings, images: ImageSet, device: torch.device) -> Mapping[
             raise lacking(settings.objective, role)
         net, info = models.load_finite(path, device)
         require_digest(digest, role, info["digest"], path)
-        _require_fit(info, images, path)
+        _require_fit(info, images, role, path)
         teachers[role] = Teacher(net.eval().requires_grad_(False), info)
     return teachers
 
 
-def _require_fit(info: Checkpoint, images: ImageSet, path: str) -> None:
+def _require_fit(info: Checkpoint, images: ImageSet, role: str, path: str) -> None:
     pairs: dict[str, tuple[Sequence[object], Sequence[object]]] = {
         "classes": (list(info["data"]["classes"]), list(images.classes)),
         "images": (list(info["model"]["input_shape"]), list(images.shape)),
     }
     for what, (its, ours) in pairs.items():
         if its != ours:
-            raise MismatchError(f"{path}: its {what} are {_brief(its)}, the data's {_brief(ours)}")
+            raise MismatchError(
+                f"{path}: the {role}'s {what} are {_brief(its)}, the data's {_brief(ours)}: give a "
+                f"--{role} of this data, or the --data that it was trained on"
+            )
 
 
 def _brief(value: Sequence[object]) -> str:

@@ -6,13 +6,14 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from advkit import registry
 from advkit.artifacts import checkpoint, provenance
-from advkit.artifacts.descriptions import Beside, Metrics
+from advkit.artifacts.descriptions import ALARMS, Beside, Checkpoint, Metrics
 from advkit.config.settings import Settings
 from advkit.errors import Stopped, UsageError
 from advkit.formulas.schedules import parse_span
@@ -27,7 +28,7 @@ from advkit.parallel.world import World
 from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import source as soft_source
-from advkit.training import books, metrics_log
+from advkit.training import alarms, books, metrics_log
 from advkit.training import initial as start
 from advkit.training import teachers as asked
 from advkit.training.binding import require_digest
@@ -42,10 +43,13 @@ from advkit.training.selection import (
     JUDGED,
     MEASURED,
     Measured,
+    Validation,
     better,
     validation_of,
 )
 from advkit.training.state import Progress
+from advkit.training.teachers import Teacher
+from advkit.training.watching import Watching
 
 Parents = Sequence[Mapping[str, object]]
 """What a run is made from, as descriptions carry it."""
@@ -70,7 +74,7 @@ class Trainer:
         self.world = world or World()
         self.images = images
         source = provenance.data_parent(settings.data_name, "train", images.fingerprint, images.how)
-        self.soft, labels = _soft_labels(settings, images, device, reporter)
+        self.soft, labels, live = _soft_labels(settings, images, device, reporter)
         extra, more = _extra_data(settings, images)
         teachers = asked.load(settings, images, device)
         more = [*more, *(teacher.parent(role) for role, teacher in teachers.items())]
@@ -122,6 +126,10 @@ class Trainer:
         )
         self.learner.require_images(images.shape, self.batches.fewest)
         self.validation = validation_of(settings, images, held_out, self.learner.threat, self.world)
+        average = self.learner.average if self.learner.parts.needs_ema else None
+        self.watching = Watching(
+            self.validation, {**live, **teachers}, self.learner.passes_of, average
+        )
         self.classes = len(images.classes)
         self.progress = Progress()
         self.mirrors = Mirrors()
@@ -181,12 +189,22 @@ class Trainer:
         images = (batch.x for batch in self.batches.epoch(progress.epoch))
         self.learner.settle(images, progress.epoch + 1)
         row, chosen, measured = self._row(), {}, []
+        last = progress.epoch + 1 == self.settings.epochs
+        validation = self.validation.closing if last else self.validation
+
+        def between() -> None:
+            self._stop_if_asked(folder)
+
         for role, model in self._candidates():
-            figures = self._measured(folder, role, model)
+            figures = self._measured(folder, role, model, validation)
             suffix = role.removeprefix("best")
+            if validation is not self.validation and "margin_accuracy" in figures:
+                # Under a name of its own: it did not choose.
+                row[f"{alarms.CLOSING}{suffix}"] = figures.pop("margin_accuracy")
             row |= {f"val_{key}{suffix}": figures[key] for key in MEASURED if key in figures}
             measured.append((role, model, suffix, figures))
-        self._watch_for_collapse(row)
+        row |= self.watching.measure(self._earlier_rows(), row, last, between)
+        self._watch(row)
         for role, model, suffix, figures in measured:
             if better(figures, progress.best.get(role)):
                 chosen[role] = model, self._metrics(progress.epoch + 1, row, suffix)
@@ -203,10 +221,12 @@ class Trainer:
     def _where(self) -> str:
         return f"epoch {self.progress.epoch + 1}/{self.settings.epochs}"
 
-    def _measured(self, folder: RunFolder, role: str, model: nn.Module) -> Measured:
+    def _measured(
+        self, folder: RunFolder, role: str, model: nn.Module, validation: Validation
+    ) -> Measured:
         """Measure a net on the validation split, telling how far that is."""
         of = " of the average" if role.endswith("-ema") else ""
-        what, batches = f"{self._where} {self.validation.what}{of}", len(self.validation.starts)
+        what, batches = f"{self._where} {validation.what}{of}", len(validation.starts)
         finished = itertools.count(1)
         self.reporter.inside(what, batches)
 
@@ -215,7 +235,7 @@ class Trainer:
             self.reporter.inside(what, batches, next(finished) if self.world.alone else batches)
             self._stop_if_asked(folder)
 
-        return self.validation.measure(self.learner.passes_of(model), between)
+        return validation.measure(self.learner.passes_of(model), between)
 
     def _write_epoch(self, folder: RunFolder, row: Row, chosen: Chosen) -> None:
         """Write what came of an epoch: the state, then what can be made from it."""
@@ -241,7 +261,7 @@ class Trainer:
         last = (self.progress.epoch + 1) * len(self.batches) - 1
         averages = books.averages(self.progress.sums)
         row = {"n": averages.pop("n"), "lr": self.learner.rate(last), **averages}
-        alarm = books.masking(row, self.classes) if self.settings.attack_steps > 0 else None
+        alarm = alarms.masking(row, self.classes) if self.settings.attack_steps > 0 else None
         if alarm is not None:
             row["masking_alarm"] = True
             if not self.progress.alarmed:
@@ -249,14 +269,14 @@ class Trainer:
             self.progress.alarmed = True
         return row
 
-    def _watch_for_collapse(self, row: Row) -> None:
-        """Raise the alarm of catastrophic overfitting where it is due, and mark the row."""
+    def _watch(self, row: Row) -> None:
+        """Raise the alarms that are due, mark the row with them, and tell each of them once."""
         before = self._earlier_rows()
-        alarm = books.collapsed([*before, row], len(self.validation.positions))
-        if alarm is not None:
-            row["overfitting_alarm"] = True
-            if not any("overfitting_alarm" in earlier for earlier in before):
-                self.reporter.warn(alarm)
+        rows, n = [*before, row], len(self.validation.positions)
+        for name, text in alarms.raised(rows, n, self.classes, self.watching.roles).items():
+            row[name] = True
+            if not any(name in earlier for earlier in before):
+                self.reporter.warn(text)
 
     def _earlier_rows(self) -> list[Row]:
         # The log is part of the state, so that a resumed run knows what it has told.
@@ -306,8 +326,10 @@ class Trainer:
                 metrics[key] = row[f"val_{key}{suffix}"]
         if self.progress.alarmed:
             metrics["masking_alarm"] = True
-        if any("overfitting_alarm" in one for one in (*self._earlier_rows(), row)):
-            metrics["overfitting_alarm"] = True
+        rows = (*self._earlier_rows(), row)
+        for name in ALARMS:
+            if any(name in one for one in rows):
+                metrics[name] = True
         return metrics
 
     def restore(self, folder: RunFolder, elastic: bool = False) -> None:
@@ -374,15 +396,18 @@ def _require_a_batch(settings: Settings, images: ImageSet, training: int, held_o
 
 def _soft_labels(
     settings: Settings, images: ImageSet, device: torch.device, reporter: Reporter
-) -> tuple[soft_source.Stored | soft_source.Live | None, Parents]:
-    """Return the source of soft labels, if any, and it as a parent."""
+) -> tuple[soft_source.Stored | soft_source.Live | None, Parents, Mapping[str, Teacher]]:
+    """Return the source of soft labels, if any, it as a parent, and its net where it has one."""
     if settings.labels != "soft":
-        return None, []
+        return None, [], {}
     labels, teacher = settings.soft_labels, settings.teacher
     source, info = soft_source.load(labels, teacher, images, device, reporter)
     # Again: the configuration may name a digest without the command line having bound it.
     require_digest(settings.labels_digest, "labels", info["digest"], str(labels or teacher))
-    return source, [provenance.parent(info)]
+    nets = {}
+    if isinstance(source, soft_source.Live):
+        nets["teacher"] = Teacher(source.teacher, cast(Checkpoint, info))
+    return source, [provenance.parent(info)], nets
 
 
 def _extra_data(settings: Settings, images: ImageSet) -> tuple[Extra | None, Parents]:

@@ -169,3 +169,13 @@ def test_a_run_is_named_by_its_folder(tiny_run, tmp_path, cli):
     empty = cli("analyze", "curves", tmp_path / "empty")
     assert empty.code == 3
     assert "no checkpoint of a run lies in this folder" in empty.err
+
+
+def test_a_log_stands_for_its_run(tmp_path, tiny_run):
+    for name in ("metrics.jsonl", "best.safetensors"):
+        assert trained(tiny_run / name).info["role"] == "best"
+    with pytest.raises(InputError, match=r"nowhere.metrics\.jsonl: no such file"):
+        trained(tmp_path / "nowhere" / "metrics.jsonl")
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="no checkpoint of a run lies in this folder"):
+        trained(tmp_path / "metrics.jsonl")

@@ -318,3 +318,19 @@ def test_groups_are_plain():
     found = groups(*three_seeds(), logits_of("at", robust=None))
     assert json.loads(json.dumps(found, allow_nan=False)) == list(found)
     assert len({tuple(group) for group in found}) == 1  # the same keys everywhere
+
+
+def test_alarms_of_training_are_told_below_the_table():
+    """Once a run, whichever of its checkpoints says so, and in documents below the own lines."""
+    loud = [logits_of(role=role, seed=1) for role in ("best", "final")]
+    loud[0].info["alarms"] = ["labels_alarm"]
+    loud[1].info["alarms"] = ["labels_alarm", "margin_alarm"]
+    quiet = logits_of("at", seed=2)
+    result = table.analyze([quiet, *loud])
+    assert "note: alarms in the training of adr-s1: labels, margin" in result.text
+    assert result.more["alarms"] == {"adr-s1": ["labels_alarm", "margin_alarm"]}
+    notes = [note for sheet in result.document.sheets for note in sheet.notes]
+    assert "alarms in the training of adr-s1: labels, margin" in notes
+    silent = table.analyze([quiet])
+    assert "alarm" not in silent.text
+    assert "alarms" not in silent.more

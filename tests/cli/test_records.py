@@ -167,6 +167,7 @@ def test_what_libraries_print_goes_to_stderr(cli, monkeypatch):
 def test_emit_all_gives_every_checkpoint(cli):
     records = cli(*ADR, "-o", "run", "--emit", "all").records
     assert [each["role"] for each in records] == ["best", "final", "final-ema"]
+    assert {each["augment"] for each in records} == {"crop-flip"}
     assert all(each["path"] == f"run/{each['role']}.safetensors" for each in records)
     assert len({each["digest"] for each in records}) == 3
     assert cli(*ADR, "-o", "run", "--emit", "final").record["role"] == "final"

@@ -22,6 +22,7 @@ from advkit.parallel import world as distributed
 from advkit.runtime.reporting import Reporter
 from advkit.training.remembering import packed
 from advkit.training.trainer import Trainer
+from advkit.weights.swa import recompute
 from tests.training._teaching import widen, write_teacher
 
 CPU = torch.device("cpu")
@@ -49,8 +50,9 @@ RUNS = {
     "gkl": {"method": "ikl", "divergence": "gkl", "gkl_power": 0.4},
     "hat": {"method": "hat"},
     "saad": {"method": "saad"},
+    "swa": {"method": "at-wa", "swa_start": 2, "batch_size": 256},
 }
-"""The memories are compared too."""
+"""The memories are compared too. `swa`: four steps an epoch, so that four epochs are averaged."""
 
 
 class Teacher:
@@ -174,6 +176,33 @@ def train_mode(world, folder):
     (folder / "train_mode.json").write_text(json.dumps({"worst": worst}))
 
 
+def settled(world, folder):
+    """BN's statistics of an even average, beside each share's own passes in one process."""
+    made = trainer(world, double=False, method="at-wa", swa_start=1)
+    order = made.batches.order(0)
+    images = [made.batches.at(order, 0, step).x for step in range(3)]
+    learner = made.learner
+    begun = copy.deepcopy(learner.average)
+    learner.settle(images, 1)
+    save_file({"x": torch.cat(images).contiguous()}, folder / f"images{world.rank}")
+    distributed.dist.barrier()
+    if not world.leads:
+        return
+    shares = []
+    for rank in range(world.size):
+        net = copy.deepcopy(begun)
+        own = load_file(folder / f"images{rank}")["x"].chunk(3)
+        recompute(net, net, own, lambda _: None)
+        shares.append(dict(net.named_buffers()))
+    worst = 0.0
+    for name, value in learner.average.named_buffers():
+        mean = sum(share[name].double() for share in shares) / world.size
+        worst = max(worst, float((value.double() - mean).abs().max()))
+    moved = max(float((value - dict(begun.named_buffers())[name]).abs().max())
+                for name, value in learner.average.named_buffers())  # fmt: skip
+    (folder / "settled.json").write_text(json.dumps({"worst": worst, "moved": moved}))
+
+
 def counted(world, folder):
     """Which collectives a step runs, and which of them inside the attack."""
     from torch.profiler import ProfilerActivity, profile
@@ -226,6 +255,7 @@ TASKS = {
     "double": lambda world, folder: equal_weights(world, folder, True),
     "single": lambda world, folder: equal_weights(world, folder, False),
     "train_mode": train_mode,
+    "settled": settled,
     "counted": counted,
     "refused": refused,
 }

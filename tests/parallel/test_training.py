@@ -33,7 +33,7 @@ def ranks(count, tasks, folder):
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     ranks(1, "double,single", folder)
-    ranks(2, "double,single,train_mode,counted,refused", folder)
+    ranks(2, "double,single,train_mode,settled,counted,refused", folder)
     return folder
 
 
@@ -64,6 +64,14 @@ def test_float32_drifts_little(results, name):
 def test_bn_in_train_mode_differs_by_the_shares_statistics_alone(results):
     """Each share has its own batch statistics: the mean of the halves' gradients and buffers."""
     assert json.loads((results / "train_mode.json").read_text())["worst"] < 1e-6
+
+
+@pytest.mark.slow
+def test_an_even_average_has_the_mean_of_the_shares_statistics(results):
+    """Of BN recomputed; its weights are compared above, as those of other averages."""
+    found = json.loads((results / "settled.json").read_text())
+    assert found["worst"] < 1e-6
+    assert found["moved"] > 0.01
 
 
 @pytest.mark.slow

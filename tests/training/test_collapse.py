@@ -12,7 +12,7 @@ from torch import nn
 from advkit import data
 from advkit.formulas.threat import Threat
 from advkit.training import stage
-from advkit.training.books import collapsed
+from advkit.training.alarms import collapsed
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
 from advkit.training.selection import Validation, one_step_hits
@@ -112,7 +112,7 @@ def test_a_resumed_run_knows_what_it_told(digits):
     rows.append({"epoch": 2, "overfitting_alarm": True, **log((0.0, 1.0))[0]})
     made.progress.lines = [json.dumps(row) for row in rows]
     row = log((0.0, 1.0))[0]
-    made._watch_for_collapse(row)
+    made._watch(row)
     assert row["overfitting_alarm"] is True
     assert heard.warnings == []
     assert made._metrics(3, row, "")["overfitting_alarm"] is True

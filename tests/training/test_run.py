@@ -482,7 +482,8 @@ def test_best_is_the_best_epoch(tmp_path, monkeypatch, method, file, key):
         figures = measure(validation, *arguments)
         measured.append(figures)
         epoch = (len(measured) - 1) // (2 if method == "adr-wa" else 1)
-        return dict.fromkeys(figures, planted[epoch])
+        # At the end ADR's average is measured too, beside its student.
+        return dict.fromkeys(figures, [*planted, 0.375][epoch])
 
     monkeypatch.setattr(Validation, "measure", placed)
     train(done, RunFolder(path), device=CPU, threads=1)

@@ -15,6 +15,7 @@ from advkit.analyses.gathering.protocol import Protocol, Setting
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.taught import TAUGHT_BY, parting, taught_by, teachers
 from advkit.analyses.gathering.trained import Trained
+from advkit.artifacts.descriptions import ALARMS
 from advkit.artifacts.provenance import canonical
 from advkit.config.idle import idle
 from advkit.errors import InputError
@@ -28,8 +29,6 @@ SERIES = {
     "val_robust_ema": "val_robust_accuracy-ema",
 }
 """Name of a learning curve → what an epoch's metrics call it; the last two are the average's."""
-ALARMS = ("masking_alarm", "overfitting_alarm")
-"""What rows of a log are marked with."""
 JUDGED = ("margin", "apgd")
 """Attacks of `--select` whose accuracy chose the best epoch, where the log has it."""
 ASIDE = (

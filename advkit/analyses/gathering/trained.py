@@ -50,12 +50,17 @@ class Trained:
 
 
 def trained(path: Path | str) -> Trained:
-    """Read what analyses need to know of a checkpoint, or of a run by its folder.
+    """Read what analyses need to know of a checkpoint, or of a run by its folder or its log.
 
     Raises:
         InputError: missing, corrupt, or not a checkpoint; a folder without one.
     """
-    if Path(path).is_dir():
+    run = RunFolder(Path(path).parent)
+    if Path(path).name == run.metrics_file.name:
+        if not Path(path).exists():
+            raise InputError(f"{path}: no such file")
+        path = _checkpoint(run)  # the log is of the run, which its checkpoints describe
+    elif Path(path).is_dir():
         path = _checkpoint(RunFolder(Path(path)))
     return Trained(str(path), checkpoint.read_info(path))
 
