@@ -1,0 +1,35 @@
+"""Settings of the site that `make site` builds from the pages of this folder."""
+
+from advkit import __version__
+
+project = "advkit"
+author = "the advkit authors"
+version = release = __version__
+language = "en"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "index"
+source_suffix = {".md": "markdown"}  # a notebook beside the pages is not one of them
+
+myst_heading_anchors = 4  # the same names as on a code host: `page.md#a-heading`
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+
+nitpicky = True
+# Nothing is fetched while the site is built, so names of other packages have no pages to lead to.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|numpy|np|matplotlib|pathlib|collections|typing|nn)(\..*)?"),
+    ("py:.*", r"Tensor|Figure"),
+    ("py:.*", r"advkit\.(api\.(InFile|Values)|artifacts\..*|analyses\..*|images\..*)"),
+]
+
+html_theme = "furo"
+html_title = f"advkit {release}"
+html_copy_source = False
+html_show_sourcelink = False
+# Pages opened from a disk may not read each other, so results of a search are titles alone.
+html_show_search_summary = False
+html_show_copyright = False
