@@ -1,6 +1,13 @@
 """Settings of the site that `make site` builds from the pages of this folder."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from advkit import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "advkit"
 author = "the advkit authors"
@@ -18,6 +25,8 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 
+default_role = "code"  # `a` in a docstring
+
 nitpicky = True
 # Nothing is fetched while the site is built, so names of other packages have no pages to lead to.
 nitpick_ignore_regex = [
@@ -33,3 +42,13 @@ html_show_sourcelink = False
 # Pages opened from a disk may not read each other, so results of a search are titles alone.
 html_show_search_summary = False
 html_show_copyright = False
+
+
+def setup(app: Sphinx) -> None:
+    """Leave the tables behind the results out of the search: they have one title."""
+    app.connect("source-read", _unsearched)
+
+
+def _unsearched(_: Sphinx, name: str, source: list[str]) -> None:
+    if name.startswith("results/"):
+        source[0] = "---\nnosearch: true\n---\n\n" + source[0]

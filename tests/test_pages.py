@@ -74,7 +74,7 @@ CALLS = [
 
 def test_calls_are_found_on_every_page():
     assert {name for name, _ in CALLS} == {page.name for page in TYPED}
-    assert len(CALLS) > 60
+    assert len(CALLS) > 50
 
 
 @pytest.mark.parametrize("words", [words for _, words in CALLS], ids=" ".join)
@@ -99,9 +99,10 @@ def checkout(place: Path) -> Path:
         if (ROOT / name).is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, place / name)
-    (place / ".venv" / "bin").mkdir(parents=True)
-    for tool in (Path(sys.prefix) / "bin").iterdir():
-        (place / ".venv" / "bin" / tool.name).symlink_to(tool)
+    (place / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        if (Path(sys.prefix) / name).exists():
+            (place / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     (place / ".venv" / ".ready").touch()  # so that make installs nothing
     return place
 
