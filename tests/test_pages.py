@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from advkit import registry
 from advkit.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,41 @@ def test_a_call_parses(monkeypatch, words):
     program = typer.main.get_command(app.build())
     program(words[1:], standalone_mode=False, prog_name="advkit")
     assert len(performed) == 1
+
+
+def unmade(code: str) -> list[str]:
+    """Return the run folders that shell code reads and no earlier line of it made.
+
+    >>> unmade("advkit train --data digits --method at\\nls runs/digits-small-cnn-{at,adr}-s0/*.h5")
+    ['runs/digits-small-cnn-adr-s0']
+    """
+    made: set[str] = set()
+    missing = []
+    for line in code.replace("\\\n", " ").splitlines():
+        named = re.findall(r"\b(runs/[\w-]+)/", line)
+        for before, choices, after in re.findall(r"\b(runs/[\w-]*)\{([\w,-]+)\}([\w-]*)", line):
+            named += [f"{before}{choice}{after}" for choice in choices.split(",")]
+        missing += [name for name in named if name not in made]
+        for words in commands(line):
+            if "-o" in words:
+                made.add(words[words.index("-o") + 1])
+            elif words[1] == "train" and "--method" in words and "--data" in words:
+                method = words[words.index("--method") + 1]
+                made.add(f"runs/{words[words.index('--data') + 1]}-small-cnn-{method}-s0")
+    return missing
+
+
+def test_the_readme_reads_only_runs_that_it_has_made():
+    assert unmade("".join(code for _, code in blocks(ROOT / "README.md", "sh"))) == []
+
+
+@pytest.mark.parametrize(
+    "page", [*TYPED, *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name
+)
+def test_a_folder_of_images_has_no_data_set_s_name(page):
+    """`folder:photos` beside `--data photos` reads as if the two were one."""
+    named = set(re.findall(r"\bfolder:([\w-]+)", page.read_text(encoding="utf-8")))
+    assert named & registry.parts("data").keys() == set()
 
 
 def checkout(place: Path) -> Path:
