@@ -63,12 +63,14 @@ docs: install  ## rewrite the generated pages
 	python tools/docs/generate.py
 	python tools/docs/results.py
 
-site: install $(SITE)  ## these pages as a web site with a search, in build/site (offline once Sphinx is there)
-	python -m sphinx -W --keep-going -n -q -E -b html docs build/site
+site: install $(SITE)  ## the pages as a web site with a search, in build/site
+	PYTHONPATH=$(VENV)/site python -m sphinx -W --keep-going -n -q -E -b html docs build/site
 	@echo "open build/site/index.html"
 
+# In a folder of its own: Sphinx and torchattacks ask for different versions of a package.
 $(SITE): $(READY)
-	$(BIN)/python -m pip install --quiet --editable '.[site]'
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["site"], sep="\n")' > $(VENV)/site.txt
+	$(BIN)/python -m pip install --quiet --upgrade --no-warn-conflicts --target $(VENV)/site --requirement $(VENV)/site.txt
 	touch $@
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack)
