@@ -13,6 +13,7 @@ project = "advkit"
 author = "the advkit authors"
 version = release = __version__
 language = "en"
+smartquotes = False  # they make one dash of the two of an option
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
