@@ -201,11 +201,24 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         pytest.importorskip("furo")
         pytest.importorskip("myst_parser")
     made = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", DOCS,
-         tmp_path / "site"],
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-n",
+            "-q",
+            "-b",
+            "html",
+            DOCS,
+            tmp_path / "site",
+        ],
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tools}"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (made.returncode, made.stderr) == (0, "")
 
 

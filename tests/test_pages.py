@@ -129,8 +129,11 @@ def checkout(place: Path) -> Path:
     """Copy what a fresh clone holds; its `.venv` leads to the packages that run this test."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,12 +154,18 @@ def typed(code: str, place: Path) -> subprocess.CompletedProcess[str]:
         "SMOKE": "1",  # recipes, `make demo` among them, as a trial: tests/test_recipes.py has them
     }
     return subprocess.run(
-        ["bash", "-c", code], cwd=place, env=environment, capture_output=True, text=True,
-        check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["bash", "-c", code],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git here: an unpacked sdist")
 @pytest.mark.parametrize("page", TYPED, ids=lambda page: page.name)
 def test_a_page_is_right_to_the_letter(tmp_path, page):
     """In a fresh clone; `make test` alone, which would run this test, is only looked at."""
