@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SITE := $(VENV)/.site
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs bench build package clean
+.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs site bench build package clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +62,16 @@ masking-campaign: install  ## how often `analyze masking` is wrong (an hour or t
 docs: install  ## rewrite the generated pages
 	python tools/docs/generate.py
 	python tools/docs/results.py
+
+site: install $(SITE)  ## the pages as a web site with a search, in build/site
+	PYTHONPATH=$(VENV)/site python -m sphinx -W --keep-going -n -q -E -b html docs build/site
+	@echo "open build/site/index.html"
+
+# In a folder of its own: Sphinx and torchattacks ask for different versions of a package.
+$(SITE): $(READY)
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["site"], sep="\n")' > $(VENV)/site.txt
+	$(BIN)/python -m pip install --quiet --upgrade --no-warn-conflicts --target $(VENV)/site --requirement $(VENV)/site.txt
+	touch $@
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack, startup)
 	python benchmarks/$(or $(BENCH),step).py

@@ -80,7 +80,7 @@ class InFile(Protocol):
 
 
 Place = str | Path | InFile
-"""A file: its path, or what an earlier stage returned; of a `Run` its best checkpoint."""
+"""Where a file is, or what an earlier stage returned; of a `Run` its best checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def final(self) -> Path:
-        """The checkpoint after the last epoch: of the weight average, if that is selected."""
+        """The checkpoint after the last epoch; the weight average's, if that is selected."""
         return self.path / self.best.name.replace("best", "final", 1)
 
     @property

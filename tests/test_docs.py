@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from advkit import __version__, contracts, registry
 from tests.contracts.test_floors import FLOORS
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCS = ROOT / "docs"
+SITE = sorted(DOCS.rglob("*.md"))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *SITE)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(
     r"`mine/(\w+)/(\w+)\.py`:\n\n```python\n(.*?)```",
@@ -72,7 +76,7 @@ def missing(text: str) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_and_functions_that_a_page_names_exist(page):
     text = page.read_text(encoding="utf-8")
     shown = {f"advkit/{folder}/{name}.py" for folder, name, _ in EXAMPLES}
@@ -122,10 +126,100 @@ def test_the_changelog_begins_with_this_version():
     assert re.search(r"^## (\S+)", text, re.MULTILINE)[1] == __version__
 
 
-def test_pages_that_are_named_exist():
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} names {target}"
+def plain(page: Path) -> str:
+    """Return a page without its blocks of code, in which a bracket is no link."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names by which a page's headings are linked to, as code hosts and MyST make them.
+
+    Letters, figures, `-` and `_` stay, in lower case; a blank is `-`, all else goes.
+    """
+    names: set[str] = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", plain(page), re.MULTILINE):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[^\w -]", "", shown.lower()).replace(" ", "-")
+        again = sum(1 for other in names if re.fullmatch(rf"{re.escape(name)}(-\d+)?", other))
+        names.add(f"{name}-{again}" if again else name)
+    return names
+
+
+def dead(page: Path) -> list[str]:
+    """Return a page's links to files or headings that are not there."""
+    wrong = []
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", plain(page)):
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        if not file.exists() or (heading and heading not in anchors(file)):
+            wrong.append(target)
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_link_is_dead(page):
+    assert dead(page) == []
+
+
+def test_a_dead_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One `a_b`, two: §3\n## Same\n## Same\n"
+        "[a](#one-a_b-two-3) [b](#same-1) [c](page.md#same) [d](https://example.org/x.md)\n"
+        "[e](#same-2) [f](gone.md) [g](page.md#two)\n```sh\n# [h](no.md)\n```\n",
+        encoding="utf-8",
+    )
+    assert dead(page) == ["#same-2", "gone.md", "page.md#two"]
+
+
+def test_the_site_has_every_page_once():
+    """As its contents say; Sphinx is not needed for this."""
+    entries = [
+        re.sub(r"^.*<(.*)>$", r"\1", line)
+        for page in SITE
+        for block in re.findall(r"^```{toctree}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+        for line in block.splitlines()
+        if line and not line.startswith(":")
+    ]
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in SITE} - {"index"}
+    assert sorted(entries) == sorted(pages)
+
+
+def test_the_site_has_this_version_and_its_tools_are_named():
+    settings: dict[str, object] = {}
+    exec(compile((DOCS / "conf.py").read_text(encoding="utf-8"), "docs/conf.py", "exec"), settings)
+    assert settings["version"] == settings["release"] == __version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    tools = project["project"]["optional-dependencies"]["site"]
+    assert {re.match(r"[\w-]+", tool)[0] for tool in tools} == {"sphinx", "furo", "myst-parser"}
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    tools = ROOT / ".venv" / "site"  # where `make site` puts them
+    if not tools.is_dir():
+        pytest.importorskip("furo")
+        pytest.importorskip("myst_parser")
+    made = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-n",
+            "-q",
+            "-b",
+            "html",
+            DOCS,
+            tmp_path / "site",
+        ],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tools}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (made.returncode, made.stderr) == (0, "")
 
 
 PYTHON_BLOCKS = re.findall(
