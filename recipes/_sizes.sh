@@ -1,7 +1,7 @@
 # What study.sh is made of: settings, images of each seed, one run with its summary; sourced, not run.
 # Everything is done inside FOLDER by relative paths, so that it can be moved between two starts.
 
-pack="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"/"_pack.py"
+pack="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/_pack.py"
 
 refuse() {  # WHY
     echo "study.sh: $1" >&2
@@ -22,7 +22,7 @@ begin() {  # FOLDER: settings; all that follows happens in FOLDER
     [ -z "${ORACLE:-}" ] || oracle=$(absolute "$ORACLE")
     [ -z "${KNOWN:-}" ] || elsewhere=$(absolute "$KNOWN")
     case ${TIME:=} in *[!0-9]*) refuse "TIME=$TIME: minutes, a whole number" ;; esac
-    deadline=$((EPOCHSECONDS + 60 * ${TIME:-1000000}))
+    deadline=$(($(date +%s) + 60 * ${TIME:-1000000}))
     robust='--attack-steps 5' average='--ema-decay 0.98'
     S='--epochs 60 --batch-size 32' M='--epochs 20 --batch-size 64' trials=6
     strong='--steps 50' targets='--targets 3' few=500 landscape=500
@@ -86,17 +86,18 @@ known() {  # ID ASKED: whether its summary is there, and of the same settings
 }
 
 timely() {  # ID: whether there is time for it
-    [ "$EPOCHSECONDS" -lt "$deadline" ] || { echo "$1" >> late; return 1; }
+    [ "$(date +%s)" -lt "$deadline" ] || { echo "$1" >> late; return 1; }
 }
 
 step() {  # ID WHAT COMMAND...: keep its records, its seconds and those of the processor
-    local id=$1 what=$2 began=$EPOCHSECONDS TIMEFORMAT='%U %S' user system
+    local id=$1 what=$2 began user system TIMEFORMAT='%U %S'
+    began=$(date +%s)
     shift 2
     { time "$@" > "$id.$what.jsonl.new" 2>&3 3>&-; } 3>&2 2> "$id.cpu" || return 1
     mv "$id.$what.jsonl.new" "$id.$what.jsonl"
     read -r user system < "$id.cpu"
     printf '{"run": "%s", "what": "%s", "seconds": %d, "user": %s, "system": %s}\n' \
-        "$id" "$what" $((EPOCHSECONDS - began)) "$user" "$system" >> summary/hours.jsonl
+        "$id" "$what" $(($(date +%s) - began)) "$user" "$system" >> summary/hours.jsonl
 }
 
 net() {  # SIZE NAME SEED METHOD [OPTION...]: train it, or find it trained

@@ -305,4 +305,4 @@ def test_what_is_missing_or_wrong_is_said(bench, settings, words):
 def test_too_few_images_are_refused(bench, tmp_path):
     few = bench.start(SMOKE="", DATA=images(tmp_path / "few", 120), ROWS="at")
     assert few.returncode == 2
-    assert "wanted 100 images after the first 100" in few.stderr
+    assert "wanted 450 images after the first 0" in few.stderr
