@@ -89,9 +89,10 @@ def _estimated(
     if math.sqrt(max(variance, 0.0)) < 1e-9:
         return None
     df = variance**2 / sum(share**2 / each for share, each in shares)
-    # Seeds are few: no mixture knows less of chance than they do, nor more than both together.
-    df = min(max(df, k - 1), n - 1)
-    return Estimated(mean, math.sqrt(variance), df, tuple(float(seed) for seed in seeds))
+    # What is taken off can make it smaller than either part has: the least is what seeds have.
+    return Estimated(
+        mean, math.sqrt(variance), max(df, k - 1), tuple(float(seed) for seed in seeds)
+    )
 
 
 def one_way(values: Sequence[float]) -> Estimated | None:
