@@ -253,6 +253,16 @@ def test_autoattack_s_images_are_found_among_the_others(study, folder):
     assert line.startswith("| ADR | S | 1 | 33.3 | +33.3 |")
 
 
+def test_what_the_search_chose_is_told_in_points(study, folder):
+    (folder / "S-numbers.json").write_text(json.dumps({
+        "options": "--tau 2:1", "trials": 6, "n": 500, "verdict": "better",
+        "difference": 0.021, "difference_low": -0.004, "difference_high": 0.046,
+    }))  # fmt: skip
+    told = list(study.results.searched(folder))
+    assert told[0].endswith("validation images +2.1 [−0.40, +4.6] points.")
+    assert told[1] == "Searched numbers at M: not run yet."
+
+
 def test_held_out_seeds_are_compared_by_welch(study):
     from scipy.stats import ttest_ind
 

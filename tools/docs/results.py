@@ -45,7 +45,7 @@ def page(claims: Claims, study: Study, judged: Sequence[Judged]) -> str:
         "effects": effects(claims, judged),
         "levels": levels(study),
         "autoattack": autoattack(study),
-        "searched": searched(),
+        "searched": searched(FOLDER / "study"),
         "held_out": held_out(study),
         "coverage": coverage(),
         "experiment_outputs": earlier.outputs(
@@ -159,10 +159,10 @@ def autoattack(study: Study) -> Iterator[str]:
                 yield f"| {NAMES[run]} | {size} | {len(own)} | {shares[0]:.1f} | {over} |"
 
 
-def searched() -> Iterator[str]:
+def searched(folder: Path) -> Iterator[str]:
     """What the searches for ADR's numbers chose."""
     for size in ("S", "M"):
-        path = FOLDER / "study" / f"{size}-numbers.json"
+        path = folder / f"{size}-numbers.json"
         if not path.exists():
             yield f"Searched numbers at {size}: not run yet."
             continue
@@ -170,7 +170,7 @@ def searched() -> Iterator[str]:
         gain, *ends = (signed(100 * given[f"difference{end}"]) for end in ("", "_low", "_high"))
         yield (
             f"Searched numbers at {size}: `{given['options']}`, of {given['trials']} trials; over "
-            f"AT on the {given['n']} validation images {gain} [{', '.join(ends)}]."
+            f"AT on the {given['n']} validation images {gain} [{', '.join(ends)}] points."
         )
 
 
