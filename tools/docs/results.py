@@ -70,6 +70,12 @@ def summary(judged: Sequence[Judged]) -> Iterator[str]:
     told = ", ".join(f"{counts[verdict]} {says}" for verdict, says in words.items())
     decided = sum(counts[verdict] for verdict in DECIDED)
     yield f"Of {len(judged)} tests {decided} are decided: {told}."
+    widths = [f"{each.test.size} ± {each.found.half:.2f}" if each.found else f"{each.test.size} –"
+              for each in judged if each.test.id in ("adr-best", "trades-adr-best")]  # fmt: skip
+    yield (
+        "How fine it sees: half the 95 % interval of ADR − AT at best is, in points, at "
+        f"{' and at '.join(widths[:2])}; of TRADES+ADR − TRADES at {' and at '.join(widths[2:])}."
+    )
     for verdict in (OPPOSITE, HELD, SAME):
         own = [f"{each.test.said} ({each.test.size}: {interval(each.found)})"
                for each in judged if each.verdict == verdict and each.found]  # fmt: skip
