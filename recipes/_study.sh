@@ -1,7 +1,7 @@
-# What the study's recipes share: settings, plan, runs; sourced, not run. _summary.sh has the rest.
+# What adr-experiments.sh and adr-checks.sh share: settings, plan, runs; sourced, not run. _summary.sh has the rest.
 #
-#   SCALE=cpu       DATA=folder:DIR of 32×32 images, averaged to 16×16: hours on two cores; why each
-#                   of the numbers below is what it is, docs/results.md says
+#   SCALE=cpu       DATA=folder:DIR of 32×32 images, averaged to 16×16: an hour or two on two cores; why
+#                   each of the numbers below is what it is, docs/results.md says
 #   SCALE=gpu       DATA=cifar10, ResNet-18, the papers' numbers; EPOCHS=200, ATTACKED= first N test
 #                   images, all if empty
 #   SEEDS="0 1"     JOBS=2 runs at a time      TRAIN=  more options of every training
@@ -18,7 +18,7 @@ begin() {  # PART FOLDER: settings, folders and an empty plan
     seeds=${SEEDS:-0 1}
     jobs=${JOBS:-2}
     scale=${SCALE:-cpu}
-    robust='' average='' labels=''
+    robust='' average=''
     [ -z "${SMOKE:-}" ] || scale=smoke
     mkdir -p "$summary"
     rm -f "$summary"/*.new
@@ -97,21 +97,12 @@ shared() {  # the two rows that every recipe has
 
 one() {  # NAME ATTACKS OPTION...: train a run and attack its checkpoints; nothing if that is done
     local name=$1 attacks=$2 asked="$shape $train $robust $average $limit $*" stage="train $robust"
-    local word each point words=() paths
+    local each point paths
     shift 2
-    if [ "$(cat "$out/$name.done" 2> /dev/null)" = "$asked" ]; then
-        case $asked in *LABELS*) [ "$labels" -nt "$out/$name.done" ] || return 0 ;; *) return 0 ;; esac
-    fi
-    case $2 in
-        natural) stage=pretrain-teacher; shift 2 ;;
-        *-wa | *adr*) stage="$stage $average" ;;
-    esac
-    for word; do  # the folder's name may hold what xargs would not pass on
-        if [ "$word" = LABELS ]; then word=$labels; fi
-        words+=("$word")
-    done
+    [ "$(cat "$out/$name.done" 2> /dev/null)" != "$asked" ] || return 0
+    case $2 in *-wa | *adr*) stage="$stage $average" ;; esac
     # shellcheck disable=SC2086  # the option strings are meant to split
-    step "$name" train advkit $stage -q --data "$data" $shape $train "${words[@]}" --resume -o "$out/$name"
+    step "$name" train advkit $stage -q --data "$data" $shape $train "$@" --resume -o "$out/$name"
     for each in ${attacks//,/ }; do  # such as pgd, or autoattack/best/best-ema for only these
         paths=()
         case $each in
@@ -140,15 +131,9 @@ step() {  # NAME WHAT COMMAND...: keep its records and its seconds
 
 work() {  # do the plan, JOBS runs at a time
     export -f one step options
-    export data shape train robust average labels
+    export data shape train robust average
     xargs -P "$jobs" -L 1 bash -euo pipefail -c 'one "$@"' _ < "$plan" || {
         echo "some runs failed (see above). Run it again to go on" >&2
         exit 1
     }
-}
-
-label() {  # RUN: the labels of its best checkpoint in the first seed, every view, once for all runs
-    labels=$out/labels.h5
-    step labels softlabels advkit softlabels -q --views all --dtype float16 -o "$labels" \
-        "$out/$1-s${seeds%% *}/best.safetensors"
 }

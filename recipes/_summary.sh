@@ -59,54 +59,6 @@ each() {  # ANALYSIS ATTACK RUN/POINT...: a record for each logits file and seed
     mv "$summary/$analysis.jsonl.new" "$summary/$analysis.jsonl"
 }
 
-findings() {  # RUN...: ADR's three findings against the natural net; other data: patches of photos
-    local seed row all
-    for seed in $seeds; do
-        for row in natural "$@"; do
-            advkit attack -q --attack none --data photos "$out/$row-s$seed/best.safetensors" \
-                > "$out/$row-s$seed.photos.jsonl"
-        done
-        # shellcheck disable=SC2046
-        found pgd "$seed" $(points best natural "$@")
-        all=("${files[@]}")
-        # shellcheck disable=SC2046
-        found none "$seed" $(points best natural "$@")
-        advkit analyze findings -q "${all[@]}" "${files[@]}"
-    done > "$summary/findings.jsonl.new"
-    mv "$summary/findings.jsonl.new" "$summary/findings.jsonl"
-}
-
-landscape() {  # RUN...: how fast the loss rises around the weights of the best checkpoint
-    local seed row list=$out/landscape.txt
-    for seed in $seeds; do
-        for row; do echo "$row-s$seed"; done
-    done > "$list"
-    export -f around
-    xargs -P "$jobs" -L 1 bash -euo pipefail -c 'around "$1"' _ < "$list"
-    while read -r row; do cat "$out/$row.landscape.jsonl"; done < "$list" > "$summary/weight-landscape.jsonl.new"
-    mv "$summary/weight-landscape.jsonl.new" "$summary/weight-landscape.jsonl"
-}
-
-around() {  # RUN-sSEED
-    local net=$out/$1/best.safetensors record=$out/$1.landscape.jsonl
-    if [ "$record" -nt "$net" ]; then return; fi
-    advkit analyze weight-landscape -q --limit $((${limit:-500} < 500 ? limit : 500)) --directions 4 --points 9 \
-        "$net" > "$record.new"
-    mv "$record.new" "$record"
-}
-
-picture() {  # ANALYSIS ATTACK RUN/POINT...: in FOLDER/pictures; of the first seed but for a table
-    local analysis=$1 attack=$2 seed all=()
-    shift 2
-    mkdir -p "$out/pictures"
-    for seed in $seeds; do
-        found "$attack" "$seed" "$@"
-        all+=(${files[@]+"${files[@]}"})
-        [ "$analysis" = table ] || break
-    done
-    advkit analyze "$analysis" -q "${all[@]}" --plot "$out/pictures/$analysis.png" --overwrite > /dev/null
-}
-
 conclude() {  # the records of the runs and the seconds of every step, beside the figures
     local name
     [ ! -e "$summary/compare.jsonl.new" ] || mv "$summary/compare.jsonl.new" "$summary/compare.jsonl"

@@ -1,69 +1,98 @@
 #!/usr/bin/env bash
-# What ADR, LTD, TRADES, AWP and weight averaging do on real images: trained, attacked (PGD-20,
-# APGD-CE+T, AutoAttack for the rows that carry the papers' claims), compared in pairs, and the shelf's
-# figures of their outputs and weights, in FOLDER/summary. docs/results.md is made of that.
+# What docs/claims.md asks: AT, ADR, TRADES, LTD and newer methods on 500 and on 4,000 images, 8 seeds or 4.
 #
 #   DATA=folder:DIR study.sh [FOLDER]
 #
-#   SCALE=cpu|gpu; SEEDS, JOBS, EPOCHS, TRAIN, SMOKE as in _study.sh
+#   DATA            CIFAR-10 as images, DIR/train/CLASS and DIR/test/CLASS
+#   ORACLE=FILE     CIFAR-10H as CSV, for the discrepancy from people's labels
+#   TIME=360        minutes after which no run is begun        JOBS=2   runs at a time
+#   KNOWN=DIR       summaries of runs that were done elsewhere: they are not done again
+#   ROUNDS="0 1"    parts of the work, of 0 to 5               PYTHON   that has advkit (python3)
+#   ROWS="at adr"   only these rows                            PLAN=1   print what would be run
+#   SMOKE=1         a trial in minutes: digits, few epochs of a tiny net, round 0, few rows
+#
+# A summary in FOLDER/summary says of each run which test images were right. Stop it anywhere, move
+# FOLDER, run it again: it goes on. The order of work is by seeds: rounds 0 to 3 have two seeds of the
+# rows with eight and one of the rows with four, round 4 AutoAttack, round 5 the seeds held out.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/_study.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/_sizes.sh"
 
-begin study "${1:-}"
-
-run natural pgd,fast natural
-work
-label natural
-
+begin "${1:-}"
 soft='--soft-labels LABELS --temperature'
-shared
-run ltd-T5     pgd,fast/best/final/best-ema,autoattack/best ltd-wa $soft 5
-run ltd-T8     pgd,fast,autoattack/best                    ltd $soft 8
-run adr-awp    pgd,fast/best/final/best-ema,autoattack/best-ema adr-awp-wa
-run at-awp     pgd,fast/best/final/best-ema                at-awp-wa
-run ltd-T5-awp pgd,fast/best/final/best-ema                ltd-awp-wa $soft 5
-run ls         pgd,fast                                    ls
-run trades     pgd,fast,autoattack/best                    trades
-run trades-adr pgd,fast                                    trades-adr
-run ltd-T1     pgd,fast                                    ltd $soft 1
-run ltd-T2     pgd,fast                                    ltd $soft 2
-run ltd-T20    pgd,autoattack/best                         ltd $soft 20
-work
-source "$(dirname "${BASH_SOURCE[0]}")/_summary.sh"
 
-# What docs/results.md is made of.
-rows='at ls adr trades trades-adr ltd-T1 ltd-T2 ltd-T5 ltd-T8 ltd-T20 at-awp adr-awp ltd-T5-awp'
-averaged='at adr ltd-T5 at-awp adr-awp ltd-T5-awp'
-ltd='ltd-T1 ltd-T2 ltd-T5 ltd-T8'
-# shellcheck disable=SC2046,SC2086  # rows are meant to split
-{
-    for attack in pgd fast autoattack; do
-        table $attack natural $rows
-    done
-    against fast $(points best at ls adr $ltd at-awp) $(points best-ema $averaged)
-    against autoattack $(points best at adr ltd-T5) $(points best-ema at adr-awp)
-    against autoattack $(points best trades ltd-T5 ltd-T8 ltd-T20)
-    against autoattack $(points best ltd-T5 ltd-T8 ltd-T20)
-    for point in best final; do
-        against fast $(points $point trades trades-adr $ltd)
-    done
-    against fast $(points final at ls adr at-awp)
-    against fast $(points best-ema adr-awp at-awp ltd-T5-awp)
-    for row in at adr ltd-T5; do
-        against fast $row/best $row-awp/best $row/best-ema
-        against fast $row/best-ema $row-awp/best-ema
-    done
-    for row in $rows; do
-        against fast "$row/best" "$row/final"
-    done
-    for analysis in entropy divergence calibration; do
-        each $analysis pgd $(points best natural $rows) $(points final at adr)
-    done
-    findings at adr ltd-T5
-    landscape at adr at-awp adr-awp
-    picture table fast $(points best $rows) $(points best-ema $averaged)
-    for analysis in entropy calibration; do
-        picture $analysis pgd $(points best natural at adr ltd-T5)
+first() {  # SEED: what other runs rest on
+    local size method=at
+    for size in S M; do
+        plan one $size natural "$1" best ood,pgd natural
+        [ "$1" -ge 4 ] || method=at-wa points=,best-ema
+        plan one $size at "$1" "best,final${points:-}" ood,pgd,oracle,rise $method
+        points=''
     done
 }
+
+eight() {  # SEED: the other rows with eight seeds
+    local size
+    for size in S M; do
+        plan one $size adr "$1" best,final ood,pgd,oracle,rise adr
+        plan one $size trades "$1" best,final pgd,oracle trades
+        plan one $size trades-adr "$1" best,final none trades-adr
+    done
+}
+
+four() {  # SEED: the rows with four
+    local size t figures
+    for size in S M; do
+        plan one $size at-awp "$1" best none at-awp
+        plan one $size adr-awp "$1" best-ema none adr-awp-wa
+        plan one $size ls "$1" best none ls
+        for t in 5 20 1 2; do
+            case $t in 5) figures=ood,pgd,oracle ;; 20) figures=pgd,oracle ;; *) figures=none ;; esac
+            plan one $size ltd-T$t "$1" best $figures ltd $soft $t
+        done
+        [ -z "$(found $size)" ] || plan one $size adr-searched "$1" best none adr "$(found $size)"
+    done
+    plan one S rslad "$1" best none rslad --teacher TEACHER
+    plan one S score "$1" best none score
+    plan one S ikl "$1" best none ikl
+    plan one S sat "$1" best none sat "$sat"
+    plan one S te "$1" best none te "$te"
+}
+
+for round in $rounds; do
+    case $round in
+        [0-3])
+            for seed in $((2 * round)) $((2 * round + 1)); do first $seed; done
+            work
+            for size in S M; do
+                students=''
+                for t in 1 2 5 20; do ! wanted ltd-T$t || students+=" $size-ltd-T$t-s$round"; done
+                [ -z "$students" ] || add labels $size natural "$round" "$students"
+                plan numbers $size adr-searched 10
+            done
+            work
+            for seed in $((2 * round)) $((2 * round + 1)); do eight $seed; done
+            four "$round"
+            ;;
+        4)
+            for seed in 0 1 2; do
+                for size in S M; do
+                    plan autoattack $size at $seed best at-wa
+                    plan autoattack $size adr $seed best adr
+                    plan autoattack $size trades $seed best trades
+                    plan autoattack $size trades-adr $seed best trades-adr
+                    plan autoattack $size at-awp $seed best at-awp
+                    plan autoattack $size adr-awp $seed best-ema adr-awp-wa
+                done
+            done
+            ;;
+        5)
+            for seed in 20 21 22 23; do
+                plan one S at $seed best,final none at
+                plan one S adr $seed best,final none adr
+            done
+            ;;
+        *) refuse "ROUNDS: $round is none of 0 to 5" ;;
+    esac
+    work
+done
 conclude

@@ -40,7 +40,7 @@ OTHERS = {
     "digits-demo": "table.csv",
     "gallery": "pictures/masking.png",
     "ltd-temperature": "temperature.csv",
-    "study": "summary/study/compare.jsonl",
+    "study": "summary/S-rslad-s0.json",
 }
 COUNT = 22
 

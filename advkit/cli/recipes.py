@@ -14,8 +14,8 @@ from advkit.cli.common.options import Call, Command
 from advkit.config.machine import Output
 from advkit.errors import MismatchError, StorageError, UsageError, storage, unknown
 
-SOURCED = re.compile(r'^\s*source .*/(_\w+\.sh)"$', re.MULTILINE)
-"""How a recipe names a helper that lies beside it."""
+SOURCED = re.compile(r'^\s*(?:source |\w+=).*/(_\w+\.(?:sh|py))"$', re.MULTILINE)
+"""How a recipe names a helper that lies beside it, to source it or to run it."""
 
 
 def folder() -> Path:

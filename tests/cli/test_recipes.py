@@ -12,7 +12,12 @@ from advkit.cli import recipes
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "recipes"
-HELPERS = {"adr-table1": {"_table.sh"}, "study": {"_study.sh", "_summary.sh"}, "gallery": set()}
+HELPERS = {
+    "adr-table1": {"_table.sh"},
+    "adr-checks": {"_study.sh", "_summary.sh"},
+    "study": {"_sizes.sh", "_pack.py"},
+    "gallery": set(),
+}
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,267 +1,267 @@
 """Write docs/results.md and docs/claims.md from docs/results/; with --check, say if one is stale.
 
 Every figure of a run is read or computed here and every verdict follows from one rule
-(`Estimate.verdict`), so that old verdicts can't stay beside new figures. The prose, with the sizes
-that the recipes fix, is results/page.md.in.
+(`study.judge`), so that old verdicts can't stay beside new figures. The prose is
+results/page.md.in and results/claims.md.in.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from string import Template
 
-from study import claims_page
-from study.asked import read
-from study.claims import ADR, AWP, CLAIMS, FAST, LTD, NAMES, OURS, Shown, name
-from study.estimates import AGAINST, HELD, OPEN, Estimate
-from study.parts import ATTACKS, Part, hours, lines
+from study import claims_page, curves, earlier, summaries
+from study.asked import Claims, Term, read
+from study.claims_page import NAMES, name
+from study.earlier import signed
+from study.judge import DECIDED, HELD, NONE, OPEN, OPPOSITE, SAME, Judged, judge
+from study.parts import Part, hours
+from study.summaries import Study
+from study.twoway import Estimated, one_way, two_way
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "results.md"
-FOLDER = DOCS / "results" / "cpu"
-TEXT = DOCS / "results" / "page.md.in"
 ASKED = DOCS / "claims.md"
-LIST = DOCS / "results" / "claims.toml"
-
-EXPERIMENTS = ("at", "adr", "adr-held", "adr-tau", "adr-both")
-CHECKS = ("at", "adr", "adr-logits-4", "adr-weights", "adr-linear", "adr-step", "adr-constant",
-          "adr-end")  # fmt: skip
-ROWS = tuple(NAMES)[: list(NAMES).index("adr-held")]
-NONE = "not run"
-WHOSE = {
-    ADR: "ADR's claim",
-    LTD: "LTD's claim",
-    AWP: "AWP's claim",
-    OURS: "this project's question",
-}
-POINTS = ("best", "final", "best-ema", "final-ema")
+CURVES = DOCS / "images" / "results" / "effects.svg"
+FOLDER = DOCS / "results"
+LIST = FOLDER / "claims.toml"
+POINTS = ("best", "final", "best-ema")
+EARLIER = {"experiments": ("at", earlier.EXPERIMENTS), "checks": ("adr", earlier.CHECKS)}
 
 
-def page() -> str:
-    """Return the whole page."""
-    parts = {each: Part(FOLDER / each) for each in ("study", "experiments", "checks")}
-    study = parts["study"]
-    spent, steps = hours(FOLDER)
-    measured = [shown.measure(parts) for claim in CLAIMS for shown in claim.shown]
-    judged = sum(found is not None and found.spread is not None for found in measured)
+def page(claims: Claims, study: Study, judged: Sequence[Judged]) -> str:
+    """Return the whole page of results."""
+    parts = {each: Part(FOLDER / "cpu" / each) for each in EARLIER}
+    spent, steps = hours(FOLDER / "study")
     filled = {
-        "verdicts": verdicts(parts),
-        "claims": claims(parts),
-        "settings": settings(),
-        "trials": trials(),
-        "accuracies": accuracies(study, ROWS),
-        "outputs": outputs(study, [f"{run}/{point}" for run in ROWS for point in POINTS]),
-        "findings": findings(study),
-        "experiments": beside(parts["experiments"], "at", EXPERIMENTS),
-        "experiment_outputs": outputs(parts["experiments"], [f"{run}/best" for run in EXPERIMENTS]),
-        "checks": beside(parts["checks"], "adr", CHECKS),
-        "shifts": shifts(parts["checks"]),
+        "summary": summary(judged),
+        "claims": table(claims, judged),
+        "effects": effects(claims, judged),
+        "levels": levels(study),
+        "autoattack": autoattack(study),
+        "searched": searched(FOLDER / "study"),
+        "held_out": held_out(study),
+        "coverage": coverage(),
+        "experiment_outputs": earlier.outputs(
+            parts["experiments"], [f"{run}/best" for run in earlier.EXPERIMENTS]
+        ),
+        "shifts": earlier.shifts(parts["checks"]),
+        "cost": cost(spent, steps),
     }
-    words = {"seeds": count(study), "hours": f"{spent:.1f}", "steps": str(steps)}
-    words |= {"judged": str(judged), "missed": f"{judged / 20:.0f}"}
-    text = Template(TEXT.read_text(encoding="utf-8"))
-    return text.substitute({key: "\n".join(each) for key, each in filled.items()} | words)
-
-
-def verdicts(parts: dict[str, Part]) -> Iterator[str]:
-    """All that did not hold, then claims that are open, not run or held by their first figure."""
-    found: dict[str, list[str]] = {word: [] for word in (AGAINST, OPEN, NONE, HELD)}
-    for claim in CLAIMS:
-        words = [judged(shown, parts) for shown in claim.shown]
-        against = [told(s, parts) for s, w in zip(claim.shown, words, strict=True) if w == AGAINST]
-        if against:
-            found[AGAINST].append(f"{claim.said} ({WHOSE[claim.by]}; {'; '.join(against)})")
-        if words[0] != AGAINST:
-            first = told(claim.shown[0], parts)
-            found[words[0]].append(f"{claim.said} ({WHOSE[claim.by]}; {first})")
-    heads = {
-        AGAINST: "Did not hold here",
-        OPEN: "Too small to say",
-        NONE: "Not measured",
-        HELD: "Held here",
+    filled |= {
+        each: earlier.beside(parts[each], base, runs) for each, (base, runs) in EARLIER.items()
     }
-    yield "\n\n".join(
-        f"**{heads[word]}:** {'. '.join(each) or 'nothing'}." for word, each in found.items()
-        if each or word in (AGAINST, HELD)
-    )  # fmt: skip
+    words = {key: "\n".join(each) for key, each in filled.items()}
+    text = Template((FOLDER / "page.md.in").read_text(encoding="utf-8"))
+    return text.substitute(words, margin=f"{claims.margin:g}")
 
 
-def judged(shown: Shown, parts: dict[str, Part]) -> str:
-    """The verdict of one difference."""
-    found = shown.measure(parts)
-    return found.verdict if found else NONE
+def summary(judged: Sequence[Judged]) -> Iterator[str]:
+    """Count the verdicts, and say what held and what did not, in that order."""
+    counts = Counter(each.verdict for each in judged)
+    words = {HELD: "held", OPPOSITE: "the opposite held", SAME: "make no difference that matters",
+             OPEN: "are open", NONE: "are not run yet"}  # fmt: skip
+    told = ", ".join(f"{counts[verdict]} {says}" for verdict, says in words.items())
+    decided = sum(counts[verdict] for verdict in DECIDED)
+    yield f"Of {len(judged)} tests {decided} are decided: {told}."
+    widths = [f"{each.test.size} ± {each.found.half:.2f}" if each.found else f"{each.test.size} –"
+              for each in judged if each.test.id in ("adr-best", "trades-adr-best")]  # fmt: skip
+    yield (
+        "How fine it sees: half the 95 % interval of ADR − AT at best is, in points, at "
+        f"{' and at '.join(widths[:2])}; of TRADES+ADR − TRADES at {' and at '.join(widths[2:])}."
+    )
+    for verdict in (OPPOSITE, HELD, SAME):
+        own = [f"{each.test.said} ({each.test.size}: {interval(each.found)})"
+               for each in judged if each.verdict == verdict and each.found]  # fmt: skip
+        if own:
+            yield from ("", f"**{verdict[0].upper()}{verdict[1:]}:** {'; '.join(own)}.")
 
 
-def told(shown: Shown, parts: dict[str, Part]) -> str:
-    """A difference in words and numbers."""
-    found = shown.measure(parts)
-    if not found:
-        return shown.what
-    alone = "" if found.spread else " over the images alone"
-    return f"{shown.what}: {interval(found)} {shown.unit}".strip() + alone
-
-
-def claims(parts: dict[str, Part]) -> Iterator[str]:
-    """The table of claims."""
-    yield "| who says | what | measured | found [95 %] | by seed | paper | |"
+def table(claims: Claims, judged: Sequence[Judged]) -> Iterator[str]:
+    """The table of claims, by family."""
+    yield "| claim | who says | size | verdict | effect [95 %] | seeds | paper |"
     yield "|---|---|---|---|---|---|---|"
-    for claim in CLAIMS:
-        who, said = claim.by, claim.said
-        for shown in claim.shown:
-            found = shown.measure(parts)
-            paper = "–" if shown.paper is None else f"{signed(shown.paper)} ({shown.source})"
-            cells = [who, said, shown.what, "–", "–", paper, judged(shown, parts)]
-            if found:
-                cells[3] = f"{interval(found)} {shown.unit}".strip()
-                cells[4] = ", ".join(signed(value) for value, _, _ in found.values.values())
-                if found.spread is None:
-                    cells[6] += "; chance of training unknown"
-                elif shown.paper is not None and not found.low <= shown.paper <= found.high:
-                    cells[6] += "; the paper's figure is outside the interval"
-            yield f"| {' | '.join(cells)} |"
-            who = said = ""
+    for family, says in claims.families.items():
+        yield f"| **{says[0].upper()}{says[1:]}** | | | | | | |"
+        for each in judged:
+            if each.test.family == family:
+                yield f"| {' | '.join(cells(each, claims))} |"
 
 
-def settings() -> Iterator[str]:
-    """The options of every run."""
-    found = lines(FOLDER / "settings.json")
+def cells(each: Judged, claims: Claims) -> list[str]:
+    """A row of it."""
+    test, found = each.test, each.found
+    who = f"{test.by}, {test.source}" if test.source else test.by
+    paper = "–" if test.paper is None else f"{test.paper:+.2f}".replace("-", "−")
+    told, seeds = "–", "–"
     if found:
-        given = {key: " ".join(value.split()) for key, value in found[0].items()}
-        yield f"Every net: `{given['shape']} {given['train']}`."
-        yield f"Adversarial training also: `{given['robust']}`."
-        yield f"Weight averages and ADR's teacher: `{given['average']}`."
+        told = f"{interval(found)} {claims.measures[test.measure].unit}".strip()
+        seeds = str(len(found.seeds))
+        if test.paper is not None and not found.interval[0] <= test.paper <= found.interval[1]:
+            paper += " (outside)"
+    return [test.said, who, test.size, each.verdict, told, seeds, paper]
 
 
-def trials() -> Iterator[str]:
-    """What was tried before the size was fixed."""
-    with (FOLDER / "trials.csv").open(encoding="utf-8", newline="") as file:
-        table = list(csv.reader(file))
-    for place, cells in enumerate(table):
-        yield f"| {' | '.join(cells)} |"
-        if place == 0:
-            yield "|---" * len(cells) + "|"
+def effects(claims: Claims, judged: Sequence[Judged]) -> Iterator[str]:
+    """The table behind the curves: each effect in accuracy at both sizes."""
+    found = {(each.test.id, each.test.size): each.found for each in judged}
+    yield "| effect, points | S: 500 images | M: 4,000 images |"
+    yield "|---|---|---|"
+    for claim, says in curves.SHOWN.items():
+        both = [interval(found[claim, size]) for size in claims.sizes]
+        yield f"| {says} | {' | '.join(both)} |"
 
 
-def accuracies(part: Part, runs: Sequence[str]) -> Iterator[str]:
-    """Clean and robust accuracy, best / final, and AutoAttack's at best."""
-    judged = [attack for attack in ATTACKS if any(key[1] == attack for key in part.accuracies)]
-    heads = [f"{ATTACKS[attack]}, best / final" for attack in judged]
-    yield f"| | clean, best / final | {' | '.join(heads)} |"
-    yield "|---" * (2 + len(heads)) + "|"
-    for run in runs:
-        for end in ("", "-ema"):
-            points = [f"{run}/{point}{end}" for point in ("best", "final")]
-            if part.accuracy(points[0], "pgd", "robust"):
-                columns = [("pgd", "clean"), *((attack, "robust") for attack in judged)]
-                cells = [
-                    " / ".join(percent(part.accuracy(row, *column)) for row in points)
-                    for column in columns
-                ]
-                yield f"| {name(points[0])} | {' | '.join(cells)} |"
-
-
-def beside(part: Part, base: str, runs: Sequence[str]) -> Iterator[str]:
-    """Two tables of a recipe: differences from a run, and accuracies."""
-    if not part.accuracies:
+def levels(study: Study) -> Iterator[str]:
+    """Accuracies of every row: mean and deviation over its own seeds."""
+    if not study.runs:
         yield "Not run yet."
         return
-    alone = ", intervals of the choice of images alone" if part.seeds == 1 else ""
-    yield from (f"APGD-CE+T, points, mean over {count(part)}{alone}.", "")
-    yield from differences(part, base, [run for run in runs if run != base])
-    yield from ("", f"Percent, mean over {count(part)}.", "")
-    yield from accuracies(part, runs)
+    yield "| | size | seeds | clean, best | clean, final | APGD-CE+T, best | APGD-CE+T, final |"
+    yield "|---|---|---|---|---|---|---|"
+    for run in NAMES:
+        for end in ("", "-ema"):
+            for size in ("S", "M"):
+                rows = [Term(1, f"{run}/{point}{end}", size) for point in ("best", "final")]
+                best = study.seeds(rows[:1], "robust")
+                if best:
+                    shown = [
+                        level(study, row, kind) for kind in ("clean", "robust") for row in rows
+                    ]
+                    yield f"| {name(rows[0].row)} | {size} | {len(best)} | {' | '.join(shown)} |"
 
 
-def differences(part: Part, base: str, runs: Sequence[str]) -> Iterator[str]:
-    """Differences from a base run at best and final, and each run's own gap, where measured."""
-    table = [[f"less {NAMES[base]}", "best", "final", "its own best − final"]]
-    for run in runs:
-        ends = [part.pair(FAST, f"{base}/{point}", f"{run}/{point}") for point in ("best", "final")]
-        table.append([NAMES[run], *(interval(e) if e else "" for e in (*ends, part.gap(run)))])
-    kept = [place for place in range(4) if any(line[place] for line in table[1:])]
-    for line in [table[0], ["---"] * 4, *table[1:]]:
-        yield f"| {' | '.join(line[place] for place in kept)} |"
+def level(study: Study, term: Term, kind: str) -> str:
+    """A row's accuracy with its deviation over seeds, in percent."""
+    seeds = study.seeds([term], kind)
+    if not seeds:
+        return "–"
+    values = study.effects([term], kind, seeds).mean(1).tolist()
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def outputs(part: Part, rows: Sequence[str]) -> Iterator[str]:
-    """Entropy, divergence and calibration under PGD-20."""
-    keys = (("entropy", "clean_entropy"), ("entropy", "adversarial_entropy"),
-            ("divergence", "divergence"), ("calibration", "clean_ece"),
-            ("calibration", "adversarial_ece"))  # fmt: skip
-    heads = ("mean over seeds", "entropy, clean", "under PGD-20", "Jensen–Shannon", "ECE, clean",
-             "under PGD-20")  # fmt: skip
+def autoattack(study: Study) -> Iterator[str]:
+    """How much AutoAttack takes off what the short attack and `--fast` leave."""
+    if not study.checks:
+        yield "Not run yet."
+        return
+    yield "| | size | seeds | AutoAttack, % | `--fast` less it | the short attack less it |"
+    yield "|---|---|---|---|---|---|"
+    for run in NAMES:
+        for size in ("S", "M"):
+            own = [each for (s, r, _), each in study.checks.items() if (s, r) == (size, run)]
+            if own:
+                shares = [
+                    100 * mean(float(bits.mean()) for bits in kind)
+                    for kind in zip(*((e.autoattack, e.fast, e.short) for e in own), strict=True)
+                ]
+                over = " | ".join(signed(share - shares[0]) for share in shares[1:])
+                yield f"| {NAMES[run]} | {size} | {len(own)} | {shares[0]:.1f} | {over} |"
+
+
+def searched(folder: Path) -> Iterator[str]:
+    """What the searches for ADR's numbers chose."""
+    for size in ("S", "M"):
+        path = folder / f"{size}-numbers.json"
+        if not path.exists():
+            yield f"Searched numbers at {size}: not run yet."
+            continue
+        given = json.loads(path.read_text(encoding="utf-8"))
+        gain, *ends = (signed(100 * given[f"difference{end}"]) for end in ("", "_low", "_high"))
+        yield (
+            f"Searched numbers at {size}: `{given['options']}`, of {given['trials']} trials; over "
+            f"AT on the {given['n']} validation images {gain} [{', '.join(ends)}] points."
+        )
+
+
+def held_out(study: Study) -> Iterator[str]:
+    """ADR − AT at S on the seeds that were held out, against what the others predict of them."""
+    for point in ("best", "final"):
+        terms = (Term(1, f"adr/{point}", "S"), Term(-1, f"at/{point}", "S"))
+        seeds = study.seeds(terms, "robust"), study.seeds(terms, "robust", held_out=True)
+        first, second = (
+            two_way(study.effects(terms, "robust", own)) if own else None for own in seeds
+        )
+        if not first or not second:
+            yield f"ADR − AT at S, {point}: not run yet."
+            continue
+        # Both see the same images, so that only seeds part them: Welch's t over seeds.
+        gap = welch(first.seeds, second.seeds)
+        inside = gap.interval[0] <= 0 <= gap.interval[1]
+        yield (
+            f"ADR − AT at S, {point}: {interval(first)} points of seeds {seeds[0][0]} to "
+            f"{seeds[0][-1]}, {interval(second)} of {seeds[1][0]} to {seeds[1][-1]}; they differ "
+            f"by {interval(gap)}: {'as chance would have it' if inside else 'more than by chance'}."
+        )
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Estimated:
+    """Second mean less the first, each with its own deviation."""
+    rows = [one_way(first), one_way(second)]
+    shares = [row.se**2 if row else 0.0 for row in rows]
+    df = sum(shares) ** 2 / sum(
+        share**2 / (len(own) - 1) for share, own in zip(shares, (first, second), strict=True)
+    )
+    return Estimated(mean(second) - mean(first), sum(shares) ** 0.5, df, ())
+
+
+def coverage() -> Iterator[str]:
+    """The simulation's table."""
+    path = FOLDER / "coverage.csv"
+    if not path.exists():
+        yield "Not run yet."
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    heads = ("seeds", "images", "robust, %", "true gain", "chance of a seed", "covered",
+             "over seeds alone", "over images alone", "± points")  # fmt: skip
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
-    for row in rows:
-        found = [part.figure(*key, row) for key in keys]
-        if any(found):
-            end = ", final" if "/final" in row else ""
-            cells = [f"{each.mean:.3f}" if each else "–" for each in found]
-            yield f"| {name(row)}{end} | {' | '.join(cells)} |"
+    for line in lines:
+        shares = [
+            f"{100 * float(line[key]):.1f} %" for key in ("both", "seeds_alone", "images_alone")
+        ]
+        given = [line["seeds"], line["images"], f"{100 * float(line['accuracy']):g}",
+                 f"{100 * float(line['gain']):g}", line["own_seed"]]  # fmt: skip
+        yield f"| {' | '.join([*given, *shares, line['half']])} |"
 
 
-def findings(part: Part) -> Iterator[str]:
-    """ADR's three findings, robust nets against the natural one, by seed."""
-    words = {True: "holds", False: "fails", None: "open"}
-    heads = ("", "higher entropy and AUROC out of distribution", "higher entropy when wrong",
-             "moves less under attack")  # fmt: skip
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for record in lines(part.folder / "findings.jsonl"):
-        for group in record["groups"]:
-            cells = [words[group[f"{each}_holds"]] for each in ("ood", "wrong", "divergence")]
-            yield f"| {group['model']} | {' | '.join(cells)} |"
+def cost(spent: float, steps: int) -> Iterator[str]:
+    """What was spent."""
+    if steps:
+        yield f"{spent:.1f} hours of one core (processor time) for {steps} steps."
+    else:
+        yield "Not run yet."
 
 
-def shifts(part: Part) -> Iterator[str]:
-    """How far the attack moves outputs and labels, and what it leaves between them."""
-    heads = ("", "ADR's label to attacked output", "one-hot label to attacked output",
-             "outputs move", "ADR's labels move")  # fmt: skip
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    keys = ("adr_to_adversarial", "onehot_to_adversarial", "outputs_shift", "adr_shift")
-    for row in ("at/best", "adr/best"):
-        found = [part.figure("embedding", key, row) for key in keys]
-        if all(found):
-            cells = [f"{each.mean:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in found if each]
-            yield f"| {name(row)} | {' | '.join(cells)} |"
-
-
-def count(part: Part) -> str:
-    """How many seeds a part has, in words."""
-    return f"{part.seeds} seed{'' if part.seeds == 1 else 's'}"
-
-
-def percent(values: Sequence[float]) -> str:
-    """A mean with a digit."""
-    return f"{mean(values):.1f}" if values else "–"
-
-
-def interval(found: Estimate) -> str:
-    """A figure with its interval."""
-    return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]"
-
-
-def signed(value: float) -> str:
-    """A number with its sign: a digit from 1 on, else two or three; 0 has none."""
-    digits = 1 if abs(value) >= 1 else 2 if abs(value) >= 0.1 else 3
-    text = f"{value:+.{digits}f}".replace("-", "−")
-    return text if text.strip("+−0.") else "0"
+def interval(found: Estimated | None) -> str:
+    """An effect with its interval."""
+    if not found:
+        return "not run yet"
+    return f"{signed(found.mean)} [{signed(found.interval[0])}, {signed(found.interval[1])}]"
 
 
 def main() -> int:
     """Write the pages, or compare them."""
-    asked = claims_page.page(read(LIST), LIST.with_suffix(".md.in"))
+    claims, study = read(LIST), summaries.read(FOLDER / "study")
+    judged = judge(claims, study)
+    texts = {
+        PAGE: page(claims, study, judged),
+        ASKED: claims_page.page(claims, LIST.with_suffix(".md.in")),
+        CURVES: curves.drawing(judged),
+    }
     stale = 0
-    for path, text in ((PAGE, page()), (ASKED, asked)):
+    for path, text in texts.items():
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            print(f"docs/{path.name} is stale: run make docs", file=sys.stderr)
+            print(f"docs/{path.relative_to(DOCS)} is stale: run make docs", file=sys.stderr)
             stale = 1
     return stale
 

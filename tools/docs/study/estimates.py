@@ -1,4 +1,4 @@
-"""A figure over seeds with its interval, and what it says of a claim."""
+"""A figure over seeds with its interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from statistics import mean, variance
 
 from scipy.stats import t
 
-HELD, AGAINST, OPEN = "held", "did not hold", "too small to say"
 Value = tuple[float, float, float]
 """A figure and the ends of its 95 % interval over the test images."""
 BySeed = Mapping[int, float]
@@ -86,29 +85,6 @@ class Estimate:
         spread = self.spread
         return float(t.ppf(0.975, spread.df)) * spread.se if spread else 0.0
 
-    @property
-    def verdict(self) -> str:
-        """What it says of a claim by which it is positive.
-
-        It held where the interval and each seed's own figure lie above 0, and did not where they
-        lie below; nothing is said without a spread.
-        """
-        values = [value for value, _, _ in self.values.values()]
-        if self.spread is not None and self.low > 0 and min(values) > 0:
-            return HELD
-        if self.spread is not None and self.high < 0 and max(values) < 0:
-            return AGAINST
-        return OPEN
-
     def __neg__(self) -> Estimate:
         values = {seed: (-v, -high, -low) for seed, (v, low, high) in self.values.items()}
         return Estimate(values, self.rows)
-
-    def __sub__(self, other: Estimate) -> Estimate:
-        """Less another, over the seeds of both, as of independent errors (MOVER)."""
-        values = {}
-        for seed in self.values.keys() & other.values.keys():
-            (a, a_low, a_high), (b, b_low, b_high) = self.values[seed], other.values[seed]
-            low = a - b - math.hypot(a - a_low, b_high - b)
-            values[seed] = (a - b, low, a - b + math.hypot(a_high - a, b - b_low))
-        return Estimate(dict(sorted(values.items())), self.rows + other.rows)

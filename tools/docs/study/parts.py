@@ -1,15 +1,12 @@
-"""What the study's recipes summed up (docs/results/SCALE/PART/), read back by row and seed."""
+"""What recipes of a few seeds summed up (docs/results/cpu/PART/), read back by row and seed."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
-
-from scipy.stats import t
 
 from study.estimates import BySeed, Estimate, Value
 
@@ -80,17 +77,6 @@ class Part:
                 found.setdefault(row, {})[seed] = (line[key], *ends)
         return found
 
-    def rise(self, run: str) -> Estimate | None:
-        """Return the mean rise of the loss around the best weights over random directions."""
-        found: dict[str, dict[int, Value]] = {}
-        for line in lines(self.folder / "weight-landscape.jsonl"):
-            row, seed = _row(line["input"])
-            value, n = line["adversarial_mean_rise"], len(line["groups"])
-            half = t.ppf(0.975, n - 1) * line["adversarial_mean_rise_sd"] / math.sqrt(n)
-            found.setdefault(row, {})[seed] = (value, value - half, value + half)
-        own = found.get(f"{run}/best")
-        return _alone(own) if own else None
-
     @property
     def seeds(self) -> int:
         """Most seeds of a row."""
@@ -110,13 +96,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def hours(folder: Path) -> tuple[float, int]:
-    """Return the hours of all steps one after another, and the number of steps.
+    """Return the processor's hours in all steps, and the number of steps.
 
     A step that was begun again counts with all its times but those that were cut off.
     """
     found = lines(folder / "hours.jsonl")
     steps = {(line["run"], line["what"]) for line in found}
-    return sum(line["seconds"] for line in found) / 3600, len(steps)
+    return sum(line["user"] + line["system"] for line in found) / 3600, len(steps)
 
 
 def _table(path: Path) -> list[dict[str, str]]:
