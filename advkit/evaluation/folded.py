@@ -51,7 +51,7 @@ def folded(model: nn.Module) -> nn.Module | None:
     if not sum(_fold(net, node) for node in list(graph.nodes)):
         return None
     for node in list(graph.nodes):
-        _apart(node)
+        _apart(net, node)
         _overwrite(net, node)
         _average(graph, node)
     graph.lint()  # an edit that left a node without its input ends here, not in an attack
@@ -95,12 +95,16 @@ def _calls(net: nn.Module, node: fx.Node, module: nn.Module) -> int:
     return sum(_module(net, other) is module for other in node.graph.nodes)
 
 
-def _apart(node: fx.Node) -> None:
+def _apart(net: nn.Module, node: fx.Node) -> None:
     """Let a step that overwrites its input make a tensor of its own: others may follow the input.
 
-    What may be overwritten for all that, `_overwrite` says.
+    What may be overwritten for all that, `_overwrite` says. A sum may stay on a convolution's
+    output that it alone reads.
     """
     if node.kwargs or (node.op, node.target) not in IN_PLACE:
+        return
+    source = node.args[0]
+    if node.target == "add_" and isinstance(source, fx.Node) and _own(net, source):
         return
     node.op, node.target = "call_function", IN_PLACE[node.op, node.target]
 
@@ -110,9 +114,14 @@ def _overwrite(net: nn.Module, node: fx.Node) -> None:
     source = node.args[0] if node.args else None
     if node.op != "call_function" or node.target is not F.relu or not isinstance(source, fx.Node):
         return
-    fresh = isinstance(_module(net, source), nn.Conv2d) or source.target in ADDITIONS
-    if fresh and len(source.users) == 1:
+    sums = source.target in ADDITIONS or (source.op, source.target) == ("call_method", "add_")
+    if _own(net, source) or (sums and len(source.users) == 1):
         node.kwargs = {"inplace": True}
+
+
+def _own(net: nn.Module, node: fx.Node) -> bool:
+    """Whether a node is a convolution whose output one other node reads."""
+    return isinstance(_module(net, node), nn.Conv2d) and len(node.users) == 1
 
 
 def _average(graph: fx.Graph, node: fx.Node) -> None:

@@ -130,8 +130,8 @@ def test_few_classes_equal_upstream_told_how_many(classes, names):
     mine, left = judged(judge, names, x, y)
     assert torch.equal((mine != x).flatten(1).any(1), (theirs != x).flatten(1).any(1))
     assert torch.equal(left, case.stands.nonzero().flatten())
-    if classes < 4:
-        assert torch.equal(mine, theirs), "without APGD-T, whose noise is each target's own"
+    if classes < 4:  # without APGD-T, whose noise is each target's own
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-6)
 
 
 def judged(judge, names, x, y):
@@ -150,7 +150,10 @@ def judged(judge, names, x, y):
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.15), ("l1", 0.3)])
 @pytest.mark.parametrize("name", ["apgd-t", "fab-t"])
 def test_a_target_is_upstream_told_to_stop_there(norm, eps, name):
-    """The very same images for the first target; FAB-T, without noise, for each of them."""
+    """The same images for the first target; FAB-T, without noise, for each of them.
+
+    In l∞ FAB's step is found in another way, with other rounding.
+    """
     case = known(6, 30, norm, eps)
     model, x, y = case.model, case.x, case.y
     judge = autoattack.Judge(model, Threat(norm, eps), "standard", 6, 0)
@@ -167,7 +170,8 @@ def test_a_target_is_upstream_told_to_stop_there(norm, eps, name):
         wrong = model(found).argmax(1) != y[left]
         assert torch.equal(found[~wrong], x[left[~wrong]]), "clean where it failed"
         mine[left[wrong]], left = found[wrong], left[~wrong]
-    assert torch.equal(mine, theirs)
+    rounding = 1e-6 if (name, norm) == ("fab-t", "linf") else 0
+    assert float((mine - theirs).abs().max()) <= rounding
     assert set(case.stands.nonzero().flatten().tolist()) <= set(left.tolist())
     assert len(left) < len(y)
 

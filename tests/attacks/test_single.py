@@ -32,6 +32,7 @@ QUICK = {
 }
 UPSTREAM = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 LEAST = {"apgd-dlr": 3, "apgd-t": 4}
+ROUNDING = 1e-6
 names = pytest.mark.parametrize("name", NAMES)
 balls = pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.15)])
 
@@ -75,6 +76,12 @@ def direct(name, model, norm, eps, seed, classes=5, steps=100, restarts=1, targe
     }[name]()
 
 
+def same(name, norm, mine, theirs):
+    """Whether images are the very same; but for rounding where what runs an attack is ours."""
+    rounding = ROUNDING if norm == "linf" and name in ("fab-t", "square") else 0
+    return float((mine - theirs).abs().max()) <= rounding
+
+
 @names
 @balls
 def test_equals_the_upstream_class(name, norm, eps):
@@ -82,7 +89,7 @@ def test_equals_the_upstream_class(name, norm, eps):
     with torch.random.fork_rng(), torch.no_grad():
         theirs = direct(name, planted.model, norm, eps, 3, **QUICK[name]).perturb(x, y)
     found = attack(name, planted.model, x, y, Threat(norm, eps), 3, **QUICK[name])
-    assert torch.equal(found, theirs)
+    assert same(name, norm, found, theirs)
     changed = (found != x).flatten(1).any(1)
     assert torch.equal(changed, planted.fooled(found))
     assert not bool(changed[planted.stands].any())
@@ -101,7 +108,7 @@ def test_defaults_are_those_of_autoattack(name, monkeypatch):
     seen = []
 
     def perturb(attack, x, y, **_):
-        seen.append(vars(attack))
+        seen.append({k: v for k, v in vars(attack).items() if k != "attack_single_run"})
         return x
 
     monkeypatch.setattr(type(theirs), "perturb", perturb)
@@ -141,7 +148,7 @@ def test_evaluation_equals_the_attack_alone_in_autoattack(name, options, seed):
     broken = found.broken_by == 0
     assert torch.equal(found.broken_by == -1, classes == y)
     assert found.broken_by[3] == -2
-    assert torch.equal(found.images[broken], theirs[broken])
+    assert same(name, "linf", found.images[broken], theirs[broken])
     assert not bool((broken & planted.stands).any())
     assert int(broken.sum()) > 0
     assert name == "square" or bool((broken | planted.stands).all())

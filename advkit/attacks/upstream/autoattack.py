@@ -14,15 +14,19 @@ import logging
 import math
 from collections.abc import Callable
 from importlib.metadata import version as installed
+from types import FunctionType, MethodType
 
 import torch
 from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_base import FABAttack
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Generator, Tensor, nn
 
+from advkit.attacks.upstream import square as square_walk
 from advkit.errors import UsageError, unknown
+from advkit.formulas import hyperplane
 from advkit.formulas.threat import Threat
 from advkit.runtime import modes, seeding
 
@@ -212,6 +216,7 @@ def fab_targeted(
         n_target_classes=count,
         **_settings(x, threat, generator, restarts),
     )
+    _without_sorting(attack)
     return safely(model, attack.perturb, x, y)
 
 
@@ -235,6 +240,7 @@ def square(
         **_settings(x, threat, generator, restarts),
     )
     _count_ties(attack)
+    square_walk.walk(attack)
     return safely(model, attack.perturb, x, y)
 
 
@@ -263,6 +269,8 @@ class Judge:
                 device=device,
             )
         _count_ties(self.suite.square)
+        square_walk.walk(self.suite.square)
+        _without_sorting(self.suite.fab)
 
     def targets(self, name: str) -> range:
         """Return the ranks of the classes that an attack aims at, most likely first; (0) if none.
@@ -349,6 +357,18 @@ def _count_ties(attack: SquareAttack) -> None:
         return torch.where((margin <= 0).all(), margin.clamp(max=-TIE), margin), loss
 
     attack.margin_and_loss = margin_and_loss
+
+
+def _without_sorting(attack: FABAttack_PT) -> None:
+    """Have FAB's own code find its steps in l∞ without sorting all pixels, a fifth of its time.
+
+    Both are the same step but for rounding, see `hyperplane`. The package's function is left as it
+    is for everybody else.
+    """
+    run = FABAttack.attack_single_run
+    names = {**run.__globals__, "projection_linf": hyperplane.step_linf}
+    changed = FunctionType(run.__code__, names, run.__name__, run.__defaults__, run.__closure__)
+    attack.attack_single_run = MethodType(changed, attack)
 
 
 def _silence() -> None:

@@ -1,0 +1,116 @@
+"""Square in l∞ as it is run here against the package's own loop: same answers, fewer passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pyautoattack import fab_base
+from pyautoattack.square import SquareAttack
+from torch import nn
+
+from advkit.attacks.upstream import autoattack, square
+from advkit.formulas.threat import Threat
+from tests.attacks.planted import known
+
+
+class Counting(nn.Module):
+    """Answers in double precision, so that no comparison hangs on the size of a batch."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.double()
+        self.rows: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(x))
+        return self.net(x.double())
+
+
+def attack(net: nn.Module, queries: int, eps: float, lean: bool) -> SquareAttack:
+    made = SquareAttack(
+        net, eps=eps, p_init=0.8, n_queries=queries, resc_schedule=False, seed=3, device="cpu"
+    )
+    if lean:
+        square.walk(made)
+    return made
+
+
+def curved(size: tuple[int, int]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inner = 6 * size[0] * size[1]
+        layers = [nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(inner, 4)]
+    return Counting(nn.Sequential(*layers))
+
+
+@pytest.mark.parametrize(
+    ("count", "queries", "size", "eps"),
+    [(1, 400, (6, 6), 0.02), (9, 600, (6, 6), 0.05), (70, 60, (7, 5), 0.05), (5, 0, (6, 6), 0.05)],
+)
+def test_each_image_ends_as_in_the_package(count, queries, size, eps):
+    """As many queries, and the same images, whether asked one by one or ahead."""
+    net = curved(size)
+    x = torch.rand(count, 2, *size, generator=torch.Generator().manual_seed(count))
+    y = net(x).argmax(1)
+    ends = []
+    for lean in (False, True):
+        one = attack(net, queries, eps, lean)
+        one.init_hyperparam(x)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            ends.append(one.attack_single_run(x, y))
+    (asked, images), (mine, found) = ends
+    assert torch.equal(mine, asked)
+    assert torch.allclose(found, images, rtol=0, atol=1e-6)
+    assert torch.equal(net(found).argmax(1), net(images).argmax(1))
+
+
+def test_few_images_are_asked_several_queries_at_once():
+    """Two images that nothing breaks, and 400 queries of each."""
+    case = known(5, 4)
+    net = Counting(case.model)
+    x, y = case.x[case.stands], case.y[case.stands]
+    calls = []
+    for lean in (False, True):
+        net.rows.clear()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            end = attack(net, 400, 0.05, lean).perturb(x, y)
+        assert torch.equal(end, x)
+        calls.append(len(net.rows))
+    assert calls[0] == 403
+    assert calls[1] < 403 / 2
+    assert max(net.rows) <= square.FULL
+
+
+class Level(nn.Module):
+    """Margin 1 on every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(x))
+        return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
+
+
+def test_what_changes_nothing_is_not_asked():
+    """An image of one pixel: a proposal of the sign that it has leaves it as it is."""
+    net, queries = Level(), 40
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        attack(net, queries, 0.1, True).perturb(x, y)
+        torch.manual_seed(3)
+        start = torch.rand(1) > 0.5
+        signs = torch.rand(queries, 3)[:, 2] > 0.5  # behind two numbers for the window's place
+    # Beside the queries: the clean image, the start, and what it came to.
+    assert sum(net.rows) == 3 + int((signs != start).sum())
+
+
+def test_the_package_is_left_as_it_was():
+    own = fab_base.projection_linf, SquareAttack.attack_single_run
+    autoattack.Judge(nn.Linear(1, 1), Threat("linf", 0.1), "standard", 3, 0)
+    assert (fab_base.projection_linf, SquareAttack.attack_single_run) == own
+    made = SquareAttack(nn.Linear(1, 1), norm="L2", eps=0.1)
+    square.walk(made)
+    assert "attack_single_run" not in vars(made)
