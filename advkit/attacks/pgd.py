@@ -22,8 +22,6 @@ LIMITS = {"steps": "[1, 1e5]", "restarts": "[1, 1e4]"}
 Loss = Callable[[Tensor, Tensor], Tensor]
 Seeing = Callable[[Tensor, Tensor], Tensor]
 """From an iterate (B, C, H, W) and its logits (B, C) to a loss per example (B,)."""
-Watch = Callable[[Tensor], None]
-"""Is shown the gradient (B, C, H, W) of each step."""
 
 
 class ScaledCE:
@@ -61,7 +59,6 @@ def pgd(
     generator: Generator | None = None,
     start: Tensor | None = None,
     seeing: Seeing | None = None,
-    watch: Watch | None = None,
 ) -> Tensor:
     """Return the last iterate, (B, C, H, W), inside ball and box: the training role.
 
@@ -79,7 +76,6 @@ def pgd(
         generator: of the start's noise; the global one if None.
         start: the first iterate itself, inside ball and box or not; nothing random then.
         seeing: ascended instead of `loss`, where that looks at the images themselves.
-        watch: is shown each step's gradient; it changes nothing.
 
     Source: Madry et al., ICLR 2018, section 2.1; ADR, eq. 2.
     """
@@ -90,7 +86,7 @@ def pgd(
         start = threat.start(x, kind, generator)
     ascended = seeing or (lambda _, logits: loss(logits, y))
     with folding.settled():
-        path = _iterates(model, x, threat, steps, step_size, ascended, start, watch)
+        path = _iterates(model, x, threat, steps, step_size, ascended, start)
         # The path is a generator: iterates before the last are freed as it goes.
         last, _ = deque(path, maxlen=1).pop()
     return last
@@ -160,7 +156,6 @@ def _iterates(
     step_size: float | None,
     loss: Seeing,
     start: Tensor,
-    watch: Watch | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield (iterate, its logits) with the start first; the last one has no logits yet."""
     size = threat.eps / 4 if step_size is None else step_size
@@ -172,8 +167,6 @@ def _iterates(
                 logits = model(x_adv)
                 # The sum leaves each example its own gradient; a mean invites underflow.
                 (gradient,) = torch.autograd.grad(loss(x_adv, logits).sum(), x_adv)
-            if watch is not None:
-                watch(gradient)
             x_adv = x_adv.detach()
             yield x_adv, logits.detach()
             x_adv = threat.project(threat.step(x_adv, gradient, size), x)

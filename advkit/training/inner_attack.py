@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Generator, Tensor, nn
 
-from advkit.attacks.pgd import Seeing, Watch, pgd
+from advkit.attacks.pgd import Seeing, pgd
 from advkit.config.settings import Settings
 from advkit.formulas.threat import Threat, parse_eps, step_size
 from advkit.images.batches import Batch
@@ -53,7 +55,7 @@ class InnerAttack:
         batch: Batch,
         loss: Seeing,
         generator: Generator,
-        watch: Watch | None = None,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Return the adversarial images of a batch, (B, C, H, W), inside `reach` and box.
 
@@ -64,6 +66,13 @@ class InnerAttack:
             generator: of the start's noise.
             watch: is shown each step's gradient.
         """
+
+        def seen(x_adv: Tensor, logits: Tensor) -> Tensor:
+            # A hook, so that PGD, whose source names what it evaluates, knows nothing of it.
+            if watch is not None:
+                x_adv.register_hook(watch)  # type: ignore[no-untyped-call]
+            return loss(x_adv, logits)
+
         start = self.start.start(
             batch.x, self.kind, generator, batch.rows, batch.total, clip=self.clip
         )
@@ -74,7 +83,6 @@ class InnerAttack:
             self.reach,
             steps=self.steps,
             step_size=self.size,
-            seeing=loss,
+            seeing=seen,
             start=start,
-            watch=watch,
         )

@@ -23,6 +23,7 @@ from advkit.images.decode import decode
 from advkit.images.listing import spelt
 from advkit.runtime.reporting import Reporter
 from advkit.training.trainer import split_of
+from tests.described import described
 
 RNG = np.random.default_rng(0)
 
@@ -525,3 +526,14 @@ def test_a_folder_with_everything_at_once(tmp_path, cli):
     assert outcome.code == 0
     assert outcome.out.startswith("train\t11 images 3x8x8\t2 classes")
     assert outcome.err.splitlines() == [f"advkit data info: {line}" for line in heard.notes]
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_checkpoint_whose_folder_nobody_can_find_says_what_to_give(imported):
+    """It keeps the name of its data alone, and an imported net has no configuration beside it."""
+    info = described("checkpoint", data={"name": "folder", "classes": ["a", "b"]})
+    info |= {"imported": True} if imported else {}
+    with pytest.raises(UsageError, match=r"--data folder:DIR .*: a checkpoint keeps the name"):
+        data.load_for(info, "folder", "test", root=None)
+    with pytest.raises(UsageError, match=r"where is cifar10\?[^:]*:DIR or give --data-root$"):
+        data.load_for(info, "cifar10", "test", root=None)
