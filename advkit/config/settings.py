@@ -54,6 +54,8 @@ UNTOLD: Mapping[str, object] = {
     "lr_hold": 1,
     "ema_warmup": None,
     "ema_norms": "average",
+    "divergence_weight": 1.0,
+    "clean_pass": False,
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""

@@ -66,6 +66,18 @@ IAD = {
     "trust_exponent": 0.1,
     "introspect_from": 61,
 }
+ADAAD = {
+    # main.py under the README's command: weight_decay 5e-4 and AdaAD_alpha 1 by default
+    **CODE | PGD | LIKE_TRADES,
+    "epochs": 200,
+    "batch_size": 128,
+    "lr": 0.1,
+    "lr_drops": (100, 150),
+    "weight_decay": 5e-4,
+    "normalise": False,
+    "alpha": 1.0,
+    "clean_pass": True,
+}
 SAAD = {
     # args.py under main.sh: --beta 0 --gamma 1 --igdm_alpha 1
     **CODE | PGD | LIKE_TRADES,
@@ -230,6 +242,8 @@ RUNS = [
     ),
     Run("repo", "cifar10", "resnet18", "iad", IAD),
     Run("repo", "cifar100", "resnet18", "iad-wa", IAD),
+    Run("repo", "cifar10", "resnet18", "adaad", {**ADAAD, "divergence_weight": 0.1}),
+    Run("repo", "cifar100", "resnet18", "adaad", {**ADAAD, "divergence_weight": 1.0}),
     Run("repo", "cifar10", "resnet18", "saad", {**SAAD, "swa_start": None}),
     Run("repo", "cifar10", "resnet18", "saad-wa", {**SAAD, "swa_start": 95}),
     Run("repo", "cifar10", PREACT, "kd", {**KD, "swa_start": None}),
@@ -315,7 +329,7 @@ def test_the_average_s_warm_up_is_a_fortieth_of_the_run():
         ("cifar100", PREACT, "at", {"train_attack": "fgsm-rs"}),
         ("cifar10", DEIT, "at", {}),  # mixes images in two ways
         ("cifar10", "timm:deit_tiny_patch16_224", "trades", {}),
-        ("cifar10", "resnet18", "adaad", {}),
+        ("tinyimagenet", "resnet18", "adaad", {}),
         ("cifar10", "resnet18", "igdm", {}),
         ("cifar10", "wrn-34-10", "ikl", {}),
         ("cifar10", "wrn-28-10", "score", {}),

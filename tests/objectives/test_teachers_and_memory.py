@@ -54,6 +54,13 @@ def test_adaad_is_a_mean_of_two_divergences(alpha):
     assert ("clean" in stats) == (alpha < 1)
 
 
+def test_adaad_of_the_authors_code_for_cifar10():
+    """A tenth of the sum over classes, and a clean pass that weighs nothing."""
+    loss, stats = adaad.outer(student, X, X_ADV, given(), divergence_weight=0.1, clean_pass=True)
+    assert loss.item() == pytest.approx(0.1 * kl(TAUGHT_ADVERSARIAL, ADVERSARIAL), abs=1e-12)
+    assert stats.keys() == {"clean", "adversarial"}
+
+
 def test_adaad_ascends_both_sides_of_the_divergence():
     """The teacher's logits are 2x and the student's x: the slope against central differences."""
     x = row(CLEAN).requires_grad_()
