@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs bench build package clean
+.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs tour bench build package clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ masking-campaign: install  ## how often `analyze masking` is wrong (an hour or t
 docs: install  ## rewrite the generated pages
 	python tools/docs/generate.py
 	python tools/docs/results.py
+
+tour: install  ## run docs/tour.ipynb and write its outputs anew
+	python tools/docs/tour.py
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack, startup)
 	python benchmarks/$(or $(BENCH),step).py
