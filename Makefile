@@ -7,7 +7,7 @@ SITE := $(VENV)/.site
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs site bench build package clean
+.PHONY: help install demo gallery check test test-slow test-faults test-elsewhere fault-campaign masking-campaign docs site tour bench build package clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ $(SITE): $(READY)
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["site"], sep="\n")' > $(VENV)/site.txt
 	$(BIN)/python -m pip install --quiet --upgrade --no-warn-conflicts --target $(VENV)/site --requirement $(VENV)/site.txt
 	touch $@
+
+tour: install  ## run docs/tour.ipynb and write its outputs anew
+	python tools/docs/tour.py
 
 bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, linear, soft_labels, autoattack, startup)
 	python benchmarks/$(or $(BENCH),step).py

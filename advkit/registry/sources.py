@@ -18,6 +18,15 @@ QUIET = {"kind", "type_comment"}
 """What a syntax tree holds besides what runs."""
 SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
+STANDS_FOR: Mapping[str, str] = {
+    # data/digits: scikit-learn's file is read without importing it
+    "sha256:570bd728193c834c107afc844af58f1b8b10e9244c6c2341e509f596203997ac": (
+        "sha256:57cd7387d5e17868b10de9734281be3ab6fb143616c741e5059a2758a56eb781"
+    ),
+}
+"""Digest → that of the source before an edit which changes no byte of any result: runs begun before
+it go on. A test holds both results together."""
+
 
 def digest(folder: str, name: str) -> str:
     """Return the sha256 over a part's file and the files that it imports of what goes with it.
@@ -35,7 +44,8 @@ def digest(folder: str, name: str) -> str:
         tree = _tree(path)
         spelt = part.place.spelt(path) if part.foreign else path.name
         sha.update(json.dumps([spelt, _meaning(tree)]).encode())
-    return f"sha256:{sha.hexdigest()}"
+    now = f"sha256:{sha.hexdigest()}"
+    return STANDS_FOR.get(now, now)
 
 
 def digests(*chosen: tuple[str, str]) -> dict[str, str]:
