@@ -12,6 +12,7 @@ import pytest
 
 from advkit.cli.common import failures
 from advkit.runtime import progress
+from tests.cli._screen import CODES
 from tests.conftest import TINY
 
 RECORD = {"kind": "analysis", "path": "a b.json", "digest": "sha256:0", "analysis": "calibration",
@@ -184,6 +185,7 @@ def test_a_real_terminal_gets_bars_and_no_json(tiny_run, tmp_path):
     code, shown = _at_a_terminal("attack", best, *arguments)
     assert code == 0
     assert "━" in shown
+    shown = CODES.sub("", shown)
     assert re.search(r"^tiny  robust \d+\.\d % \[.*\]  clean .* %  n 20  fgsm linf ", shown, re.M)
     assert '"kind"' not in shown
 

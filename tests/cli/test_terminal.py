@@ -163,7 +163,7 @@ def test_each_kind_of_record_has_its_line(screen, line):
 def masked(text: str) -> str:
     """Put words in the place of figures that no hand can work out."""
     if text.startswith(("divergence", "classes")):
-        return re.sub(r"\d+(\.\d+)?", "#", text)
+        return re.sub(r"\d+(\.\d+)?(e-\d+)?", "#", text)
     return re.sub(r"[\d,]+ bytes", "BYTES", re.sub(r"sha256:\w+", "DIGEST", text))
 
 

@@ -198,7 +198,7 @@ COMMANDS = [
     ["analyze", "entropy", "{logits}"],
     ["analyze", "classes", "{logits}"],
     ["analyze", "calibration", "{logits}", "--resamples", "5"],
-    ["analyze", "table", "{logits}"],
+    ["analyze", "table", "{logits}", "-v"],  # every row of the record, which names its runs
     ["analyze", "compare", "{logits}", "{logits}"],
     ["analyze", "labels", "{labels}"],
     ["data", "info", "folder:{data}"],
@@ -226,6 +226,7 @@ def test_row_49_hostile_names_in_every_command(screen, hostile):
     classes = shown[5].replace("\n", "")
     assert [name for name in SHOWN if name in classes] == list(SHOWN)
     assert "x[lr]y" in "".join(shown[7].split())
+    assert "x[lr]y\\x1b]0;t\\x07  robust " in shown[1]  # the line of its result
 
 
 def test_row_49_forged_words_of_a_description(screen, here, tiny_run):

@@ -19,7 +19,7 @@ from advkit.errors import InputError, MismatchError, UsageError
 from advkit.formulas.threat import Threat
 from advkit.images.batches import Batch
 from advkit.runtime import modes, seeding
-from advkit.search import ledger, temperature
+from advkit.search import evaluator, ledger, temperature
 from advkit.search.evaluator import Suite, judge, plain
 from advkit.search.temperature import Machine, Plan, TemperatureSearch
 from advkit.softlabels.source import Stored
@@ -111,6 +111,25 @@ def test_without_refinement_the_grid_alone(searching):
     assert [t for kind, t in asked if kind == "ltd"] == list(GRID)
     assert choice["temperature"] in (8.0, 10.0)
     assert choice["trials"] == len(trials) == 2 * len(GRID)
+
+
+def test_judging_is_a_work_of_its_own_that_moves(monkeypatch):
+    """The attacks are left out: a suite that says what it does in their place."""
+    told = []
+    reporter = SimpleNamespace(
+        begin=lambda what, total: told.append(f"{what} 0/{total}"),
+        advance=lambda units: told.append(units),
+        end=lambda: told.append("end"),
+    )
+    suite = SimpleNamespace(
+        standing=lambda x, y, said: told.append(said is reporter) or torch.ones(len(y)).bool()
+    )
+    monkeypatch.setattr(evaluator, "BATCH", 2)
+    monkeypatch.setattr(evaluator.Suite, "of", lambda *_: suite)
+    digits = data.load("digits", "train")
+    standing = evaluator.standing(torch.nn.Linear(1, 1), digits, torch.arange(3), None, reporter)
+    assert standing.tolist() == [True] * 3
+    assert told == ["judging by APGD 0/3", True, 2, True, 1, "end"]
 
 
 def test_tau_max_is_the_first_substitute_below_the_threshold(searching):

@@ -180,6 +180,30 @@ def test_images_that_an_epoch_leaves_out_are_counted(more, notes):
     assert said.notes == notes
 
 
+class Inside(Reporter):
+    """Remembers what is said to go on."""
+
+    def __init__(self):
+        self.said = []
+
+    def inside(self, what, total=0, done=0):
+        self.said.append(f"{what} {done}/{total}" if total else what)
+
+
+def test_progress_names_the_epoch_and_moves_in_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr("advkit.training.selection.CHUNK", 16)  # 30 examples are two batches
+    said = Inside()
+    chosen = resolved("adr-wa", attack_steps=1, width=2)
+    assert train(chosen, RunFolder(tmp_path / "run"), device=CPU, threads=1, reporter=said)
+    epochs = []
+    for epoch in ("epoch 1/2", "epoch 2/2"):
+        epochs.append(epoch)
+        for net in ("", " of the average"):
+            epochs += [f"{epoch} validation PGD-10{net} {done}/2" for done in (0, 1, 2)]
+        epochs.append("")
+    assert said.said == epochs
+
+
 def test_resumed_time_and_again(whole, tmp_path, monkeypatch):
     path = tmp_path / "run"
     for call in (1, 0, 2, 1):

@@ -93,6 +93,20 @@ def test_what_is_measured(select):
         assert exact(model, x, images.labels) / 64 <= figures[name] <= figures["clean_accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("threat", "select", "words"),
+    [
+        (None, "pgd", "validation"),
+        (Threat("linf", 0.1), "pgd", "validation PGD-10"),
+        (Threat("linf", 0.1), "apgd", "validation PGD-10 and APGD"),
+        (Threat("linf", 0.1), "margin", "validation PGD-10 and the margin's PGD-10"),
+    ],
+)
+def test_what_is_measured_has_words(threat, select, words):
+    images = SimpleNamespace()
+    assert Validation(images, torch.arange(3), threat, 0, select=select).what == words
+
+
 def test_what_chooses():
     low = {"clean_accuracy": 0.9, "robust_accuracy": 0.6, "apgd_accuracy": 0.3}
     high = {"clean_accuracy": 0.8, "robust_accuracy": 0.5, "apgd_accuracy": 0.4}

@@ -84,9 +84,12 @@ def group(name: str, text: str, commands: tuple[Command, ...]) -> Group:
 def command(one: Command) -> Made:
     """Return one command as Typer makes it: its parameters from a signature."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    options.add(app, one, perform)
+    every = one.every
+    options.add(app, one, every, perform)
     made = typer.main.get_command(app)
-    made.params = given(made.params, {**options.kinds(one), "help_all": bool})
-    if isinstance(made, OneCommand) and shorter.is_long(one):
-        made.short, made.left_out = shorter.prose(one, full=False), frozenset(shorter.left_out(one))
+    assert isinstance(made, OneCommand)
+    made.params = given(made.params, {**options.kinds(every), "help_all": bool})
+    made.prose = partial(shorter.prose, one)
+    if shorter.is_long(every):
+        made.left_out = partial(shorter.left_out, one, every)
     return made

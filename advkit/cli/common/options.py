@@ -178,8 +178,20 @@ class Command:
         return every
 
 
-def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None]) -> None:
-    """Register a command; Typer reads its parameters from a signature made here."""
+def add(
+    app: typer.Typer,
+    command: Command,
+    every: Sequence[Option],
+    call: Callable[[Command, Call], None],
+) -> None:
+    """Register a command; Typer reads its parameters from a signature made here.
+
+    Args:
+        app: gets the command.
+        command: what is registered.
+        every: its options, `command.every`, which takes time to make.
+        call: does the work.
+    """
 
     def callback(*, files: str | Sequence[str] | None = None, **parsed: object) -> None:
         values = {name.rstrip("_"): value for name, value in parsed.items()}
@@ -187,20 +199,20 @@ def add(app: typer.Typer, command: Command, call: Callable[[Command, Call], None
         values.pop(PARTS.name)  # they were there before the options were made
         call(command, Call.of(files, values))
 
-    parameters = [_parameter(option) for option in command.every]
+    parameters = [_parameter(option) for option in every]
     if command.argument:
         parameters.insert(0, _argument(command))
-    if shorter.is_long(command):
+    if shorter.is_long(every):
         parameters.append(_keyword("help_all", Annotated[bool | None, HELP_ALL]))
     # Typer takes defaults from the signature and types from the annotations.
     callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     callback.__annotations__ = {one.name: one.annotation for one in parameters}
-    app.command(command.name, cls=OneCommand, help=shorter.prose(command, full=True))(callback)
+    app.command(command.name, cls=OneCommand, help=command.help)(callback)
 
 
-def kinds(command: Command) -> dict[str, type]:
+def kinds(every: Sequence[Option]) -> dict[str, type]:
     """Return what the parser makes of a command's values, by the parameter's name."""
-    return {"files": str} | {_safe(one): TYPES.get(one.kind, str) for one in command.every}
+    return {"files": str} | {_safe(one): TYPES.get(one.kind, str) for one in every}
 
 
 def places_of_parts(arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -28,14 +28,14 @@ class OneCommand(TyperCommand):
     """A command with plain help."""
 
     helper: TyperOption | None = None
-    short: str | None = None
-    """What it does, where the help leaves options to --help-all."""
-    left_out: frozenset[str] = frozenset()
-    """Names of these options."""
+    prose: Callable[[bool], str] | None = None
+    """What it does, and what its parts are: each with its help, or their names alone."""
+    left_out: Callable[[], set[str]] | None = None
+    """Names of the options that `--help` leaves to `--help-all`, where there is that."""
 
     def get_help(self, ctx: Context) -> str:
         """Return its help, the short one where there are two."""
-        return page(ctx, full=self.short is None)
+        return page(ctx, full=self.left_out is None)
 
     def get_help_option(self, ctx: Context) -> TyperOption | None:
         """Return `--help`, the same object at each call."""
@@ -63,9 +63,10 @@ def page(ctx: Context, rows: Sequence[tuple[str, str]] = (), full: bool = True) 
     width = max(LEAST, shutil.get_terminal_size().columns)
     command = ctx.command
     usage = " ".join([f"Usage: {ctx.command_path}", *_pieces(ctx, command)])
-    text, left_out = command.help or "", frozenset[str]()
-    if not full and isinstance(command, OneCommand):
-        text, left_out = command.short or text, command.left_out
+    text, left_out = command.help or "", set[str]()
+    if isinstance(command, OneCommand):
+        text = command.prose(full) if command.prose else text
+        left_out = command.left_out() if command.left_out and not full else left_out
     lines = [*wrapped(usage, width, MARGIN), "", *_prose(text, width)]
     if rows:
         lines += ["", heading("Commands"), *_table(rows, width)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from advkit import registry
 from advkit.cli.common.markers import marked
-from advkit.config import methods, settings
+from advkit.options import Option
 from advkit.registry import Part
 
 if TYPE_CHECKING:
@@ -22,24 +23,26 @@ MAIN = {
 """Settings of a run that most people give; the others are in `--help-all`."""
 
 
-def is_long(command: Command) -> bool:
+def is_long(options: Sequence[Option]) -> bool:
     """Whether a command has more options than one help shows."""
-    return len(command.every) > MOST
+    return len(options) > MOST
 
 
-def left_out(command: Command) -> set[str]:
-    """Return the names of the options that the short help leaves out."""
-    if not is_long(command):
-        return set()
-    own = {option.name for option in command.every}
+def left_out(command: Command, options: Sequence[Option]) -> set[str]:
+    """Return the names of those of a command's options that its short help leaves out."""
+    from advkit.config import settings
+
     # Whoever brings parts of their own wants to see them.
     brought = [part for folder in command.listing for part in _parts(folder) if part.foreign]
     kept = MAIN | {option.name for part in brought for option in part.options}
+    own = {option.name for option in options}
     return (own & {option.name for option in settings.options()}) - kept
 
 
 def prose(command: Command, full: bool) -> str:
     """Return what a command does, its example, and its parts: each with its help if `full`."""
+    from advkit.config import methods
+
     lines = [command.help, f"Example: {command.example}" if command.example else ""]
     if not full and "objectives" in command.listing:
         lines.append(f"Methods, each also with -awp, -wa or -awp-wa: {', '.join(methods.BASES)}")
