@@ -1,4 +1,4 @@
-"""--title, --label, --size and --overlay: what they change in a picture, and how they are refused."""
+"""--title, --label, --size and --overlay: what they change in a picture, and what they refuse."""
 
 import re
 

@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-LETTER = 0.065
+LETTER = 0.072
 """Width of a letter of a legend in inches, about."""
-WIDE, BESIDE = 0.069, 0.5
-"""Width of a letter of a title, and of what stands left of the axes, in inches, about."""
+BESIDE = 0.35
+"""Inches left and right of an axes, but for its ticks' labels, about."""
 HEAD = 0.25
 """Inches of the title over all panels."""
-LEGEND = 8
-"""Size of a legend's letters."""
+TITLE, LEGEND = 9, 8
+"""Sizes of the letters of a panel's title and of a legend."""
+SHORTEST = 12
+"""Letters of a line below which a title is not broken."""
 
 
 def check(path: Path) -> None:
@@ -174,21 +176,56 @@ def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Seque
     for place, axes in enumerate(row):
         lines = [name if place == 0 else "", *axes.get_title(loc="left").splitlines()]
         # A title has its panel's width; what is longer goes on below.
-        letters = max(12, int((widths[place] - BESIDE) / WIDE))
-        wrapped = [text for line in lines if line for text in textwrap.wrap(line, letters)]
+        room = widths[place] - BESIDE - _labels_width(axes)
+        wrapped = [text for line in lines if line for text in _wrapped(line, room)]
         axes.set_title("\n".join(wrapped))
+        below = axes.get_xlabel().splitlines()
+        axes.set_xlabel("\n".join(text for line in below for text in _wrapped(line, room)))
+
+
+def _wrapped(line: str, room: float) -> list[str]:
+    """Return a line in lines of at most `room` inches; words longer than that are cut."""
+    letters = len(line)
+    while letters > SHORTEST:
+        lines = textwrap.wrap(line, letters)
+        if all(_width(text) <= room for text in lines):
+            return lines
+        letters -= 1
+    return textwrap.wrap(line, SHORTEST)
+
+
+def _labels_width(axes: Axes) -> float:
+    """Return the width of the labels left of an axes in inches."""
+    if not axes.axison:
+        return 0.0
+    size = axes.yaxis.get_ticklabels()[0].get_fontsize() if axes.get_yticklabels() else TITLE
+    texts = [line for label in axes.get_yticklabels() for line in label.get_text().splitlines()]
+    return max((_width(text, size) for text in texts), default=0.0)
+
+
+def _width(text: str, size: float = TITLE) -> float:
+    """Return the width of a text in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text, FontProperties(size=size), ismath=False
+    )
+    return float(width) / 72  # points
 
 
 def _share(panels: Sequence[Axes]) -> None:
     """Give panels of several nets the same limits, where their axes are of numbers."""
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     if len(panels) < 2 or not all(panel.axison for panel in panels):
         return
     for which in ("x", "y"):
         axis = [getattr(panel, f"{which}axis") for panel in panels]
         # Words have fixed labels; t-SNE's coordinates, which no two nets share, have no ticks.
-        if any(isinstance(own.get_major_formatter(), FixedFormatter) for own in axis):
+        if any(
+            isinstance(own.get_major_formatter(), FixedFormatter | FuncFormatter) for own in axis
+        ):
             continue
         if not all(len(own.get_ticklocs()) for own in axis):
             continue
@@ -200,7 +237,11 @@ def _share(panels: Sequence[Axes]) -> None:
 
 def _legends(figure: Figure, panels: Sequence[Axes]) -> None:
     """Draw one legend below everything where one serves all panels, else one in each."""
-    labels = [panel.get_legend_handles_labels() for panel in panels]
+    letters = max(SHORTEST, int(figure.get_figwidth() / LETTER) - 10)
+    labels = [
+        (handles, [textwrap.fill(name, letters) for name in names])
+        for handles, names in (panel.get_legend_handles_labels() for panel in panels)
+    ]
     handles, shared = labels[0]
     if shared and all(names == shared for _, names in labels):
         ncols = _fitting(figure.get_figwidth(), shared)
@@ -213,6 +254,6 @@ def _legends(figure: Figure, panels: Sequence[Axes]) -> None:
 
 def _fitting(width: float, names: Sequence[str]) -> int:
     """Return how many columns of a legend fit into so many inches."""
-    # Eight letters' room for the line with its marker and the gap to the next column.
-    room = int(width / (LETTER * (max(map(len, names), default=0) + 8)))
+    # Ten letters' room for the line with its marker and the gap to the next column.
+    room = int(width / (LETTER * (max(map(len, names), default=0) + 10)))
     return max(1, min(room, len(names)))

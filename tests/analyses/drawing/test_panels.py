@@ -109,7 +109,7 @@ def test_states_of_masking_differ_in_shape_and_in_colour():
     states = masking._STATES.values()
     assert len({own.marker for own in states}) == len({own.colour for own in states}) == 4
     figure, (axes,) = drawn(masking._Table(checks()))
-    shown = [text.get_text() for text in axes.texts]
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
     assert {own.words for own in states} <= set(shown)
     assert inside(figure)
 
