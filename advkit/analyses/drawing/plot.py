@@ -24,6 +24,8 @@ BESIDE = 0.35
 """Inches left and right of an axes, but for its ticks' labels, about."""
 HEAD = 0.25
 """Inches of the title over all panels."""
+LINE = 0.17
+"""Inches of a line of a legend."""
 TITLE, LEGEND = 9, 8
 """Sizes of the letters of a panel's title and of a legend."""
 SHORTEST = 12
@@ -97,7 +99,9 @@ def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figur
     ]
     shrunk = 1.0 if frame.width is None else min(1.0, frame.width / sum(widths))
     heights = [max((_height(panel, shrunk) for panel in row), default=PANEL[1]) for *_, row in rows]
-    size = (frame.width or sum(widths), frame.height or sum(heights) + HEAD * bool(frame.title))
+    width = frame.width or sum(widths)
+    title = [text for line in [frame.title] if line for text in _wrapped(line, width - 0.2)]
+    size = (width, frame.height or sum(heights) + HEAD * len(title))
     with rc_context(STYLE):
         drawn = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(drawn)
@@ -114,8 +118,10 @@ def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figur
         for together in alike.values():
             _share(together)
         if frame.title:
-            drawn.suptitle(frame.title, x=0.01, ha="left")
-        _legends(drawn, [axes for axes in grid.flat if axes.get_visible()])
+            drawn.suptitle("\n".join(title), x=0.01, ha="left")
+        lines = _legends(drawn, [axes for axes in grid.flat if axes.get_visible()])
+        if frame.height is None and lines > 2:  # a long legend takes no panel's place
+            drawn.set_figheight(size[1] + LINE * (lines - 2))
     return drawn
 
 
@@ -187,7 +193,7 @@ def _wrapped(line: str, room: float) -> list[str]:
     """Return a line in lines of at most `room` inches; words longer than that are cut."""
     letters = len(line)
     while letters > SHORTEST:
-        lines = textwrap.wrap(line, letters)
+        lines = textwrap.wrap(line, letters, break_on_hyphens=False)
         if all(_width(text) <= room for text in lines):
             return lines
         letters -= 1
@@ -235,25 +241,31 @@ def _share(panels: Sequence[Axes]) -> None:
             getattr(panel, f"set_{which}lim")(*((low, high) if first <= last else (high, low)))
 
 
-def _legends(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Draw one legend below everything where one serves all panels, else one in each."""
+def _legends(figure: Figure, panels: Sequence[Axes]) -> int:
+    """Draw one legend below everything where one serves all panels, else one in each.
+
+    Returns:
+        How many lines stand below everything.
+    """
     letters = max(SHORTEST, int(figure.get_figwidth() / LETTER) - 10)
     labels = [
-        (handles, [textwrap.fill(name, letters) for name in names])
+        (handles, [textwrap.fill(name, letters, break_on_hyphens=False) for name in names])
         for handles, names in (panel.get_legend_handles_labels() for panel in panels)
     ]
     handles, shared = labels[0]
     if shared and all(names == shared for _, names in labels):
         ncols = _fitting(figure.get_figwidth(), shared)
         figure.legend(handles, shared, loc="outside lower center", ncols=ncols, fontsize=LEGEND)
-        return
+        return -(-sum(len(name.splitlines()) for name in shared) // ncols)
     for panel, (handles, names) in zip(panels, labels, strict=True):
         if names:
             panel.legend(handles, names, fontsize=LEGEND)
+    return 0
 
 
 def _fitting(width: float, names: Sequence[str]) -> int:
     """Return how many columns of a legend fit into so many inches."""
     # Ten letters' room for the line with its marker and the gap to the next column.
-    room = int(width / (LETTER * (max(map(len, names), default=0) + 10)))
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    room = int(width / (LETTER * (longest + 10)))
     return max(1, min(room, len(names)))

@@ -154,6 +154,16 @@ def test_nothing_is_cut(size):
     assert (figure._suptitle is not None) == bool(size.title)
 
 
+def test_a_long_legend_makes_the_picture_higher():
+    layer = panels.layer([1, 2], [1.0, 2.0], xlabel="x", ylabel="y")
+    nets = [(f"net {k}", net(layer)) for k in range(12)]
+    few, many = (plot.figure(nets[:count], Frame(overlay=True)) for count in (2, 12))
+    assert many.get_figheight() > few.get_figheight()
+    many.canvas.draw()
+    (axes,) = many.axes
+    assert axes.get_window_extent().height > 0.4 * many.bbox.height
+
+
 def net(*layers):
     return Result({}, panels=(lambda axes: axes.plot([0], [0]),), overlay=layers)
 
