@@ -108,9 +108,11 @@ def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figur
         grid = drawn.subplots(
             len(rows), columns, height_ratios=heights, width_ratios=widths, squeeze=False
         )
+        extra = 0
         for axes, (number, start, row) in zip(grid, rows, strict=True):
             heading = results[number][0] if start == 0 else ""
-            _fill(axes, heading, row, [width * shrunk for width in widths])
+            lines = _fill(axes, heading, row, [width * shrunk for width in widths])
+            extra += max(0, lines - 2)
         alike: dict[int, list[Axes]] = {}
         for axes, (_, start, row) in zip(grid, rows, strict=True):
             for place in range(len(row)):
@@ -120,8 +122,8 @@ def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figur
         if frame.title:
             drawn.suptitle("\n".join(title), x=0.01, ha="left")
         lines = _legends(drawn, [axes for axes in grid.flat if axes.get_visible()])
-        if frame.height is None and lines > 2:  # a long legend takes no panel's place
-            drawn.set_figheight(size[1] + LINE * (lines - 2))
+        if frame.height is None:  # long titles and legends take no panel's place
+            drawn.set_figheight(size[1] + LINE * (extra + max(0, lines - 2)))
     return drawn
 
 
@@ -174,7 +176,9 @@ def across(panel: Panel) -> float:
     return float(getattr(panel, "width", PANEL[0]))
 
 
-def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Sequence[float]) -> None:
+def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Sequence[float]) -> int:
+    """Draw a row of panels under a name; return how many lines its highest title has."""
+    highest = 0
     for axes, panel in zip(row, panels, strict=False):
         panel(axes)
     for axes in row[len(panels) :]:
@@ -185,8 +189,10 @@ def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Seque
         room = widths[place] - BESIDE - _labels_width(axes)
         wrapped = [text for line in lines if line for text in _wrapped(line, room)]
         axes.set_title("\n".join(wrapped))
+        highest = max(highest, len(wrapped))
         below = axes.get_xlabel().splitlines()
         axes.set_xlabel("\n".join(text for line in below for text in _wrapped(line, room)))
+    return highest
 
 
 def _wrapped(line: str, room: float) -> list[str]:
