@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 LETTER = 0.072
 """Width of a letter of a legend in inches, about."""
-BESIDE = 0.35
+BESIDE = 0.55
 """Inches left and right of an axes, but for its ticks' labels, about."""
 HEAD = 0.25
 """Inches of the title over all panels."""
@@ -210,7 +210,7 @@ def _labels_width(axes: Axes) -> float:
     """Return the width of the labels left of an axes in inches."""
     if not axes.axison:
         return 0.0
-    size = axes.yaxis.get_ticklabels()[0].get_fontsize() if axes.get_yticklabels() else TITLE
+    size = float(axes.get_yticklabels()[0].get_fontsize()) if axes.get_yticklabels() else TITLE
     texts = [line for label in axes.get_yticklabels() for line in label.get_text().splitlines()]
     return max((_width(text, size) for text in texts), default=0.0)
 
