@@ -347,8 +347,8 @@ def test_in_a_browser(tmp_path, width):
         f'<iframe id="f" src="page.html" style="width:{inside}px;height:900px;border:0"></iframe>'
         "<script>onload = () => { const d = document.getElementById('f').contentDocument;"
         "document.title = [d.documentElement.scrollWidth, d.documentElement.clientWidth,"
-        "[...d.images].filter(i => !i.naturalWidth).length, d.images.length, sorted(d)].join(' ') };"
-        "function sorted(d) { const b = d.querySelector('thead button'); b.click();"
+        "[...d.images].filter(i => !i.naturalWidth).length, d.images.length, turned(d)].join(' ')};"
+        "function turned(d) { const b = d.querySelector('thead button'); b.click();"
         "return b.parentElement.getAttribute('aria-sort') }</script>"
     )
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
