@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from advkit.analyses.drawing.grid import panels, percent, split
-from advkit.analyses.gathering import protocol
+from advkit.analyses.gathering import naming, protocol
 from advkit.analyses.gathering.cells import (
     Cell,
     Mark,
@@ -75,7 +75,7 @@ def analyze(
         _numbers(grid, axes, placed, point),
         _COLUMNS,
         tuple(_row(cell) for cell in grid),
-        panels(grid, names, _words(attacked), alike=not differing),
+        panels(grid, names, _called(attacked), alike=not differing),
         text="\n".join([*head, *_tables(grid, names)]),
         more={"differs": protocol.plain(differing)},
     )
@@ -179,6 +179,11 @@ def _words(attack: descriptions.Attack) -> str:
     steps = f"-{attack['steps']}" if attack.get("steps") else ""
     ball = f", {attack['norm']} {attack['eps']}" if attack.get("eps") else ""
     return f"{attack['attack']}{steps}{ball}"
+
+
+def _called(attack: descriptions.Attack) -> str:
+    """Name an attack for the picture: `PGD-10, ℓ∞, ε = 8/255`."""
+    return naming.against(attack) or naming.attack(attack["attack"])
 
 
 def _head(attack: descriptions.Attack, point: str, cells: Sequence[Cell]) -> str:

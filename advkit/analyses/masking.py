@@ -20,6 +20,7 @@ from advkit.formulas.stats import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
 
 KINDS = ("checkpoint",)
 PROBES = True
@@ -75,7 +76,9 @@ class _State(NamedTuple):
 
 _STATES = {
     "passed": _State("passed", BLUE, "o", True),
-    "over": _State("passed, though over it: chance, or nothing to feign", AMBER, "^", False),
+    "over": _State(
+        "passed, though over the threshold:\nchance, or no robustness to feign", AMBER, "^", False
+    ),
     "failed": _State("failed", ORANGE, "X", True),
     "open": _State("not judged", GREY, "s", False),
 }
@@ -216,30 +219,31 @@ def _accuracies(measured: Measured, plan: Plan) -> Panel:
 
 
 class _Table:
-    """The checks as a list: a mark, the name, the figure and its threshold."""
+    """The checks as a list: the name, a mark, the figure and its threshold; below the marks."""
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self.checks = checks
-        self.inches = max(PANEL[1], 0.21 * (len(checks) + len(_STATES)) + 0.5)
+        self.inches = max(PANEL[1], 0.2 * (len(checks) + len(_STATES)) + 0.8)
 
     def __call__(self, axes: Axes) -> None:
-        """Draw it, and what its marks mean below."""
+        """Draw it."""
         for row, check in enumerate(self.checks):
             _mark(axes, row, _STATES[state(check)])
-            bold = "bold" if check.passed is False else "normal"
-            axes.text(0.06, row, check.name, va="center", fontsize=7.5, fontweight=bold)
             figure = f"{_shown(check.figure)} ({_shown(check.threshold)})"
-            axes.text(1, row, figure, va="center", ha="right", fontsize=7.5)
-        below = len(self.checks) - 1
-        for row, own in enumerate(_STATES.values(), start=len(self.checks)):
-            _mark(axes, row, own)
-            axes.text(0.06, row, own.words, va="center", fontsize=7.5, color=own.colour)
-        axes.plot([0, 1], [below + 0.5] * 2, color=GREY, linewidth=0.6)
-        axes.set(xlim=(-0.03, 1), ylim=(len(self.checks) + len(_STATES) - 0.4, -0.6))
+            axes.text(0.12, row, figure, va="center", fontsize=7.5)
+        names = [check.name for check in self.checks]
+        axes.set_yticks(range(len(names)), names, fontsize=7.5)
+        for label, check in zip(axes.get_yticklabels(), self.checks, strict=True):
+            label.set_fontweight("bold" if check.passed is False else "normal")
+        axes.set(xlim=(-0.05, 1), ylim=(len(names) - 0.4, -0.6), xticks=[])
+        axes.tick_params(left=False)
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
         masked = any(check.passed is False for check in self.checks)
-        verdict = "masked" if masked else "not masked"
-        axes.set_title(f"gradients {verdict}: figure (threshold)")
-        axes.axis("off")
+        axes.set_title(f"gradients {'' if masked else 'not '}masked: figure (threshold)")
+        handles = [_mark(axes, None, own) for own in _STATES.values()]
+        words = [own.words for own in _STATES.values()]
+        axes.legend(handles, words, loc="upper center", bbox_to_anchor=(0.2, 0.0), fontsize=7.5)
 
 
 def state(check: Check) -> str:
@@ -256,8 +260,14 @@ def state(check: Check) -> str:
     return "passed" if figure is None or figure <= threshold else "over"
 
 
-def _mark(axes: Axes, row: int, own: _State) -> None:
-    face = own.colour if own.filled else "none"
-    axes.scatter(
-        [0], [row], marker=own.marker, facecolors=face, edgecolors=own.colour, s=30, clip_on=False
+def _mark(axes: Axes, row: int | None, own: _State) -> PathCollection:
+    """Draw a state's mark in a row, or nowhere, for a legend."""
+    return axes.scatter(
+        [] if row is None else [0],
+        [] if row is None else [row],
+        marker=own.marker,
+        facecolors=own.colour if own.filled else "none",
+        edgecolors=own.colour,
+        s=30,
+        clip_on=False,
     )

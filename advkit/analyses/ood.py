@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from advkit.analyses.drawing.histograms import counted, edges, histogram
+from advkit.analyses.drawing.histograms import counted, edges, highest, histogram
 from advkit.analyses.gathering import naming, protocol
 from advkit.analyses.gathering.entries import entries_of
 from advkit.analyses.gathering.pairs import Model, models
@@ -66,6 +66,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     differing = _differing(every)
     groups = [group for of_model, _ in compared for group in of_model]
     figures = tuple(figure for _, figure in compared)
+    top = max(map(highest, figures))  # one axis for all models
     flat = [_flat(group) for group in groups]
     numbers: dict[str, Number] = {"models": len(compared), "pairs": len(groups)}
     if len(groups) == 1:
@@ -76,7 +77,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
         numbers,
         tuple(flat[0]),
         tuple(tuple(row.values()) for row in flat),
-        tuple(histogram(figure, "entropy (nats)") for figure in figures),
+        tuple(histogram(figure, "entropy (nats)", top) for figure in figures),
         figures,
         "\n".join([table, *([f"note: not the same for all models: {told}"] if told else [])]),
         tuple(groups),

@@ -111,16 +111,17 @@ def _panel(
 ) -> Panel:
     """Return each accuracy's mean by temperature, with the interval that its runs leave."""
     x = list(shares)
+    known = {name: own for name, own in _AVERAGED.items() if any(shares[t][name] for t in x)}
     noise = {name: seed_noise(shares[t][name] for t in x) for name in _AVERAGED}
     intervals = {
         shown: [
             spread(shares[t][name], sizes[t], noise[name]) if shares[t][name] else None for t in x
         ]
-        for name, shown in _AVERAGED.items()
+        for name, shown in known.items()
     }
     return curve(
         x,
-        {shown: [_mean(shares[t][name]) for t in x] for name, shown in _AVERAGED.items()},
+        {shown: [_mean(shares[t][name]) for t in x] for name, shown in known.items()},
         xlabel="temperature of the teacher (no unit)",
         ylabel="accuracy",
         logx=True,

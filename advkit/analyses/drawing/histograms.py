@@ -24,10 +24,15 @@ BINS = ("series", "low", "high", "count")
 """Columns of `bin_rows`."""
 
 
-def histogram(data: Histogram, xlabel: str) -> Panel:
+def histogram(data: Histogram, xlabel: str, top: float | None = None) -> Panel:
     """Return a panel with the share of examples per bin, one outline a series.
 
     Beside longer ones, a series of few examples is drawn as a mark each, over its bin.
+
+    Args:
+        data: what is drawn.
+        xlabel: with its unit.
+        top: highest bar that the axis is to hold; the panel's own if not given.
     """
 
     def draw(axes: Axes) -> None:
@@ -53,7 +58,9 @@ def histogram(data: Histogram, xlabel: str) -> Panel:
             )
         axes.set(xlabel=xlabel, title=data.title)
         axes.set_xlim(data.edges[0], data.edges[-1])
-        axes.set_ylim(0, _highest(data) * HEADROOM or 1)  # 0 to 0 would be no axis
+        axes.set_ylim(
+            0, (highest(data) if top is None else top) * HEADROOM or 1
+        )  # 0 to 0 would be no axis
         in_percent(axes, "y", "examples")
 
     return draw
@@ -105,7 +112,7 @@ def shares(counts: Sequence[int]) -> list[float]:
     return [count / total for count in counts]
 
 
-def _highest(data: Histogram) -> float:
+def highest(data: Histogram) -> float:
     """Return the highest bar of the series that are drawn as bars."""
     bars = [counts for counts in data.counts.values() if sum(counts) >= FEW]
     return max(max(shares(counts)) for counts in bars or data.counts.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 OWN_PANELS = 3
 """Recipes up to which each has a panel of its own."""
+LETTERS = 36
+"""Of a line of the legend."""
 LINE = 0.17
 """Height of a line of the legend in inches."""
 MARKED = 8
@@ -56,7 +59,9 @@ class _Panel:
 
     def __init__(self, title: str, curves: Sequence[tuple[Recipe, str, Look]]) -> None:
         self.title, self.curves = title, curves
-        self.inches = PANEL[1] + LINE * (len(curves) + 1)
+        self.names = [textwrap.fill(look.label, LETTERS) for _, _, look in curves]
+        lines = sum(len(name.splitlines()) for name in self.names)
+        self.inches = PANEL[1] + LINE * (lines + 1)
 
     def __call__(self, axes: Axes) -> None:
         """Draw it."""
@@ -70,7 +75,7 @@ class _Panel:
         axes.set_ylim(-0.02, 1.02)
         in_percent(axes, "y", "accuracy")
         axes.locator_params(axis="x", integer=True)
-        labels = [look.label for _, _, look in self.curves] + ["best epoch"]
+        labels = [*self.names, "best epoch"]
         axes.legend(
             handles,
             labels[: len(handles)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COLUMNS = 6
 CELL = 1.15
 """Width of an image with the gap to the next, in inches."""
+LEAST = 0.8
+"""Inches of such a place below which its letters overlap."""
 SIDE, HEAD, BAR, GAP = 0.92, 0.24, 0.17, 0.1
 """Of a cell of width 1: the image's longer side, the label above, a class below, and the rest."""
 LETTERS = 15
@@ -42,11 +44,17 @@ class Mosaic:
     tiles: Sequence[Tile]
     pixels: Callable[[], Tensor] | None
     title: str
+    room: float | None = None
+
+    def fit(self, width: float) -> Mosaic:
+        """Return the same for a picture of a width in inches: images go below, not smaller."""
+        return replace(self, room=width)
 
     @property
     def columns(self) -> int:
         """Tiles in a row."""
-        return min(COLUMNS, len(self.tiles))
+        most = COLUMNS if self.room is None else max(1, int(self.room / LEAST))
+        return min(COLUMNS, most, len(self.tiles))
 
     @property
     def rows(self) -> int:
@@ -61,7 +69,8 @@ class Mosaic:
     @property
     def inches(self) -> float:
         """Height, with a title's place."""
-        return CELL * self.cell * self.rows + 0.4
+        side = CELL if self.room is None else min(CELL, self.room / self.columns)
+        return side * self.cell * self.rows + 0.4
 
     @property
     def width(self) -> float:

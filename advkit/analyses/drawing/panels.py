@@ -32,7 +32,8 @@ def in_percent(axes: Axes, which: Literal["x", "y"], label: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(Shares(nbins="auto", steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(PercentFormatter(1, symbol=None))
-    axis.set_label_text(f"{label} (%)")
+    what, comma, more = label.partition(",")
+    axis.set_label_text(f"{what} (%){comma}{more}")
 
 
 def whole(axes: Axes, which: Literal["x", "y"]) -> None:
@@ -99,7 +100,7 @@ def layer(
     """Return a layer with one curve, for a panel of several nets; see `curve`."""
 
     def draw(axes: Axes, name: str, place: int) -> None:
-        line(axes, x, values, name, look(place), beneath=False)
+        line(axes, x, values, name, look(place), size=size(place))
         if intervals is not None:
             shade(axes, x, intervals, look(place).colour)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -112,23 +113,42 @@ def layer(
 
 
 def line(
-    axes: Axes, x: Sequence[float], values: Values, name: str, own: Look, *, beneath: bool
+    axes: Axes,
+    x: Sequence[float],
+    values: Values,
+    name: str,
+    own: Look,
+    *,
+    beneath: bool = False,
+    size: float = 1.0,
 ) -> None:
-    """Draw one curve; `beneath` another one, so broad that it shows on both sides of that."""
+    """Draw one curve; `beneath` another one, so broad that it shows on both sides of that.
+
+    `size` enlarges its line and markers.
+    """
     y = [math.nan if value is None else value for value in values]  # NaN breaks the line
     axes.plot(
         x,
         y,
         marker=own.marker,
-        markersize=8 if beneath else 3.5,
+        markersize=8 if beneath else 3.5 * size,
         markerfacecolor="none" if beneath else own.colour,
-        linewidth=4.5 if beneath else 1.3,
+        linewidth=4.5 if beneath else 1.3 * size,
         linestyle="-" if beneath else own.line,
         color=f"{own.colour}80" if beneath else own.colour,
         markeredgecolor=own.colour,
         label=name,
         clip_on=False,  # points on the frame are whole
     )
+
+
+def size(place: int) -> float:
+    """Return how much larger a net's line is than the last ones': those above leave it seen.
+
+    >>> [size(place) for place in range(5)]
+    [2.05, 1.7, 1.35, 1.0, 1.0]
+    """
+    return round(max(1.0, 2.05 - 0.35 * place), 2)
 
 
 def shade(

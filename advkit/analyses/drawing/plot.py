@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
-LETTER = 0.065
+LETTER = 0.072
 """Width of a letter of a legend in inches, about."""
-WIDE, BESIDE = 0.069, 0.5
-"""Width of a letter of a title, and of what stands left of the axes, in inches, about."""
+BESIDE = 0.55
+"""Inches left and right of an axes, but for its ticks' labels, about."""
 HEAD = 0.25
 """Inches of the title over all panels."""
-LEGEND = 8
-"""Size of a legend's letters."""
+LINE = 0.17
+"""Inches of a line of a legend."""
+TITLE, LEGEND = 9, 8
+"""Sizes of the letters of a panel's title and of a legend."""
+SHORTEST = 12
+"""Letters of a line below which a title is not broken."""
 
 
 def check(path: Path) -> None:
@@ -95,16 +99,20 @@ def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figur
     ]
     shrunk = 1.0 if frame.width is None else min(1.0, frame.width / sum(widths))
     heights = [max((_height(panel, shrunk) for panel in row), default=PANEL[1]) for *_, row in rows]
-    size = (frame.width or sum(widths), frame.height or sum(heights) + HEAD * bool(frame.title))
+    width = frame.width or sum(widths)
+    title = [text for line in [frame.title] if line for text in _wrapped(line, width - 0.2)]
+    size = (width, frame.height or sum(heights) + HEAD * len(title))
     with rc_context(STYLE):
         drawn = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(drawn)
         grid = drawn.subplots(
             len(rows), columns, height_ratios=heights, width_ratios=widths, squeeze=False
         )
+        extra = 0
         for axes, (number, start, row) in zip(grid, rows, strict=True):
             heading = results[number][0] if start == 0 else ""
-            _fill(axes, heading, row, [width * shrunk for width in widths])
+            lines = _fill(axes, heading, row, [width * shrunk for width in widths])
+            extra += max(0, lines - 2)
         alike: dict[int, list[Axes]] = {}
         for axes, (_, start, row) in zip(grid, rows, strict=True):
             for place in range(len(row)):
@@ -112,8 +120,10 @@ def figure(results: Sequence[tuple[str, Result]], frame: Frame = PLAIN) -> Figur
         for together in alike.values():
             _share(together)
         if frame.title:
-            drawn.suptitle(frame.title, x=0.01, ha="left")
-        _legends(drawn, [axes for axes in grid.flat if axes.get_visible()])
+            drawn.suptitle("\n".join(title), x=0.01, ha="left")
+        lines = _legends(drawn, [axes for axes in grid.flat if axes.get_visible()])
+        if frame.height is None:  # long titles and legends take no panel's place
+            drawn.set_figheight(size[1] + LINE * (extra + max(0, lines - 2)))
     return drawn
 
 
@@ -166,7 +176,9 @@ def across(panel: Panel) -> float:
     return float(getattr(panel, "width", PANEL[0]))
 
 
-def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Sequence[float]) -> None:
+def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Sequence[float]) -> int:
+    """Draw a row of panels under a name; return how many lines its highest title has."""
+    highest = 0
     for axes, panel in zip(row, panels, strict=False):
         panel(axes)
     for axes in row[len(panels) :]:
@@ -174,21 +186,58 @@ def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Seque
     for place, axes in enumerate(row):
         lines = [name if place == 0 else "", *axes.get_title(loc="left").splitlines()]
         # A title has its panel's width; what is longer goes on below.
-        letters = max(12, int((widths[place] - BESIDE) / WIDE))
-        wrapped = [text for line in lines if line for text in textwrap.wrap(line, letters)]
+        room = widths[place] - BESIDE - _labels_width(axes)
+        wrapped = [text for line in lines if line for text in _wrapped(line, room)]
         axes.set_title("\n".join(wrapped))
+        highest = max(highest, len(wrapped))
+        below = axes.get_xlabel().splitlines()
+        axes.set_xlabel("\n".join(text for line in below for text in _wrapped(line, room)))
+    return highest
+
+
+def _wrapped(line: str, room: float) -> list[str]:
+    """Return a line in lines of at most `room` inches; words longer than that are cut."""
+    letters = len(line)
+    while letters > SHORTEST:
+        lines = textwrap.wrap(line, letters, break_on_hyphens=False)
+        if all(_width(text) <= room for text in lines):
+            return lines
+        letters -= 1
+    return textwrap.wrap(line, SHORTEST)
+
+
+def _labels_width(axes: Axes) -> float:
+    """Return the width of the labels left of an axes in inches."""
+    if not axes.axison:
+        return 0.0
+    size = float(axes.get_yticklabels()[0].get_fontsize()) if axes.get_yticklabels() else TITLE
+    texts = [line for label in axes.get_yticklabels() for line in label.get_text().splitlines()]
+    return max((_width(text, size) for text in texts), default=0.0)
+
+
+def _width(text: str, size: float = TITLE) -> float:
+    """Return the width of a text in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    width, _, _ = text_to_path.get_text_width_height_descent(
+        text, FontProperties(size=size), ismath=False
+    )
+    return float(width) / 72  # points
 
 
 def _share(panels: Sequence[Axes]) -> None:
     """Give panels of several nets the same limits, where their axes are of numbers."""
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     if len(panels) < 2 or not all(panel.axison for panel in panels):
         return
     for which in ("x", "y"):
         axis = [getattr(panel, f"{which}axis") for panel in panels]
         # Words have fixed labels; t-SNE's coordinates, which no two nets share, have no ticks.
-        if any(isinstance(own.get_major_formatter(), FixedFormatter) for own in axis):
+        if any(
+            isinstance(own.get_major_formatter(), FixedFormatter | FuncFormatter) for own in axis
+        ):
             continue
         if not all(len(own.get_ticklocs()) for own in axis):
             continue
@@ -198,21 +247,31 @@ def _share(panels: Sequence[Axes]) -> None:
             getattr(panel, f"set_{which}lim")(*((low, high) if first <= last else (high, low)))
 
 
-def _legends(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Draw one legend below everything where one serves all panels, else one in each."""
-    labels = [panel.get_legend_handles_labels() for panel in panels]
+def _legends(figure: Figure, panels: Sequence[Axes]) -> int:
+    """Draw one legend below everything where one serves all panels, else one in each.
+
+    Returns:
+        How many lines stand below everything.
+    """
+    letters = max(SHORTEST, int(figure.get_figwidth() / LETTER) - 10)
+    labels = [
+        (handles, [textwrap.fill(name, letters, break_on_hyphens=False) for name in names])
+        for handles, names in (panel.get_legend_handles_labels() for panel in panels)
+    ]
     handles, shared = labels[0]
     if shared and all(names == shared for _, names in labels):
         ncols = _fitting(figure.get_figwidth(), shared)
         figure.legend(handles, shared, loc="outside lower center", ncols=ncols, fontsize=LEGEND)
-        return
+        return -(-sum(len(name.splitlines()) for name in shared) // ncols)
     for panel, (handles, names) in zip(panels, labels, strict=True):
         if names:
             panel.legend(handles, names, fontsize=LEGEND)
+    return 0
 
 
 def _fitting(width: float, names: Sequence[str]) -> int:
     """Return how many columns of a legend fit into so many inches."""
-    # Eight letters' room for the line with its marker and the gap to the next column.
-    room = int(width / (LETTER * (max(map(len, names), default=0) + 8)))
+    # Ten letters' room for the line with its marker and the gap to the next column.
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    room = int(width / (LETTER * (longest + 10)))
     return max(1, min(room, len(names)))

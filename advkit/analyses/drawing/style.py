@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from advkit.artifacts.document import one_line
 from advkit.errors import UsageError, brief
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ COLUMN, PAGE = 8.5 / 2.54, 17.4 / 2.54
 """Width of a paper's column, and of both with the gap between them, in inches."""
 SMALLEST, LARGEST = 1.5, 50.0
 """Inches of a picture's side."""
+LONGEST = 500
+"""Letters of a title."""
 UNITS = {"": 1.0, "in": 1.0, "cm": 1 / 2.54}
 
 
@@ -105,9 +108,12 @@ class Frame:
         """Return a frame from what was typed.
 
         Raises:
-            UsageError: see `parse_size`.
+            UsageError: a title too long; see `parse_size`.
         """
-        return cls(title or "", *parse_size(size), overlay)
+        text = one_line(title or "")
+        if len(text) > LONGEST:
+            raise UsageError(f"--title: more than {LONGEST} letters")
+        return cls(text, *parse_size(size), overlay)
 
 
 PLAIN = Frame()

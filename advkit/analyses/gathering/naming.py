@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from advkit.analyses.gathering.rows import run_name
 from advkit.artifacts.descriptions import Description
@@ -144,7 +144,12 @@ def attack(name: str, steps: int | None = None) -> str:
 def attacked(source: Source) -> str:
     """Return attack and radius of a logits file: `PGD-10, ℓ∞, ε = 8/255`; empty without them."""
     config = source.info.get("config")
-    if not isinstance(config, Mapping) or "attack" not in config or not config.get("eps"):
+    return against(config) if isinstance(config, Mapping) and "attack" in config else ""
+
+
+def against(config: Mapping[str, Any]) -> str:
+    """Return attack and radius of a logits file's configuration."""
+    if not config.get("eps"):
         return ""
     norm = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}.get(str(config.get("norm")), config.get("norm"))
     ball = f"{norm}, " if norm else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
-from advkit.analyses.drawing.panels import line
+from advkit.analyses.drawing.panels import line, size
 from advkit.analyses.drawing.style import look
 from advkit.errors import UsageError
 
@@ -85,7 +85,7 @@ def moved(model: nn.Module, along: Mapping[str, Tensor], alpha: float) -> Iterat
 def band(axes: Axes, x: Sequence[float], runs: Tensor, label: str, place: int) -> None:
     """Draw the mean of runs (R, points) over R, with ± one sample standard deviation behind."""
     own, mean = look(place), runs.mean(0)
-    line(axes, x, mean.tolist(), label, own, beneath=False)
+    line(axes, x, mean.tolist(), label, own, size=size(place))
     if len(runs) > 1:
         deviation = runs.std(0)
         low, high = (mean - deviation).tolist(), (mean + deviation).tolist()

@@ -245,7 +245,7 @@ class Analysis:
         places = self.part.constants.get("PLACES", ())  # nor by where the data set lies
         said = {name: value for name, value in extra.items() if name not in places}
         if self.labels:  # documents hold them
-            said["label"] = [f"{name}={text}" for name, text in self.labels.items()]
+            said["label"] = [f"{printable(name)}={text}" for name, text in self.labels.items()]
         config = {"analysis": self.part.name, **said, **digests}
         parents: list[Mapping[str, object]] = [provenance.parent(source.info) for source in inputs]
         environment: descriptions.Environment = {}

@@ -109,7 +109,7 @@ def test_states_of_masking_differ_in_shape_and_in_colour():
     states = masking._STATES.values()
     assert len({own.marker for own in states}) == len({own.colour for own in states}) == 4
     figure, (axes,) = drawn(masking._Table(checks()))
-    shown = [text.get_text() for text in axes.texts]
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
     assert {own.words for own in states} <= set(shown)
     assert inside(figure)
 
@@ -152,6 +152,16 @@ def test_nothing_is_cut(size):
     columns = {axes.get_subplotspec().colspan.start for axes in figure.axes}
     assert len(columns) == {None: 3, 3.35: 1, 6.85: 3, 4: 1}[size.width]
     assert (figure._suptitle is not None) == bool(size.title)
+
+
+def test_a_long_legend_makes_the_picture_higher():
+    layer = panels.layer([1, 2], [1.0, 2.0], xlabel="x", ylabel="y")
+    nets = [(f"net {k}", net(layer)) for k in range(12)]
+    few, many = (plot.figure(nets[:count], Frame(overlay=True)) for count in (2, 12))
+    assert many.get_figheight() > few.get_figheight()
+    many.canvas.draw()
+    (axes,) = many.axes
+    assert axes.get_window_extent().height > 0.4 * many.bbox.height
 
 
 def net(*layers):
