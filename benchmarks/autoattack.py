@@ -4,9 +4,10 @@ Both run the standard version on the same examples of adversarially trained nets
 in turn, each in a process of its own, with the round's number as their seed. Ours keeps freed
 memory, as the command line does. Upstream gets the net as any user has it (NCHW,
 parameters trainable, eval mode) and the batch size that was best in a trial. `ratio` is
-upstream's seconds over ours, `differ` counts verdicts that are not the same, `floor` those that
-differ between upstream's own seeds, `two_processes` is the wall time of one process over that of
-two which share the examples.
+upstream's seconds over ours, `passes` the images that attacks asked the net about, without and
+with a gradient, and in how many calls, `differ` counts verdicts that are not the same, `floor`
+those that differ between upstream's own seeds, `two_processes` is the wall time of one process
+over that of two which share the examples.
 """
 
 from __future__ import annotations
@@ -24,21 +25,26 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import pyautoattack
 import torch
+from _passes import Counting
 from _timing import ratio
 from scipy.stats import binomtest
+from torch import nn
 
 from advkit import data, models
 from advkit.artifacts.hdf5 import ROBUST
 from advkit.attacks.upstream import autoattack
 from advkit.bench import measure
+from advkit.evaluation import passes
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.images.image_set import pixels
 from advkit.images.split import first
 from advkit.runtime import memory
+from advkit.runtime.reporting import Reporter
 
 FOLDER = ["--epochs", "15", "--eps", "8/255", "--attack-steps", "5", "--lr", "0.05"]
 """How the nets are trained on a folder; on digits with their own presets."""
@@ -81,8 +87,8 @@ class Case:
 
     def __init__(self, given: argparse.Namespace, path: Path) -> None:
         self.model, self.info = models.load(path)
-        self.plain, _ = models.load(path)
-        self.plain.to(memory_format=torch.contiguous_format)
+        plain, _ = models.load(path)
+        plain.to(memory_format=torch.contiguous_format)
         self.norm, self.eps = self.info["config"]["norm"], self.info["config"]["eps"]
         size = self.info["config"].get("image_size")
         self.images = data.load(given.data, "test", root=None, image_size=size)
@@ -91,6 +97,7 @@ class Case:
         self.x = pixels(self.images.batch(chosen), "cpu")
         self.y = self.images.labels[chosen]
         self.batch_size, self.theirs = given.batch_size, 0
+        self.asked = {"upstream": Counting(plain)}
 
     def settings(self, seed: int) -> AttackSettings:
         return AttackSettings(
@@ -105,7 +112,15 @@ class Case:
 
     def ours(self, seed: int) -> torch.Tensor:
         environment = {"device": "cpu", "threads": 1}
-        with tempfile.TemporaryDirectory() as place:
+        search = passes.searched
+
+        def counted(
+            model: nn.Module, settings: AttackSettings, x: torch.Tensor, reporter: Reporter
+        ) -> nn.Module:
+            self.asked["ours"] = Counting(search(model, settings, x, reporter))
+            return self.asked["ours"]
+
+        with tempfile.TemporaryDirectory() as place, patch.object(passes, "searched", counted):
             logits = Evaluation(
                 self.model, self.info, self.images, self.settings(seed), environment=environment
             ).run(Path(place) / "it.part")
@@ -116,7 +131,7 @@ class Case:
     def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
         threat = self.settings(seed).threat
         suite = pyautoattack.AutoAttack(
-            self.plain, norm=autoattack.NORM[threat.norm], eps=threat.eps, seed=seed
+            self.asked["upstream"], norm=autoattack.NORM[threat.norm], eps=threat.eps, seed=seed
         )
         if share < 1:
             suite.square.n_queries = round(share * suite.square.n_queries)
@@ -149,8 +164,9 @@ Turn = tuple[float, float, torch.Tensor]
 """Process CPU seconds, wall seconds, and who stood."""
 
 
-def _turn(side: str, seed: int) -> Turn:
-    return timed(lambda: getattr(CASE, side)(seed))
+def _turn(side: str, seed: int) -> tuple[Turn, dict[str, int]]:
+    CASE.asked["upstream"].taken()  # what the trial asked
+    return timed(lambda: getattr(CASE, side)(seed)), CASE.asked[side].taken()
 
 
 def _choose(sizes: list[int]) -> tuple[int, dict[int, float]]:
@@ -197,8 +213,13 @@ def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
         sizes = [int(size) for size in given.upstream_sizes.split(",")]
         case.theirs, trial = upstream.apply(_choose, (sizes,))
 
+        counts: dict[str, dict[str, int]] = {}
+
         def turn(name: str, seed: int) -> Turn:
-            result: Turn = {"upstream": upstream, "ours": ours}[name].apply(_turn, (name, seed))
+            result: Turn
+            result, counts[name] = {"upstream": upstream, "ours": ours}[name].apply(
+                _turn, (name, seed)
+            )
             print(f"{path.parent.name} {name} {seed}: {result[:2]}", file=sys.stderr)
             return result
 
@@ -216,6 +237,7 @@ def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
         "ratio_wall": ratio(wall["upstream"], wall["ours"], 3),
         "cpu_seconds": {k: round(statistics.median(v), 1) for k, v in cpu.items()},
         "wall_seconds": {k: round(statistics.median(v), 1) for k, v in wall.items()},
+        "passes": counts,
         "upstream_batch_size": case.theirs,
         "upstream_trial_seconds": trial,
         "batch_size": case.batch_size,

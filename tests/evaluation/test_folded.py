@@ -8,6 +8,7 @@ from torch import nn
 
 from advkit.evaluation import folded
 from advkit.models._blocks import SubsampledConv
+from advkit.models._resnet import BasicBlock
 
 
 def shaken(net: nn.Module) -> nn.Module:
@@ -96,6 +97,16 @@ def test_what_others_read_stays():
     assert torch.allclose(copy(X), net(X), rtol=1e-5, atol=1e-5)
     assert torch.allclose(gradient(copy, X), gradient(net, X), rtol=1e-4, atol=1e-4)
     assert left(copy, X) == 1
+
+
+def test_a_sum_stays_on_the_convolution_that_it_alone_reads():
+    net = shaken(BasicBlock(2, 2, 1, "relu")).eval()
+    copy = folded.folded(net)
+    assert [node.target for node in copy.graph.nodes if node.op == "call_method"] == ["add_"]
+    kept = X.clone()
+    assert torch.allclose(copy(X), net(X), atol=1e-6)
+    assert torch.allclose(gradient(copy, X), gradient(net, X), rtol=1e-4, atol=1e-5)
+    assert torch.equal(X, kept)
 
 
 class Shared(nn.Module):
