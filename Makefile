@@ -34,6 +34,7 @@ check: install  ## formatting, lint, types, generated docs
 	mypy
 	mypy tools
 	mypy benchmarks
+	mypy recipes
 	python tools/docs/generate.py --check
 	python tools/docs/results.py --check
 

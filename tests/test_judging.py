@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -222,6 +223,7 @@ def test_a_part_of_the_study_makes_a_page_and_a_picture(study, folder, monkeypat
     drawn = study.curves.drawing(judged)
     assert drawn.count("<circle") == 3  # ADR − AT at best and at the end, AT's own gap
     assert "not run yet" in drawn
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
 
 
 def test_summaries_that_are_not_what_they_say_are_refused(study, folder):
