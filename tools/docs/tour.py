@@ -68,7 +68,7 @@ def _outputs(source: str, names: dict[str, object]) -> Iterator[dict[str, object
             shell=True,
             executable="bash",
             check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             timeout=SECONDS,
         )
