@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""--title, --label, --size, --overlay: what they change in a picture; how they are refused."""
-=======
 """--title, --label, --size and --overlay: what they change in a picture, and what they refuse."""
->>>>>>> w-pictures
 
 import re
 
