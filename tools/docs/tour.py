@@ -105,7 +105,9 @@ def main() -> int:
     notebook = read(PAGE)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
+        folder = Path(place) / "tour"  # its name stands in records
+        folder.mkdir()
+        os.chdir(folder)
         try:
             for number, (cell, outputs) in enumerate(run(notebook), 1):
                 cell["outputs"], cell["execution_count"] = outputs, number
