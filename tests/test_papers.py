@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from advkit.cli import app
+from advkit.cli.common import lazily
 from advkit.cli.common.options import Call, Command
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +103,7 @@ def test_a_recipe_that_is_named_is_one(span):
 def test_a_command_that_is_named_parses(monkeypatch, span):
     """By the command line's own parser, which then would run it."""
     parsed: list[tuple[Command, Call]] = []
-    monkeypatch.setattr(app, "perform", lambda *call: parsed.append(call))
+    monkeypatch.setattr(lazily, "perform", lambda *call: parsed.append(call))
     program = typer.main.get_command(app.build())
     program(shlex.split(span)[1:], standalone_mode=False, prog_name="advkit")
     ((command, _),) = parsed
