@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from advkit.analyses.gathering.labels import parse as parse  # stays importable from here
 from advkit.analyses.gathering.rows import run_name
 from advkit.artifacts.descriptions import Description
-from advkit.artifacts.document import one_line
 from advkit.config import printed
-from advkit.errors import UsageError, brief, unknown
+from advkit.errors import unknown
 from advkit.evaluation.settings import SUITES
 
-LONGEST = 200
-"""Letters of a label; no legend holds more."""
 _LABELS: ContextVar[Mapping[str, str]] = ContextVar("labels", default={})  # noqa: B039
 
 
@@ -36,28 +34,6 @@ class Source(Protocol):
     @property
     def info(self) -> Description:
         """Its description."""
-
-
-def parse(texts: Sequence[str]) -> dict[str, str]:
-    """Read each `NAME=TEXT`: the name of a run, a method or a file, and what is shown for it.
-
-    >>> parse(["at-s0=AT", "adr=Ours (lambda = 0.9)"])
-    {'at-s0': 'AT', 'adr': 'Ours (lambda = 0.9)'}
-
-    Raises:
-        UsageError: no such pair, or a name twice.
-    """
-    labels: dict[str, str] = {}
-    for text in texts:
-        name, equals, shown = text.partition("=")
-        if not name or not equals or not shown.strip():
-            raise UsageError(f"--label {brief(text)}: NAME=TEXT, as in at-s0=AT")
-        if name in labels:
-            raise UsageError(f"--label {brief(name)}: given twice")
-        if len(shown) > LONGEST:
-            raise UsageError(f"--label {brief(name)}: more than {LONGEST} letters")
-        labels[name] = one_line(shown)
-    return labels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advkit.analyses.drawing.style import Frame
-from advkit.analyses.gathering import naming
+from advkit.analyses.gathering import labels
 from advkit.config.machine import DIALOGUE, Machine, Output, require_name
 from advkit.errors import UsageError, unknown
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
@@ -49,7 +49,7 @@ class AnalyzeOptions(Output):
         super().__post_init__()
         require_name("--plot", self.plot)
         self.frame()
-        naming.parse(self.label)
+        labels.parse(self.label)
 
     def frame(self) -> Frame:
         """Return what is asked of the picture."""
