@@ -6,6 +6,7 @@ __all__ = [
     "folding",
     "information",
     "losses",
+    "minimum",
     "resampling",
     "schedules",
     "stats",
