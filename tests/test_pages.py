@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from advkit import registry
 from advkit.cli import app
@@ -86,7 +85,7 @@ def test_a_call_parses(monkeypatch, words):
         pytest.skip("reads files that the page makes, or ends by itself")
     performed = []
     monkeypatch.setattr(lazily, "perform", lambda *call: performed.append(call))
-    program = typer.main.get_command(app.build())
+    program = app.build()
     program(words[1:], standalone_mode=False, prog_name="advkit")
     assert len(performed) == 1
 

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import typer
 
 from advkit.cli import app
 from advkit.cli.common import lazily
@@ -104,7 +103,7 @@ def test_a_command_that_is_named_parses(monkeypatch, span):
     """By the command line's own parser, which then would run it."""
     parsed: list[tuple[Command, Call]] = []
     monkeypatch.setattr(lazily, "perform", lambda *call: parsed.append(call))
-    program = typer.main.get_command(app.build())
+    program = app.build()
     program(shlex.split(span)[1:], standalone_mode=False, prog_name="advkit")
     ((command, _),) = parsed
     assert command.name in span.split()

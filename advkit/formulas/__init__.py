@@ -4,6 +4,7 @@ __all__ = [
     "accuracy",
     "corruption",
     "folding",
+    "hyperplane",
     "information",
     "losses",
     "minimum",

@@ -135,6 +135,10 @@ SESSIONS = {
     "inspect runs/at-s0/best.safetensors -q": [
         "runs/at-s0/best.safetensors  checkpoint  whole  BYTES  DIGEST  from data npz train",
     ],
+    "data info npz:.": [
+        "npz  train  n 60  1x8x8  classes 3",
+        "npz  test  n 60  1x8x8  classes 3",
+    ],
     f"inspect {LOGITS}": [
         f"{LOGITS}  logits  whole  BYTES  DIGEST  from checkpoint at best, data npz train, "
         "data npz test",
@@ -271,6 +275,20 @@ CHECKPOINT = {
                 "not_judged": "transfer",
             },
             "masking  a  masked: square  not judged: transfer",
+        ),
+        (
+            {
+                "kind": "data",
+                "path": None,
+                "digest": "",
+                "data": "cifar10",
+                "split": "test",
+                "n": 9,
+                "shape": [3, 32, 32],
+                "classes": 10,
+                "missing": ["cat", "dog", "frog", "horse", "truck"],
+            },
+            "cifar10  test  n 9  3x32x32  classes 10  no image of cat, dog, frog and 2 more",
         ),
         ({"kind": "export", "path": "two\nlines", "to": "hf"}, "two\\nlines  hf"),
     ],

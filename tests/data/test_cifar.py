@@ -141,4 +141,7 @@ def test_fetch_unpacks_the_published_archive_under_the_root(kind, cli, tmp_path,
     assert called == [(archive[kind.name], tmp_path / "new", 32)]
     outcome = cli("data", "info", kind.name, "--data-root", tmp_path / "new")
     assert outcome.code == 0
-    assert f"{len(kind.names)} classes\tmean {kind.mean}" in outcome.out
+    train, test = outcome.records
+    assert (train["split"], test["split"]) == ("train", "test")
+    assert train["classes"] == test["classes"] == len(kind.names)
+    assert train["mean"] == list(kind.mean)

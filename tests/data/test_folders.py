@@ -524,7 +524,9 @@ def test_a_folder_with_everything_at_once(tmp_path, cli):
     ]
     outcome = cli("data", "info", f"folder:{root}", "--skip-broken")
     assert outcome.code == 0
-    assert outcome.out.startswith("train\t11 images 3x8x8\t2 classes")
+    first = outcome.records[0]
+    assert (first["split"], first["n"], first["shape"]) == ("train", 11, [3, 8, 8])
+    assert first["classes"] == 2
     assert outcome.err.splitlines() == [f"advkit data info: {line}" for line in heard.notes]
 
 

@@ -328,9 +328,11 @@ def test_it_cannot_be_fetched(cli, tmp_path):
 def test_info_says_what_both_splits_hold(cli, top):
     outcome = cli("data", "info", f"tinyimagenet:{top}")
     assert outcome.code == 0
-    train, test = (line.split("\t") for line in outcome.out.splitlines())
-    assert train[:3] == ["train", "6 images 3x8x8", "3 classes"]
-    assert test[:3] == ["test", "4 images 3x8x8", "3 classes"]
+    keys = ("split", "n", "shape", "classes")
+    assert [tuple(record[key] for key in keys) for record in outcome.records] == [
+        ("train", 6, [3, 8, 8], 3),
+        ("test", 4, [3, 8, 8], 3),
+    ]
     annotations(top).unlink()
     outcome = cli("data", "info", f"tinyimagenet:{top}")
     assert (outcome.code, len(outcome.err.splitlines())) == (3, 1)

@@ -189,7 +189,7 @@ def test_the_form_is_original_unless_said_otherwise(arch):
 
 @pytest.mark.parametrize("arch", ["wrn-10-1", "preact-resnet18"])
 def test_an_unknown_form_is_refused(arch):
-    with pytest.raises(UsageError, match=r"unknown form 'deepmnd': did you mean 'deepmind'"):
+    with pytest.raises(UsageError, match=r"unknown --form 'deepmnd': did you mean 'deepmind'"):
         build(arch, "deepmnd")
 
 

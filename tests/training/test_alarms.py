@@ -154,6 +154,9 @@ def test_without_an_attack_nothing_is_said_of_gradients(digits):
         (0.5, 0.43, 1000, True),  # 70: from 0.112
         (0.5, 0.44, 1000, False),  # 60: from 0.094
         (0.5, 0.40, 60, False),  # 6 of 30: from 0.095
+        (0.5, 0.0, 60, True),  # 30 of 30
+        (0.5, 0.0, 58, False),  # 29 of 29: too few stand
+        (0.01, 0.0, 100, False),  # 1 of 1, whose interval is from 0.207
         (0.5, 0.49, 1000, False),
         (0.5, 0.51, 1000, False),  # the margin is the weaker attack
         (0.0, 0.0, 1000, False),

@@ -19,7 +19,7 @@ from advkit.cli.common.words import (
     share,
     text,
 )
-from advkit.errors import brief, printable
+from advkit.errors import brief, few, printable
 
 GAP = "  "
 FEW = 3
@@ -127,6 +127,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _shape(record: Record) -> str:
+    return "x".join(str(side) for side in record["shape"])
+
+
+def _missing(record: Record) -> str:
+    """Name the classes of a split that no image has, where there are any."""
+    names = record.get("missing")
+    return f"no image of {few(names, FEW)}" if names else ""
+
+
 def _methods(record: Record) -> str:
     return f"{len(record.get('rows', ()))} methods"
 
@@ -172,6 +182,7 @@ KINDS: Mapping[str, Sequence[Words]] = {
     ),
     "export": (_path, text("to"), text("method"), text("arch"), text("data")),
     "inspected": (_path, text("kind"), _whole),
+    "data": (text("data"), text("split"), _n, _shape, number("classes", "classes"), _missing),
     "part": (lambda record: f"{record['shelf']}/{record['name']}", _checks),
 }
 """Kind of a record → its line, in order."""

@@ -383,10 +383,11 @@ def test_nothing_matches_and_why():
     assert "nothing here matches a published line: data: digits here; cifar10," in result.text
     assert "architecture: small-cnn here; resnet18 there" in result.text
     assert "test examples: 10 here; 10000 there" in result.text
-    assert "48.81" not in result.text, "a figure of another data set"
+    assert "24 published lines of other data, nets or radii are not shown" in result.text
+    assert "48.81" not in result.text
     told = table.analyze([ours("natural")], against="adr-table1").text
-    assert "48.81" in told
     assert "method: natural here; adr, at, trades, trades-adr there" in told
+    assert "48.81" in told, "another method on the same data and net, at the same radius"
 
 
 def test_both_versions_of_ltd_s_figures_are_named():
