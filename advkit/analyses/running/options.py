@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from advkit.analyses.drawing.style import Frame
-from advkit.analyses.gathering import naming
 from advkit.config.machine import DIALOGUE, Machine, Output, require_name
 from advkit.errors import UsageError, unknown
 from advkit.evaluation.options import ExampleOptions, ThreatOptions
@@ -49,7 +48,11 @@ class AnalyzeOptions(Output):
         super().__post_init__()
         require_name("--plot", self.plot)
         self.frame()
-        naming.parse(self.label)
+        if self.label:
+            # Names of runs read artifacts, hence torch, which help must not wait for.
+            from advkit.analyses.gathering import naming
+
+            naming.parse(self.label)
 
     def frame(self) -> Frame:
         """Return what is asked of the picture."""
