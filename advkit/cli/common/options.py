@@ -245,7 +245,7 @@ def _argument(command: Command) -> inspect.Parameter:
 
 def _parameter(option: Option) -> inspect.Parameter:
     text = option.help
-    silent = option.default is None or option.default is False or option.default == ""
+    silent = option.default is None or option.default is False or option.default in ("", ())
     if not silent:
         shown = str(option.default).lower() if option.kind == "bool" else option.default
         text += f" ({shown})"
