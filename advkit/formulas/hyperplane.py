@@ -17,7 +17,8 @@ def step_linf(points: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
     Every pixel moves by the same λ against the sign of its weight, or by the room that it has if
     that is less. λ is where Σ |w| min(λ, room) is the gap w·t − b: that sum is concave and
     piecewise linear in λ, so that Newton's method from 0 climbs to the root without
-    passing it. Where the box ends before the hyperplane, every pixel moves by all its room.
+    passing it. Where the box ends before the hyperplane, or where weights or offset are not
+    finite (as in the package), every pixel moves by all its room.
 
     Args:
         points: (N, D) in [0, 1].
@@ -32,7 +33,8 @@ def step_linf(points: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
     signed = torch.where(gap >= 0, weights.T, -weights.T).T
     gap, size = gap.abs(), signed.abs()
     room = torch.where(signed < 0, 1 - points, points)
-    far = torch.zeros_like(gap)
+    # Of a gap that is no number nothing can be solved: all the room, and finite images.
+    far = torch.zeros_like(gap).masked_fill(gap.isnan(), torch.inf)
     for _ in range(STEPS):
         here = (size * room.minimum(far[:, None])).sum(1)
         slope = (size * (room > far[:, None])).sum(1)
@@ -41,4 +43,5 @@ def step_linf(points: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
         if not bool((further > far * (1 + ROUNDING)).any()):
             break
         far = further.maximum(far)
-    return -torch.sign(signed) * room.minimum(far[:, None])
+    moved = room.minimum(far[:, None])
+    return torch.where(signed < 0, moved, -moved) * (signed != 0)

@@ -166,9 +166,8 @@ def _refresh() -> None:
     if _foreign_read or len(_places()) > 1:
         _foreign_read = False
         forget(own=False)
-        for (
-            folder
-        ) in CONTRACTS:  # advkit's own alone are read shelf by shelf, as they are asked for
+        # Only then: advkit's own alone are read shelf by shelf, as they are asked for
+        for folder in CONTRACTS:
             parts(folder)
 
 

@@ -94,12 +94,13 @@ class Level(nn.Module):
         return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
 
 
-def test_what_changes_nothing_is_not_asked():
+@pytest.mark.parametrize("eps", [0.1, 4e-7])
+def test_what_changes_nothing_is_not_asked(eps):
     """An image of one pixel: a proposal of the sign that it has leaves it as it is."""
     net, queries = Level(), 40
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.zeros(1, dtype=torch.int64)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        attack(net, queries, 0.1, True).perturb(x, y)
+        attack(net, queries, eps, True).perturb(x, y)
         torch.manual_seed(3)
         start = torch.rand(1) > 0.5
         signs = torch.rand(queries, 3)[:, 2] > 0.5  # behind two numbers for the window's place

@@ -69,3 +69,14 @@ def test_the_packages_own_step(scale):
     b = (w * t).sum(1) + scale * torch.randn(12, generator=rng)
     expected = projection_linf(t, w, b)
     assert torch.allclose(hyperplane.step_linf(t, w, b), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_no_number_moves_pixels_as_in_the_package():
+    """FAB goes on from there: an image of NaN would stay one, and count as robust."""
+    t = torch.tensor([[0.25, 0.5, 0.75]] * 4)
+    nan, inf = torch.nan, torch.inf
+    w = torch.tensor([[1.0, nan, -1.0], [nan] * 3, [1.0, inf, -1.0], [1.0, 0.0, -1.0]])
+    b = torch.tensor([0.5, 0.5, inf, nan])
+    step = hyperplane.step_linf(t, w, b)
+    assert torch.equal(step, projection_linf(t, w, b))
+    assert bool(((t + step >= 0) & (t + step <= 1)).all())

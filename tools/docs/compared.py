@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from study.twoway import LEAST, two_way
 
 from advkit.artifacts.hdf5 import ROBUST, WRONG, read_logits
 from advkit.errors import printable
-from tools.docs.study.twoway import LEAST, two_way
 
 Verdicts = NDArray[np.float64]
 

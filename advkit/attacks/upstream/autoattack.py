@@ -1,4 +1,4 @@
-"""AutoAttack and its single attacks by their authors' own code, kept away from everything else.
+"""AutoAttack and its single attacks by the package's code but for two inner loops in l∞.
 
 The package `pyautoattack` re-seeds the global generator, takes a net in any mode, asks for
 nine target classes whatever there are, and never says which attack broke what. Here each of

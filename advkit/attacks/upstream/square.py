@@ -23,7 +23,8 @@ FULL = 64
 PASS = 5
 """What a forward pass costs beside its images, in images: 3 to 6 for ResNet-18 of width 16."""
 ROUNDING = 1e-6
-"""Windows already at the ball's edge may move by the last bit of a pixel: nothing comes of it."""
+"""Windows already at the ball's edge may move by the last bit of a pixel: nothing comes of it.
+Others move by ε or more, which may be less than this."""
 BLOCK = 100
 """Queries that all images finish before the next are drawn."""
 
@@ -111,6 +112,7 @@ class _Search:
         self.low, self.high = (x - attack.eps).clamp(min=0), (x + attack.eps).clamp(max=1)
         self.margin = self._margins(start, y)
         self.asked = torch.ones(len(x), device=x.device)
+        self.still = min(ROUNDING, attack.eps / 2)
         self.rate = 1.0  # of queries that are kept, in the block before
 
     def _margins(self, x: Tensor, y: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class _Search:
         flat = queries.flatten()
         before = self.best[rows]
         images = proposals.tried(flat.clamp(max=total - 1), before, self.low[rows], self.high[rows])
-        open_ = (flat < total) & ((images - before).abs().flatten(1).amax(1) > ROUNDING)
+        open_ = (flat < total) & ((images - before).abs().flatten(1).amax(1) > self.still)
         margins = torch.full_like(self.margin[rows], torch.inf)
         if bool(open_.all()):
             margins = self._margins(images, self.y[rows])
