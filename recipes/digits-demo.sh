@@ -30,10 +30,11 @@ one adr ''
 wait "$at"
 
 records=("$out/natural-s$seed.jsonl" "$out/at-s$seed.jsonl" "$out/adr-s$seed.jsonl")
-cat "${records[@]}" | advkit analyze table -o "$out/table.csv" > "$out/table.jsonl"
+cat "${records[@]}" | advkit analyze table -o "$out/table.csv" --picture summary \
+    --plot "$out/summary.png" > "$out/table.jsonl"
 cat "${records[@]}" | advkit analyze calibration -q --plot "$out/reliability.png" \
     > "$out/calibration.jsonl"
 cat "${records[@]}" | advkit analyze entropy -q --plot "$out/entropy.png" > "$out/entropy.jsonl"
 cat "${records[@]}" | advkit analyze divergence -q --plot "$out/divergence.png" \
     > "$out/divergence.jsonl"
-echo "pictures: $out/reliability.png $out/entropy.png $out/divergence.png" >&2
+echo "pictures: $out/summary.png $out/reliability.png $out/entropy.png $out/divergence.png" >&2

@@ -8,7 +8,7 @@ from typing import Literal
 from advkit.analyses.gathering.entries import Entry, shown
 from advkit.analyses.gathering.groups import Group, grouped
 from advkit.analyses.gathering.rows import run_name
-from advkit.analyses.tables import pictures
+from advkit.analyses.tables import pictures, summary
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables import sheets as _sheets
 from advkit.analyses.tables.beside import Beside
@@ -35,6 +35,7 @@ def analyze(
     *,
     spread: Literal["sd", "variance", "range"] = "sd",
     against: str | None = None,
+    picture: Literal["accuracies", "summary"] = "accuracies",
 ) -> Result:
     """List logits files, a row each, and group them, a line for each recipe and attack.
 
@@ -46,11 +47,13 @@ def analyze(
     Args:
         spread: what stands beside a mean over seeds.
         against: published table to put beside, such as adr-table1, ltd-table4 or robustbench.
+        picture: what --plot draws: every line's accuracies as points, or a summary of up to six
+            lines: accuracies as bars, and reliability under attack.
 
     Raises:
         InputError: a seed is there twice.
         MismatchError: files of one group were not judged on the same examples.
-        UsageError: no such published table.
+        UsageError: no such published table, or lines that a summary cannot show.
     """
     published = _published.read(against) if against is not None else None
     placed = grouped(inputs)
@@ -75,7 +78,7 @@ def analyze(
         numbers,
         _COLUMNS,
         tuple((*_row(entry, group), shown(own[group.number])) for entry, group in placed),
-        panels=pictures.forests(groups),
+        panels=summary.panels(groups) if picture == "summary" else pictures.forests(groups),
         text=text,
         groups=plain,
         more={

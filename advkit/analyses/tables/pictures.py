@@ -74,12 +74,12 @@ def forests(groups: Sequence[Group]) -> tuple[Forest, ...]:
         columns = {p: [group.column(what, p) for group in groups] for p in POINTS}
         rows = [k for k in range(len(groups)) if any(columns[p][k].shares for p in POINTS)]
         series = {
-            p: [_point(columns[p][k]) for k in rows]
+            p: [point_of(columns[p][k]) for k in rows]
             for p in POINTS
             if any(column.shares for column in columns[p])
         }
         if series:
-            names = _names([groups[k] for k in rows])
+            names = line_names([groups[k] for k in rows])
             forests.append(Forest(names, series, "accuracy (%), 95 % interval", title))
     return tuple(forests)
 
@@ -87,16 +87,16 @@ def forests(groups: Sequence[Group]) -> tuple[Forest, ...]:
 def gaps(groups: Sequence[Group]) -> Forest | None:
     """Return best − final robust accuracy of each line that has both; None if none has."""
     unbounded = (-math.inf, math.inf)
-    points = [_point(group.column("robust", "difference"), unbounded) for group in groups]
+    points = [point_of(group.column("robust", "difference"), unbounded) for group in groups]
     known = [(group, point) for group, point in zip(groups, points, strict=True) if point]
     if not known:
         return None
-    names = _names([group for group, _ in known])
+    names = line_names([group for group, _ in known])
     series = {"difference": [point for _, point in known]}
     return Forest(names, series, "best − final (points)", "robust overfitting")
 
 
-def _names(groups: Sequence[Group]) -> tuple[str, ...]:
+def line_names(groups: Sequence[Group]) -> tuple[str, ...]:
     """Return a short name a line: data, architecture and attack only where they differ."""
     labels = [group.labels for group in groups]
     attacks = [f"{attack_of(own)} {own.eps or ''}".strip() for own in labels]
@@ -106,7 +106,7 @@ def _names(groups: Sequence[Group]) -> tuple[str, ...]:
     return tuple("\n".join(textwrap.wrap(", ".join(words), WIDTH)) for words in lines)
 
 
-def _point(column: Column, bounds: tuple[float, float] = (0.0, 1.0)) -> Point | None:
+def point_of(column: Column, bounds: tuple[float, float] = (0.0, 1.0)) -> Point | None:
     """Return a mean and its interval, within bounds that Student's knows not, in percent."""
     mean, ends = column.mean, column.ci95
     if mean is None:
