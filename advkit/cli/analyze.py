@@ -50,9 +50,9 @@ def records_of(part: Part, call: Call) -> Iterator[Record]:
         probe=call.build(ProbeOptions) if part.constants.get("PROBES") else ProbeOptions(),
     )
     if wanted.plot is None:
-        for name in ("title", "size", "overlay"):
-            if call.typed.get(name):
-                raise UsageError(f"--{name}: nothing is drawn without --plot FILE")
+        for option in ("title", "size", "overlay"):
+            if call.typed.get(option):
+                raise UsageError(f"--{option}: nothing is drawn without --plot FILE")
     if not part.constants.get("COMPARES", False):
         stage.Once(call, wanted.out)
     work = Analysis(part, wanted, call.reporter(name))

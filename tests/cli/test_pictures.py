@@ -111,3 +111,9 @@ def test_python_takes_the_same_options(files, tmp_path):
     figure = found.figure()
     assert figure.get_size_inches() == pytest.approx([5, 4])
     assert figure._suptitle.get_text() == "T"
+
+
+def test_an_error_of_an_analysis_without_a_picture_names_the_analysis(cli, tmp_path):
+    outcome = cli("analyze", "calibration", tmp_path / "none.h5")
+    assert outcome.code == 3
+    assert outcome.err.startswith("advkit analyze calibration: error: ")
