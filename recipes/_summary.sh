@@ -1,5 +1,6 @@
 # What the study's recipes sum up, in $summary; sourced when all runs are
 # done, not run. Every file is written beside and renamed, so that one that is there is whole.
+set -euo pipefail
 
 if [ "${RUNS:-}" = only ]; then exit; fi
 

@@ -89,7 +89,7 @@ class Validation:
         """The measurement in words, for a person who waits for it."""
         if self.threat is None:
             return "validation"
-        others = {"margin": f" and the margin's PGD-{STEPS}", "apgd": " and APGD"}
+        others = {"margin": " and margin", "apgd": " and APGD"}
         return f"validation PGD-{STEPS}{others.get(self.select, '')}"
 
     @property

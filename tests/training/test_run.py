@@ -197,7 +197,7 @@ def test_progress_names_the_epoch_and_moves_in_validation(tmp_path, monkeypatch)
     assert train(chosen, RunFolder(tmp_path / "run"), device=CPU, threads=1, reporter=said)
     epochs = []
     # The last epoch is held against an attack on the margin as well.
-    for epoch, attacks in (("epoch 1/2", ""), ("epoch 2/2", " and the margin's PGD-10")):
+    for epoch, attacks in (("epoch 1/2", ""), ("epoch 2/2", " and margin")):
         epochs.append(epoch)
         for net in ("", " of the average"):
             epochs += [f"{epoch} validation PGD-10{attacks}{net} {done}/2" for done in (0, 1, 2)]

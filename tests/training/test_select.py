@@ -99,7 +99,7 @@ def test_what_is_measured(select):
         (None, "pgd", "validation"),
         (Threat("linf", 0.1), "pgd", "validation PGD-10"),
         (Threat("linf", 0.1), "apgd", "validation PGD-10 and APGD"),
-        (Threat("linf", 0.1), "margin", "validation PGD-10 and the margin's PGD-10"),
+        (Threat("linf", 0.1), "margin", "validation PGD-10 and margin"),
     ],
 )
 def test_what_is_measured_has_words(threat, select, words):
