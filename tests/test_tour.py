@@ -32,7 +32,6 @@ def kinds(outputs: list[dict]) -> list[str]:
     return [kind for one in outputs for kind in one.get("data", {one["output_type"]: None})]
 
 
-@pytest.mark.slow
 def test_the_notebook_runs(tour, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
