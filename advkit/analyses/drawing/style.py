@@ -123,8 +123,8 @@ PLAIN = Frame()
 def parse_size(text: str | None) -> tuple[float | None, float | None]:
     """Read `column`, `page` or WIDTHxHEIGHT, in inches or with in or cm behind it, as inches.
 
-    >>> parse_size("3.5x2"), parse_size("5.08x6.35cm")
-    ((3.5, 2.0), (2.0, 2.5))
+    >>> parse_size("3.5x2"), parse_size("page")[1]
+    ((3.5, 2.0), None)
 
     Raises:
         UsageError: something else, or a side too small or too large.

@@ -78,10 +78,9 @@ def panels(groups: Sequence[Group]) -> tuple[Panel, ...]:
     layers = []
     for group in groups:
         entry = _first(group)
-        drawn = calibration.analyze([entry.logits], resamples=1).overlay
-        if len(drawn) < 2:
+        if entry.logits.broken_by is None:
             raise UsageError(f"--picture summary: {entry.path} is not attacked")
-        layers.append(drawn[1])
+        layers.append(calibration.analyze([entry.logits], resamples=1).overlay[1])
     curves = plot.stacked(line_names(groups), layers)
 
     def reliability(axes: Axes) -> None:
