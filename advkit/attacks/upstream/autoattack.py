@@ -44,7 +44,7 @@ STAGES_L1 = 3
 TIE = 1e-30
 """A margin that is below 0, and no less than what a tie has."""
 IMPLEMENTATION = "pyautoattack"
-SCHEME = "survivors refilled between targets"
+SCHEME = "survivors refilled between targets, Square ahead, FAB unsorted"
 """How the suites' batches and seeds are chosen; verdicts may change with it as with a version."""
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
