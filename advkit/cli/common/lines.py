@@ -84,7 +84,7 @@ def _shard(record: Record) -> str:
 
 def _flat(record: Record) -> str:
     """Tell of examples without a gradient, where there are any."""
-    return share("zero_gradient", "no gradient")(record) if record.get("zero_gradient") else ""
+    return share("zero_gradient", "zero gradient")(record) if record.get("zero_gradient") else ""
 
 
 def _unlabelled(record: Record) -> str:
@@ -176,9 +176,7 @@ KINDS: Mapping[str, Sequence[Words]] = {
         _n,
         _attack,
         _shard,
-        lambda record: (
-            share("zero_gradient", "zero gradient")(record) if record.get("zero_gradient") else ""
-        ),
+        _flat,
     ),
     "export": (_path, text("to"), text("method"), text("arch"), text("data")),
     "inspected": (_path, text("kind"), _whole),
