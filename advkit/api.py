@@ -33,7 +33,7 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
 from advkit.artifacts.result import Number
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.config import resolve, settings
+from advkit.config import coercion, settings
 from advkit.errors import InputError, UsageError, unknown
 from advkit.evaluation import arrays
 from advkit.evaluation import stage as evaluation
@@ -477,14 +477,14 @@ def _built(
     for name in values:
         if name not in known:
             raise unknown("option", name, known.keys() | more)
-    fitted = {name: resolve.fit(known[name], value) for name, value in values.items()}
+    fitted = {name: coercion.fit(known[name], value) for name, value in values.items()}
     return stage.build({**fitted, **parts})
 
 
 def _taken(values: dict[str, object], options: Iterable[Option]) -> dict[str, Any]:
     """Take the values of some options out, each brought to its option's type."""
     return {
-        option.name: resolve.fit(option, values.pop(option.name))
+        option.name: coercion.fit(option, values.pop(option.name))
         for option in options
         if option.name in values
     }

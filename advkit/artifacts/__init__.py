@@ -5,6 +5,7 @@ __all__ = [
     "artifact",
     "checkpoint",
     "claims",
+    "describing",
     "descriptions",
     "document",
     "files",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from advkit.artifacts import descriptions
+from advkit.artifacts import describing
 from advkit.artifacts.descriptions import Described, Description
 from advkit.artifacts.identity import differences, identity
 from advkit.errors import InputError, MismatchError
@@ -103,7 +103,7 @@ def whole_info(claimed: Sequence[Claim]) -> dict[str, Any]:
         "config": {key: value for key, value in first["config"].items() if key not in strip},
         "environment": {name: _distinct(environments, name) for name in names},
     }
-    descriptions.require_whole(whole)
+    describing.require_whole(whole)
     return whole
 
 

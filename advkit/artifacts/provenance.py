@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from advkit import __version__
-from advkit.artifacts import descriptions
+from advkit.artifacts import describing, descriptions
 from advkit.artifacts.descriptions import Description
 from advkit.errors import InputError, MismatchError, brief
 
@@ -84,7 +84,7 @@ def describe(
         "parents": [dict(parent) for parent in parents],
         **more,
     }
-    descriptions.require_whole(description)
+    describing.require_whole(description)
     return description
 
 
@@ -141,7 +141,7 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, object]:
     if info["kind"] != wanted:
         raise InputError(f"{where}: this is a file of {brief(info['kind'])}; wanted: {wanted}")
     if wanted in descriptions.DEFINITIONS:
-        descriptions.require(info, where)
+        describing.require(info, where)
     return info
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advkit.artifacts import checkpoint, descriptions, files, provenance
+from advkit.artifacts import checkpoint, describing, descriptions, files, provenance
 from advkit.artifacts.descriptions import Description
 from advkit.artifacts.hdf5 import Numbers, chunk_shape, read_arrays, set_text, writing
 from advkit.artifacts.provenance import Array
@@ -263,7 +263,7 @@ class Writer:
     def add(self, number: int, arrays: Mapping[str, Tensor], hits: int) -> None:
         """Write one part: dataset name → rows, and how often the teacher was right in it."""
         description = {**self.identity, "number": number, "hits": hits}
-        descriptions.require_whole(description)
+        describing.require_whole(description)
         checkpoint.write(self._path(number), arrays, description)
         self.hits += hits
 

@@ -14,7 +14,7 @@ from advkit.artifacts.record import Record
 from advkit.artifacts.result import Result
 from advkit.bench import images, measure, table
 from advkit.bench.options import LEFT_OUT, BenchOptions
-from advkit.config import methods, resolve
+from advkit.config import methods, origins, resolve, stored
 from advkit.config.machine import computing
 from advkit.config.settings import ATTACKED, Settings
 from advkit.errors import UsageError
@@ -129,10 +129,10 @@ def _methods(text: str) -> list[str]:
 
 def _configuration(options: BenchOptions, method: str) -> Settings:
     """Return a method's configuration; options that only other methods have are left to them."""
-    layers: list[resolve.Layer] = [(options.settings, resolve.FLAG)]
+    layers: list[resolve.Layer] = [(options.settings, origins.FLAG)]
     if options.config:
         path = Path(options.config)
-        layers.insert(0, (resolve.read(path), f"from {path.name}"))
+        layers.insert(0, (stored.read(path), f"from {path.name}"))
     foreign = _foreign(method) | LEFT_OUT
     own = [({k: v for k, v in layer.items() if k not in foreign}, w) for layer, w in layers]
     return resolve.resolve(*own, ({"method": method}, "bench"), preset=options.preset).settings

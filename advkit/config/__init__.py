@@ -1,3 +1,14 @@
 """Settings, methods and presets, and how the layers of a configuration become one."""
 
-__all__ = ["idle", "location", "machine", "methods", "printed", "resolve", "settings"]
+__all__ = [
+    "coercion",
+    "idle",
+    "location",
+    "machine",
+    "methods",
+    "origins",
+    "printed",
+    "resolve",
+    "settings",
+    "stored",
+]

@@ -8,7 +8,7 @@ from typing import cast
 
 from advkit import registry
 from advkit.artifacts.descriptions import Data
-from advkit.config import resolve
+from advkit.config import stored
 from advkit.errors import UsageError
 
 UNKNOWN = "unknown"
@@ -36,7 +36,7 @@ def location(path: Path, info: Mapping[str, object], named: str | None) -> str:
     # The run folder's configuration has the path, unless the checkpoint was moved away from it.
     beside = path.parent / "config.toml"
     if beside.exists():
-        place = str(resolve.read(beside).get("data", name))
+        place = str(stored.read(beside).get("data", name))
         if registry.split_path(place)[0] == name:
             return place
     return name

@@ -6,51 +6,32 @@ Defaults < default rules < preset < file < flags. Each value remembers where it 
 from __future__ import annotations
 
 import json
-import math
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from advkit import registry
 from advkit.artifacts import identity
 from advkit.config import methods
+from advkit.config.coercion import coerced
 from advkit.config.idle import idle
+from advkit.config.origins import FLAG, blaming
 from advkit.config.settings import (
     CHOICES,
-    CROP_FLIP,
     PART_FOLDERS,
     UNTOLD,
     Settings,
     options,
     own_options,
 )
-from advkit.errors import InputError, UsageError, brief, few, unknown
-from advkit.formulas import corruption
-from advkit.formulas.schedules import parse_span
-from advkit.formulas.threat import parse_eps, require_step
-from advkit.options import TEXTS, Option
+from advkit.config.validation import validate
+from advkit.errors import UsageError, few
 from advkit.registry import split_path
-from advkit.runtime import reading
 
 ARCH = {"digits": "small-cnn", "imagenet": "resnet50"}
 """Architecture where none is given; resnet18 for every other data set."""
-DOTS = 4000
-"""Dots beyond which a file is no configuration; ours have some hundred."""
-SINCE: Mapping[str, object] = {
-    "augment": CROP_FLIP,
-    "bn_passes": "ca",
-    "clip_start": True,
-    "last_batch": "drop",
-    "logging_pass": False,
-}
-"""Options that the first runs' configurations do not name → what those runs did."""
 Defaults = Mapping[str, Mapping[str, object]]
 """Folder → option → default, of the chosen part of each folder."""
-FLAG = "flag"
-"""Origin of what was given on the command line."""
 
 
 @dataclass(frozen=True)
@@ -98,61 +79,6 @@ def _spelt(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def read(path: Path) -> dict[str, object]:
-    """Read a configuration file; of an earlier version's run it also says what was not asked then.
-
-    Raises:
-        InputError: missing, not TOML, a pipe, or far too large.
-    """
-    values = _parsed(path)
-    return {**_unasked(values), **values}
-
-
-def unasked(path: Path) -> dict[str, object]:
-    """Return the options that a configuration file is too old to name, as its run had them.
-
-    Raises:
-        InputError: missing or not TOML.
-    """
-    return _unasked(_parsed(path))
-
-
-def _unasked(values: Mapping[str, object]) -> dict[str, object]:
-    # A run's configuration names every option that has a value; what people write names a few.
-    named = {name for name in own_options() if getattr(Settings, name) is not None}
-    if not named - SINCE.keys() - UNTOLD.keys() <= values.keys():
-        return {}
-    absent = {key: value for key, value in SINCE.items() if key not in values}
-    if values["objective"] != "trades":
-        absent.pop("bn_passes", None)
-    return absent
-
-
-def _parsed(path: Path) -> dict[str, object]:
-    try:
-        text = reading.text(path, reading.SETTINGS)
-        if text.count(".") > DOTS:  # each part of a dotted key costs as much as all before it
-            raise ValueError(f"more than {DOTS} dots")
-        return tomllib.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration file") from None
-    except RecursionError:
-        raise InputError(f"{path}: not a configuration: lists within lists without end") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a TOML file: {brief(error)}") from None
-
-
-@contextmanager
-def _blaming(origin: str | None) -> Iterator[None]:
-    """Have an error say where the value came from, unless it was typed just now."""
-    try:
-        yield
-    except UsageError as error:
-        if not origin or origin == FLAG:
-            raise
-        raise UsageError(f"{error} ({origin})") from None
-
-
 Layer = tuple[Mapping[str, object], str]
 """Option → value, None where it is not given; and what the layer is called in origins."""
 
@@ -187,7 +113,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             chosen parts do not have.
     """
     explicit, origins, replaced = _laid(layers)
-    with _blaming(origins.get("norm")):
+    with blaming(origins.get("norm")):
         _refuse_stale_eps(layers)
     values: dict[str, Any] = {name: getattr(Settings, name) for name in own_options()}
     values.update(explicit)
@@ -205,7 +131,7 @@ def resolve(*layers: Layer, preset: str | None = None) -> Resolved:
             for folder, known in parts.items()
         },
     )
-    _validate(settings, origins)
+    validate(settings, origins)
     elsewhere = _elsewhere(settings, preset, methods.facts(values), explicit) if preset else {}
     return Resolved(settings, origins, elsewhere)
 
@@ -268,45 +194,12 @@ def _lay(
             origins.pop(key, None)
     arch = layer.get("arch")
     if isinstance(arch, str):  # a file's options are known once it is read
-        with _blaming(origin):
+        with blaming(origin):
             layer = {**layer, "arch": registry.arch_named(arch)}
     for key, value in layer.items():
         if value is not None:
-            with _blaming(origin):
+            with blaming(origin):
                 explicit[key], origins[key] = coerced(key, value), origin
-
-
-def coerced(key: str, value: object) -> object:
-    """Bring a value from TOML or the command line to its option's type.
-
-    >>> coerced("lr_drops", "100,150"), coerced("eps", 0.5), coerced("lr", 1)
-    ([100, 150], '0.5', 1.0)
-
-    Raises:
-        UsageError: an unknown key, or a value that does not fit.
-    """
-    known = {option.name: option for option in options()}
-    if key not in known:
-        raise registry.blaming(unknown("option", key, known))
-    option = known[key]
-    fitted = fit(option, value)
-    if option.choices and fitted not in option.choices:
-        raise unknown(key.replace("_", "-"), str(fitted), option.choices)
-    return fitted
-
-
-def fit(option: Option, value: object) -> Any:
-    """Bring a value from TOML, the command line or Python to an option's type.
-
-    Raises:
-        UsageError: it does not fit.
-    """
-    try:
-        return _FIT[option.kind](value)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(
-            f"{option.flag} {brief(repr(value))} is not a valid {option.kind}"
-        ) from None
 
 
 def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
@@ -331,64 +224,11 @@ def differences(old: Settings, new: Settings) -> str:
     return ", ".join(identity.differences(*told))
 
 
-def _integer(value: Any) -> int:
-    # True == 1 in Python, and int() cuts 1.5 to 1: neither is a whole number that was meant.
-    if isinstance(value, bool) or int(value) != float(value):
-        raise ValueError
-    return int(value)
-
-
-def _real(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(float(value)):
-        raise ValueError
-    return float(value)
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _words(value: object) -> str:
-    text = str(value)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # how Python holds the bytes of a name that is none
-        raise UsageError(
-            f"{brief(text)} is not UTF-8 and cannot be kept in a configuration: rename it"
-        ) from None
-    return text
-
-
-def _integers(value: Any) -> list[int]:
-    words = [word for word in value.split(",") if word] if isinstance(value, str) else value
-    return [_integer(word) for word in words]
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise ValueError
-    return tuple(value)
-
-
-_FIT: Mapping[str, Callable[[object], object]] = {
-    "int": _integer,
-    "float": _real,
-    "bool": _boolean,
-    "ints": _integers,
-    "str": _words,
-    TEXTS: _texts,
-}
-
-
 def _choose(
     values: dict[str, Any], explicit: Mapping[str, object], origins: dict[str, str]
 ) -> None:
     """Settle objective, labels and weight space; an explicit part beats the named method."""
-    with _blaming(origins.get("method")):
+    with blaming(origins.get("method")):
         named = methods.parse(values["method"])
     for key in CHOICES:
         values[key] = explicit.get(key, getattr(named, key))
@@ -408,7 +248,7 @@ def _choose(
 
 def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     """Return folder → option → default for the chosen part of each folder."""
-    with _blaming(origins.get("arch")):
+    with blaming(origins.get("arch")):
         arch, numbers = registry.split_numbers(values["arch"])
         for option in registry.part("models", arch).options:
             option.check(numbers.get(option.name))
@@ -421,10 +261,10 @@ def _parts(values: Mapping[str, Any], origins: Mapping[str, str]) -> Defaults:
     }
     defaults = {}
     for folder, (key, name) in chosen.items():
-        with _blaming(origins.get(key)):
+        with blaming(origins.get(key)):
             known = registry.part(folder, name).options
         for option in known:  # its own words and limits; another part's of that name may differ
-            with _blaming(origins.get(option.name)):
+            with blaming(origins.get(option.name)):
                 option.require(values.get(option.name))
         # Depth and width of wrn-34-10 are in its name: as options they would be said twice.
         defaults[folder] = {o.name: o.default for o in known if o.name not in numbers}
@@ -442,7 +282,7 @@ def _refuse_strays(
     origins: Mapping[str, str],
 ) -> None:
     for key in sorted(explicit.keys() - _known(parts)):
-        with _blaming(origins.get(key)):
+        with blaming(origins.get(key)):
             error = UsageError(
                 f"{key.replace('_', '-')} has no meaning for objective {values['objective']}, "
                 f"labels {values['labels']}, augment {values['augment']}, arch {values['arch']}, "
@@ -470,105 +310,3 @@ def _refuse_stale_eps(layers: Sequence[Layer]) -> None:
         norm = named
     if stale:
         raise UsageError(f"--norm {norm}: the eps at hand is one of another norm; give --eps too")
-
-
-def _validate(settings: Settings, origins: Mapping[str, str]) -> None:
-    """Refuse values that no run can use, before any work."""
-    known = {option.name: option for option in options()}
-    for name, value in settings.flat().items():
-        with _blaming(origins.get(name)):
-            known[name].check(value)
-    attacks = registry.part("objectives", settings.objective).constants.get("ATTACKS", True)
-    if attacks != (settings.attack_steps > 0):
-        with _blaming(origins.get("attack_steps")):
-            raise UsageError(
-                f"--attack-steps {settings.attack_steps}: objective {settings.objective} "
-                + ("needs at least 1" if attacks else "attacks nothing")
-            )
-    for name in registry.part("objectives", settings.objective).constants.get("BEGINS", ()):
-        with _blaming(origins.get(name)):
-            _require_forward(name, settings.options_of("objectives")[name])
-    if settings.warmup_steps is not None and settings.warmup_epochs is not None:
-        with _blaming(origins.get("warmup_steps")):
-            raise UsageError("give --warmup-epochs or --warmup-steps, not both")
-    if settings.lr_schedule == "onecycle" and settings.optimizer != "sgd":
-        with _blaming(origins.get("lr_schedule")):
-            raise UsageError(
-                "--lr-schedule onecycle moves SGD's momentum: not with --optimizer adamw"
-            )
-    single = settings.train_attack != "pgd"
-    if single and settings.attack_steps != 1:
-        with _blaming(origins.get("attack_steps")):
-            raise UsageError(
-                f"--attack-steps {settings.attack_steps}: --train-attack {settings.train_attack} "
-                "is one step"
-            )
-    if settings.select != "pgd" and not attacks:
-        with _blaming(origins.get("select")):
-            raise UsageError(
-                f"--select {settings.select}: objective {settings.objective} attacks nothing, and "
-                "is selected on clean accuracy"
-            )
-    if settings.grad_align > 0 and not attacks:
-        with _blaming(origins.get("grad_align")):
-            raise UsageError(f"--grad-align: objective {settings.objective} attacks nothing")
-    with _blaming(origins.get("soft_labels", origins.get("teacher"))):
-        _require_one_source(settings)
-    with _blaming(origins.get("swa_start")):
-        _require_average(settings)
-    noise = settings.options_of("labels").get("teacher_noise")
-    if noise is not None:
-        with _blaming(origins.get("teacher_noise")):
-            corruption.parse(noise)
-    with _blaming(origins.get("eps")):
-        eps = parse_eps(settings.eps, settings.norm)
-    with _blaming(origins.get("step_size")):
-        require_step(settings.step_size, eps)
-
-
-def _require_forward(name: str, value: object) -> None:
-    """Refuse a span of epochs that ends before it begins."""
-    first, last = parse_span(str(value))
-    if last < first:
-        flag = f"--{name.replace('_', '-')}"
-        raise UsageError(
-            f"{flag} {value}: epoch {last:g} comes before epoch {first:g}: write {flag} START:END"
-        )
-
-
-def _require_average(settings: Settings) -> None:
-    """Refuse an even weight average that nothing selects, that comes too late, or that teaches."""
-    start = settings.swa_start
-    if start is None:
-        return
-    if not settings.wa:
-        raise UsageError("--swa-start is for a method with --wa")
-    if "ema" in registry.part("labels", settings.labels).constants.get("NEEDS", ()):
-        raise UsageError(f"--swa-start: labels {settings.labels} come from an exponential average")
-    if start > settings.epochs:
-        raise UsageError(f"--swa-start {start} is after the last epoch, {settings.epochs}")
-
-
-def _asking(role: str) -> str:
-    """Return the objectives that ask a teacher, in words."""
-    shelf = registry.parts("objectives").values()
-    return ", ".join(part.name for part in shelf if role in part.constants.get("NEEDS", ()))
-
-
-def _require_one_source(settings: Settings) -> None:
-    """Refuse soft labels and teachers that nothing uses, or two sources of soft labels."""
-    idle = settings.teacher and "teacher" not in settings.teachers
-    if settings.labels != "soft" and (settings.soft_labels or idle):
-        owners = _asking("teacher")
-        raise UsageError(
-            "--soft-labels and --teacher belong to --labels soft"
-            + (f"; --teacher also to --objective {owners}" if owners else "")
-        )
-    if settings.natural_teacher and "natural-teacher" not in settings.teachers:
-        raise UsageError(f"--natural-teacher belongs to --objective {_asking('natural-teacher')}")
-    if settings.soft_labels and idle:
-        raise UsageError("give --soft-labels or --teacher, not both")
-    if settings.last_batch == "keep" and settings.extra_data:
-        raise UsageError("--last-batch keep is for training without --extra-data")
-    if settings.soft_labels and settings.extra_data:
-        raise UsageError("--soft-labels has none for --extra-data: give --teacher instead")

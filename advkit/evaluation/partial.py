@@ -17,7 +17,7 @@ from typing import cast
 
 from torch import Tensor
 
-from advkit.artifacts import checkpoint, descriptions, provenance
+from advkit.artifacts import checkpoint, describing, descriptions, provenance
 from advkit.errors import InputError, MismatchError
 
 KIND, LAYOUT = "partial", 4
@@ -48,7 +48,7 @@ class Partial:
         Raises:
             StorageError: disk full, folder read-only or gone.
         """
-        descriptions.require_whole(self.identity)
+        describing.require_whole(self.identity)
         # Images first: books that name a patch find it in place.
         if patch is not None and len(patch[0]):
             tensors = dict(zip(("rows", "images"), patch, strict=True))

@@ -12,7 +12,7 @@ from advkit.artifacts import record as records
 from advkit.artifacts.document import aligned
 from advkit.artifacts.record import Record
 from advkit.artifacts.result import Result
-from advkit.config import resolve
+from advkit.config import origins, resolve
 from advkit.config.machine import computing
 from advkit.config.resolve import Resolved
 from advkit.errors import UsageError
@@ -117,7 +117,7 @@ def command(resolved: Resolved, runs: TrainOptions) -> str:
     words = ["advkit", "train", "--method", settings.method]
     for name, value in settings.flat().items():
         origin = resolved.origins.get(name, "")
-        given = origin in (resolve.FLAG, CHOSEN) or origin.startswith("from ")
+        given = origin in (origins.FLAG, CHOSEN) or origin.startswith("from ")
         if given and value is not None and name not in ("method", "objective", "labels", "wa"):
             words += _flag(f"--{name.replace('_', '-')}", value)
     if runs.data_root:

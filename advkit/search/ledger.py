@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypedDict, TypeVar, cast
 
-from advkit.artifacts import descriptions, files, provenance
+from advkit.artifacts import describing, files, provenance
 from advkit.errors import InputError, MismatchError, NumericalError
 from advkit.runtime import reading
 
@@ -44,7 +44,7 @@ class Ledger(Generic[Line]):
     def __init__(
         self,
         folder: Path,
-        fault: Callable[[object], str] = descriptions.trial_fault,
+        fault: Callable[[object], str] = describing.trial_fault,
         way_out: str = "remove it: runs that lie beside it are only measured again",
     ) -> None:
         """Take a search's folder, what says why something is no trial, and what helps then."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint, Labels
 from advkit.artifacts.record import Record
-from advkit.config import resolve
+from advkit.config import origins, resolve, stored
 from advkit.config.location import location
 from advkit.errors import MismatchError, UsageError
 from advkit.registry.declarations import TEACHERS
@@ -47,16 +47,16 @@ def layers(options: TrainOptions) -> list[resolve.Layer]:
     flags = options.settings
     if options.config:
         path = Path(options.config)
-        return [(resolve.read(path), f"from {path.name}"), (flags, resolve.FLAG)]
+        return [(stored.read(path), f"from {path.name}"), (flags, origins.FLAG)]
     folder = RunFolder(Path(options.out)) if options.out else None
     if options.going_on and folder is not None and folder.config_file.exists():
         # A run that goes on needs no option repeated; one that differs is refused by its folder.
-        return [(folder.own_values(), "the run's own"), (flags, resolve.FLAG)]
+        return [(folder.own_values(), "the run's own"), (flags, origins.FLAG)]
     soft = resolve.labels_of(flags) == "soft"  # the labels know their data set
     if options.going_on and folder is not None and not flags.get("data") and not soft:
         folder.require_config()
         raise UsageError(f"{options.out}: no run to go on with; give --data to start one")
-    return [(flags, resolve.FLAG)]
+    return [(flags, origins.FLAG)]
 
 
 def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[resolve.Layer]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from advkit import registry
 from advkit.artifacts import checkpoint, identity
 from advkit.artifacts.descriptions import Checkpoint, Metrics, State
-from advkit.config.resolve import SINCE
 from advkit.config.settings import UNTOLD, Settings
+from advkit.config.stored import SINCE
 from advkit.errors import InputError, MismatchError
 from advkit.training import metrics_log, parts
 from advkit.training.metrics_log import Row

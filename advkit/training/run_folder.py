@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advkit.artifacts import files, locks
-from advkit.config import resolve
+from advkit.config import resolve, stored
 from advkit.config.resolve import Resolved
 from advkit.config.settings import PART_FOLDERS, Settings
 from advkit.errors import InputError, MismatchError, StorageError, UsageError
@@ -125,7 +125,7 @@ class RunFolder:
         if not self.begun:
             return wanted
         try:
-            return wanted.as_begun(resolve.unasked(self.config_file))
+            return wanted.as_begun(stored.unasked(self.config_file))
         except InputError:  # nothing there, or nothing that can be read: `require_fit` says so
             return wanted
 
@@ -197,7 +197,7 @@ class RunFolder:
             InputError: its configuration is damaged.
             UsageError: it needs somebody else's part, which is not here.
         """
-        values = resolve.read(self.config_file)
+        values = stored.read(self.config_file)
         try:
             resolve.resolve((values, "the run's own"))
         except UsageError as error:
@@ -224,7 +224,7 @@ class RunFolder:
 
     def settings(self) -> Settings:
         """Return the settings of the run that lies here."""
-        return resolve.resolve((resolve.read(self.config_file), "the run's own")).settings
+        return resolve.resolve((stored.read(self.config_file), "the run's own")).settings
 
     def lines(self) -> list[str]:
         """Return the lines of the log so far, but for a torn last one."""

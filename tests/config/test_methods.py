@@ -6,10 +6,10 @@ import pytest
 
 from advkit import registry
 from advkit.config import methods
+from advkit.config.coercion import coerced
 from advkit.config.methods import Choices, parse
-from advkit.config.resolve import coerced, options
 from advkit.config.resolve import resolve as resolve_layers
-from advkit.config.settings import OPTIMIZERS, TRAIN_ATTACKS
+from advkit.config.settings import OPTIMIZERS, TRAIN_ATTACKS, options
 from advkit.errors import UsageError
 from advkit.formulas.schedules import LR_SCHEDULES
 from advkit.formulas.threat import step_size

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from advkit import registry
 from advkit.config import methods
 from advkit.config import resolve as config
-from advkit.config.resolve import coerced, differences, read
+from advkit.config.coercion import coerced
+from advkit.config.resolve import differences
 from advkit.config.resolve import resolve as resolve_layers
+from advkit.config.stored import SINCE, read, unasked
 from advkit.errors import AdvkitError, InputError, UsageError
 
 CIFAR = {"data": "cifar10", "arch": "resnet18"}
@@ -363,7 +365,7 @@ def test_methods_step_as_their_originals(flags, passes, clip):
 def earlier(tmp_path, **flags):
     """Write a run's configuration as before the options of this section were there."""
     lines = resolve({"data": "digits", **flags}).toml().splitlines()
-    kept = [line for line in lines if line.split(" =")[0] not in config.SINCE]
+    kept = [line for line in lines if line.split(" =")[0] not in SINCE]
     assert len(lines) - len(kept) in (4, 5)
     path = tmp_path / "config.toml"
     path.write_text("\n".join(kept))
@@ -373,7 +375,7 @@ def earlier(tmp_path, **flags):
 @pytest.mark.parametrize("method", ["at", "trades", "trades-awp", "mart", "ltd"])
 def test_a_run_of_then_does_what_it_did_then(tmp_path, method):
     found = resolve({}, file=read(earlier(tmp_path, method=method))).settings
-    then = {key: value for key, value in found.flat().items() if key in config.SINCE}
+    then = {key: value for key, value in found.flat().items() if key in SINCE}
     had = {"bn_passes": "ca"} if method in ("trades", "trades-awp", "ltd") else {}
     same = {"augment": "crop-flip", "clip_start": True, "last_batch": "drop"}
     assert then == {**had, **same, "logging_pass": False}
@@ -387,11 +389,11 @@ def test_what_people_write_is_no_run_of_then(tmp_path):
 
 def test_the_same_command_goes_on_with_a_run_of_then(tmp_path):
     flags = {"data": "digits", "method": "trades"}
-    unasked = config.unasked(earlier(tmp_path, method="trades"))
+    before = unasked(earlier(tmp_path, method="trades"))
     then = resolve({}, file=read(tmp_path / "config.toml")).settings
     assert differences(then, resolve(flags).settings) != ""
-    assert differences(then, resolve(flags).as_begun(unasked).settings) == ""
-    typed = resolve({**flags, "clip_start": False}).as_begun(unasked)
+    assert differences(then, resolve(flags).as_begun(before).settings) == ""
+    typed = resolve({**flags, "clip_start": False}).as_begun(before)
     assert differences(then, typed.settings) == "clip_start: True -> False"
 
 

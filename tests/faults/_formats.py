@@ -28,7 +28,7 @@ from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_
 from advkit.artifacts.rows import Stored, loaded
 from advkit.cli.common import stage
 from advkit.cli.common.options import Call
-from advkit.config import resolve
+from advkit.config import resolve, stored
 from advkit.errors import AdvkitError
 from advkit.evaluation import partial
 from advkit.training import state
@@ -344,12 +344,12 @@ def make_toml(folder: Path, variant: int) -> None:
 
 
 def read_toml(folder: Path) -> Content:
-    return resolve.resolve((resolve.read(folder / "x.toml"), "from x.toml")).toml()
+    return resolve.resolve((stored.read(folder / "x.toml"), "from x.toml")).toml()
 
 
 def sound_toml(folder: Path, found: Content) -> str:
     (folder / "again.toml").write_text(found, encoding="utf-8")
-    again = resolve.resolve((resolve.read(folder / "again.toml"), "from x.toml"))
+    again = resolve.resolve((stored.read(folder / "again.toml"), "from x.toml"))
     values = [line.split("  #")[0] for line in found.splitlines()]
     other = [line.split("  #")[0] for line in again.toml().splitlines()]
     return "" if values == other else "a configuration that does not read back as itself"

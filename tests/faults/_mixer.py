@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 from advkit.artifacts import artifact, checkpoint
-from advkit.config import resolve
+from advkit.config import resolve, stored
 from advkit.errors import AdvkitError
 from advkit.runtime import signals
 from advkit.training import metrics_log
@@ -256,7 +256,7 @@ class Mixer:
 
 def _settings(folder: Path) -> str:
     try:
-        settings = resolve.resolve((resolve.read(folder / "config.toml"), "own")).settings
+        settings = resolve.resolve((stored.read(folder / "config.toml"), "own")).settings
     except AdvkitError as error:
         return f"none: {error}"
     return json.dumps(settings.described(), sort_keys=True)

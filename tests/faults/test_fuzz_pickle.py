@@ -20,7 +20,7 @@ from advkit.analyses.gathering.trained import trained
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, record, soft_labels
 from advkit.cli.common import stage
 from advkit.cli.common.options import Call
-from advkit.config import resolve
+from advkit.config import stored
 from advkit.errors import AdvkitError
 from advkit.evaluation import merge, partial
 from advkit.images import extra
@@ -156,7 +156,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "shards": lambda path: merge.logits([path]),
     "partial": lambda path: partial.Partial(path, {}).load(),
     "analysis": analysis.read_info,
-    "configuration": resolve.read,
+    "configuration": stored.read,
     "table": lambda path: _formats.read_oracle(path, ("a", "b")),
     "extra images": lambda path: extra.read(path, data.load("digits", "test")),
     "a record's file": lambda path: artifact.read_info(

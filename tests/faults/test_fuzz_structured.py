@@ -26,7 +26,7 @@ from advkit import data, models
 from advkit.artifacts import analysis, artifact, checkpoint, hdf5, provenance, record, soft_labels
 from advkit.cli import inspect
 from advkit.cli.common import stage
-from advkit.config import resolve
+from advkit.config import origins, resolve, stored
 from advkit.errors import AdvkitError, InputError, UsageError
 from tests.faults import _child, _formats
 
@@ -306,7 +306,7 @@ def options(folder, content, text):
     lines_ = "".join(f"{json.dumps(key)} = {spelt(value)}\n" for key, value in content.items())
     for raw in (lines_, text, lines_ + text):
         path.write_text(raw, encoding="utf-8", errors="surrogatepass")
-        clear(folder, lambda: resolve.resolve((resolve.read(path), "from x.toml")),
+        clear(folder, lambda: resolve.resolve((stored.read(path), "from x.toml")),
               "(from x.toml)", "--data is needed")  # fmt: skip
 
 
@@ -477,9 +477,9 @@ def test_a_configuration_file_is_named_beside_its_mistakes(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('data = "digits"\nepochs = 0\n')
     with pytest.raises(UsageError, match=r"^--epochs 0 is not in \[1, 1e6\] \(from mine\.toml\)$"):
-        resolve.resolve((resolve.read(path), "from mine.toml"))
+        resolve.resolve((stored.read(path), "from mine.toml"))
     with pytest.raises(UsageError, match=r"^--epochs 0 is not in \[1, 1e6\]$"):
-        resolve.resolve(({"data": "digits", "epochs": 0}, resolve.FLAG))
+        resolve.resolve(({"data": "digits", "epochs": 0}, origins.FLAG))
 
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "ICO"])
