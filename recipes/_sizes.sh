@@ -16,7 +16,7 @@ absolute() {  # FILE or DIR that is there
 begin() {  # FOLDER: settings; all that follows happens in FOLDER
     case ${1:-} in -*) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;; esac
     out=${1:-runs/study}
-    jobs=${JOBS:-2} rows=${ROWS:-all} rounds=${ROUNDS:-0 1 2 3 4 5} python=${PYTHON:-python3}
+    jobs=${JOBS:-2} rows=${ROWS:-all} sizes=${SIZES:-S M} rounds=${ROUNDS:-0 1 2 3 4 5} python=${PYTHON:-python3}
     from='' oracle='' elsewhere=''
     "$python" -c 'import advkit' 2> /dev/null || refuse "$python has no advkit: set PYTHON to the one that has"
     [ -z "${ORACLE:-}" ] || oracle=$(absolute "$ORACLE")
@@ -193,12 +193,12 @@ found() {  # SIZE: the options that the search found, or nothing
     [ ! -e "summary/$1-numbers.json" ] || sed -n 's/.*"options": "\([^"]*\)".*/\1/p' "summary/$1-numbers.json"
 }
 
-wanted() {  # NAME: whether the row is
-    [ "$rows" = all ] || [[ " $rows " = *" $1 "* ]]
+wanted() {  # SIZE NAME: whether the row is, at this size
+    [[ " $sizes " = *" $1 "* ]] && { [ "$rows" = all ] || [[ " $rows " = *" $2 "* ]]; }
 }
 
 plan() {  # KIND SIZE NAME SEED [WORD...]: a line for `work`, if the row is wanted
-    ! wanted "$3" || add "$@"
+    ! wanted "$2" "$3" || add "$@"
 }
 
 add() {  # KIND SIZE NAME SEED [WORD...]

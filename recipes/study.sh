@@ -8,7 +8,8 @@
 #   TIME=360        minutes after which no run is begun        JOBS=2   runs at a time
 #   KNOWN=DIR       summaries of runs that were done elsewhere: they are not done again
 #   ROUNDS="0 1"    parts of the work, of 0 to 5               PYTHON   that has advkit (python3)
-#   ROWS="at adr"   only these rows                            PLAN=1   print what would be run
+#   ROWS="at adr"   only these rows                            SIZES=S  only this size, S or M
+#   PLAN=1          print what would be run
 #   SMOKE=1         a trial in minutes: digits, few epochs of a tiny net, round 0, few rows
 #
 # A summary in FOLDER/summary says of each run which test images were right. Stop it anywhere, move
@@ -65,7 +66,7 @@ for round in $rounds; do
             work
             for size in S M; do
                 students=''
-                for t in 1 2 5 20; do ! wanted ltd-T$t || students+=" $size-ltd-T$t-s$round"; done
+                for t in 1 2 5 20; do ! wanted $size ltd-T$t || students+=" $size-ltd-T$t-s$round"; done
                 [ -z "$students" ] || add labels $size natural "$round" "$students"
                 plan numbers $size adr-searched 10
             done

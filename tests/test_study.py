@@ -115,6 +115,15 @@ def plan(tmp_path_factory) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
+def test_one_size_is_the_part_of_the_plan_that_names_it(plan, tmp_path):
+    small = Bench(tmp_path)
+    (small.out / "summary").mkdir(parents=True)
+    (small.out / "summary" / "S-numbers.json").write_text('{"options": "--tau 2:1"}')
+    done = small.start(PLAN="1", ROUNDS="0 1 2 3 4 5", ROWS="all", SIZES="S")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [words[:4] for words in lines] == [words[:4] for words in plan if words[1] == "S"]
+
+
 def rows(lines: list[list[str]]) -> Counter[tuple[str, str]]:
     """Return how many seeds below 20 each row has: (size, run)."""
     return Counter(
