@@ -149,7 +149,7 @@ def factors(draw: Generator, jitter: float, shape: tuple[int, ...]) -> NDArray[n
 
 
 def epoch(
-    draw: Generator, work: Work, cluster: Cluster, ranks: int, simulated: int = 20_000
+    draw: Generator, work: Work, cluster: Cluster, ranks: int, simulated: int = 10_000
 ) -> Epoch:
     """Simulate steps in which everybody waits for the slowest rank.
 
@@ -186,7 +186,7 @@ def _attempts(
 
 
 def lost(
-    draw: Generator, interval: float, save: float, restart: float, mtbf: float, n: int = 1_000_000
+    draw: Generator, interval: float, save: float, restart: float, mtbf: float, n: int = 400_000
 ) -> float:
     """Simulate the share of work that failures and saving add, from `n` intervals.
 
@@ -251,5 +251,6 @@ def fed(
         free[k % workers] = ready
         taken[k] = max(ready, end)
         end = taken[k] + stepping[k]
-    half = steps // 2  # the first batches are waited for by any number of workers
-    return float((taken[-1] - taken[half]) / (steps - 1 - half))
+    # The first batches are waited for whatever comes; the others come in rounds of the workers.
+    counted = max(steps // 2 // workers, 1) * workers
+    return float((taken[-1] - taken[-1 - counted]) / counted)
