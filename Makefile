@@ -37,6 +37,7 @@ check: install  ## formatting, lint, types, generated docs
 	mypy recipes
 	python tools/docs/generate.py --check
 	python tools/docs/results.py --check
+	python tools/docs/scaling.py --check
 
 test: install  ## the test suite (minutes)
 	pytest -n 2 -m 'not slow and not faults'
@@ -63,6 +64,7 @@ masking-campaign: install  ## how often `analyze masking` is wrong (an hour or t
 docs: install  ## rewrite the generated pages
 	python tools/docs/generate.py
 	python tools/docs/results.py
+	python tools/docs/scaling.py
 
 site: install $(SITE)  ## the pages as a web site with a search, in build/site
 	PYTHONPATH=$(VENV)/site python -m sphinx -W --keep-going -n -q -E -b html docs build/site

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+BY_IMAGE = True
 CROPPED = True
 _PAIRS = 25
 """Pairs of operations in each of the three policies."""

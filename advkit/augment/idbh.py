@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from advkit.augment import cropshift
 
+BY_IMAGE = True
 LIMITS = {"shift_least": "[0, 4096]", "shift_most": "[0, 4096]"}
 _KINDS = (
     "saturation",

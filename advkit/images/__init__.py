@@ -1,6 +1,7 @@
 """Images in memory, their files, augmentation, splits and batches."""
 
 __all__ = [
+    "ahead",
     "augment",
     "batches",
     "decode",

@@ -27,7 +27,8 @@ class Augmentation:
     pad)` the changed images. With `views` a row is a view (dy, dx, flip), as a labels file holds
     them. With `cropped` the images given are those that the data set's own crops and flips left.
     Where images of a batch are mixed, `mixed(rows, shape)` gives each one's partner (n,) and the
-    weight (n,) of its own label; such rows are drawn for a whole batch and applied to it.
+    weight (n,) of its own label; such rows are drawn for a whole batch and applied to it. With
+    `by_image` it changes one image after another, and is left to the CPU and its workers.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Augmentation:
     views: bool = False
     cropped: bool = False
     mixed: Callable[[Tensor, Shape], tuple[Tensor, Tensor]] | None = None
+    by_image: bool = False
 
 
 def draw_views(n: int, pad: int, flip: bool, generator: Generator) -> Tensor:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from advkit.errors import AdvkitError, UsageError
+from advkit.errors import UsageError
+from advkit.images.ahead import Ahead
 from advkit.images.augment import CROP_FLIP, Augmentation, apply_views, every_view, place_of
 from advkit.images.extra import Extra, Joined
 from advkit.images.files import Files
 from advkit.images.image_set import Images, ImageSet, pixels
-from advkit.runtime import seeding, signals
+from advkit.runtime import seeding
 from advkit.runtime.memory import moved
 
+CPU = torch.device("cpu")
 NO_INDEX = -1
 RESIDENT = 2**31
 """Bytes of images that may stay on a GPU: TinyImageNet has 1.2 GB, CIFAR 0.15."""
@@ -79,6 +79,10 @@ class Batches:
     `extra.count` of each batch, and an epoch is a pass over the others. Of `world` processes each
     takes its share of both, in the order of `rank`.
 
+    Files are decoded, and images changed one by one, on the CPU: by `workers` processes ahead of
+    the steps, which end with `close`, or with none of them by this one. Nothing is made beyond the
+    `epochs` of the run, where they are known.
+
     Raises:
         UsageError: there are fewer examples than a batch holds, processes cannot share a batch
             evenly, the last batch that is kept has one image, which BN cannot normalise, or the
@@ -97,6 +101,7 @@ class Batches:
     world: int = 1
     keep: bool = False
     augmentation: Augmentation = CROP_FLIP
+    epochs: int | None = None
 
     @cached_property
     def full(self) -> bool:
@@ -173,28 +178,35 @@ class Batches:
         return len(self.positions) // self.own + int(self.keep and self.rest > 0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from a step on; files are decoded ahead by workers.
+        """Yield the batches of an epoch from a step on; workers make their images ahead.
 
         Raises:
             InputError: a file cannot be decoded.
         """
         order = self.order(epoch)
-        if not isinstance(self.images, Files) or self.workers == 0:
-            for step in range(start, len(self)):
-                yield self.at(order, epoch, step)
-            return
-        loader = DataLoader(
-            _Decoded(self, order, epoch),
-            sampler=range(start, len(self)),
-            batch_size=None,
-            num_workers=self.workers,
-            worker_init_fn=_undisturbed,
-            generator=torch.Generator(),  # or it draws from the global one
-        )
-        for step, raw in enumerate(loader, start):
-            if isinstance(raw, AdvkitError):
-                raise raw
-            yield self.at(order, epoch, step, raw)
+        for step in range(start, len(self)):
+            made = self.ahead.take(epoch, step) if self.beforehand and self.workers else None
+            yield self.at(order, epoch, step, made)
+
+    @property
+    def beforehand(self) -> bool:
+        """Whether images are made on the CPU, by workers if there are any, and sent when whole.
+
+        Then they are the same on every device and for any number of workers.
+        """
+        return isinstance(self.images, Files) or self.augmentation.by_image
+
+    @cached_property
+    def ahead(self) -> Ahead:
+        """What makes images ahead of the steps; its workers start with the first one."""
+        # A copy without workers: it may be pickled on the way to them.
+        return Ahead(_Made(replace(self, workers=0)), len(self), self.workers, self.epochs)
+
+    def close(self) -> None:
+        """End the workers, if there are any; asked for more batches, others would start."""
+        if "ahead" in self.__dict__:
+            self.ahead.close()
+            del self.__dict__["ahead"]
 
     def order(self, epoch: int) -> Tensor:
         """Return the positions of one epoch in their order, (steps · own,) or all of them."""
@@ -202,22 +214,17 @@ class Batches:
         shuffled = self.positions[torch.randperm(len(self.positions), generator=generator)]
         return shuffled[: len(self) * self.own]
 
-    def at(self, order: Tensor, epoch: int, step: int, raw: Tensor | None = None) -> Batch:
-        """Return one batch of an epoch's order; `raw` are its images if decoded already."""
+    def at(self, order: Tensor, epoch: int, step: int, made: Tensor | None = None) -> Batch:
+        """Return one batch of an epoch's order; `made` are its images if workers made them."""
         index, views, view = self.chosen(order, epoch, step)
-        if raw is None and isinstance(self.images, Files):
-            raw = self.decoded(index, views)
-        raw = self._plain(index) if raw is None else moved(raw, self.device)
-        if not isinstance(self.images, Files):
-            raw = self._viewed(raw, views, self.images.pad)
-        raw = self._augmented(raw, self.images, ("augmentation", epoch, step))
+        raw = moved(self.raw(order, epoch, step) if made is None else made, self.device)
         y = self.images.labels[index]
         # Places in the global batch: the attack's noise is drawn for all of it.
         own = min(self.own, len(order) - step * self.own)
         rows = self._share(torch.arange(own))
         if self.extra:
-            more, labels = self._more(epoch, step)
-            raw, y = torch.cat([raw, more]), torch.cat([y, labels])
+            labels = self.extra.images.labels[self._needed(self._extra(epoch, step))]
+            y = torch.cat([y, labels])
             index = torch.cat([index, torch.full((len(labels),), NO_INDEX)])
             rows = torch.cat([rows, self._share(torch.arange(own, self.size))])
         if self.augmentation.mixed is not None:
@@ -228,6 +235,16 @@ class Batches:
             return Batch(index, x, moved(y, self.device), views, view)
         total = own + self.size - self.own
         return Batch(index, x, moved(y, self.device), views, view, rows, total)
+
+    def raw(self, order: Tensor, epoch: int, step: int) -> Tensor:
+        """Return a step's images (B, C, H, W) uint8, augmented but not yet mixed."""
+        index, views, _ = self.chosen(order, epoch, step)
+        if isinstance(self.images, Files):
+            raw = self.decoded(index, views)
+        else:
+            raw = self._viewed(self._plain(index), views, self.images.pad)
+        raw = self._augmented(raw, self.images, ("augmentation", epoch, step))
+        return torch.cat([raw, self._more(epoch, step)]) if self.extra else raw
 
     def _mixed(self, whole: Batch, raw: Tensor, rows: Tensor, epoch: int, step: int) -> Batch:
         """Return this process's rows of the global batch, mixed with partners from all of it."""
@@ -246,7 +263,7 @@ class Batches:
     @cached_property
     def resident(self) -> Tensor | None:
         """All images (N, C, H, W) uint8 on a GPU, where they are few enough to stay there."""
-        if self.device.type == "cpu" or not isinstance(self.images, Images):
+        if self._place.type == "cpu" or not isinstance(self.images, Images):
             return None
         images = self.images.images
         return images.to(self.device) if images.nbytes <= RESIDENT else None
@@ -254,8 +271,13 @@ class Batches:
     def _plain(self, index: Tensor) -> Tensor:
         """Return the plain images (B, C, H, W) uint8 on the device."""
         if self.resident is None:
-            return moved(self.images.batch(index), self.device)
-        return self.resident[moved(index, self.device)]
+            return moved(self.images.batch(index), self._place)
+        return self.resident[moved(index, self._place)]
+
+    @property
+    def _place(self) -> torch.device:
+        """Where images are changed."""
+        return CPU if self.beforehand else self.device
 
     def decoded(self, index: Tensor, views: Tensor) -> Tensor:
         """Return images of files (B, C, H, W) uint8: their random crops, or the plain ones."""
@@ -320,33 +342,31 @@ class Batches:
             view = place_of(views, self.images.pad, self.images.flip)
         return index, views, view
 
-    def _more(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    def _extra(self, epoch: int, step: int) -> Tensor:
+        """Return the positions of the global batch's extra images."""
+        assert self.extra is not None
+        return self.extra.positions(epoch * len(self) + step)
+
+    def _more(self, epoch: int, step: int) -> Tensor:
+        """Return the extra images (B, C, H, W) uint8, augmented."""
         assert self.extra is not None
         images = self.extra.images
-        index = self.extra.positions(epoch * len(self) + step)
+        index = self._extra(epoch, step)
         generator = seeding.generator(self.seed, "extra augment", epoch, step)
         views = self._needed(self._views(len(index), images, generator))
-        index = self._needed(index)
-        raw = self._viewed(moved(images.batch(index), self.device), views, images.pad)
-        raw = self._augmented(raw, images, ("extra augmentation", epoch, step))
-        return raw, images.labels[index]
+        raw = moved(images.batch(self._needed(index)), self._place)
+        raw = self._viewed(raw, views, images.pad)
+        return self._augmented(raw, images, ("extra augmentation", epoch, step))
 
 
-class _Decoded(Dataset[Tensor | AdvkitError]):
-    """The decoded images of each step of an epoch; an error travels as a value, in one line."""
+class _Made:
+    """The images of a step, as a worker makes them; it keeps the order of their epoch."""
 
-    def __init__(self, batches: Batches, order: Tensor, epoch: int) -> None:
-        self.batches, self.order, self.epoch = batches, order, epoch
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
 
-    def __getitem__(self, step: int) -> Tensor | AdvkitError:
-        index, views, _ = self.batches.chosen(self.order, self.epoch, step)
-        try:
-            return self.batches.decoded(index, views)
-        except AdvkitError as error:
-            return error
-
-
-def _undisturbed(_: int) -> None:
-    """Leave signals to the parent, which saves its state and then ends its workers."""
-    for signum in signals.HANDLED:
-        signal.signal(signum, signal.SIG_IGN)
+    def __call__(self, epoch: int, step: int) -> Tensor:
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self.batches.order(epoch)
+        return self.batches.raw(self.order, epoch, step)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from advkit.errors import InputError, brief
 from advkit.images.decode import decode, require_resizable
 from advkit.images.image_set import ImageSet, Statistics
+from advkit.runtime import seeding
 
 RESIZED = 256 / 224
 """Shorter side before the centre crop, as a share of the crop (RobustBench's Res256Crop224)."""
@@ -103,8 +104,7 @@ class Files(ImageSet):
         from torchvision.transforms import functional as tv
 
         image = self._open(index)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(seed)
+        with seeding.globally(seed):  # torchvision draws from the global generator
             where = transforms.RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
             mirrored = bool(torch.rand(()) < 0.5)
         image = tv.resized_crop(image, *where, [self.size, self.size])

@@ -96,7 +96,7 @@ _PUBLISHED = Rule(
 _DECLARATIONS: dict[str, dict[str, Rule]] = {
     "data": {"FILES": _FLAG, "PUBLISHED": _PUBLISHED},
     "models": {"CHANNELS": _COUNTS},
-    "augment": {"VIEWS": _FLAG, "CROPPED": _FLAG, "MIXES": _FLAG},
+    "augment": {"VIEWS": _FLAG, "CROPPED": _FLAG, "MIXES": _FLAG, "BY_IMAGE": _FLAG},
     "labels": {"NEEDS": _words("ema", "soft")},
     "objectives": {
         "NEEDS": _words(*TEACHERS),

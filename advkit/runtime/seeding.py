@@ -7,6 +7,8 @@ step is the run that was never stopped, and no generator state needs saving.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,3 +31,19 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     Draws are made on the CPU and moved, so that every device sees the same numbers.
     """
     return torch.Generator().manual_seed(derive(seed, *names))
+
+
+@contextmanager
+def globally(seed: int) -> Iterator[None]:
+    """Let the CPU's global generator begin at a seed inside, and go on as before behind it.
+
+    For code that takes no generator of its own. Not `torch.manual_seed`, which seeds every device,
+    never to be undone, and takes a third of a millisecond: a tenth of decoding an image.
+    """
+    generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)

@@ -93,6 +93,7 @@ def augmentation_of(settings: Settings) -> Augmentation:
         views=constants.get("VIEWS", False),
         cropped=constants.get("CROPPED", False),
         mixed=_bound(module.mixed, options) if constants.get("MIXES", False) else None,
+        by_image=constants.get("BY_IMAGE", False),
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import cast
 
 import torch
@@ -17,13 +18,12 @@ from advkit.artifacts.descriptions import ALARMS, Beside, Checkpoint, Metrics
 from advkit.config.settings import Settings
 from advkit.errors import Stopped, UsageError
 from advkit.formulas.schedules import parse_span
+from advkit.images import ahead
 from advkit.images import extra as extra_data
 from advkit.images.batches import Batch, Batches
 from advkit.images.extra import Extra
-from advkit.images.files import Files
 from advkit.images.image_set import ImageSet
 from advkit.images.split import first, validation, validation_size
-from advkit.parallel import ranks
 from advkit.parallel.world import World
 from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
@@ -90,9 +90,7 @@ class Trainer:
         )
         training, held_out = split_of(settings, images)
         _require_a_batch(settings, images, len(training), len(held_out))
-        workers = 0
-        if isinstance(images, Files):
-            workers = ranks.cores() if settings.workers is None else settings.workers
+        augmentation = augmentation_of(settings)
         self.batches = Batches(
             images,
             training,
@@ -102,11 +100,12 @@ class Trainer:
             # Crops come from the labels' own views: others would have no label.
             table=self.soft.views if self.soft else None,
             extra=extra,
-            workers=workers,
+            workers=ahead.workers(settings.workers, images, augmentation, device),
             rank=self.world.rank,
             world=self.world.size,
             keep=settings.last_batch == "keep",
-            augmentation=augmentation_of(settings),
+            augmentation=augmentation,
+            epochs=settings.epochs,
         )
         if self.batches.rest and not self.batches.keep:
             reporter.note(
@@ -165,7 +164,7 @@ class Trainer:
         # Counted in steps of the whole run, so that a resumed one shows where it stands.
         self.reporter.begin("training", last * steps, done)
         # A signal waits for the end of a step: only there is the state whole.
-        with signals.deferred():
+        with closing(self.batches), signals.deferred():
             while progress.epoch < last:
                 started, epoch, begin = time.monotonic(), progress.epoch, progress.step
                 self.reporter.inside(self._where)
