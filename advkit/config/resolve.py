@@ -304,9 +304,7 @@ def fit(option: Option, value: object) -> Any:
     try:
         return _FIT[option.kind](value)
     except (TypeError, ValueError, OverflowError):
-        raise UsageError(
-            f"{option.flag} {brief(repr(value))} is not a valid {option.kind}"
-        ) from None
+        raise option.misread(value) from None
 
 
 def refuse_idle(flags: Mapping[str, object], settings: Settings) -> None:
