@@ -138,22 +138,18 @@ def unknown(
         meant: its neighbours, where the caller knows more than the names say.
     """
     names = sorted(known)
-    question = _question(near(name, names) if meant is None else meant)
-    listed = f"(known: {few(names, SHOWN)})" if not question or len(names) <= MANY else ""
-    words = [f"unknown {what} {brief(name)!r}:", question, listed]
+    asked = did_you_mean(near(name, names) if meant is None else meant)
+    listed = f"(known: {few(names, SHOWN)})" if not asked or len(names) <= MANY else ""
+    words = [f"unknown {what} {brief(name)!r}:", asked, listed]
     return UsageError(" ".join(word for word in words if word))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(names: Iterable[str]) -> str:
     """Return the question after the neighbours of a mistyped name; empty where it has none.
 
-    >>> did_you_mean("--Batch_Size", ["--batch-size", "--epochs"])
-    "did you mean '--batch-size'?"
+    >>> did_you_mean(["adr", "adaad"])
+    "did you mean 'adr' or 'adaad'?"
     """
-    return _question(near(name, known))
-
-
-def _question(names: Iterable[str]) -> str:
     hint = " or ".join(repr(word) for word in names)
     return f"did you mean {hint}?" if hint else ""
 
@@ -190,6 +186,15 @@ def near(name: str, known: Iterable[str]) -> list[str]:
     best = max((likeness[word] for word in close), default=0)
     ranked = sorted(close, key=lambda word: (-likeness[word], word[0] != name[0], word))
     return [word for word in ranked if likeness[word] >= best - AS_NEAR][:3]
+
+
+def same(name: str, other: str) -> bool:
+    """Whether two names differ in case, dashes, underscores and dots at most.
+
+    >>> same("--Batch_Size", "batch-size"), same("at", "adr")
+    (True, False)
+    """
+    return _folded(name) == _folded(other)
 
 
 def _folded(name: str) -> str:

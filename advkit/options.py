@@ -24,6 +24,14 @@ TEMPERATURES = "[1e-6, 1e6]"
 TEXTS = "NAME=TEXT"
 """Kind of an option that may be given several times, a text each."""
 
+MEANT = {
+    "int": "a whole number",
+    "float": "a number",
+    "ints": "whole numbers apart by commas, for example 100,150",
+    "bool": "true or false",
+}
+"""Kind of an option → what is said to be wanted where a value is none; all others are text."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds of each unit of a time."""
 
@@ -62,6 +70,10 @@ class Option:
                 between = "in " if self.limits[0] in "[(" else ""
                 raise UsageError(f"{self.flag} {brief(value)} is not {between}{self.limits}")
 
+    def misread(self, value: object) -> UsageError:
+        """Return the error for a value that cannot be read as one of its kind."""
+        return misread(self.flag, value, self.kind)
+
     def require(self, value: Any) -> None:
         """Check a value against the choices too: those of the part that will get it.
 
@@ -85,6 +97,15 @@ class Option:
             return parse_span(value)
         except UsageError as error:
             raise UsageError(f"{self.flag}: {error}") from None
+
+
+def misread(flag: str, value: object, kind: str) -> UsageError:
+    """Return the error for a value that cannot be read as one of its option's kind.
+
+    >>> str(misread("--epochs", "1.5", "int"))
+    "--epochs '1.5' is not a whole number"
+    """
+    return UsageError(f"{flag} {brief(repr(value))} is not {MEANT.get(kind, 'text')}")
 
 
 def declared(

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from advkit.analyses.gathering import naming
 from advkit.analyses.gathering.pairing import model_of
 from advkit.analyses.gathering.rows import require_labels, right
 from advkit.artifacts.document import aligned
@@ -82,6 +83,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         tuple(rows),
         tuple(_panels(cells, names, levels)),
         text=_text(cells, names, levels),
+        heading=naming.name(inputs[0]),
     )
 
 

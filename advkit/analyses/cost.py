@@ -113,10 +113,10 @@ def analyze(inputs: Sequence[Trained], *, against: str | None = None) -> Result:
         own = {(row.data, row.arch) for row in rows}
         near = [pair for pair in beside if (pair.data, pair.arch) in own]
         if near:
-            sheets.append(_beside_sheet(published, near))
+            sheets.append(_beside_sheet(published, near, len(beside)))
         else:
-            notes = tuple(_notes(published, beside))
-        text += f"\n\n{_beside_text(published, near or beside, shown=bool(near))}"
+            notes = tuple(_notes(published, near, len(beside)))
+        text += f"\n\n{_beside_text(published, near, len(beside))}"
         more["published"] = [pair._asdict() for pair in beside]
         matched = sum(pair.ours is not None for pair in beside)
         numbers |= {"against": against, "matched": matched}
@@ -246,14 +246,17 @@ def _cells(pair: _Pair) -> list[str]:
     return [pair.data, pair.arch, pair.label, *texts]
 
 
-def _notes(published: Published, beside: Sequence[_Pair]) -> list[str]:
+def _notes(published: Published, shown: Sequence[_Pair], every: int) -> list[str]:
+    """Return what stands below the lines that are shown, of `every` that there are."""
     notes = [f"source: {published.paper['source']}", *published.notes]
-    if all(pair.ours is None for pair in beside):
+    if left := every - len(shown):
+        notes.append(f"{left} published lines of other data or nets are not shown")
+    if all(pair.ours is None for pair in shown):
         notes.append("nothing here matches a published line: other data, architecture or method")
     return notes
 
 
-def _beside_sheet(published: Published, beside: Sequence[_Pair]) -> Sheet:
+def _beside_sheet(published: Published, beside: Sequence[_Pair], every: int) -> Sheet:
     rows = [tuple(Cell(text or NOTHING) for text in _cells(pair)) for pair in beside]
     places = [(pair.data, pair.arch) for pair in beside]
     return Sheet(
@@ -263,13 +266,13 @@ def _beside_sheet(published: Published, beside: Sequence[_Pair]) -> Sheet:
         words=3,
         rows=tuple(rows),
         breaks=frozenset(k for k in range(1, len(rows)) if places[k] != places[k - 1]),
-        notes=tuple(_notes(published, beside)),
+        notes=tuple(_notes(published, beside, every)),
     )
 
 
-def _beside_text(published: Published, beside: Sequence[_Pair], *, shown: bool) -> str:
+def _beside_text(published: Published, beside: Sequence[_Pair], every: int) -> str:
     head = ("data", "arch", "published", "seconds/epoch", "ratio to AT", "ours", "ratio to AT")
     lines = [[cell or "-" for cell in _cells(pair)] for pair in beside]
-    notes = [f"- {note}" for note in _notes(published, beside)]
-    table = [aligned([head, *lines])] if shown else []
+    notes = [f"- {note}" for note in _notes(published, beside, every)]
+    table = [aligned([head, *lines])] if beside else []
     return "\n".join([published.title, *table, *notes])

@@ -20,6 +20,7 @@ from advkit.errors import NumericalError, UsageError
 from advkit.evaluation.audit import audited
 from advkit.formulas.threat import Threat, require_step
 from advkit.formulas.threat import step_size as parse_step
+from advkit.runtime.counting import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +128,9 @@ def _attacked(
         x, y, rows = x[chosen.to(x.device)], y[chosen.to(y.device)], rows[chosen]
         for place, point in enumerate(points):
             if len(rows):
-                stands[place, rows] = _stand(probe, point, x, y, int(rows[0]), restarts, loss)
+                what = f"eps {point.threat.eps:.4g}, {point.steps} steps,"
+                with counted([probe.model], what, probe.reporter):
+                    stands[place, rows] = _stand(probe, point, x, y, int(rows[0]), restarts, loss)
             probe.reporter.advance(len(chosen))
     probe.reporter.end()
     return right, stands

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advkit.analyses.drawing.differences import differences
 from advkit.analyses.drawing.panels import forest
+from advkit.analyses.gathering import naming
 from advkit.analyses.gathering.entries import radius
 from advkit.analyses.gathering.pairing import model_of, paired
 from advkit.analyses.gathering.rows import require_labels
@@ -91,7 +92,8 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         "weakest_over_union": weakest.over_union,
         "weakest_over_union_ci95": [weakest.over_union_low or 0.0, weakest.over_union_high or 0.0],
     }
-    return Result(numbers, _Row._fields, tuple(rows), _panels(rows), text=_text(rows))
+    panels, net = _panels(rows), naming.name(first)
+    return Result(numbers, _Row._fields, tuple(rows), panels, text=_text(rows), heading=net)
 
 
 def _verdicts(first: Logits, logits: Logits, *, wrong: bool = False) -> Tensor:

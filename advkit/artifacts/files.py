@@ -28,6 +28,10 @@ MAGIC = {
     b"<!DOC": "a web page (a failed download?)",
     b"<html": "a web page (a failed download?)",
 }
+MAKERS = {"checkpoint": "train", "labels": "softlabels", "logits": "attack"}
+"""Kind of a file → the command that makes one."""
+INSIDE = ("best.safetensors", "final.safetensors", "*.safetensors")
+"""Names of a checkpoint in a folder, the likeliest first."""
 SHOWN = 640
 """Characters of a name that an error shows: bytes that are no text take six each."""
 PROBE = re.compile(r"\.probe\.(\d+)")
@@ -203,6 +207,8 @@ def head(path: Path, wanted: str) -> bytes:
             start = file.read(16)
     except FileNotFoundError:
         raise InputError(f"{shown(path, SHOWN)}: no such file (wanted: {wanted})") from None
+    except IsADirectoryError:
+        raise InputError(f"{shown(path)} is a folder: {_inside(path, wanted)}") from None
     except OSError as error:
         raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
     except ValueError:
@@ -210,6 +216,28 @@ def head(path: Path, wanted: str) -> bytes:
     if not start:
         raise InputError(f"{path}: empty file (wanted: {wanted})")
     return start
+
+
+def _inside(folder: Path, wanted: str) -> str:
+    """Say which file of a folder may have been meant, if one is there."""
+    names = INSIDE if "checkpoint" in wanted or "artifact" in wanted else ("*.h5",)
+    try:
+        inside = [*dict.fromkeys(path for name in names for path in sorted(folder.glob(name)))]
+    except OSError:  # it may not be listed
+        inside = []
+    if not inside:
+        return f"give a file (wanted: {wanted})"
+    return f"give {shown(inside[0])}" + (", or another file in it" if len(inside) > 1 else "")
+
+
+def maker(wanted: str) -> str:
+    """Return which command makes a file of the kind, or of either kind, that a text names.
+
+    >>> maker("a logits file (HDF5)"), maker("checkpoint or labels")
+    (' (`advkit attack` makes one)', ' (`advkit train` or `advkit softlabels` makes one)')
+    """
+    commands = [f"`advkit {command}`" for kind, command in MAKERS.items() if kind in wanted]
+    return f" ({' or '.join(commands)} makes one)" if 0 < len(commands) < len(MAKERS) else ""
 
 
 def shown(path: Path, width: int = 80) -> str:
@@ -231,10 +259,10 @@ def require(path: Path, wanted: str, magic: bytes | None = None) -> None:
         if safetensors and prefix.startswith(b"\x80"):
             continue
         if prefix != magic and start.startswith(prefix):
-            raise InputError(f"{path}: this is {what}; wanted: {wanted}")
+            raise InputError(f"{path}: this is {what}; wanted: {wanted}{maker(wanted)}")
     if magic and not start.startswith(magic):
         kind = "this is a checkpoint (safetensors); " if safetensors else ""
-        raise InputError(f"{path}: {kind}not {wanted}")
+        raise InputError(f"{path}: {kind}not {wanted}{maker(wanted)}")
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:

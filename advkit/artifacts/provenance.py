@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from advkit import __version__
-from advkit.artifacts import describing, descriptions
+from advkit.artifacts import describing, descriptions, files
 from advkit.artifacts.descriptions import Description
 from advkit.errors import InputError, MismatchError, brief
 
@@ -139,7 +139,10 @@ def parse(text: str | None, where: object, wanted: str) -> dict[str, object]:
             "use the advkit version that wrote it"
         )
     if info["kind"] != wanted:
-        raise InputError(f"{where}: this is a file of {brief(info['kind'])}; wanted: {wanted}")
+        made = files.maker(wanted)
+        raise InputError(
+            f"{where}: this is a file of {brief(info['kind'])}; wanted: {wanted}{made}"
+        )
     if wanted in descriptions.DEFINITIONS:
         describing.require(info, where)
     return info

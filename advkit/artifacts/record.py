@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from advkit.artifacts import files
 from advkit.errors import InputError, brief
 
 KINDS = ("checkpoint", "labels", "logits", "analysis")
@@ -66,7 +67,8 @@ def wanted(record: Record, kinds: tuple[str, ...]) -> str:
     """
     kind = record.get("kind")
     if kind is not None and kind not in kinds:
-        raise InputError(f"got a {brief(kind)} record, wanted: {' or '.join(kinds)}")
+        words = " or ".join(kinds)
+        raise InputError(f"got a {brief(kind)} record, wanted: {words}{files.maker(words)}")
     return str(record["path"])
 
 

@@ -51,6 +51,7 @@ class Result:
     says why a verdict that was asked for is negative; empty if it is not. Where several results
     with an `overlay` are drawn into shared panels, layers in the same place share one; with
     `together` they are so without being asked.
+    `heading` stands over the panels of several inputs taken together: the one net that they are of.
     `more` are other plain lists and objects for the record and JSON; `document` is what
     `-o FILE.md`, `.tex` and `.html` hold, for parts that name them in `FORMATS`. The record of a
     result with a `text` holds its rows too, unless `brief` says that they are too many.
@@ -66,6 +67,7 @@ class Result:
     verdict: str = ""
     overlay: tuple[Layer, ...] = ()
     together: bool = False
+    heading: str = ""
     more: Mapping[str, object] = field(default_factory=dict)
     document: Document | None = None
     brief: bool = False

@@ -16,7 +16,7 @@ import typer
 
 from advkit import __version__, registry
 from advkit.cli import listing
-from advkit.cli.common import lazily
+from advkit.cli.common import lazily, plain
 from advkit.cli.common.failures import guarded, settle_stderr
 from advkit.cli.common.given import given
 from advkit.cli.common.options import Command, places_of_parts
@@ -126,7 +126,7 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal of ASCII shows what it can; records are ASCII anyway.
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=plain.NAME)
     before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.install()
     memory.take_over()  # the process is ours: its allocator may be told to keep what is freed

@@ -24,6 +24,9 @@ ADRS_OWN |= {"smoothing", "student_temperature", "tau", "lambda", "ema_decay"}
 """What the search for ADR's numbers chooses by itself, or what its runs have no use for."""
 
 
+WANTED = "labels file: give it, or --soft-labels FILE (`advkit softlabels CHECKPOINT` makes one)"
+
+
 def run(call: Call) -> Iterator[Record]:
     """Search and yield one record with the choice."""
     wanted = call.build(SearchOptions)
@@ -31,7 +34,7 @@ def run(call: Call) -> Iterator[Record]:
     from advkit.search.stage import search  # imports torch, which --help does without
 
     reporter = call.reporter("search temperature")
-    searched = search(wanted, runs, lambda: train.labels_or_teacher(call), reporter)
+    searched = search(wanted, runs, lambda _: train.labels_or_teacher(call, WANTED), reporter)
     if not call.talk.quiet:
         show(searched.text)
     if searched.disagreement:

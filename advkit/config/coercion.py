@@ -40,9 +40,7 @@ def fit(option: Option, value: object) -> Any:
     try:
         return _FIT[option.kind](value)
     except (TypeError, ValueError, OverflowError):
-        raise UsageError(
-            f"{option.flag} {brief(repr(value))} is not a valid {option.kind}"
-        ) from None
+        raise option.misread(value) from None
 
 
 def _integer(value: Any) -> int:

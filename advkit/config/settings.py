@@ -111,13 +111,15 @@ class Settings:
     )
     soft_labels: str | None = declared(None, METHOD, "labels file of `advkit softlabels`")
     teacher: str | None = declared(
-        None, METHOD, "teacher that gives soft labels on the fly, or that the objective asks"
+        None, METHOD, "net that gives soft labels on the fly, or that the objective itself asks"
     )
     teacher_digest: str | None = declared(
         None, METHOD, "digest that the objective's teacher must have; a run fills it in"
     )
     natural_teacher: str | None = declared(
-        None, METHOD, "naturally trained teacher that the objective asks beside or instead"
+        None,
+        METHOD,
+        "net trained on clean images (`advkit pretrain-teacher`) that objectives hat and kd ask",
     )
     natural_teacher_digest: str | None = declared(
         None, METHOD, "digest that the naturally trained teacher must have; a run fills it in"

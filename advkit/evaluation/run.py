@@ -27,7 +27,7 @@ from advkit.evaluation.settings import SUITES, AttackSettings
 from advkit.formulas.losses import cross_entropy
 from advkit.images.image_set import ImageSet, fitted, pixels
 from advkit.images.split import first
-from advkit.runtime import modes
+from advkit.runtime import counting, modes
 from advkit.runtime.reporting import Reporter
 
 FEW = 32
@@ -70,6 +70,7 @@ class Evaluation:
         self.outcomes = Outcomes.unknown(self.labels, self.classes, images_kept)
         self.done = (0, 0)  # passes that are behind us, and batches of the next one
         self.flat = 0
+        self.asked = [model] if surrogate is None else [model, surrogate.model]
 
     def _examples(self) -> Tensor:
         """Return the positions to visit: of a shard every N-th, from the I-th on.
@@ -112,6 +113,7 @@ class Evaluation:
         # Attacks search on a faster copy, where one answers as the model does.
         sample = self._x(torch.arange(min(FEW, len(self.labels))))
         net = passes.searched(self.model, self.settings, sample, self.reporter)
+        self.asked[0] = net
         return passes.passes(net, self.settings, self.classes, self.surrogate)
 
     def _x(self, rows: Tensor) -> Tensor:
@@ -198,7 +200,8 @@ class Evaluation:
     def _attack_batch(self, number: int, attack: Pass, rows: Tensor, place: int) -> Tensor:
         """Attack one batch, judge it, and return the rows that have new logits."""
         x, y = self._x(rows), self.labels[rows].to(self.device)
-        x_adv = attack.run(x, y, place)
+        with counting.counted(self.asked, attack.name, self.reporter):
+            x_adv = attack.run(x, y, place)
         # The verdict is ours: the images are audited, and the model itself is asked.
         norm = audited(x_adv, x, self.settings.threat, attack.name)
         with torch.no_grad():

@@ -31,11 +31,15 @@ SLACK = 1e-6
 """How far rounding in float32 may carry ‖x′ − x‖ past ε before the audit calls it a breach."""
 
 
-def number(text: str | float) -> float:
+def number(text: str | float, what: str = "") -> float:
     """Read a decimal or a fraction.
 
     >>> number("8/255") == 8 / 255
     True
+
+    Args:
+        text: as typed.
+        what: is read, for the message.
 
     Raises:
         UsageError: not a number.
@@ -46,7 +50,8 @@ def number(text: str | float) -> float:
         # Short: `Fraction` would work out a power of ten that has a billion digits.
         value = float(Fraction(text)) if _FRACTION.fullmatch(str(text)) else math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{brief(repr(text))} is not a number: write 0.031 or 8/255")
+        named = f"{what} {brief(repr(text))}".lstrip()
+        raise UsageError(f"{named} is not a number: write 0.031 or 8/255")
     return value
 
 
@@ -60,7 +65,7 @@ def parse_eps(text: str | float, norm: str | None = "linf") -> float:
     Raises:
         UsageError: not a number, negative, or as large as only values in 0..255 are (`LARGEST`).
     """
-    eps = number(text)
+    eps = number(text, "eps")
     if eps < 0:
         raise UsageError(f"eps {text} is negative")
     if norm is not None and eps > LARGEST.get(norm, math.inf):
@@ -205,7 +210,7 @@ def step_size(text: str, eps: float) -> float:
     """
     share = re.fullmatch(r"\s*(?:([\d.]+)\s*\*\s*)?eps\s*(?:/\s*([\d.]+))?\s*", text)
     if not share:
-        size = number(text)
+        size = number(text, "step size")
     else:
         divisor = number(share[2] or "1")
         size = number(share[1] or "1") * eps / divisor if divisor else 0.0

@@ -64,7 +64,7 @@ class Lines(Quiet):
 
     def inside(self, what: str, total: int = 0, done: int = 0) -> None:
         """Remember the steps of what goes on, and speak if it is time."""
-        self.within = f"{what} {done}/{total}" if total else ""
+        self.within = _within(what, total, done) if total or done else ""
         if self.within:
             self._speak_now_and_then()
 
@@ -84,8 +84,10 @@ class Lines(Quiet):
     def _speak(self) -> None:
         seconds = time.monotonic() - self.began
         # By the pace since this process began: what an earlier one did took none of its time.
-        left = (self.total - self.done) * seconds / max(self.done - self.first, 1)
-        clock = f"{_clock(left)} left" if self.done < self.total else f"{_clock(seconds)}"
+        behind, ahead = self.done - self.first, self.total - self.done
+        clock = f"{_clock(ahead * seconds / behind)} left" if ahead and behind else _clock(seconds)
+        if ahead and not behind:
+            clock += " so far"  # no pace to go by yet
         words = [f"{self.what} {self.done}/{self.total}", self.within, *described(self.figures)]
         line = ", ".join([*(word for word in words if word), clock])
         # The end of a piece of work may be told by its last step already.
@@ -135,8 +137,8 @@ class Bars(Quiet):
         """Name it in the place of the whole work."""
         if self.bar is not None:
             (task,) = self.bar.tasks
-            words = f"{what} {done}/{total}" if total else what
-            self.bar.update(task.id, description=printable(words or self.what))
+            words = _within(what, total, done) or self.what
+            self.bar.update(task.id, description=printable(words))
 
     def _glance(self, figures: dict[str, object]) -> str:
         # The epoch stands in the name of what goes on.
@@ -160,6 +162,12 @@ class Bars(Quiet):
     def warn(self, text: str) -> None:
         """Print above the bar."""
         self.note(f"warning: {text}")
+
+
+def _within(what: str, total: int, done: int) -> str:
+    if total:
+        return f"{what} {done}/{total}"
+    return f"{what} {done}" if done else what
 
 
 SHOWN = {

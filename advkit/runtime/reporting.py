@@ -13,7 +13,10 @@ class Reporter:
         """Report progress, with the latest figures by name."""
 
     def inside(self, what: str, total: int = 0, done: int = 0) -> None:
-        """Name what goes on between two units, `done` of its `total` steps; nothing ends it."""
+        """Name what goes on between two units, `done` of its `total` steps; nothing ends it.
+
+        Without a total `done` is a number alone: how many there will be is not known.
+        """
 
     def end(self) -> None:
         """Finish the current piece of work."""

@@ -19,8 +19,17 @@ from advkit.training.run_folder import RunFolder
 if TYPE_CHECKING:
     from advkit.softlabels.source import Info
 
-Upstream = Callable[[], Record]
-"""Gives the record of a labels file or teacher, where the options name neither."""
+Upstream = Callable[[str], Record]
+"""Gives the record of a labels file or teacher where the options name neither.
+
+It is told what is wanted and how it is made, for the message where there is none.
+"""
+SOFT = (
+    "soft labels: give --teacher CHECKPOINT (`advkit pretrain-teacher` makes one) or "
+    "--soft-labels FILE (`advkit softlabels CHECKPOINT` makes one)"
+)
+MADE_BY = {"teacher": "train", "natural-teacher": "pretrain-teacher"}
+"""Role of an objective's teacher → the command that makes one."""
 
 
 def configuration(options: TrainOptions, upstream: Upstream | None = None) -> resolve.Resolved:
@@ -74,8 +83,8 @@ def bound(known: list[resolve.Layer], upstream: Upstream | None = None) -> list[
     source: Record = {}
     if not (named.get("soft_labels") or named.get("teacher")):
         if upstream is None:
-            raise UsageError("no labels or teacher given: name --soft-labels or --teacher")
-        source = upstream()
+            raise UsageError(f"no {SOFT}")
+        source = upstream(SOFT)
         # A bare path on standard input tells its kind by its name alone.
         teacher = source.get("kind") == "checkpoint" or source["path"].endswith(".safetensors")
         named["teacher" if teacher else "soft_labels"] = source["path"]
@@ -140,7 +149,7 @@ def bound_teachers(
         # Who names one of them does not pipe the other in.
         piped = role == roles[0] and upstream is not None and not any(key in named for key in asked)
         if option not in named and piped and upstream is not None:
-            source = upstream()
+            source = upstream(_asked(role))
             named[option], place = source["path"], source.get("data")
         if option not in named:
             raise lacking(objective, role)
@@ -154,7 +163,13 @@ def bound_teachers(
 
 def lacking(objective: str, role: str) -> UsageError:
     """Return the error of an objective without a teacher that it asks."""
-    return UsageError(f"--objective {objective} asks a {role}: give --{role} CHECKPOINT")
+    return UsageError(f"--objective {objective} asks a {_asked(role)}")
+
+
+def _asked(role: str) -> str:
+    """Return what a teacher is called, how it is given, and how it is made."""
+    made = f"(`advkit {MADE_BY[role]}` makes one)"
+    return f"{role}: give --{role} CHECKPOINT {made}"
 
 
 def _reading(info: Labels | Checkpoint, *, elsewhere: bool) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import cast
 
@@ -185,8 +185,7 @@ class Trainer:
         if not self.world.leads:
             progress.sums = torch.zeros_like(progress.sums)
         # The same whenever it is done: a run that stops in its validation does it again.
-        images = (batch.x for batch in self.batches.epoch(progress.epoch))
-        self.learner.settle(images, progress.epoch + 1)
+        self.learner.settle(self._told("statistics of the average"), progress.epoch + 1)
         row, chosen, measured = self._row(), {}, []
         last = progress.epoch + 1 == self.settings.epochs
         validation = self.validation.closing if last else self.validation
@@ -215,6 +214,12 @@ class Trainer:
         self.reporter.inside("")
         self.reporter.advance(0, epoch=f"{progress.epoch}/{self.settings.epochs}", **row)
         self._stop_if_asked(folder)
+
+    def _told(self, what: str) -> Iterator[Tensor]:
+        """Yield the epoch's images once more, telling how far that is."""
+        for done, batch in enumerate(self.batches.epoch(self.progress.epoch), 1):
+            yield batch.x
+            self.reporter.inside(f"{self._where} {what}", len(self.batches), done)
 
     @property
     def _where(self) -> str:

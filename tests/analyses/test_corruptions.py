@@ -41,6 +41,11 @@ def test_two_by_two():
     assert result.text.splitlines()[-1].split() == ["mean", "85.00%", "25.00%", "55.00%"]
 
 
+def test_the_picture_names_its_net():
+    given = [cell("fog", level, 9, path=f"runs/at-s0/fog-{level}.h5") for level in (1, 2)]
+    assert "at-s0" in analyze(given).heading
+
+
 def test_a_table_with_holes_says_so():
     numbers = analyze([cell("fog", 1, 9), cell("snow", 2, 5)]).numbers
     assert numbers["complete"] is False

@@ -18,9 +18,10 @@ from advkit.analyses.probing.probe import Probe
 from advkit.errors import MismatchError, UsageError
 from advkit.formulas.threat import Threat
 from advkit.runtime.reporting import Reporter
-from tests.analyses import _planted
+from tests.analyses import _planted, probing
 from tests.analyses._planted import FAULTS, LIGHT, Detached, Quantised, Staircase
 from tests.attacks.planted import known
+from tests.heard import Heard
 
 QUICK = {**LIGHT, "more_steps": 20, "queries": 100, "points": 20}
 PLAN = Plan(10, 100)
@@ -442,3 +443,13 @@ def test_a_negative_verdict_is_exit_8_after_the_record(cli, tiny_run, monkeypatc
         assert done.record["masked"] is True
         assert "logit-scale" in done.record["failed"]
     assert cli("analyze", "masking", best, *few).code == 0
+
+
+def test_progress_moves_with_each_attack_where_all_images_are_one_batch():
+    heard = Heard()
+    looked_at = dataclasses.replace(probing.probe(probing.linear(), n=6), reporter=heard)
+    battery.measure(looked_at, Plan(steps=2, more_steps=2, queries=2, points=2))
+    named = [what for what, _, done in heard.inner if what and not done]
+    assert named[:3] == ["gradients", "fgsm", "pgd"]
+    assert heard.units == [6] * (len(named) - 1)
+    assert sum(heard.units) == heard.total

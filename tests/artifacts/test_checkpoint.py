@@ -231,7 +231,13 @@ def test_hostile_headers_are_rejected(tmp_path, content):
 def test_an_absent_or_foreign_file_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"no such file \(wanted: a checkpoint"):
         checkpoint.read(tmp_path / "absent")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match=r"is a folder: give a file \(wanted: a checkpoint"):
+        checkpoint.read(tmp_path)
+    (tmp_path / "final.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"is a folder: give \S+/final\.safetensors$"):
+        checkpoint.read(tmp_path)
+    (tmp_path / "best.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"give \S+/best\.safetensors, or another file in it$"):
         checkpoint.read(tmp_path)
 
 

@@ -45,12 +45,12 @@ class Shown:
 class _Stream:
     """One stream on a terminal of its own; a thread reads it, so that no writer waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str) -> None:
         self.ours, theirs = pty.openpty()
         mode = termios.tcgetattr(theirs)
         mode[1] &= ~termios.ONLCR  # the text as it was written
         termios.tcsetattr(theirs, termios.TCSANOW, mode)
-        self.file = io.TextIOWrapper(io.FileIO(theirs, "w"), encoding="utf-8", write_through=True)
+        self.file = io.TextIOWrapper(io.FileIO(theirs, "w"), encoding=encoding, write_through=True)
         self.read = b""
         self.reader = threading.Thread(target=self._drain)
         self.reader.start()
@@ -71,10 +71,14 @@ class _Stream:
 
 
 def at_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, *words: object, stdin: str = "", **environment: str
+    monkeypatch: pytest.MonkeyPatch,
+    *words: object,
+    stdin: str = "",
+    encoding: str = "utf-8",
+    **environment: str,
 ) -> Shown:
     """Run a command: stdout and stderr are terminals of 80 columns, stdin is a pipe."""
-    out, err = _Stream(), _Stream()
+    out, err = _Stream(encoding), _Stream(encoding)
     with monkeypatch.context() as patch:
         patch.delenv("NO_COLOR", raising=False)
         for name, value in {"TERM": "xterm", "COLUMNS": "80", **environment}.items():

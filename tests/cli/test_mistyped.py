@@ -24,6 +24,20 @@ import pytest
         ("attack x.safetensors --attack APGD_CE", "did you mean 'apgd-ce'?"),
         ("presets Paper", "did you mean 'paper'?"),
         ("recipes copy ADR_Table1", "did you mean 'adr-table1'?"),
+        ("attack x.safetensors --pgd", "No such option: --pgd: did you mean '--attack pgd'?"),
+        ("attack x.safetensors --apgd-ce", "did you mean '--attack apgd-ce'?"),
+        ("attack x.safetensors --FGSM", "did you mean '--attack fgsm'?"),
+        ("attack x.safetensors --autoatack", "did you mean '--autoattack'?"),
+        ("train --trades", "No such option: --trades: did you mean '--method trades' or "),
+        ("train --adr-wa --data digits", "did you mean '--method adr-wa'?"),
+        ("train --digits", "did you mean '--data digits'?"),
+        ("train --data digits --cutmix", "did you mean '--augment cutmix'?"),
+        ("train --data digits --small-cnn", "did you mean '--arch small-cnn'?"),
+        ("train --data digits --linf", "did you mean '--norm linf'?"),
+        (
+            "train --data digits --cosine",
+            "did you mean '--lr-schedule cosine' or '--anneal cosine'?",
+        ),
     ],
 )
 def test_what_was_meant_is_asked(cli, tmp_path, monkeypatch, line, said):

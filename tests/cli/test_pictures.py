@@ -117,3 +117,18 @@ def test_an_error_of_an_analysis_without_a_picture_names_the_analysis(cli, tmp_p
     outcome = cli("analyze", "calibration", tmp_path / "none.h5")
     assert outcome.code == 3
     assert outcome.err.startswith("advkit analyze calibration: error: ")
+
+
+def test_a_union_names_its_net(cli, tiny_run, tmp_path):
+    best, logits = tiny_run / "best.safetensors", [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for path, norm, eps in zip(logits, ("linf", "l2"), ("0.1", "0.5"), strict=True):
+        given = ["--attack", "fgsm", "--norm", norm, "--eps", eps, "-o", path, "-q"]
+        assert cli("attack", best, *given).code == 0
+    plot = tmp_path / "it.svg"
+    assert cli("analyze", "union", *logits, "--plot", plot, "-q").code == 0
+    net = f"({tmp_path.name})"  # logits are called by their folder, as their run is
+    assert [text for text in words(plot) if text.endswith(net)]
+    titled = ["--plot", plot, "--overwrite", "--title", "Ours", "-q"]
+    assert cli("analyze", "union", *logits, *titled).code == 0
+    assert "Ours" in words(plot)
+    assert not [text for text in words(plot) if text.endswith(net)]

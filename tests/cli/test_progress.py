@@ -83,11 +83,21 @@ def test_what_goes_on_inside_a_unit_is_told_when_it_lasts(capfd, monkeypatch):
     lines.inside("epoch 1/2 validation PGD-10", 3, 1)
     assert capfd.readouterr().err == ""
     lines.inside("epoch 1/2 validation PGD-10", 3, 2)
-    told = "training 0/8, epoch 1/2 validation PGD-10 2/3, 1:36 left"
+    told = "training 0/8, epoch 1/2 validation PGD-10 2/3, 0:12 so far"
     assert capfd.readouterr().err == f"advkit train: {told}\n"
     lines.inside("")
     lines.end()
-    assert capfd.readouterr().err == "advkit train: training 0/8, 1:44 left\n"
+    assert capfd.readouterr().err == "advkit train: training 0/8, 0:13 so far\n"
+
+
+def test_passes_whose_end_nobody_knows_are_counted(capfd, monkeypatch):
+    clock = iter([0.0, 11.0, 11.0, 11.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    lines = progress.Lines("attack")
+    lines.begin("square", 20)
+    lines.inside("square pass", done=300)
+    told = "advkit attack: square 0/20, square pass 300, 0:11 so far\n"
+    assert capfd.readouterr().err == told
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import binomtest
 
 from advkit import registry
+from advkit.artifacts.descriptions import ALARMS
 from advkit.cli.common import lines
 from tests import planted
 from tests.cli._screen import at_a_terminal
@@ -176,6 +177,23 @@ def test_every_analysis_has_a_line_of_its_own():
     assert set(lines.ANALYSES) == theirs | {"bench", "search adr", "search temperature"}
 
 
+def test_every_alarm_of_training_has_words():
+    assert tuple(lines.RUNG) == ALARMS
+
+
+def test_a_terminal_of_ascii_gets_plain_signs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    words = ["analyze", "calibration", LOGITS, "-o", "é.json", "--overwrite"]
+    shown = at_a_terminal(monkeypatch, *words, encoding="ascii")
+    assert shown.code == 0
+    assert shown.lines[0].endswith("  -> \\xe9.json")
+    assert "\\u" not in shown.out + shown.err
+    again = at_a_terminal(monkeypatch, *FGSM, "runs/at-s0/best.safetensors", encoding="ascii")
+    assert again.code == 0
+    assert again.said[-1].isascii()
+    assert "\\u" not in again.out + again.err
+
+
 def test_an_analysis_of_somebody_else_shows_its_first_numbers():
     numbers = {"n": 9, "good": True, "one_two": 0.123456, "b": 2, "c": None, "d": 3000, "e": 1}
     record = {"kind": "analysis", "path": None, "digest": "", "analysis": "mine", **numbers}
@@ -202,6 +220,16 @@ CHECKPOINT = {
             {**CHECKPOINT, "path": "runs/adr-s0/final-ema.safetensors", "masking_alarm": True},
             "adr-s0/final-ema  robust 63.5 %  clean 99.5 %  n 60  validation, epoch 12  "
             "looks like gradient masking",
+        ),
+        (
+            {**CHECKPOINT, "teacher_alarm": True, "labels_alarm": True, "margin_alarm": True},
+            "adr-s0  robust 63.5 %  clean 99.5 %  n 60  validation, epoch 12  "
+            "its teacher is worse, its labels are nearly uniform, falls to the margin",
+        ),
+        (
+            {**CHECKPOINT, "gradient_alarm": True, "overfitting_alarm": True},
+            "adr-s0  robust 63.5 %  clean 99.5 %  n 60  validation, epoch 12  "
+            "overfitted catastrophically, trained in part without gradient",
         ),
         (
             {**CHECKPOINT, "robust_accuracy": None, "imported": True, "run": "zoo"},

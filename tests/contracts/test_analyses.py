@@ -25,6 +25,7 @@ from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 from advkit.errors import AdvkitError
 from tests.conftest import SEED
+from tests.faults._runs import refused
 
 QUICK = {
     "steps": 2, "more_steps": 4, "attack_steps": 2, "restarts": 1, "queries": 10, "points": 5,
@@ -347,3 +348,26 @@ def test_odd_checkpoints_give_figures_or_one_clear_line(
     require_clear(done, names_of(files), bool(part.constants.get("COMPARES")))
     if odd == "plain":
         assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("name", sorted(registry.parts("analyses")))
+def test_a_file_of_another_kind_is_told_with_what_makes_the_right_one(cli, name, tiny_run, request):
+    wanted = registry.part("analyses", name).constants.get("KINDS", ("logits",))
+    wrong = tiny_run / "best.safetensors"
+    if "checkpoint" in wanted:
+        wrong = request.getfixturevalue("tiny_logits")
+    outcome = cli("analyze", name, wrong, "-q")
+    refused(outcome, 3, str(wrong), "wanted:" if "checkpoint" in wanted else "not a")
+    commands = {"checkpoint": "train", "labels": "softlabels", "logits": "attack"}
+    for kind in wanted:
+        assert f"`advkit {commands[kind]}`" in outcome.err
+    assert "makes one)" in outcome.err
+
+
+def test_a_table_of_labels_alone_names_the_stage_that_is_missing(cli, tiny_run, tmp_path):
+    labels = tmp_path / "labels.h5"
+    assert cli("softlabels", tiny_run / "best.safetensors", "-o", labels, "-q").code == 0
+    for command in (["table"], ["compare"], ["calibration"]):
+        outcome = cli("analyze", *command, labels, "-q")
+        said = "this is a file of labels; wanted: logits (`advkit attack` makes one)"
+        refused(outcome, 3, str(labels), said)

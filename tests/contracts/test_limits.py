@@ -41,6 +41,52 @@ def test_a_number_has_limits_on_both_sides(where, option):
         option.check(option.default)
 
 
+COMMANDS = sorted({where for where, _ in NUMBERS})
+WORDS = {"int": "is not a whole number", "float": "is not a number"}
+"""Kind of an option → what is said of a value that is none."""
+
+
+@pytest.mark.parametrize("where", COMMANDS)
+def test_what_is_no_number_is_told_in_our_words(cli, where):
+    """Whatever the version of the library that reads the command line says of it."""
+    for name, option in NUMBERS:
+        if name != where or option.kind not in WORDS:
+            continue
+        for value in ("abc", "", *(["1.5"] if option.kind == "int" else [])):
+            outcome = cli(*where.split(), f"{option.flag}={value}")
+            refused(outcome, 2, f"error: {option.flag} {value!r} {WORDS[option.kind]}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --data digits --eps x", "eps 'x' is not a number: write 0.031 or 8/255"),
+        ("train --data digits --step-size x", "step size 'x' is not a number"),
+        ("train --data digits --lr-drops 1.5", "--lr-drops '1.5' is not whole numbers apart by"),
+        ("train --data digits --lr-drops a,b", "--lr-drops 'a,b' is not whole numbers apart by"),
+        ("train --data digits --method adr --tau a:b", "--tau: 'a:b' is not a range"),
+        ("attack x --autoattack --eps 8/0", "eps '8/0' is not a number"),
+        ("attack x --attack pgd --step-size ten", "step size 'ten' is not a number"),
+        ("analyze masking x --eps a", "eps 'a' is not a number"),
+        ("analyze sweep x --eps-grid a,b", "--eps-grid: eps 'a' is not a number"),
+        ("analyze sweep x --eps-grid eps/b", "--eps-grid: 'eps/b' is no share"),
+        ("analyze input-landscape x --reach a", "--reach: 'a' is not a range"),
+    ],
+)
+def test_a_number_typed_as_text_is_named_with_what_it_is(
+    cli, tmp_path, monkeypatch, tiny_run, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    words = words.replace(" x ", f" {tiny_run / 'best.safetensors'} ")
+    refused(cli(*words.split()), 2, said)
+
+
+def test_a_file_is_told_of_in_the_same_words(cli, tmp_path):
+    (tmp_path / "a.toml").write_text('data = "digits"\nlr = "abc"\n')
+    outcome = cli("train", "--config", tmp_path / "a.toml", "--print-config")
+    refused(outcome, 2, "--lr 'abc' is not a number (from a.toml)")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_finite_number_keeps_to_no_limits(value):
     """Whatever an added part declares."""

@@ -23,8 +23,10 @@ from advkit.evaluation.verdicts import accuracy_after, figures
 from advkit.formulas.threat import Threat
 from advkit.images.image_set import Images, fitted, pixels
 from advkit.models import require_finite
+from advkit.runtime import counting
 from advkit.runtime.reporting import Reporter
 from tests.attacks.planted import NEAREST, known
+from tests.heard import Heard
 
 CLASSES, COUNT, EPS = 5, 22, 0.05
 NAMES = tuple("abcde")
@@ -597,3 +599,17 @@ def test_random_model_is_warned_about(images):
     evaluation(Noisy(), images, reporter=Listening()).run()
     assert len(warned) == 1
     assert "rand" in warned[0]
+
+
+@pytest.mark.parametrize("attack", ["pgd", "apgd-ce", "square", "autoattack"])
+def test_steps_inside_one_batch_are_told(model, images, light, monkeypatch, attack):
+    monkeypatch.setattr(counting, "EVERY", 0.0)
+    heard = Heard()
+    evaluation(model, images, attack, reporter=heard, batch_size=COUNT).run()
+    name = {"autoattack": "apgd-ce"}.get(attack, attack)
+    # Eight steps of PGD and a last look, six iterations of APGD, 120 queries.
+    least = {"pgd": 9, "square": 100}.get(attack, 6)
+    passes = [done for what, _, done in heard.inner if what == f"{name} pass"]
+    assert passes == sorted(passes)
+    assert max(passes) >= least
+    assert heard.inner[-1] == ("", 0, 0)

@@ -11,9 +11,12 @@ from torch import nn
 from advkit import data
 from advkit.config import resolve
 from advkit.errors import Stopped, UsageError
+from advkit.training.run import train
+from advkit.training.run_folder import RunFolder
 from advkit.weights.swa import Swa, recompute
+from tests.heard import Heard
 from tests.training.test_learner import step, trainer
-from tests.training.test_run import SMALL, contents, go, stop_at
+from tests.training.test_run import CPU, SMALL, contents, go, stop_at
 
 
 def test_it_is_the_mean_of_the_epochs_from_its_first_on():
@@ -62,6 +65,15 @@ def test_training_averages_at_the_ends_of_epochs():
         firsts = [net.conv1(net.normalise(batch.x)) for batch in batches]
     means = torch.stack([each.mean((0, 2, 3)) for each in firsts]).mean(0)
     torch.testing.assert_close(net.bn1.running_mean, means, rtol=1e-5, atol=1e-6)
+
+
+def test_the_pass_over_the_statistics_is_told(tmp_path):
+    heard = Heard()
+    given = resolve.resolve(({**SMALL, "method": "at-wa", "swa_start": 1}, "flag"))
+    train(given, RunFolder(tmp_path / "run"), device=CPU, threads=1, reporter=heard)
+    told = [(total, done) for what, total, done in heard.inner if "statistics of the" in what]
+    assert told == [(3, 1), (3, 2), (3, 3)] * 2
+    assert "epoch 1/2 statistics of the average" in {what for what, _, _ in heard.inner}
 
 
 @pytest.mark.parametrize("call", [2, 3, 5, 8])

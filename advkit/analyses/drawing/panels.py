@@ -25,13 +25,11 @@ Values = Sequence[float | None]
 
 def in_percent(axes: Axes, which: Literal["x", "y"], label: str) -> None:
     """Write an axis of shares in percent, with its label."""
-    from matplotlib.ticker import PercentFormatter
-
-    from advkit.analyses.drawing.ticks import Shares
+    from advkit.analyses.drawing.ticks import Percents, Shares
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(Shares(nbins="auto", steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(PercentFormatter(1, symbol=None))
+    axis.set_major_formatter(Percents(1, symbol=None))
     what, comma, more = label.partition(",")
     axis.set_label_text(f"{what} (%){comma}{more}")
 

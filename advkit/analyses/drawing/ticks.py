@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 ROUNDING = 1e-9
 
@@ -16,3 +16,14 @@ class Shares(MaxNLocator):
         """Return round values within [0, 1]."""
         ticks = super().tick_values(vmin, vmax)
         return [float(tick) for tick in ticks if -ROUNDING <= tick <= 1 + ROUNDING]
+
+
+class Percents(PercentFormatter):
+    """Shares in percent, without decimals that all ticks of an axis lack."""
+
+    def format_ticks(self, values: list[float]) -> list[str]:
+        """Return the texts of an axis' ticks, of equally many decimals."""
+        texts = super().format_ticks(values)
+        while texts and all("." in text and text[-1] in ".0" for text in texts):
+            texts = [text[:-1] for text in texts]
+        return texts

@@ -15,6 +15,7 @@ from advkit.analyses.probing.probe import Probe
 from advkit.attacks.pgd import ScaledCE, pgd
 from advkit.formulas.losses import margin
 from advkit.formulas.threat import Threat
+from advkit.runtime.counting import counted
 
 LARGE_STEPS = 50
 WHITE_BOX = ("fgsm", "pgd", "pgd_more", "margin")
@@ -82,21 +83,24 @@ def measure(probe: Probe, plan: Plan) -> Measured:
     """Look at the model, then attack it."""
     model = Connected(probe.model)
     measured = Measured(len(probe.positions))
-    _look(model, probe, measured)
     runs = _runs(probe.threat, plan)
     names = ("clean", *runs)
     measured.standing = {name: torch.zeros(measured.n, dtype=torch.bool) for name in names}
-    probe.reporter.begin("masking checks", measured.n)
+    # Every image counts once for each attack: the bar moves where all of them are one batch.
+    probe.reporter.begin("masking checks", measured.n * len(runs))
+    with counted([model], "gradients", probe.reporter):
+        _look(model, probe, measured)
     for x, y, rows in probe.batches():
         right = _right(model, x, y)
         measured.standing["clean"][rows] = right.cpu()
-        if bool(right.any()):
-            # A stream for each attack and batch: one attack more changes no other's draws.
-            for name, run in runs.items():
+        for name, run in runs.items():
+            if bool(right.any()):
+                # A stream for each attack and batch: one attack more changes no other's draws.
                 generator = probe.generator("masking", name, int(rows[0]))
-                x_adv = run(model, x[right], y[right], generator)
+                with counted([model], name.replace("_", " "), probe.reporter):
+                    x_adv = run(model, x[right], y[right], generator)
                 measured.standing[name][rows[right.cpu()]] = _right(model, x_adv, y[right]).cpu()
-        probe.reporter.advance(len(rows))
+            probe.reporter.advance(len(rows))
     probe.reporter.end()
     return measured
 

@@ -118,13 +118,14 @@ def parse_radii(text: str, threat: Threat, pixels: int) -> list[float]:
     corner = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[threat.norm]
     radii = set()
     for word in text.split(","):
-        if "eps" not in word:
-            radii.add(parse_eps(word, threat.norm))
-            continue
         try:
-            radii.add(min(parse_step(word, threat.eps), corner))
-        except UsageError:
-            raise UsageError(f"--eps-grid: {word!r} is no share of ε such as eps/4") from None
+            if "eps" in word:
+                radii.add(min(parse_step(word, threat.eps), corner))
+            else:
+                radii.add(parse_eps(word, threat.norm))
+        except UsageError as error:
+            said = f"{word!r} is no share of ε such as eps/4" if "eps" in word else error
+            raise UsageError(f"--eps-grid: {said}") from None
     return sorted(radii)
 
 

@@ -227,7 +227,7 @@ class Analysis:
             remark = f"note: other settings than the first input's: {words}" if words else ""
         elif one:
             self.first = First(inputs[0])
-        name, heading = self.part.name, ""
+        name, heading = self.part.name, result.heading
         source = naming.Named(inputs[0].path, inputs[0].info) if one else None
         if one:
             name = _title(inputs[0])
@@ -314,7 +314,7 @@ class Analysis:
         with naming.labelled(self.labels):
             if not self.compares and sources:
                 naming.require_known(self.labels, sources)
-            if len(sources) == 1 and frame.title:
+            if frame.title and (self.compares or len(sources) == 1):
                 headings = [""]  # the title stands in its place
             elif len(sources) > 1 and (frame.overlay or all(r.together for r in results)):
                 headings = naming.names(sources)  # of a legend: what all share goes above

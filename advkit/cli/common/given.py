@@ -11,7 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+import typer
 from typer.core import TyperArgument, TyperOption
+
+from advkit.options import misread
 
 if TYPE_CHECKING:
     from typer._click import Context, Parameter
@@ -48,8 +51,21 @@ class GivenOption(TyperOption):
         """Return the value of what was typed, None where nothing was."""
         read = None if value is None else plain(self.kind, value)
         if read is None and value is not None:
-            return super().process_value(ctx, value)
+            return self._typers(ctx, value)
         return read if self.callback is None else self.callback(ctx, self, read)
+
+    def _typers(self, ctx: Context, value: object) -> object:
+        """Return what Typer reads; what it says of a bad number depends on its version.
+
+        Raises:
+            UsageError: no number, in our words.
+        """
+        if self.kind not in (int, float):
+            return super().process_value(ctx, value)
+        try:
+            return super().process_value(ctx, value)
+        except typer.BadParameter:
+            raise misread(max(self.opts, key=len), value, self.kind.__name__) from None
 
 
 class GivenArgument(TyperArgument):

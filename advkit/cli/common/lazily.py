@@ -90,6 +90,7 @@ def command(one: Command) -> Made:
     assert isinstance(made, OneCommand)
     made.params = given(made.params, {**options.kinds(every), "help_all": bool})
     made.prose = partial(shorter.prose, one)
+    made.words = partial(options.words, every)
     if shorter.is_long(every):
         made.left_out = partial(shorter.left_out, one, every)
     return made

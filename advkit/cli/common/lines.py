@@ -13,7 +13,6 @@ from advkit.cli.common.words import (
     Words,
     difference,
     file_named,
-    flag,
     number,
     run_named,
     share,
@@ -24,6 +23,15 @@ from advkit.errors import brief, few, printable
 GAP = "  "
 FEW = 3
 """Figures of an analysis that has no row here, one of somebody else's."""
+RUNG = {
+    "masking_alarm": "looks like gradient masking",
+    "overfitting_alarm": "overfitted catastrophically",
+    "teacher_alarm": "its teacher is worse",
+    "labels_alarm": "its labels are nearly uniform",
+    "gradient_alarm": "trained in part without gradient",
+    "margin_alarm": "falls to the margin",
+}
+"""Alarm of training → what a checkpoint's line says of it."""
 COMMON = {"kind", "path", "digest", "analysis", "input", "n"}
 
 
@@ -75,6 +83,11 @@ def _validation(record: Record) -> str:
         return "test images, imported"
     epoch = record.get("epoch", record.get("epochs"))
     return "validation" + (f", epoch {epoch}" if epoch is not None else "")
+
+
+def _alarms(record: Record) -> str:
+    """Say in one clause which alarms rang while a net was trained."""
+    return ", ".join(words for name, words in RUNG.items() if record.get(name) is True)
 
 
 def _shard(record: Record) -> str:
@@ -158,8 +171,7 @@ KINDS: Mapping[str, Sequence[Words]] = {
         _clean,
         _n,
         _validation,
-        flag("masking_alarm", "looks like gradient masking"),
-        flag("overfitting_alarm", "overfitted catastrophically"),
+        _alarms,
     ),
     "labels": (
         run_named,

@@ -47,6 +47,15 @@ NAMED = {
 """Option → what a value of it is, where the kind says too little."""
 
 
+SHELVES = {
+    **{name: name for name in ("labels", "data", "augment")},
+    "objective": "objectives",
+    "arch": "models",
+    "attack": "attacks",
+}
+"""Option → the registry folder whose parts it names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Talk(StageOptions):
     """What every command is told about its output."""
@@ -215,6 +224,11 @@ def kinds(every: Sequence[Option]) -> dict[str, type]:
     return {"files": str} | {_safe(one): TYPES.get(one.kind, str) for one in every}
 
 
+def words(every: Sequence[Option]) -> dict[str, list[str]]:
+    """Return the names that options take as values, by flag, of those that take names."""
+    return {option.flag: taken for option in every if (taken := _words(option))}
+
+
 def places_of_parts(arguments: Sequence[str]) -> list[str]:
     """Return where a command line says that parts lie, read before its options are known.
 
@@ -285,18 +299,20 @@ def _keyword(name: str, annotation: object) -> inspect.Parameter:
 
 
 def _completer(option: Option) -> Callable[[str], list[str]] | None:
-    folders = {"objective": "objectives", "arch": "models"}
-    folders |= {name: name for name in ("labels", "data")} | {"attack": "attacks"}
-    if option.choices:
-        words = list(option.choices)
-    elif option.name == "method":
-        words = methods.names()
-    elif option.name in folders:
-        words = list(registry.parts(folders[option.name]))
-    else:
-        return None
+    taken = _words(option)
 
     def complete(incomplete: str) -> list[str]:
-        return [word for word in words if word.startswith(incomplete)]
+        return [word for word in taken if word.startswith(incomplete)]
 
-    return complete
+    return complete if taken else None
+
+
+def _words(option: Option) -> list[str]:
+    """Return the names that an option takes; none where it takes anything."""
+    if option.choices:
+        return list(option.choices)
+    if option.name == "method":
+        return methods.names()
+    if option.kind == "str" and option.name in SHELVES:
+        return list(registry.parts(SHELVES[option.name]))
+    return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -30,6 +30,8 @@ class OneCommand(TyperCommand):
     helper: TyperOption | None = None
     prose: Callable[[bool], str] | None = None
     """What it does, and what its parts are: each with its help, or their names alone."""
+    words: Callable[[], Mapping[str, Sequence[str]]] | None = None
+    """The names that its options take as values, by flag: `--attack` → pgd, fgsm, ..."""
     left_out: Callable[[], set[str]] | None = None
     """Names of the options that `--help` leaves to `--help-all`, where there is that."""
 

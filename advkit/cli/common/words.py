@@ -45,11 +45,6 @@ def text(key: str, label: str = "") -> Words:
     return say
 
 
-def flag(key: str, words: str) -> Words:
-    """Say something where the record holds true."""
-    return lambda record: words if record.get(key) is True else ""
-
-
 def difference(what: str) -> Words:
     """Give the difference of two files' accuracies in points, with its interval."""
 

@@ -196,3 +196,20 @@ def test_classes_are_named_in_the_legend(logits):
     _, (axes,) = drawn(panel)
     shown = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert shown[:5] == ["cat", "dog", "class 3", "four", "five"]
+
+
+@pytest.mark.parametrize(
+    ("top", "texts"),
+    [
+        (0.3, ["0", "10", "20", "30"]),
+        (0.1, ["0.0", "2.5", "5.0", "7.5", "10.0"]),
+        (1.0, ["0", "20", "40", "60", "80", "100"]),
+    ],
+)
+def test_ticks_in_percent_have_the_decimals_that_one_of_them_needs(top, texts):
+    figure = plot.figure([("a", Result({}, panels=(lambda axes: axes.set_ylim(0, top),)))])
+    (axes,) = figure.axes
+    panels.in_percent(axes, "y", "share")
+    axes.set_yticks([float(text) / 100 for text in texts])
+    figure.canvas.draw()
+    assert [label.get_text() for label in axes.get_yticklabels()] == texts
