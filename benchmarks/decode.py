@@ -6,8 +6,8 @@ ToTensor in a DataLoader with persistent workers, `torchvision_bytes` the same w
 way, `torchvision_fresh` the first with new workers every epoch. They take turns of an epoch each
 and nobody works in another's turn; a ratio is a contender's wall seconds over ours, round by round,
 `cpu_*` the same of the workers' CPU time where Linux tells it, and `noise` is ours in a second set
-of workers. `first_ms` is the time until an epoch's first batch; `first_ms_ahead` is ours where --pause
-seconds (a validation) lie between epochs, in which the next one is begun.
+of workers. `first_ms` is the time until an epoch's first batch; `first_ms_ahead` is ours where
+--pause seconds (a validation) lie between epochs, in which the next one is begun.
 
 The folder holds JPEG files of a smooth random pattern with noise, as large as ImageNet's.
 """
