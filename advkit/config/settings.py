@@ -152,7 +152,7 @@ class Settings:
     workers: int | None = declared(
         None,
         DATA,
-        "processes that decode files or, on a GPU, run idbh and autoaugment; one a core if not given",
+        "processes to decode files or, on a GPU, run idbh and autoaugment; one a core if not given",
         limits="[0, 1024]",
     )
     limit: int | None = declared(
