@@ -6,6 +6,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -114,6 +116,25 @@ def test_an_error_comes_as_it_was_and_leaves_no_worker():
     made.close()
     assert workers() <= before  # though the traceback is still held
     assert error.value.code == 3
+
+
+LEFT = """
+import torch
+from advkit.images.ahead import Ahead
+made = Ahead(lambda epoch, step: torch.zeros(1), 3, 2, None)
+made.take(0, 0)
+kept = [made, made]
+{end}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "made.take = made; 1 / 0"])
+def test_a_process_that_forgets_its_workers_ends(end):
+    """They ignore signals, and Python waits for them: without an end of its own it would hang."""
+    done = subprocess.run([sys.executable, "-c", LEFT.format(end=end)], timeout=300, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, "ZeroDivisionError" in done.stderr) in ((0, False), (1, True))
 
 
 @pytest.mark.parametrize("name", ["idbh", "autoaugment", "crop-flip", "cutmix"])
