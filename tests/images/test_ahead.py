@@ -99,7 +99,8 @@ def test_the_next_epoch_is_begun_before_it_is_asked_for(tmp_path, epochs, then):
 
 def test_an_epoch_beyond_the_last_is_made_all_the_same():
     made = Ahead(told, 2, 1, 1)
-    assert made.take(4, 1)[:2].tolist() == [4, 1]
+    for place in ((0, 0), (0, 1), (1, 0), (1, 1), (4, 1), (5, 0)):
+        assert made.take(*place)[:2].tolist() == list(place)
     made.close()
 
 
