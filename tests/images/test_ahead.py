@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from advkit.config.resolve import resolve
 from advkit.errors import InputError, Stopped
@@ -121,6 +124,7 @@ def test_an_error_comes_as_it_was_and_leaves_no_worker():
 
 LEFT = """
 import torch
+from PIL import Image
 from advkit.images.ahead import Ahead
 made = Ahead(lambda epoch, step: torch.zeros(1), 3, 2, None)
 made.take(0, 0)
@@ -227,6 +231,57 @@ def test_training_leaves_no_worker_however_it_ends(tmp_path, monkeypatch, end):
         for number in signals.HANDLED:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert {len(each) for each in seen} == {2}  # the same two at every step
+    assert {len(pids) for pids in seen} == {2}  # the same two at every step
     assert len(set(itertools.chain(*seen))) == 2
     assert workers() <= before
+
+
+def folder(top: Path) -> Path:
+    """Write an ImageNet of two classes, twelve small images each."""
+    draw = np.random.default_rng(0)
+    for split, wnid, number in itertools.product(("train", "val"), ("n1", "n2"), range(12)):
+        path = top / split / wnid / f"{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path, "JPEG")
+    return top
+
+
+def gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process(tmp_path, signum):
+    """Ctrl-C reaches the whole group, as at a terminal; a kill reaches the parent alone."""
+    out = tmp_path / "run"
+    line = ["train", "--data", f"imagenet:{folder(tmp_path / 'set')}", "--image-size", "32",
+            "--arch", "small-cnn", "--width", "4", "--method", "natural", "--batch-size", "6",
+            "--val-size", "6", "--epochs", "100000", "--workers", "2", "-o", str(out)]  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, "-m", "advkit", *line],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = out / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.1)
+    if signum == signal.SIGINT:
+        os.killpg(run.pid, signum)
+    else:
+        run.send_signal(signum)
+    err = run.communicate(timeout=300)[1]
+    if signum == signal.SIGKILL:
+        while not gone(run.pid):  # they look every few seconds whether their parent is there
+            time.sleep(0.1)
+    else:
+        assert run.returncode == 128 + signum
+        assert "state saved" in err
+        assert gone(run.pid)
