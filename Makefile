@@ -79,7 +79,7 @@ $(SITE): $(READY)
 tour: install  ## run docs/tour.ipynb and write its outputs anew
 	python tools/docs/tour.py
 
-bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, cores, linear, soft_labels, autoattack, startup)
+bench: install  ## time what advkit claims to be fast (BENCH=step, overheads, cores, linear, soft_labels, autoattack, startup, decode)
 	python benchmarks/$(or $(BENCH),step).py
 
 build: install  ## source distribution and wheel, in dist/

@@ -152,7 +152,10 @@ class Settings:
         None, DATA, "digest that the extra data must have; a run fills it in"
     )
     workers: int | None = declared(
-        None, DATA, "processes that decode images; one a core if not given", limits="[0, 1024]"
+        None,
+        DATA,
+        "processes to decode files or, on a GPU, run idbh and autoaugment; one a core if not given",
+        limits="[0, 1024]",
     )
     limit: int | None = declared(
         None, DATA, "first N training examples, class balanced", limits=COUNTS

@@ -7,6 +7,7 @@ epoch: while a net is validated, they make the first batches of the next epoch.
 from __future__ import annotations
 
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 
 import torch
@@ -66,6 +67,7 @@ class Ahead:
         )
         self._made: Iterator[Made] | None = None
         self._next: Place | None = None
+        self._end: weakref.finalize[[Iterator[Made]], Ahead] | None = None
 
     def take(self, epoch: int, step: int) -> Tensor:
         """Return the images of a step; the steps after it are made meanwhile.
@@ -73,23 +75,37 @@ class Ahead:
         Raises:
             AdvkitError: as `make` does.
         """
-        if self._made is None or self._next != (epoch, step):
-            self._course.begin = epoch, step
-            # The workers stay; what they had made for other steps is dropped.
-            self._made = iter(self._loader)
-        made = next(self._made)
+        made = None
+        if self._made is not None and self._next == (epoch, step):
+            made = next(self._made, None)  # None after what was thought to be the last epoch
+        if made is None:
+            made = next(self._begun(epoch, step))
         self._next = self._course.after(epoch, step)
         if isinstance(made, AdvkitError):
             raise made
         return made
 
+    def _begun(self, epoch: int, step: int) -> Iterator[Made]:
+        """Let the workers go on from another step; what they had made for others is dropped."""
+        self._course.begin = epoch, step
+        self._made = iter(self._loader)
+        if self._end is None:
+            # Not left to the garbage collector: the traceback of an error would keep them alive,
+            # and the end of the process would wait for what leaves signals to it.
+            self._end = weakref.finalize(self, _shut, self._made)
+        return self._made
+
     def close(self) -> None:
-        """End the workers, each when it is done with its batch; `take` would start others."""
-        # Not left to the garbage collector: the traceback of an error would keep them alive.
-        end = getattr(self._made, "_shutdown_workers", None)
-        self._made = self._next = None
-        if end is not None:
-            end()
+        """End the workers, each when it is done with its batch; nothing can be taken any more."""
+        if self._end is not None:
+            self._end()
+        self._made = self._next = self._end = None
+
+
+def _shut(made: Iterator[Made]) -> None:
+    end = getattr(made, "_shutdown_workers", None)  # torch has no public name for it
+    if end is not None:
+        end()
 
 
 class _Course(Sampler[Place]):

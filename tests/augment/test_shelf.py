@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 
 import pytest
@@ -11,6 +12,7 @@ from advkit import registry
 from advkit.config.resolve import resolve
 from advkit.errors import UsageError
 from advkit.images.augment import Augmentation
+from advkit.registry import sources
 from advkit.training.parts import augmentation_of
 
 NAMES = sorted(registry.parts("augment"))
@@ -77,3 +79,20 @@ def test_flips_are_the_data_sets(name):
     rows = named(name).draw(50, (1, 8, 8), generator(), 1, False)
     assert int(rows[:, 0].sum()) == 0
     assert 0 < int(drawn(name, 50, (1, 8, 8))[:, 0].sum()) < 50
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("idbh", "4818c954a5d2bce27ce77f63340b1a6a2954023cc3b6342f72fdce99c6492aff"),
+        ("autoaugment", "1ea005adbe599fefc4e82055c29f15790e15fd0ab7b91b80c0b8906e05ce7771"),
+    ],
+)
+def test_a_declaration_that_changes_no_image_lets_runs_go_on(name, before):
+    """Digests from before they said `BY_IMAGE`: without that line the source means the same."""
+    assert sources.digest("augment", name) == f"sha256:{before}"
+    part = registry.part("augment", name)
+    tree = ast.parse(part.path.read_text(encoding="utf-8"))
+    said = [node for node in tree.body if ast.unparse(node) == "BY_IMAGE = True"]
+    assert len(said) == 1
+    assert named(name).by_image

@@ -6,10 +6,15 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from advkit.config.resolve import resolve
 from advkit.errors import InputError, Stopped
@@ -97,7 +102,8 @@ def test_the_next_epoch_is_begun_before_it_is_asked_for(tmp_path, epochs, then):
 
 def test_an_epoch_beyond_the_last_is_made_all_the_same():
     made = Ahead(told, 2, 1, 1)
-    assert made.take(4, 1)[:2].tolist() == [4, 1]
+    for place in ((0, 0), (0, 1), (1, 0), (1, 1), (4, 1), (5, 0)):
+        assert made.take(*place)[:2].tolist() == list(place)
     made.close()
 
 
@@ -114,6 +120,26 @@ def test_an_error_comes_as_it_was_and_leaves_no_worker():
     made.close()
     assert workers() <= before  # though the traceback is still held
     assert error.value.code == 3
+
+
+LEFT = """
+import torch
+from PIL import Image
+from advkit.images.ahead import Ahead
+made = Ahead(lambda epoch, step: torch.zeros(1), 3, 2, None)
+made.take(0, 0)
+kept = [made, made]
+{end}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "made.take = made; 1 / 0"])
+def test_a_process_that_forgets_its_workers_ends(end):
+    """They ignore signals, and Python waits for them: without an end of its own it would hang."""
+    done = subprocess.run([sys.executable, "-c", LEFT.format(end=end)], timeout=300, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, "ZeroDivisionError" in done.stderr) in ((0, False), (1, True))
 
 
 @pytest.mark.parametrize("name", ["idbh", "autoaugment", "crop-flip", "cutmix"])
@@ -205,6 +231,57 @@ def test_training_leaves_no_worker_however_it_ends(tmp_path, monkeypatch, end):
         for number in signals.HANDLED:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    assert {len(each) for each in seen} == {2}  # the same two at every step
+    assert {len(pids) for pids in seen} == {2}  # the same two at every step
     assert len(set(itertools.chain(*seen))) == 2
     assert workers() <= before
+
+
+def folder(top: Path) -> Path:
+    """Write an ImageNet of two classes, twelve small images each."""
+    draw = np.random.default_rng(0)
+    for split, wnid, number in itertools.product(("train", "val"), ("n1", "n2"), range(12)):
+        path = top / split / wnid / f"{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path, "JPEG")
+    return top
+
+
+def gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process(tmp_path, signum):
+    """Ctrl-C reaches the whole group, as at a terminal; a kill reaches the parent alone."""
+    out = tmp_path / "run"
+    line = ["train", "--data", f"imagenet:{folder(tmp_path / 'set')}", "--image-size", "32",
+            "--arch", "small-cnn", "--width", "4", "--method", "natural", "--batch-size", "6",
+            "--val-size", "6", "--epochs", "100000", "--workers", "2", "-o", str(out)]  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, "-m", "advkit", *line],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = out / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.1)
+    if signum == signal.SIGINT:
+        os.killpg(run.pid, signum)
+    else:
+        run.send_signal(signum)
+    err = run.communicate(timeout=300)[1]
+    if signum == signal.SIGKILL:
+        while not gone(run.pid):  # they look every few seconds whether their parent is there
+            time.sleep(0.1)
+    else:
+        assert run.returncode == 128 + signum
+        assert "state saved" in err
+        assert gone(run.pid)
