@@ -133,7 +133,7 @@ def _header_size(start: bytes) -> int:
     """
     size = int.from_bytes(start, "little")  # safetensors: u64 length, JSON, then the tensors
     if size > HEADER:
-        raise ValueError(f"a header of {size} bytes")
+        raise ValueError("it does not begin as such a file does")
     return size
 
 

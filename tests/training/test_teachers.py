@@ -114,7 +114,7 @@ def test_teachers_that_do_not_go(teacher, given, error, words):
 def test_a_teacher_from_the_stage_before(teacher):
     record = {"kind": "checkpoint", "path": teacher, "data": "digits"}
     options = TrainOptions(settings={"method": "iad"})
-    settings = binding.configuration(options, lambda: record).settings
+    settings = binding.configuration(options, lambda _: record).settings
     assert settings.teacher == teacher
 
 

@@ -28,6 +28,8 @@ LINE = 0.17
 """Inches of a line of a legend."""
 TITLE, LEGEND = 9, 8
 """Sizes of the letters of a panel's title and of a legend."""
+TIED = "\N{NO-BREAK SPACE}"
+"""A space at which no line ends."""
 SHORTEST = 12
 """Letters of a line below which a title is not broken."""
 
@@ -196,14 +198,20 @@ def _fill(row: Sequence[Axes], name: str, panels: Sequence[Panel], widths: Seque
 
 
 def _wrapped(line: str, room: float) -> list[str]:
-    """Return a line in lines of at most `room` inches; words longer than that are cut."""
-    letters = len(line)
-    while letters > SHORTEST:
-        lines = textwrap.wrap(line, letters, break_on_hyphens=False)
+    """Return a line in lines of at most `room` inches; words longer than that are cut.
+
+    `n = 100` is one word.
+    """
+    whole = line.replace(" = ", f"{TIED}={TIED}")
+    for letters in range(len(line), SHORTEST, -1):
+        lines = [text.replace(TIED, " ") for text in _lines(whole, letters)]
         if all(_width(text) <= room for text in lines):
             return lines
-        letters -= 1
     return textwrap.wrap(line, SHORTEST)
+
+
+def _lines(line: str, letters: int) -> list[str]:
+    return textwrap.wrap(line, letters, break_on_hyphens=False)
 
 
 def _labels_width(axes: Axes) -> float:

@@ -23,7 +23,7 @@ class Percents(PercentFormatter):
 
     def format_ticks(self, values: list[float]) -> list[str]:
         """Return the texts of an axis' ticks, of equally many decimals."""
-        texts = super().format_ticks(values)
+        texts = super().format_ticks(list(values))
         while texts and all("." in text and text[-1] in ".0" for text in texts):
             texts = [text[:-1] for text in texts]
         return texts

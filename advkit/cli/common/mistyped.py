@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from advkit.cli.common.page import OneCommand
 from advkit.errors import brief, did_you_mean, near, same
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ def message(error: typer.TyperException) -> str:
         return words
     if words.startswith(OPTION):
         typed = str(getattr(error, "option_name", ""))
-        named = getattr(context.command, "words", None)
-        flags = [*_flags(context.command.get_params(context))]
-        return _answered(OPTION, typed, _meant(typed, flags, named() if named else {}))
+        command = context.command
+        taken = command.words if isinstance(command, OneCommand) else None
+        flags = [*_flags(command.get_params(context))]
+        return _answered(OPTION, typed, _meant(typed, flags, taken() if taken else {}))
     if words.startswith(COMMAND):
         # Typer's own neighbours stand behind the name, nearest by letters alone.
         typed = words.removeprefix(COMMAND).strip().partition(". Did you mean ")[0].strip("'\"")

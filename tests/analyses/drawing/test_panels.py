@@ -213,3 +213,11 @@ def test_ticks_in_percent_have_the_decimals_that_one_of_them_needs(top, texts):
     axes.set_yticks([float(text) / 100 for text in texts])
     figure.canvas.draw()
     assert [label.get_text() for label in axes.get_yticklabels()] == texts
+
+
+@pytest.mark.parametrize("room", [2.0, 2.2, 2.4, 2.6, 2.8])
+def test_a_number_stays_on_the_line_of_its_name(room):
+    text = "right under each, and under all (n = 100)"
+    lines = plot._wrapped(text, room)
+    assert " ".join(lines) == text
+    assert [line for line in lines if "(n = 100)" in line]

@@ -427,11 +427,11 @@ def test_seconds_beside_table_6(tmp_path):
     assert adr["published_ratio"] == pytest.approx(83 / 81)
     assert lines["tinyimagenet", "wrn-34-10", "AT+AWP+ADR"]["published"] == 5127
     assert result.numbers == {"runs": 2, "against": "adr-table6", "matched": 2}
-    # Six lines a data set and net, four of each: of one data set and net six are shown.
-    hidden = "18 published lines of other data or nets are not shown"
-    assert f"- {hidden}\n" in result.text
+    # Four methods on each data set and net: of one of these, four lines are shown.
+    hidden = "20 published lines of other data or nets are not shown"
+    assert f"\n- {hidden}" in result.text
     assert hidden in result.document.sheets[-1].notes
     elsewhere = cost.analyze([run_of(tmp_path, "c")], against="adr-table6")
-    assert "- 24 published lines of other data or nets are not shown\n" in elsewhere.text
+    assert "\n- 24 published lines of other data or nets are not shown" in elsewhere.text
     with pytest.raises(UsageError, match="analyze table --against adr-table1"):
         cost.analyze(runs, against="adr-table1")
