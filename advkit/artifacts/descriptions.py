@@ -249,6 +249,7 @@ class Options(Split, Build, Reserved):
     attack_bn: NotRequired[Word]
     amp: NotRequired[bool]
     compile: NotRequired[bool]
+    noise: NotRequired[Word]
     seed: NotRequired[Integer]
     beta: NotRequired[Annotated[float, Within(0, 1e300)]]
     inner: NotRequired[Word]

@@ -154,8 +154,9 @@ class Bench:
 
     def flops(self) -> int:
         """Count one step's floating-point operations (2 a multiply-add), without doing them."""
-        # The meta device computes shapes alone; autocast and compilation would hide operators.
-        plain = dataclasses.replace(self.settings, amp=False, compile=False)
+        # The meta device computes shapes alone, and has no random numbers of its own; autocast and
+        # compilation would hide operators.
+        plain = dataclasses.replace(self.settings, amp=False, compile=False, noise="host")
         learner, batches = self._learner(plain, META)
         # Augmentations look at the numbers that they draw, which a meta tensor lacks.
         batch = _sent(_batch(dataclasses.replace(batches, device=CPU)), META)

@@ -49,6 +49,8 @@ SINCE: Mapping[str, object] = {
 """Options that the first runs' configurations do not name → what those runs did."""
 Defaults = Mapping[str, Mapping[str, object]]
 """Folder → option → default, of the chosen part of each folder."""
+BY_MACHINE: Mapping[str, Mapping[str, object]] = {"noise": {"cuda": "device"}}
+"""Option → kind of device → default there; elsewhere it is the option's own."""
 FLAG = "flag"
 """Origin of what was given on the command line."""
 
@@ -79,13 +81,24 @@ class Resolved:
         origins = {**self.origins, **dict.fromkeys(kept, "the run's own")}
         return replace(self, settings=replace(self.settings, **own, parts=parts), origins=origins)
 
+    def on(self, kind: str) -> Resolved:
+        """Return it with the defaults of a kind of device: cpu, cuda or mps."""
+        defaults, origin = by_machine(kind)
+        left = [name for name in BY_MACHINE if name not in self.origins]
+        own: dict[str, Any] = {name: defaults[name] for name in left if name in defaults}
+        origins = {**self.origins, **dict.fromkeys(left, origin)}
+        return replace(self, settings=replace(self.settings, **own), origins=origins)
+
     def toml(self) -> str:
-        """Write it as flat TOML that `--config` reads back, each origin in a comment."""
+        """Write it as flat TOML that `--config` reads back, each origin in a comment.
+
+        What the machine decides and nobody has asked it for is left open.
+        """
         helps = {option.name: option.help for option in options()}
         lines = []
         for name, value in self.settings.flat().items():
             other = f"; {self.elsewhere[name]}" if name in self.elsewhere else ""
-            if value is None:
+            if value is None or (name in BY_MACHINE and name not in self.origins):
                 lines.append(f"# {name} is not set: {helps[name]}{other}")
             else:
                 origin = self.origins.get(name, "default")
@@ -111,10 +124,14 @@ def read(path: Path) -> dict[str, object]:
 def unasked(path: Path) -> dict[str, object]:
     """Return the options that a configuration file is too old to name, as its run had them.
 
+    What a machine decides is the run's own as well, on whatever machine it goes on.
+
     Raises:
         InputError: missing or not TOML.
     """
-    return _unasked(_parsed(path))
+    values = _parsed(path)
+    own = {name: values.get(name, getattr(Settings, name)) for name in BY_MACHINE}
+    return {**_unasked(values), **own}
 
 
 def _unasked(values: Mapping[str, object]) -> dict[str, object]:
@@ -155,6 +172,12 @@ def _blaming(origin: str | None) -> Iterator[None]:
 
 Layer = tuple[Mapping[str, object], str]
 """Option → value, None where it is not given; and what the layer is called in origins."""
+
+
+def by_machine(kind: str) -> Layer:
+    """Return the defaults of a kind of device, cpu, cuda or mps, as the weakest layer."""
+    kinds = BY_MACHINE.items()
+    return {name: own[kind] for name, own in kinds if kind in own}, f"default on {kind}"
 
 
 def labels_of(*layers: Mapping[str, object]) -> str:

@@ -56,6 +56,7 @@ UNTOLD: Mapping[str, object] = {
     "ema_norms": "average",
     "divergence_weight": 1.0,
     "clean_pass": False,
+    "noise": "host",
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
@@ -64,6 +65,7 @@ ATTACKED = ("attack_steps", "train_attack", "start_radius", "grad_align", "selec
 CHOICES = ("objective", "labels", "wa")
 EMA_NORMS = ("average", "student")
 LAST_BATCH = ("drop", "keep")
+NOISE = ("host", "device")
 OPTIMIZERS = ("sgd", "adamw")
 SELECT = ("pgd", "margin", "apgd")
 TRAIN_ATTACKS = ("pgd", "fgsm-rs", "n-fgsm")
@@ -261,6 +263,13 @@ class Settings:
     )
     compile: bool = declared(
         False, RUN, "torch.compile for attack and training: a minute or two before the first step"
+    )
+    noise: str = declared(
+        "host",
+        RUN,
+        "where a step's large noise is drawn: host is the same on all machines; device if not "
+        "given on CUDA",
+        NOISE,
     )
     seed: int = declared(0, RUN, "seed of weights, order, crops and noise", limits=SEEDS)
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

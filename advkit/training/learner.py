@@ -71,6 +71,8 @@ class Learner:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
         self.classes = len(images.classes)
+        # Where a step draws what is as large as images or weights.
+        self.drawing = device if settings.noise == "device" else torch.device("cpu")
         self.parts = parts_of(settings)
         self.attack = InnerAttack(settings, self.parts.start)
         self.threat = self.attack.threat
@@ -223,6 +225,10 @@ class Learner:
             for norm in modes.batch_norms(self.model):
                 norm.momentum = 1.0 if t == 0 and self.settings.init is None else momentum
 
+    def _stream(self, purpose: str, epoch: int, step: int) -> torch.Generator:
+        """Return the generator of one of this step's large draws; ranks draw the whole batch's."""
+        return seeding.generator(self.settings.seed, purpose, epoch, step, device=self.drawing)
+
     @torch.no_grad()
     def _targets(self, batch: Batch, epoch: int, step: int) -> Tensor:
         context = Context(
@@ -230,7 +236,7 @@ class Learner:
             self.classes,
             self.teacher,
             self.soft,
-            lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
+            lambda: self._stream("teacher noise", epoch, step),
             self.memory.get("labels", {}),
             epoch + 1,
         )
@@ -262,7 +268,7 @@ class Learner:
         return logits
 
     def _attacked(self, batch: Batch, given: Given, still: Still, epoch: int, step: int) -> Tensor:
-        generator = seeding.generator(self.settings.seed, "attack", epoch, step)
+        generator = self._stream("attack", epoch, step)
 
         def ascended(x_adv: Tensor, logits: Tensor) -> Tensor:
             # Shapes cost a GPU nothing to look at.
@@ -280,7 +286,7 @@ class Learner:
         weight = self.settings.grad_align
         if not weight > 0:
             return None
-        generator = seeding.generator(self.settings.seed, "alignment", epoch, step)
+        generator = self._stream("alignment", epoch, step)
         noisy = self.threat.start(
             batch.x, "uniform", generator, batch.rows, batch.total, clip=False
         )

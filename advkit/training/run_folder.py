@@ -197,7 +197,9 @@ class RunFolder:
             InputError: its configuration is damaged.
             UsageError: it needs somebody else's part, which is not here.
         """
-        values = resolve.read(self.config_file)
+        # Earlier runs do not name what the machine decides: they did as the default says.
+        default = {name: getattr(Settings, name) for name in resolve.BY_MACHINE}
+        values = {**default, **resolve.read(self.config_file)}
         try:
             resolve.resolve((values, "the run's own"))
         except UsageError as error:
