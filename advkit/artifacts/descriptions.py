@@ -250,6 +250,8 @@ class Options(Split, Build, Reserved):
     amp: NotRequired[bool]
     compile: NotRequired[bool]
     noise: NotRequired[Word]
+    tf32: NotRequired[bool]
+    compile_mode: NotRequired[Word]
     seed: NotRequired[Integer]
     beta: NotRequired[Annotated[float, Within(0, 1e300)]]
     inner: NotRequired[Word]

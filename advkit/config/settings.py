@@ -57,12 +57,15 @@ UNTOLD: Mapping[str, object] = {
     "divergence_weight": 1.0,
     "clean_pass": False,
     "noise": "host",
+    "tf32": False,
+    "compile_mode": "default",
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
 ATTACKED = ("attack_steps", "train_attack", "start_radius", "grad_align", "select")
 """Options of adversarial training that natural training refuses."""
 CHOICES = ("objective", "labels", "wa")
+COMPILE_MODES = ("default", "reduce-overhead")
 EMA_NORMS = ("average", "student")
 LAST_BATCH = ("drop", "keep")
 NOISE = ("host", "device")
@@ -261,8 +264,14 @@ class Settings:
     amp: bool = declared(
         False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"
     )
+    tf32: bool = declared(
+        False, RUN, "training multiplies float32 as TF32, on CUDA; evaluation never does"
+    )
     compile: bool = declared(
         False, RUN, "torch.compile for attack and training: a minute or two before the first step"
+    )
+    compile_mode: str = declared(
+        "default", RUN, "of --compile; reduce-overhead is CUDA graphs, on CUDA", COMPILE_MODES
     )
     noise: str = declared(
         "host",

@@ -134,7 +134,9 @@ class Learner:
     def _computed(self, net: nn.Module) -> nn.Module:
         """Return a net for the passes of every step, compiled where the run is."""
         passes = self.passes_of(net)
-        return precision.compiled(passes, self.device) if self.settings.compile else passes
+        if not self.settings.compile:
+            return passes
+        return precision.compiled(passes, self.device, self.settings.compile_mode)
 
     @property
     def average(self) -> nn.Module | None:
@@ -144,6 +146,11 @@ class Learner:
 
     def learn(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         """Train on one batch, in the order of the ADR authors' code."""
+        # Here and nowhere else: validation and every evaluation multiply in float32.
+        with precision.tf32(self.settings.tf32):
+            return self._step(batch, epoch, step)
+
+    def _step(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         settings, model = self.settings, self.model
         # Schedules count iterations of the whole run, so that a resumed run needs no state of them.
         t = epoch * self.steps + step

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from advkit import data
 from advkit.config import resolve
@@ -72,7 +72,8 @@ def on_meta(monkeypatch):
 def learner_of(method, **more):
     """A learner of digits on the meta device, at the end of its run, and its batches."""
     flags = {"data": "digits", "method": method, "batch_size": 16, "width": 4, "limit": 64,
-             "attack_steps": 0 if method == "natural" else 2, "noise": "device", **more}  # fmt: skip
+             "attack_steps": 0 if method == "natural" else 2, "noise": "device",
+             **more}  # fmt: skip
     digits = data.load("digits", "train")
     settings = resolve.resolve((flags, "test")).settings
     batches = Batches(digits, torch.arange(64), 16, 0, META)

@@ -41,7 +41,7 @@ INNER = (
     *("train_attack", "start_radius"),
 )
 """Settings of the inner attack, which natural training does not make."""
-ASIDE = ("seed", "data", "workers", "compile", "noise")
+ASIDE = ("seed", "data", "workers", "compile", "compile_mode", "noise")
 """The seed, what has a name of its own here, what changes no result, and where noise is drawn."""
 RENAMED = {name: f"trained_{name}" for name in ("norm", "eps", "step_size")}
 """Settings of the training that the evaluation has too."""
