@@ -8,10 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from advkit import data
+from advkit import data, models
 from advkit.config import resolve
 from advkit.images.batches import Batches
 from advkit.runtime import seeding
+from advkit.training.guard import CHECK_EVERY
 from advkit.training.learner import Learner
 
 META = torch.device("meta")
@@ -41,6 +42,11 @@ class Recorder(TorchDispatchMode):
         """Operators that make the process wait for the device, as far as they do not raise."""
         names = [name.split(".")[1] for name, _ in self.seen]
         return [name for name in names if name in WAITING]
+
+    @property
+    def host_names(self):
+        """Names of the operators that meet a tensor outside of the device."""
+        return {name.split(".")[1] for name, _ in self.on_host()}
 
     def on_host(self, least=1):
         """Operators that meet a tensor of `least` numbers or more outside of the device."""
@@ -77,30 +83,27 @@ def learner_of(method, **more):
     digits = data.load("digits", "train")
     settings = resolve.resolve((flags, "test")).settings
     batches = Batches(digits, torch.arange(64), 16, 0, META)
-    soft = (
-        (lambda batch: torch.zeros(len(batch.y), 10, device=META)) if needs_soft(settings) else None
-    )
-    teachers = {role: net_of(settings, digits) for role in settings.teachers}
+    soft = _answers if settings.labels == "soft" else None
+    teachers = {role: _net(digits) for role in settings.teachers}
     learner = Learner(settings, digits, len(batches), META, soft, teachers=teachers)
     return learner, batches
 
 
-def needs_soft(settings):
-    return settings.labels == "soft"
+def _answers(batch):
+    """Return logits (B, C) as a live teacher or a labels file gives them."""
+    return torch.zeros(len(batch.y), 10, device=META)
 
 
-def net_of(settings, images):
-    """A fixed net of the student's architecture."""
-    from advkit import models
-
+def _net(images):
+    """Return a fixed net for a teacher."""
     net = models.build("small-cnn", 10, channels=1, statistics=images.normalisation, seed=1,
                        size=8, width=4)  # fmt: skip
     return net.to(META).eval().requires_grad_(False)
 
 
 def step_of(learner, batches, step):
-    """Record one step of the last epoch, its batch on the device; step 0 is the guard's look."""
-    assert step % 20
+    """Record one step of the last epoch, its batch on the device already."""
+    assert step % CHECK_EVERY  # where the guard looks at the loss
     batch = batches.at(batches.order(0), 0, step)
     with Recorder() as recorder:
         learner.learn(batch, learner.settings.epochs - 1, step)
