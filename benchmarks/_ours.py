@@ -24,16 +24,19 @@ def images(count: int, size: int = 32, classes: int = 10) -> Images:
     return Images("cifar10", "train", pixels, labels, names, 4, True, (MEAN, STD))
 
 
-def trainer(flags: dict[str, object], count: int, threads: int, size: int = 32) -> Trainer:
-    """Return a trainer; all but `flags` are the method's defaults."""
+def trainer(
+    flags: dict[str, object], count: int, threads: int, size: int = 32, device: str = "cpu"
+) -> Trainer:
+    """Return a trainer; all but `flags` are the method's defaults, on that kind of device."""
     torch.set_num_threads(threads)
     memory.keep()
     given = {"data": "cifar10", "arch": "resnet18", "lr": 0.01, **flags}
-    settings = resolve.resolve((given, "benchmark")).settings
+    place = torch.device(device)
+    settings = resolve.resolve((given, "benchmark")).on(place.type).settings
     return Trainer(
         settings,
         images(count, size),
-        device=torch.device("cpu"),
+        device=place,
         threads=threads,
         reporter=Reporter(),
     )

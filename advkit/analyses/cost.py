@@ -18,6 +18,7 @@ from advkit.analyses.tables.sheets import source_of
 from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, aligned
 from advkit.artifacts.provenance import canonical
 from advkit.artifacts.result import Number, Result
+from advkit.config.settings import UNTOLD
 from advkit.errors import InputError
 
 KINDS = ("checkpoint",)
@@ -131,8 +132,10 @@ def _protocols(runs: Sequence[Trained], rows: Sequence[_Row]) -> list[Protocol]:
     found: list[Protocol] = []
     for run, row, source in zip(runs, rows, data, strict=True):
         outer = {"data": source, "arch": row.arch}
-        # Compiling changes no result, but what it costs.
-        machine = {"compile": run.info["config"].get("compile", False), "device": row.device}
+        # Compiling and where noise is drawn change no method, but what it costs.
+        config = {"compile": False, **UNTOLD, **run.info["config"]}
+        machine = {name: config[name] for name in ("compile", "compile_mode", "noise")}
+        machine["device"] = row.device
         inner = {**machine, "threads": row.threads, "n": row.n}
         own = protocol.training(run.info["config"])
         found.append({**_settings(outer), **own, **_settings(inner)})

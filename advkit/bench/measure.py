@@ -21,7 +21,7 @@ from advkit.formulas import folding, losses
 from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
 from advkit.images.split import validation_size
-from advkit.runtime import memory, modes
+from advkit.runtime import memory, modes, precision
 from advkit.runtime.reporting import Reporter
 from advkit.training.learner import Learner, statistics_of
 from advkit.training.parts import augmentation_of
@@ -154,8 +154,11 @@ class Bench:
 
     def flops(self) -> int:
         """Count one step's floating-point operations (2 a multiply-add), without doing them."""
-        # The meta device computes shapes alone; autocast and compilation would hide operators.
-        plain = dataclasses.replace(self.settings, amp=False, compile=False)
+        # The meta device computes shapes alone, and has no random numbers of its own; autocast and
+        # compilation would hide operators.
+        plain = dataclasses.replace(
+            self.settings, amp=False, tf32=False, compile=False, noise="host"
+        )
         learner, batches = self._learner(plain, META)
         # Augmentations look at the numbers that they draw, which a meta tensor lacks.
         batch = _sent(_batch(dataclasses.replace(batches, device=CPU)), META)
@@ -250,7 +253,8 @@ def compare(
         for name, settings in chosen.items()
     }
     noise = statistics.median(ratios(seconds[_AGAIN], seconds[first]))
-    limit = arithmetic_limit(device, chosen[first].amp)
+    with precision.tf32(chosen[first].tf32):
+        limit = arithmetic_limit(device, chosen[first].amp)
     return Comparison(costs, noise, *rivals[first].passes(), limit)
 
 

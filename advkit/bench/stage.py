@@ -99,11 +99,13 @@ def bench(options: BenchOptions, reporter: Reporter, show: Callable[[str], None]
         analysis.check(out, kept=kept)
         files.require_apart([out], [options.config])
     budget = parse_budget(options.budget) if options.budget else None
-    chosen = {name: _configuration(options, name) for name in _methods(options.methods)}
+    asked = {name: _configuration(options, name) for name in _methods(options.methods)}
     if ranks.world() > 1:
         raise UsageError("bench is one process's work: start it without torchrun")
+    device = options.torch_device()
+    chosen = {name: resolved.on(device.type).settings for name, resolved in asked.items()}
     first = next(iter(chosen.values()))
-    device, threads = options.torch_device(), options.threads_for(first.arch)
+    threads = options.threads_for(first.arch)
     held = nullcontext() if out is None else locks.unless(kept, out)
     with held, computing(device, threads):
         facts = images.facts(first, options.data_root)
@@ -127,7 +129,7 @@ def _methods(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _configuration(options: BenchOptions, method: str) -> Settings:
+def _configuration(options: BenchOptions, method: str) -> resolve.Resolved:
     """Return a method's configuration; options that only other methods have are left to them."""
     layers: list[resolve.Layer] = [(options.settings, origins.FLAG)]
     if options.config:
@@ -135,7 +137,7 @@ def _configuration(options: BenchOptions, method: str) -> Settings:
         layers.insert(0, (stored.read(path), f"from {path.name}"))
     foreign = _foreign(method) | LEFT_OUT
     own = [({k: v for k, v in layer.items() if k not in foreign}, w) for layer, w in layers]
-    return resolve.resolve(*own, ({"method": method}, "bench"), preset=options.preset).settings
+    return resolve.resolve(*own, ({"method": method}, "bench"), preset=options.preset)
 
 
 def _foreign(method: str) -> set[str]:

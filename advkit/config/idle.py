@@ -43,6 +43,7 @@ def idle(told: Mapping[str, object]) -> dict[str, str]:
     waits = {
         "awp_form": "without --awp" if own["awp"] == 0 else "",
         "awp_warmup": "without --awp" if own["awp"] == 0 else "",
+        "compile_mode": "" if own.get("compile", True) else "without --compile",
         "extra_fraction": "" if extra else "without --extra-data",
         "momentum": moved if sgd else "with --optimizer adamw, whose betas are 0.9 and 0.999",
         "nesterov": "" if sgd else "with --optimizer adamw",

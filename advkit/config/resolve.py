@@ -17,6 +17,7 @@ from advkit.config.coercion import coerced
 from advkit.config.idle import idle
 from advkit.config.origins import FLAG, blaming
 from advkit.config.settings import (
+    BY_MACHINE,
     CHOICES,
     PART_FOLDERS,
     UNTOLD,
@@ -60,13 +61,24 @@ class Resolved:
         origins = {**self.origins, **dict.fromkeys(kept, "the run's own")}
         return replace(self, settings=replace(self.settings, **own, parts=parts), origins=origins)
 
+    def on(self, kind: str) -> Resolved:
+        """Return it with the defaults of a kind of device: cpu, cuda or mps."""
+        defaults, origin = by_machine(kind)
+        left = [name for name in BY_MACHINE if name not in self.origins]
+        own: dict[str, Any] = {name: defaults[name] for name in left if name in defaults}
+        origins = {**self.origins, **dict.fromkeys(left, origin)}
+        return replace(self, settings=replace(self.settings, **own), origins=origins)
+
     def toml(self) -> str:
-        """Write it as flat TOML that `--config` reads back, each origin in a comment."""
+        """Write it as flat TOML that `--config` reads back, each origin in a comment.
+
+        What the machine decides and nobody has asked it for is left open.
+        """
         helps = {option.name: option.help for option in options()}
         lines = []
         for name, value in self.settings.flat().items():
             other = f"; {self.elsewhere[name]}" if name in self.elsewhere else ""
-            if value is None:
+            if value is None or (name in BY_MACHINE and name not in self.origins):
                 lines.append(f"# {name} is not set: {helps[name]}{other}")
             else:
                 origin = self.origins.get(name, "default")
@@ -81,6 +93,12 @@ def _spelt(value: object) -> str:
 
 Layer = tuple[Mapping[str, object], str]
 """Option → value, None where it is not given; and what the layer is called in origins."""
+
+
+def by_machine(kind: str) -> Layer:
+    """Return the defaults of a kind of device, cpu, cuda or mps, as the weakest layer."""
+    kinds = BY_MACHINE.items()
+    return {name: own[kind] for name, own in kinds if kind in own}, f"default on {kind}"
 
 
 def labels_of(*layers: Mapping[str, object]) -> str:

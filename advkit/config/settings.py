@@ -56,14 +56,21 @@ UNTOLD: Mapping[str, object] = {
     "ema_norms": "average",
     "divergence_weight": 1.0,
     "clean_pass": False,
+    "noise": "host",
+    "tf32": False,
+    "compile_mode": "default",
 }
 """Options that a description says nothing of where they have this value, which is what runs did
 before they could be asked for: descriptions of earlier runs stay as they are."""
+BY_MACHINE: Mapping[str, Mapping[str, object]] = {"noise": {"cuda": "device"}}
+"""Option → kind of device → default there; elsewhere it is the option's own."""
 ATTACKED = ("attack_steps", "train_attack", "start_radius", "grad_align", "select")
 """Options of adversarial training that natural training refuses."""
 CHOICES = ("objective", "labels", "wa")
+COMPILE_MODES = ("default", "reduce-overhead")
 EMA_NORMS = ("average", "student")
 LAST_BATCH = ("drop", "keep")
+NOISE = ("host", "device")
 OPTIMIZERS = ("sgd", "adamw")
 SELECT = ("pgd", "margin", "apgd")
 TRAIN_ATTACKS = ("pgd", "fgsm-rs", "n-fgsm")
@@ -264,8 +271,21 @@ class Settings:
     amp: bool = declared(
         False, RUN, "model passes in bfloat16, where the processor has it; losses in float32"
     )
+    tf32: bool = declared(
+        False, RUN, "training multiplies float32 as TF32, on CUDA; evaluation never does"
+    )
     compile: bool = declared(
         False, RUN, "torch.compile for attack and training: a minute or two before the first step"
+    )
+    compile_mode: str = declared(
+        "default", RUN, "of --compile; reduce-overhead is CUDA graphs, on CUDA", COMPILE_MODES
+    )
+    noise: str = declared(
+        "host",
+        RUN,
+        "where a step's large noise is drawn: host is the same on all machines; device if not "
+        "given on CUDA",
+        NOISE,
     )
     seed: int = declared(0, RUN, "seed of weights, order, crops and noise", limits=SEEDS)
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

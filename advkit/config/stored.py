@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from advkit.config.settings import CROP_FLIP, UNTOLD, Settings, own_options
+from advkit.config.settings import BY_MACHINE, CROP_FLIP, UNTOLD, Settings, own_options
 from advkit.errors import InputError, brief
 from advkit.runtime import reading
 
@@ -39,10 +39,14 @@ def read(path: Path) -> dict[str, object]:
 def unasked(path: Path) -> dict[str, object]:
     """Return the options that a configuration file is too old to name, as its run had them.
 
+    What a machine decides is the run's own as well, on whatever machine it goes on.
+
     Raises:
         InputError: missing or not TOML.
     """
-    return _unasked(_parsed(path))
+    values = _parsed(path)
+    own = {name: values.get(name, getattr(Settings, name)) for name in BY_MACHINE}
+    return {**_unasked(values), **own}
 
 
 def _unasked(values: Mapping[str, object]) -> dict[str, object]:

@@ -47,7 +47,7 @@ def answer(
     teacher: nn.Module,
     x: Tensor,
     text: str,
-    generator: Generator,
+    generator: Generator | None,
     rows: Tensor | None = None,
     total: int = 0,
 ) -> Tensor:
@@ -60,7 +60,8 @@ def answer(
         teacher: the EMA teacher, in eval mode.
         x: images (B, C, H, W) in [0, 1].
         text: `KIND:SIGMA`.
-        generator: of the noise, drawn anew for each call.
+        generator: of the noise, drawn anew for each call on the generator's device; None is the
+            global one of the device of x.
         rows: places (B,) of x in a batch of `total` that processes share.
         total: size of that batch.
 
@@ -68,8 +69,11 @@ def answer(
     """
     import torch
 
+    device = generator.device if generator is not None else x.device
+
     def noise(shape: Sequence[int], like: Tensor) -> Tensor:
-        return moved(torch.randn(shape, generator=generator).to(like.dtype), like.device)
+        drawn = torch.randn(shape, generator=generator, device=device)
+        return moved(drawn.to(like.dtype), like.device)
 
     kind, sigma = parse(text)
     # Drawn for the whole batch, so that the noise does not depend on who shares it.
@@ -77,7 +81,7 @@ def answer(
         logits: Tensor = teacher(x)
         if rows is None:
             return logits + sigma * noise(logits.shape, logits)
-        return logits + sigma * noise((total, logits.shape[1]), logits)[rows]
+        return logits + sigma * noise((total, logits.shape[1]), logits)[moved(rows, x.device)]
     weights = {
         name: w + sigma * w.square().mean().sqrt() * noise(w.shape, w)
         for name, w in teacher.named_parameters()

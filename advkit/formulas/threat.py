@@ -113,7 +113,7 @@ class Threat:
         """
         if kind == "none":
             return x.clone()
-        # On the generator's device (the CPU), so that a GPU run draws the same noise.
+        # On the generator's device: on the CPU a GPU run draws the noise of any other.
         device = generator.device if generator is not None else x.device
         noise = x.new_empty((len(x) if rows is None else total, *x.shape[1:]), device=device)
         if kind == "normal":
@@ -134,7 +134,7 @@ class Threat:
         else:
             raise UsageError(f"unknown attack start {kind!r}: one of {', '.join(STARTS)}")
         if rows is not None:
-            noise = noise[rows]
+            noise = noise[moved(rows, noise.device)]
         started = x + moved(noise, x.device)
         return self.project(started, x) if clip else started
 

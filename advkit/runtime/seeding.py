@@ -1,7 +1,8 @@
 """Named random streams: every draw is a function of (seed, purpose, epoch, step).
 
 Nothing ever depends on how much of another stream was used, so the run that is resumed at any
-step is the run that was never stopped, and no generator state needs saving.
+step is the run that was never stopped, and no generator state needs saving. That holds on every
+device: a stream begins anew from its name, wherever its numbers are drawn.
 """
 
 from __future__ import annotations
@@ -25,12 +26,19 @@ def derive(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1
 
 
-def generator(seed: int, *names: str | int) -> torch.Generator:
-    """Return a fresh CPU generator for one purpose.
+def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a fresh generator for one purpose.
 
-    Draws are made on the CPU and moved, so that every device sees the same numbers.
+    Drawn on the CPU and moved, numbers are the same for every device. A CUDA generator is Philox, a
+    function of its seed and a counter, here the hash of the name and 0 on: its numbers are others
+    than the CPU's, and which of them an image gets may depend on the model of the GPU.
+
+    Args:
+        seed: of the run.
+        names: of the purpose; with the seed they are the stream's name.
+        device: where the numbers are drawn.
     """
-    return torch.Generator().manual_seed(derive(seed, *names))
+    return torch.Generator(device).manual_seed(derive(seed, *names))
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def search(
     with ExitStack() as stack:
         stack.enter_context(computing(machine.device, machine.threads))
         # Data and options that make no search leave the folder as it was.
-        work = AdrSearch(layers, Plan(options.trials, options.seconds), out, machine)
+        defaults = resolve.by_machine(machine.device.type)
+        work = AdrSearch([defaults, *layers], Plan(options.trials, options.seconds), out, machine)
         stack.enter_context(locks.where_possible(out, files.exists(result_file)))
         lines = []
         for line in work.run():

@@ -90,7 +90,8 @@ def search(
         computing(machine.device, machine.threads),
         locks.where_possible(out, files.exists(found[0])),
     ):
-        work = TemperatureSearch(layers, plan, out, machine)
+        defaults = resolve.by_machine(machine.device.type)
+        work = TemperatureSearch([defaults, *layers], plan, out, machine)
         choice, trials = work.run()
         # Substitutes and students measure different things: a column for whatever any trial has.
         columns = tuple(dict.fromkeys(key for trial in trials for key in trial))

@@ -166,8 +166,8 @@ def require_applicable(settings: Settings, device: torch.device, world: World) -
     """Check that this machine and these processes can do what the settings ask for.
 
     Raises:
-        UsageError: `--sync-bn`, `--amp`, `--compile`, `--grad-align` or `--augment` cannot be
-            applied; the message says why.
+        UsageError: `--sync-bn`, `--amp`, `--tf32`, `--compile`, `--compile-mode`, `--grad-align` or
+            `--augment` cannot be applied; the message says why.
     """
     _require_whole_images(settings)
     if settings.sync_bn:
@@ -177,6 +177,8 @@ def require_applicable(settings: Settings, device: torch.device, world: World) -
             raise UsageError("--sync-bn goes with --attack-bn eval: the attack waits for nobody")
     if settings.amp:
         precision.require_bf16(device)
+    if settings.tf32:
+        precision.require_tf32(device)
     if settings.compile and not world.alone:
         raise UsageError("--compile is for one process")
     if settings.grad_align > 0 and not world.alone:

@@ -71,6 +71,8 @@ class Learner:
         self.settings, self.steps, self.device, self.soft = settings, steps, device, soft
         self.world = world or World()
         self.classes = len(images.classes)
+        # Where a step draws what is as large as images or weights.
+        self.drawing = device if settings.noise == "device" else torch.device("cpu")
         self.parts = parts_of(settings)
         self.attack = InnerAttack(settings, self.parts.start)
         self.threat = self.attack.threat
@@ -132,7 +134,9 @@ class Learner:
     def _computed(self, net: nn.Module) -> nn.Module:
         """Return a net for the passes of every step, compiled where the run is."""
         passes = self.passes_of(net)
-        return precision.compiled(passes, self.device) if self.settings.compile else passes
+        if not self.settings.compile:
+            return passes
+        return precision.compiled(passes, self.device, self.settings.compile_mode)
 
     @property
     def average(self) -> nn.Module | None:
@@ -142,6 +146,11 @@ class Learner:
 
     def learn(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         """Train on one batch, in the order of the ADR authors' code."""
+        # Here and nowhere else: validation and every evaluation multiply in float32.
+        with precision.tf32(self.settings.tf32):
+            return self._step(batch, epoch, step)
+
+    def _step(self, batch: Batch, epoch: int, step: int) -> StepOutput:
         settings, model = self.settings, self.model
         # Schedules count iterations of the whole run, so that a resumed run needs no state of them.
         t = epoch * self.steps + step
@@ -223,6 +232,10 @@ class Learner:
             for norm in modes.batch_norms(self.model):
                 norm.momentum = 1.0 if t == 0 and self.settings.init is None else momentum
 
+    def _stream(self, purpose: str, epoch: int, step: int) -> torch.Generator:
+        """Return the generator of one of this step's large draws; ranks draw the whole batch's."""
+        return seeding.generator(self.settings.seed, purpose, epoch, step, device=self.drawing)
+
     @torch.no_grad()
     def _targets(self, batch: Batch, epoch: int, step: int) -> Tensor:
         context = Context(
@@ -230,7 +243,7 @@ class Learner:
             self.classes,
             self.teacher,
             self.soft,
-            lambda: seeding.generator(self.settings.seed, "teacher noise", epoch, step),
+            lambda: self._stream("teacher noise", epoch, step),
             self.memory.get("labels", {}),
             epoch + 1,
         )
@@ -262,7 +275,7 @@ class Learner:
         return logits
 
     def _attacked(self, batch: Batch, given: Given, still: Still, epoch: int, step: int) -> Tensor:
-        generator = seeding.generator(self.settings.seed, "attack", epoch, step)
+        generator = self._stream("attack", epoch, step)
 
         def ascended(x_adv: Tensor, logits: Tensor) -> Tensor:
             # Shapes cost a GPU nothing to look at.
@@ -280,7 +293,7 @@ class Learner:
         weight = self.settings.grad_align
         if not weight > 0:
             return None
-        generator = seeding.generator(self.settings.seed, "alignment", epoch, step)
+        generator = self._stream("alignment", epoch, step)
         noisy = self.threat.start(
             batch.x, "uniform", generator, batch.rows, batch.total, clip=False
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from advkit.artifacts import files, locks
 from advkit.config import resolve, stored
 from advkit.config.resolve import Resolved
-from advkit.config.settings import PART_FOLDERS, Settings
+from advkit.config.settings import BY_MACHINE, PART_FOLDERS, Settings
 from advkit.errors import InputError, MismatchError, StorageError, UsageError
 from advkit.registry import sources
 from advkit.runtime import reading
@@ -197,7 +197,9 @@ class RunFolder:
             InputError: its configuration is damaged.
             UsageError: it needs somebody else's part, which is not here.
         """
-        values = stored.read(self.config_file)
+        # Earlier runs do not name what the machine decides: they did as the default says.
+        default = {name: getattr(Settings, name) for name in BY_MACHINE}
+        values = {**default, **stored.read(self.config_file)}
         try:
             resolve.resolve((values, "the run's own"))
         except UsageError as error:

@@ -53,7 +53,9 @@ def train(
     Raises:
         AdvkitError: see `errors`; what was trained is kept to go on from.
     """
-    chosen, device = resolved.settings, options.torch_device()
+    device = options.torch_device()
+    resolved = resolved.on(device.type)
+    chosen = resolved.settings
     loggers = options.loggers
     folder = RunFolder(options.folder(chosen))
     files.exists(folder.path)  # refuses a name that nobody can have

@@ -25,7 +25,23 @@ def test_without_a_compiler_compile_is_refused(cli, tmp_path, monkeypatch):
     assert "--compile: torch.compile does not work here (RuntimeError: no compiler)" in done.err
 
 
-@pytest.mark.parametrize("flag", ["--amp", "--compile"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tf32"], "--tf32: there is no TF32 on cpu; leave --tf32 out"),
+        (["--compile", "--compile-mode", "reduce-overhead"], "CUDA graphs need a CUDA device"),
+        (["--compile-mode", "reduce-overhead"], "--compile-mode has no effect without --compile"),
+    ],
+)
+def test_what_is_for_cuda_is_refused_elsewhere(cli, tmp_path, flags, message):
+    done = cli("train", *TINY, *flags, "--device", "cpu", "-o", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--amp", "--compile", "--tf32"])
 def test_the_configuration_says_so(cli, flag):
     plain = cli("train", *TINY, "--print-config").out
     chosen = cli("train", *TINY, "--print-config", flag).out

@@ -33,6 +33,7 @@ RUNS = {
     "mart": {"method": "mart"},
     "adr": {"method": "adr-wa"},
     "adr-noise": {"method": "adr", "teacher_noise": "logits:1"},
+    "device": {"method": "adr", "teacher_noise": "weights:0.1", "noise": "device"},
     "ltd": {"method": "ltd"},
     "awp": {"method": "trades-awp"},
     "awp-adr": {"method": "trades-adr-awp", "awp_form": "adr"},

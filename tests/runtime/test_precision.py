@@ -158,6 +158,135 @@ def test_without_a_compiler_one_line_says_so(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+# --- TF32 ---
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "why"),
+    [
+        ("cuda", (7, 5), r"compute capability 7\.5, TF32 needs 8\.0"),
+        ("mps", None, "there is no TF32 on mps"),
+        ("cpu", None, "there is no TF32 on cpu"),
+    ],
+)
+def test_tf32_is_refused_where_it_is_not(monkeypatch, device, capability, why):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    with pytest.raises(UsageError, match=f"--tf32: {why}"):
+        precision.require_tf32(torch.device(device))
+
+
+def test_tf32_is_allowed_from_ampere_on(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    precision.require_tf32(torch.device("cuda"))
+
+
+def switches():
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.fixture
+def plain_float32():
+    """The switches as a stage sets them on CUDA; put back afterwards."""
+    before = switches()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_passes_of_a_step_use_tf32_and_those_of_validation_do_not(
+    digits, monkeypatch, plain_float32, asked
+):
+    monkeypatch.setattr(precision, "require_tf32", lambda device: None)
+    made = trainer(digits, tf32=asked, method="adr-awp-wa")
+    seen = []
+    for net in (made.learner.model, made.learner.average):
+        net.register_forward_hook(lambda *_: seen.append(switches()))
+    outputs(made, 1)
+    assert set(seen) == {(asked, asked)}
+    seen.clear()
+    made.validation.measure(made.learner.model, lambda: None)
+    assert set(seen) == {(False, False)}
+
+
+def test_the_switches_are_put_back_after_an_error(plain_float32):
+    seen = []
+
+    def failing():
+        with precision.tf32(True):
+            seen.append(switches())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert (seen, switches()) == ([(True, True)], (False, False))
+
+
+def test_training_asks_for_tf32_before_it_begins(digits):
+    with pytest.raises(UsageError, match="--tf32: there is no TF32 on cpu; leave --tf32 out"):
+        trainer(digits, tf32=True)
+
+
+def test_tf32_and_graphs_are_told_where_asked_for():
+    plain = resolve.resolve(({"data": "digits", "compile": True}, "flag")).settings.described()
+    more = {"tf32": True, "compile_mode": "reduce-overhead"}
+    asked = resolve.resolve(({"data": "digits", "compile": True, **more}, "flag")).settings
+    assert asked.described() == {**plain, **more}
+
+
+# --- CUDA graphs ---
+
+
+def test_graphs_are_for_cuda(digits):
+    why = "--compile-mode reduce-overhead: CUDA graphs need a CUDA device, not cpu"
+    with pytest.raises(UsageError, match=why):
+        trainer(digits, compile=True, compile_mode="reduce-overhead")
+
+
+def test_a_mode_without_compiling_has_no_effect():
+    flags = {"data": "digits", "compile_mode": "reduce-overhead"}
+    settings = resolve.resolve((flags, "flag")).settings
+    with pytest.raises(UsageError, match="--compile-mode has no effect without --compile"):
+        resolve.refuse_idle(flags, settings)
+    resolve.refuse_idle(flags, resolve.resolve(({**flags, "compile": True}, "flag")).settings)
+
+
+class OnePlace(nn.Module):
+    """Writes its answer to the same memory each time, as a CUDA graph does."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = torch.zeros(2, 3)
+
+    def forward(self, x):
+        return self.place.copy_(x)
+
+
+def test_logits_of_a_graph_outlive_its_next_pass():
+    net = precision.Graphed(OnePlace())
+    first, second = net(torch.ones(2, 3)), net(torch.zeros(2, 3))
+    assert torch.equal(first, torch.ones(2, 3))
+    assert torch.equal(second, torch.zeros(2, 3))
+
+
+def test_the_mode_reaches_the_compiler(monkeypatch):
+    asked = []
+
+    def compiling(part, **options):
+        asked.append(options)
+        return part
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    monkeypatch.setattr(precision, "_trial", lambda x: x)
+    net = nn.Linear(2, 2)
+    assert precision.compiled(net, CPU) is net
+    monkeypatch.setattr(torch, "ones", lambda *_, device: None)
+    graphed = precision.compiled(net, torch.device("cuda"), "reduce-overhead")
+    assert isinstance(graphed, precision.Graphed)
+    assert graphed.model is net
+    assert asked == [{}, {"mode": "default"}, {}, {"mode": "reduce-overhead"}]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_compiled_run_follows_the_plain_one(digits):

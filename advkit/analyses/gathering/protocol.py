@@ -41,8 +41,8 @@ INNER = (
     *("train_attack", "start_radius"),
 )
 """Settings of the inner attack, which natural training does not make."""
-ASIDE = ("seed", "data", "workers", "compile")
-"""The seed, what has a name of its own here, and what changes no result."""
+ASIDE = ("seed", "data", "workers", "compile", "compile_mode", "noise")
+"""The seed, what has a name of its own here, what changes no result, and where noise is drawn."""
 RENAMED = {name: f"trained_{name}" for name in ("norm", "eps", "step_size")}
 """Settings of the training that the evaluation has too."""
 RECORDED, UNRECORDED = "recorded", "not recorded"

@@ -32,11 +32,12 @@ SERIES = {
 JUDGED = ("margin", "apgd")
 """Attacks of `--select` whose accuracy chose the best epoch, where the log has it."""
 ASIDE = (
-    *("seed", "workers", "compile", "soft_labels", "teacher", "natural_teacher"),
+    *("seed", "noise", "workers", "compile", "compile_mode"),
+    *("soft_labels", "teacher", "natural_teacher"),
     *TAUGHT_BY,
 )
-"""Settings that make no other recipe: the seed, what changes no result, paths, and what
-`taught.parting` judges."""
+"""Settings that make no other recipe: the seed, where noise is drawn, what changes no result,
+paths, and what `taught.parting` judges."""
 
 
 class Best(NamedTuple):
