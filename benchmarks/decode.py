@@ -38,6 +38,7 @@ from torchvision.datasets import ImageFolder
 from advkit import data
 from advkit.bench import measure
 from advkit.images.batches import Batches
+from advkit.images.files import Files
 
 WIDE, HIGH, NOISE, QUALITY = 500, 375, 22, 92
 CLASSES = 10
@@ -152,6 +153,7 @@ def main() -> None:
         if given.folder is None:
             write(root, given.images)
         images = data.load(f"imagenet:{root}", "train", image_size=given.size)
+        assert isinstance(images, Files)
         count, size = len(images.labels), given.batch_size
 
         def batches(epochs: int | None) -> Batches:

@@ -98,6 +98,15 @@ def test_a_view_is_a_random_part_and_a_function_of_its_seed(root):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_view_seeds_no_other_device(root, monkeypatch):
+    """What a GPU's generator gives next is not for a crop to decide."""
+    images = load(root)
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    images.seen(torch.tensor([2]), torch.tensor([[12345]]))
+    assert seeded == []
+
+
 def test_the_part_is_torchvisions(root):
     images = load(root)
     seed = 12345
