@@ -99,11 +99,11 @@ def bench(options: BenchOptions, reporter: Reporter, show: Callable[[str], None]
         analysis.check(out, kept=kept)
         files.require_apart([out], [options.config])
     budget = parse_budget(options.budget) if options.budget else None
-    asked = {name: _configuration(options, name) for name in _methods(options.methods)}
+    device = options.torch_device()
+    names = _methods(options.methods)
+    chosen = {name: _configuration(options, name, device.type) for name in names}
     if ranks.world() > 1:
         raise UsageError("bench is one process's work: start it without torchrun")
-    device = options.torch_device()
-    chosen = {name: resolved.on(device.type).settings for name, resolved in asked.items()}
     first = next(iter(chosen.values()))
     threads = options.threads_for(first.arch)
     held = nullcontext() if out is None else locks.unless(kept, out)
@@ -129,15 +129,22 @@ def _methods(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _configuration(options: BenchOptions, method: str) -> resolve.Resolved:
-    """Return a method's configuration; options that only other methods have are left to them."""
+def _configuration(options: BenchOptions, method: str, kind: str = "cpu") -> Settings:
+    """Return a method's configuration; options that only other methods have are left to them.
+
+    Args:
+        options: of the bench.
+        method: by name.
+        kind: of device, cpu, cuda or mps, whose defaults it has.
+    """
     layers: list[resolve.Layer] = [(options.settings, origins.FLAG)]
     if options.config:
         path = Path(options.config)
         layers.insert(0, (stored.read(path), f"from {path.name}"))
     foreign = _foreign(method) | LEFT_OUT
     own = [({k: v for k, v in layer.items() if k not in foreign}, w) for layer, w in layers]
-    return resolve.resolve(*own, ({"method": method}, "bench"), preset=options.preset)
+    resolved = resolve.resolve(*own, ({"method": method}, "bench"), preset=options.preset)
+    return resolved.on(kind).settings
 
 
 def _foreign(method: str) -> set[str]:

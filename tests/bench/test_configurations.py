@@ -49,3 +49,9 @@ def test_a_search_s_substitute_is_natural(flags):
     chosen = {"temperature": 2.0, "objective": "natural", "attack_steps": 0}
     found = resolve(_without_objective(layer), (chosen, "trial")).settings
     assert (found.objective, found.labels, found.attack_steps) == ("natural", "soft", 0)
+
+
+def test_noise_is_drawn_where_training_would_draw_it():
+    options = BenchOptions(settings={"data": "digits", "arch": "small-cnn"})
+    drawn = {kind: _configuration(options, "at", kind).noise for kind in ("cpu", "cuda")}
+    assert drawn == {"cpu": "host", "cuda": "device"}

@@ -31,6 +31,13 @@ def test_the_device_decides_where_nobody_does(kind, noise):
         assert f'noise = "{given}"  # flag' in asked.toml()
 
 
+def test_a_search_on_cuda_draws_there_unless_told():
+    for asked, noise in (({}, "device"), ({"noise": "host"}, "host")):
+        layers = [config.by_machine("cuda"), ({"data": "digits", "method": "adr", **asked}, "flag")]
+        assert resolve(*layers).settings.noise == noise
+    assert config.by_machine("cpu")[0] == {}
+
+
 def test_what_is_printed_before_a_device_is_known_leaves_it_open(tmp_path):
     text = resolve(({"data": "digits"}, "flag")).toml()
     assert "# noise is not set: " in text
