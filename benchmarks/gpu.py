@@ -3,11 +3,12 @@
 `step`: PGD-10 training steps of ResNet-18 at width 64, batch 128, on random images of CIFAR-10's
 size; contenders take turns in one process, a turn is a step with the device's work waited for.
 Ratios are medians over rounds of the usual step's seconds over theirs (`_plain.Usual` for AT, the
-authors' for ADR); `noise` is the same step twice. `compiled`: the same for torch.compile, with and
-without CUDA graphs, over the step that is not compiled. `epoch`: an epoch of ADR on 50,000 random
-images, against the authors' step by the number of steps. `autoattack`: the standard version against
-upstream's, on a net that is not trained and its own answers for labels. `study`: AT and ADR on a
-data set for as many epochs as fit. Figures of a CPU with `--small` say that it runs, nothing else.
+authors' for ADR), which run with PyTorch's own switches; `noise` is the same step twice.
+`compiled`: the same for torch.compile, with and without CUDA graphs, over the step that is not
+compiled. `epoch`: an epoch of ADR on 50,000 random images, against the authors' step by the number
+of steps. `autoattack`: the standard version against upstream's, both in float32, on a net that is
+not trained and its own answers for labels. `study`: AT and ADR on a data set for as many epochs as
+fit. Figures of a CPU with `--small` say that it runs, nothing else.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import _plain
 import torch
 from _ours import MEAN, STD, images, trainer
 from _timing import ratio
+from torch.backends import cudnn
 
 from advkit.artifacts import checkpoint
 from advkit.artifacts.hdf5 import ROBUST
@@ -109,7 +111,13 @@ class Bench:
         net = _plain.ResNet18(CLASSES, self.width, MEAN, STD).to(self.device)
         step = getattr(_plain, kind)(net)
         one = [tensor.to(self.device) for tensor in (x, y, (x + noise).clamp(0, 1))]
-        return lambda _: self.timed(lambda: step(*one))
+
+        def turn(_: int) -> float:
+            # As people run it: PyTorch allows TF32 in convolutions, a stage of advkit does not.
+            with cudnn.flags(enabled=True, allow_tf32=True):
+                return self.timed(lambda: step(*one))
+
+        return turn
 
     def taken(self, make: Callable[[], Turn]) -> tuple[Turn, int | None]:
         """Return a turn, warmed up, and the bytes of tensors that it holds at most."""

@@ -51,15 +51,24 @@ part() {
 # tests: those with the marker gpu; without CUDA they are skipped, each with its reason.
 tests() {
     cd "$here/.." || exit 1
-    "$python" -m pytest -m gpu -q -p no:cacheprovider tests/training/test_gpu.py >&2 || exit 1
-    echo '{"benchmark": "gpu tests", "failed": 0}'
+    "$python" -m pytest -m gpu -rs -p no:cacheprovider --junitxml "$report" tests/training/test_gpu.py >&2
+    code=$?
+    "$python" - "$report" <<'END'
+import json, sys
+from xml.etree import ElementTree
+(suite,) = ElementTree.parse(sys.argv[1]).getroot().iter("testsuite")
+counts = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
+print(json.dumps({"benchmark": "gpu tests", **counts}))
+END
+    exit "$code"
 }
-export -f tests
-export here python
 
 bench=("$python" "$here/gpu.py")
 common=(--device "$device" ${small:+--small})
 [[ $out == /* ]] || out=$PWD/$out
+report=$out/tests.xml
+export -f tests
+export here python report
 
 part tests 120 bash -c tests
 part step-at 50 "${bench[@]}" step "${common[@]}"
