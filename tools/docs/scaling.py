@@ -51,7 +51,7 @@ WORKS = (
         reduced=2,
     ),
     LTD,
-    replace(LTD, name="the same, numbers drawn on the GPU", numbers=0),
+    replace(LTD, name="the same, `--noise device`", numbers=0),
 )
 
 
