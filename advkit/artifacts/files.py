@@ -208,9 +208,9 @@ def head(path: Path, wanted: str) -> bytes:
     except FileNotFoundError:
         raise InputError(f"{shown(path, SHOWN)}: no such file (wanted: {wanted})") from None
     except IsADirectoryError:
-        raise InputError(f"{shown(path)} is a folder: {_inside(path, wanted)}") from None
+        raise InputError(f"{shown(path, SHOWN)} is a folder: {_inside(path, wanted)}") from None
     except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{shown(path, SHOWN)}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise InputError(f"{shown(path)}: not a path (wanted: {wanted})") from None
     if not start:
@@ -227,7 +227,7 @@ def _inside(folder: Path, wanted: str) -> str:
         inside = []
     if not inside:
         return f"give a file (wanted: {wanted})"
-    return f"give {shown(inside[0])}" + (", or another file in it" if len(inside) > 1 else "")
+    return f"give {shown(inside[0], SHOWN)}" + (", or another file in it" if len(inside) > 1 else "")
 
 
 def maker(wanted: str) -> str:

@@ -297,7 +297,7 @@ def test_a_right_file_passes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("absent", "no such file"), ("", "directory"), ("a\0b", "not a path")]
+    ("name", "what"), [("absent", "no such file"), ("", "is a folder"), ("a\0b", "not a path")]
 )
 def test_what_cannot_be_opened_is_an_input_error(tmp_path, name, what):
     with pytest.raises(InputError, match=f"(?i){what}"):

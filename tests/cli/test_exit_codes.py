@@ -66,7 +66,7 @@ USAGE = {
     "train --data digits --eps eight": ["eight", "8/255"],
     "train --data digits --eps -1": ["-1"],
     "train --data digits --epochs 0": ["--epochs"],
-    "train --data digits --epochs many": ["--epochs", "valid int"],
+    "train --data digits --epochs many": ["--epochs", "whole number"],
     "train --data digits --limit 0": ["--limit"],
     "train --data digits --lr 0": ["--lr"],
     "train --data digits --width 0": ["width"],
