@@ -227,7 +227,8 @@ def _inside(folder: Path, wanted: str) -> str:
         inside = []
     if not inside:
         return f"give a file (wanted: {wanted})"
-    return f"give {shown(inside[0], SHOWN)}" + (", or another file in it" if len(inside) > 1 else "")
+    others = ", or another file in it" if len(inside) > 1 else ""
+    return f"give {shown(inside[0], SHOWN)}{others}"
 
 
 def maker(wanted: str) -> str:
