@@ -220,7 +220,9 @@ def measured(given: argparse.Namespace, path: Path) -> dict[str, object]:
             result, counts[name] = {"upstream": upstream, "ours": ours}[name].apply(
                 _turn, (name, seed)
             )
-            print(f"{path.parent.name} {name} {seed}: {result[:2]}", file=sys.stderr)
+            # A run takes an hour or more: what a stop would lose is told as it comes.
+            told = f"{result[0]:.1f} CPU s, {result[1]:.1f} s, robust {int(result[2].sum())}"
+            print(f"{path.parent.name} {name} {seed}: {told}", file=sys.stderr)
             return result
 
         turns = {name: partial(turn, name) for name in ("upstream", "ours")}
