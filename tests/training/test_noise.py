@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 
 from advkit.config import resolve as config
+from advkit.config import stored
 from advkit.config.resolve import resolve
 from advkit.errors import MismatchError, Stopped
 from advkit.formulas.threat import Threat
@@ -42,7 +43,7 @@ def test_what_is_printed_before_a_device_is_known_leaves_it_open(tmp_path):
     text = resolve(({"data": "digits"}, "flag")).toml()
     assert "# noise is not set: " in text
     (tmp_path / "printed.toml").write_text(text)
-    again = resolve((config.read(tmp_path / "printed.toml"), "from printed.toml"))
+    again = resolve((stored.read(tmp_path / "printed.toml"), "from printed.toml"))
     assert again.on("cuda").settings.noise == "device"
 
 
