@@ -39,6 +39,7 @@ def test_nothing_is_left_behind_whatever_happens(slow):
     assert not net._forward_pre_hooks
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_a_net_that_takes_no_hooks_is_asked_all_the_same(slow):
     x, heard, plain = torch.zeros(1, 2), Heard(), nn.Linear(2, 2)
     traced = torch.jit.trace(nn.Linear(2, 2), x)
