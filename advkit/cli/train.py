@@ -8,7 +8,7 @@ from functools import partial
 
 from advkit.artifacts.record import Record
 from advkit.cli import listing
-from advkit.cli.common import options, stage
+from advkit.cli.common import options, plain, stage
 from advkit.cli.common.options import Call, Command, shown
 from advkit.config import settings
 from advkit.errors import InputError, UsageError
@@ -31,7 +31,7 @@ def run(call: Call, name: str = "train", **fixed: str) -> Iterator[Record | str]
     # Later: stdin is read only where no option names the labels, and may be a terminal.
     resolved = binding.configuration(wanted, partial(labels_or_teacher, call))
     if wanted.print_config:
-        yield resolved.toml()
+        yield plain.escaped(resolved.toml(), sys.stdout.encoding if sys.stdout else None)
         return
     from advkit.training.stage import train  # imports torch, which --help does without
 

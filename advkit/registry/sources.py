@@ -19,7 +19,6 @@ QUIET = {"kind", "type_comment"}
 SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 STANDS_FOR: Mapping[str, str] = {
-    # data/digits: scikit-learn's file is read without importing it
     # augment/idbh and augment/autoaugment: declared to change one image after another
     "sha256:71cf2b73551f0c0706e694410b4a2087bb8d181ca056c4263915144f1af67848": (
         "sha256:4818c954a5d2bce27ce77f63340b1a6a2954023cc3b6342f72fdce99c6492aff"
@@ -27,6 +26,7 @@ STANDS_FOR: Mapping[str, str] = {
     "sha256:116c2c4d67666feb0880bbd381ca1525087418df6fb7f549645eb91cb1a2969d": (
         "sha256:1ea005adbe599fefc4e82055c29f15790e15fd0ab7b91b80c0b8906e05ce7771"
     ),
+    # data/digits: scikit-learn's file is read without importing it
     "sha256:570bd728193c834c107afc844af58f1b8b10e9244c6c2341e509f596203997ac": (
         "sha256:57cd7387d5e17868b10de9734281be3ab6fb143616c741e5059a2758a56eb781"
     ),

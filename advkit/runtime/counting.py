@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
+from torch.jit import ScriptModule
 
 from advkit.runtime.reporting import Reporter
 
@@ -19,7 +20,7 @@ def counted(models: Sequence[nn.Module], what: str, reporter: Reporter) -> Itera
     """Have a person hear of the forward passes that nets make meanwhile.
 
     Steps, queries and restarts of any attack are passes, whoever wrote it, so that no attack has
-    to tell of its own.
+    to tell of its own. A net in TorchScript takes no hooks: its passes are not counted.
 
     Args:
         models: whose calls are counted, together.
@@ -37,7 +38,11 @@ def counted(models: Sequence[nn.Module], what: str, reporter: Reporter) -> Itera
             reporter.inside(f"{what} pass", done=count)
 
     reporter.inside(what)
-    hooks = [model.register_forward_pre_hook(seen) for model in models]
+    hooks = [
+        model.register_forward_pre_hook(seen)
+        for model in models
+        if not isinstance(model, ScriptModule)
+    ]
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from advkit.parallel import ranks
 from advkit.runtime.reporting import Reporter
 from advkit.search import sampling, trials
 from advkit.search.adr import CHOSEN, AdrSearch, Choice, Plan
-from advkit.search.machine import Machine
+from advkit.search.machine import Machine, defaults
 from advkit.search.options import AdrOptions
 from advkit.search.trials import Rung
 from advkit.training import binding
@@ -69,8 +69,8 @@ def search(
     with ExitStack() as stack:
         stack.enter_context(computing(machine.device, machine.threads))
         # Data and options that make no search leave the folder as it was.
-        defaults = resolve.by_machine(machine.device.type)
-        work = AdrSearch([defaults, *layers], Plan(options.trials, options.seconds), out, machine)
+        own = defaults(out / FILES[1], machine.device.type)
+        work = AdrSearch([own, *layers], Plan(options.trials, options.seconds), out, machine)
         stack.enter_context(locks.where_possible(out, files.exists(result_file)))
         lines = []
         for line in work.run():

@@ -18,7 +18,7 @@ from advkit.images import extra
 from advkit.options import parse_temperatures
 from advkit.parallel import ranks
 from advkit.runtime.reporting import Reporter
-from advkit.search.machine import Machine
+from advkit.search.machine import Machine, defaults
 from advkit.search.options import SearchOptions
 from advkit.search.temperature import Plan, TemperatureSearch
 from advkit.training import binding
@@ -90,8 +90,8 @@ def search(
         computing(machine.device, machine.threads),
         locks.where_possible(out, files.exists(found[0])),
     ):
-        defaults = resolve.by_machine(machine.device.type)
-        work = TemperatureSearch([defaults, *layers], plan, out, machine)
+        own = defaults(found[1], machine.device.type)
+        work = TemperatureSearch([own, *layers], plan, out, machine)
         choice, trials = work.run()
         # Substitutes and students measure different things: a column for whatever any trial has.
         columns = tuple(dict.fromkeys(key for trial in trials for key in trial))

@@ -7,6 +7,7 @@ same on every machine; times are masked.
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from scipy.stats import binomtest
 
 from advkit import registry
 from advkit.artifacts.descriptions import ALARMS
-from advkit.cli.common import lines
+from advkit.cli.common import lines, plain
 from tests import planted
 from tests.cli._screen import at_a_terminal
 
@@ -323,3 +324,11 @@ CHECKPOINT = {
 )
 def test_a_record_as_a_line(record, text):
     assert lines.line(record) == text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_printed_configuration_names_the_same_folder_in_every_encoding(encoding):
+    """Plain signs are for eyes: `--config` reads this back, and τ is no folder tau."""
+    text = 'data = "folder:/é/τ–😀"  # flag: ε\n'
+    printed = plain.escaped(text, encoding).encode(encoding, plain.NAME).decode(encoding)
+    assert tomllib.loads(printed) == {"data": "folder:/é/τ–😀"}

@@ -37,3 +37,13 @@ def test_nothing_is_left_behind_whatever_happens(slow):
     net(torch.zeros(1, 2))
     assert len(heard.inner) == told
     assert not net._forward_pre_hooks
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_a_net_that_takes_no_hooks_is_asked_all_the_same(slow):
+    x, heard, plain = torch.zeros(1, 2), Heard(), nn.Linear(2, 2)
+    traced = torch.jit.trace(nn.Linear(2, 2), x)
+    with counting.counted([traced, plain], "pgd", heard):
+        assert traced(x).shape == (1, 2)
+        plain(x), plain(x)
+    assert heard.inner == [("pgd", 0, 0), ("pgd pass", 0, 2), ("", 0, 0)]

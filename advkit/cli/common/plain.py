@@ -34,4 +34,19 @@ def substituted(error: UnicodeError) -> tuple[str | bytes, int]:
     return "".join(known), error.end
 
 
+def escaped(toml: str, encoding: str | None) -> str:
+    r"""Return TOML with escapes for what an encoding lacks, so that its strings stay what they are.
+
+    >>> escaped('data = "folder:/τ é"', "latin-1")
+    'data = "folder:/\\U000003c4 é"'
+    """
+    lacking = set()
+    for sign in set(toml):
+        try:
+            sign.encode(encoding or "utf-8")
+        except UnicodeEncodeError:
+            lacking.add(sign)
+    return toml.translate({ord(sign): f"\\U{ord(sign):08x}" for sign in lacking})
+
+
 codecs.register_error(NAME, substituted)
