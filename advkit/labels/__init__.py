@@ -20,8 +20,8 @@ class Context:
     mode and without gradient; `soft` gives stored or live logits (B, C) for the examples and
     views of a batch. Both are there for sources that declare `ema` or `soft` in `NEEDS`. `noise`
     makes this step's generator, on the CPU or, with `--noise device`, on the device of the images:
-    draw on the generator's own `device`. `memory` is what the source keeps from step to step, see its
-    function `memory`; it is only to be read. `epoch` counts from 1.
+    draw on the generator's own `device`. `memory` is what the source keeps from step to step, see
+    its function `memory`; it is only to be read. `epoch` counts from 1.
     """
 
     progress: float
