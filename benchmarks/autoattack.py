@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
+import _machine
 import pyautoattack
 import torch
 from _passes import Counting
@@ -268,8 +268,7 @@ def main() -> None:
         "image_size": given.image_size,
         "nets": nets,
         "rounds": given.rounds,
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        "machine": _machine.described(),
         "implementation": autoattack.package(),
     }
     print(json.dumps(line))
