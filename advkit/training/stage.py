@@ -118,8 +118,9 @@ def _tell(record: Record, reporter: Reporter) -> None:
     gap = record.get("overfitting_gap")
     if gap is not None:
         reporter.note(
-            f"robust overfitting: best {record['best_robust_accuracy']:.3f}, "
-            f"final {record['final_robust_accuracy']:.3f}, gap {gap:.3f} (validation, PGD-10)"
+            f"robust accuracy: best {record['best_robust_accuracy']:.3f}, "
+            f"final {record['final_robust_accuracy']:.3f}, overfitting gap {gap:.3f} (validation, "
+            "PGD-10)"
         )
 
 
