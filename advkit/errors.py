@@ -140,7 +140,7 @@ def unknown(
     names = sorted(known)
     asked = did_you_mean(near(name, names) if meant is None else meant)
     listed = f"(known: {few(names, SHOWN)})" if not asked or len(names) <= MANY else ""
-    words = [f"unknown {what} {brief(name)!r}:", asked, listed]
+    words = [f"unknown {what} {brief(name)!r}" + (":" if asked else ""), asked, listed]
     return UsageError(" ".join(word for word in words if word))
 
 

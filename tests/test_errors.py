@@ -76,7 +76,7 @@ def test_unknown_names_the_nearest_and_all_known():
 
 
 def test_unknown_without_a_neighbour_asks_nothing():
-    assert str(unknown("method", "xyz", ["at"])) == "unknown method 'xyz': (known: at)"
+    assert str(unknown("method", "xyz", ["at"])) == "unknown method 'xyz' (known: at)"
 
 
 @pytest.mark.parametrize(

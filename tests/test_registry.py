@@ -205,7 +205,7 @@ def test_a_choice_that_may_be_left_out_stays_a_choice(shelf, annotation, kind, c
 def test_an_analysis_refuses_a_word_that_is_no_choice(cli):
     done = cli("analyze", "discrepancy", "--simulate", "x")
     assert done.code == 2
-    assert "unknown --simulate 'x': (known: binary, dirichlet)" in done.err
+    assert "unknown --simulate 'x' (known: binary, dirichlet)" in done.err
     assert done.out == ""
 
 

@@ -25,6 +25,7 @@ import pytest
         ("presets Paper", "did you mean 'paper'?"),
         ("recipes copy ADR_Table1", "did you mean 'adr-table1'?"),
         ("attack x.safetensors --pgd", "No such option: --pgd: did you mean '--attack pgd'?"),
+        ("train --version", "No such option: --version: did you mean 'advkit --version'?"),
         ("attack x.safetensors --apgd-ce", "did you mean '--attack apgd-ce'?"),
         ("attack x.safetensors --FGSM", "did you mean '--attack fgsm'?"),
         ("attack x.safetensors --autoatack", "did you mean '--autoattack'?"),

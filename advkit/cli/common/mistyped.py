@@ -30,6 +30,9 @@ def message(error: typer.TyperException) -> str:
         command = context.command
         taken = command.words if isinstance(command, OneCommand) else None
         flags = [*_flags(command.get_params(context))]
+        root = context.find_root()
+        if typed in _flags(root.command.get_params(root)):  # --version of `advkit train`
+            return _answered(OPTION, typed, [f"{root.info_name} {typed}"])
         return _answered(OPTION, typed, _meant(typed, flags, taken() if taken else {}))
     if words.startswith(COMMAND):
         # Typer's own neighbours stand behind the name, nearest by letters alone.
