@@ -7,7 +7,9 @@ parameters trainable, eval mode) and the batch size that was best in a trial. `r
 upstream's seconds over ours, `passes` the images that attacks asked the net about, without and
 with a gradient, and in how many calls, `differ` counts verdicts that are not the same, `floor`
 those that differ between upstream's own seeds, `two_processes` is the wall time of one process
-over that of two which share the examples.
+over that of two which share the examples. `--share` runs a share of all iterations and queries on
+both sides, for nets of which a whole run takes hours; `--own-labels` takes the net's answers for
+labels, for nets that have learnt nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import _machine
@@ -41,7 +44,7 @@ from advkit.bench import measure
 from advkit.evaluation import passes
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
-from advkit.images.image_set import pixels
+from advkit.images.image_set import Images, pixels
 from advkit.images.split import first
 from advkit.runtime import memory
 from advkit.runtime.reporting import Reporter
@@ -61,9 +64,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=AttackSettings.batch_size)
     parser.add_argument("--train-limit", type=int, help="training examples")
     parser.add_argument("--train", default="", help="further options of advkit train")
+    parser.add_argument("--eps", help="instead of the net's own")
+    parser.add_argument("--own-labels", action="store_true", help="the net's answers are right")
+    parser.add_argument("--share", type=float, default=1.0, help="of iterations and queries")
     parser.add_argument("--no-processes", action="store_true", help="leave two processes out")
     parser.add_argument("--work", type=Path, help="keeps the trained nets")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if not given.no_processes and (given.share < 1 or given.own_labels or given.eps):
+        parser.error("two processes run the command as it is: add --no-processes")
+    return given
 
 
 def advkit(*words: object) -> list[str]:
@@ -89,14 +98,26 @@ class Case:
         self.model, self.info = models.load(path)
         plain, _ = models.load(path)
         plain.to(memory_format=torch.contiguous_format)
-        self.norm, self.eps = self.info["config"]["norm"], self.info["config"]["eps"]
+        self.norm, self.eps = self.info["config"]["norm"], given.eps or self.info["config"]["eps"]
         size = self.info["config"].get("image_size")
         self.images = data.load(given.data, "test", root=None, image_size=size)
         self.limit = min(given.images, len(self.images.labels))
         chosen = first(self.images.labels, self.limit)
         self.x = pixels(self.images.batch(chosen), "cpu")
         self.y = self.images.labels[chosen]
-        self.batch_size, self.theirs = given.batch_size, 0
+        self.batch_size, self.theirs, self.share = given.batch_size, 0, given.share
+        if given.own_labels:
+            with torch.no_grad():
+                self.y = self.model.eval()(self.x).argmax(1)
+            self.images = Images(
+                self.images.name,
+                "test",
+                self.images.batch(chosen),
+                self.y,
+                self.images.classes,
+                self.images.pad,
+                self.images.flip,
+            )
         self.asked = {"upstream": Counting(plain)}
 
     def settings(self, seed: int) -> AttackSettings:
@@ -120,7 +141,18 @@ class Case:
             self.asked["ours"] = Counting(search(model, settings, x, reporter))
             return self.asked["ours"]
 
-        with tempfile.TemporaryDirectory() as place, patch.object(passes, "searched", counted):
+        class Judge(autoattack.Judge):
+            """Runs a share of its iterations and queries."""
+
+            def __init__(judge, *words: Any) -> None:
+                super().__init__(*words)
+                self.shorten(judge.suite)
+
+        with (
+            tempfile.TemporaryDirectory() as place,
+            patch.object(passes, "searched", counted),
+            patch.object(autoattack, "Judge", Judge),
+        ):
             logits = Evaluation(
                 self.model, self.info, self.images, self.settings(seed), environment=environment
             ).run(Path(place) / "it.part")
@@ -128,21 +160,28 @@ class Case:
         robust: torch.Tensor = logits.broken_by == ROBUST
         return robust
 
+    def shorten(self, suite: pyautoattack.AutoAttack, share: float = 1.0) -> None:
+        """Leave a share of the iterations and queries."""
+        share *= self.share
+        suite.square.n_queries = round(share * suite.square.n_queries)
+        for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
+            attack.n_iter = round(share * attack.n_iter)
+
     def upstream(self, seed: int, size: int = 0, share: float = 1.0) -> torch.Tensor:
         threat = self.settings(seed).threat
         suite = pyautoattack.AutoAttack(
             self.asked["upstream"], norm=autoattack.NORM[threat.norm], eps=threat.eps, seed=seed
         )
-        if share < 1:
-            suite.square.n_queries = round(share * suite.square.n_queries)
-            for attack in (suite.apgd, suite.apgd_targeted, suite.fab):
-                attack.n_iter = round(share * attack.n_iter)
+        self.shorten(suite, share)
         _, answers = suite.run_standard_evaluation(self.x, self.y, batch_size=size or self.theirs)
         right: torch.Tensor = answers == self.y
         return right
 
     def choose(self, sizes: list[int]) -> dict[int, float]:
-        """Find upstream's best batch size in a twentieth of its iterations."""
+        """Find upstream's best batch size, if there is a choice, in a twentieth of the work."""
+        if len(sizes) == 1:
+            self.theirs = sizes[0]
+            return {}
         trial = {size: timed(partial(self.upstream, 0, size, 0.05))[0] for size in sizes}
         self.theirs = min(trial, key=trial.__getitem__)
         return {size: round(seconds, 2) for size, seconds in trial.items()}
@@ -266,6 +305,7 @@ def main() -> None:
         "benchmark": "autoattack",
         "data": given.data.partition(":")[0],
         "image_size": given.image_size,
+        "share": given.share,
         "nets": nets,
         "rounds": given.rounds,
         "machine": _machine.described(),

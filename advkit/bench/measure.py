@@ -23,9 +23,10 @@ from advkit.images.image_set import Images
 from advkit.images.split import validation_size
 from advkit.runtime import memory, modes, precision
 from advkit.runtime.reporting import Reporter
-from advkit.training.learner import Learner, statistics_of
+from advkit.training.learner import Learner
 from advkit.training.parts import augmentation_of
 from advkit.training.selection import CHUNK, validation_of
+from advkit.training.student import statistics_of
 
 T = TypeVar("T")
 CPU = torch.device("cpu")

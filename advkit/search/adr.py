@@ -33,7 +33,7 @@ from advkit.search.trials import Figures, Rung
 from advkit.training import parts
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
-from advkit.training.trainer import split_of
+from advkit.training.sources import split_of
 
 MOST = 10_000
 """Trials, however large the budget."""

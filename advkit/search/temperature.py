@@ -29,7 +29,7 @@ from advkit.softlabels import source as soft_source
 from advkit.training import parts
 from advkit.training.run import train
 from advkit.training.run_folder import RunFolder
-from advkit.training.trainer import split_of
+from advkit.training.sources import split_of
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 Choice = dict[str, float | int | str | None]

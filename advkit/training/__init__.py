@@ -10,6 +10,8 @@ __all__ = [
     "run",
     "run_folder",
     "selection",
+    "sources",
     "stage",
+    "student",
     "trainer",
 ]

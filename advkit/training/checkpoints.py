@@ -17,9 +17,10 @@ from advkit.images.image_set import ImageSet, Statistics
 from advkit.parallel.world import World
 from advkit.runtime.reporting import Reporter
 from advkit.training import parts
-from advkit.training.learner import Learner, statistics_of
+from advkit.training.learner import Learner
 from advkit.training.run_folder import RunFolder
 from advkit.training.state import Progress, log_of, pack, unpack
+from advkit.training.student import statistics_of
 
 
 class RunFiles:

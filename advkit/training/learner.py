@@ -13,14 +13,14 @@ from advkit import models
 from advkit.config.settings import Settings
 from advkit.errors import UsageError
 from advkit.images.batches import Batch
-from advkit.images.image_set import ImageSet, identity
+from advkit.images.image_set import ImageSet
 from advkit.labels import Context
 from advkit.objectives import REMEMBERED, Given
 from advkit.parallel.world import World
 from advkit.runtime import modes, precision, seeding
 from advkit.runtime.tempered import Tempered
 from advkit.softlabels.source import Live
-from advkit.training import alignment, rates, remembering
+from advkit.training import alignment, optimizer, rates, remembering, student
 from advkit.training.guard import Guard, require_applicable
 from advkit.training.initial import Initial
 from advkit.training.inner_attack import InnerAttack, Still
@@ -78,7 +78,7 @@ class Learner:
         self.threat = self.attack.threat
         self.rate, self.momentum = rates.of(settings, steps)
         require_applicable(settings, device, self.world)
-        self.model = _built(settings, images, device, initial)
+        self.model = student.built(settings, images, device, initial)
         self.student: nn.Module = self.model
         if settings.student_temperature != 1:
             self.student = Tempered(self.model, settings.student_temperature)
@@ -104,7 +104,7 @@ class Learner:
                 own_norms=settings.ema_norms == "average",
             )
         self.teacher = self.passes_of(self.ema.model) if self.ema else None
-        self.optimizer = _optimizer(self.model, settings, device)
+        self.optimizer = optimizer.built(self.model, settings, device)
         self.guard = Guard(self.optimizer, device, self.world)
 
     def require_images(self, shape: tuple[int, int, int], count: int) -> None:
@@ -362,64 +362,3 @@ class Learner:
             for statistic in (norm.running_mean, norm.running_var)
             if statistic is not None
         )
-
-
-def statistics_of(
-    settings: Settings, images: ImageSet
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and deviation that the net subtracts and divides by."""
-    return images.normalisation if settings.normalise else identity(images.shape[0])
-
-
-def _built(
-    settings: Settings, images: ImageSet, device: torch.device, initial: Initial | None
-) -> nn.Module:
-    """Return the student's net as initialised, or as it was read, on its device."""
-    model = models.build(
-        settings.arch,
-        len(images.classes),
-        channels=images.shape[0],
-        statistics=initial.statistics if initial else statistics_of(settings, images),
-        seed=settings.seed,
-        size=images.shape[1],
-        **settings.options_of("models"),
-    ).to(device)
-    if initial:
-        model.load_state_dict(dict(initial.tensors))
-    if settings.sync_bn:
-        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-        model = convert(model)
-    return model
-
-
-def _optimizer(
-    model: nn.Module, settings: Settings, device: torch.device
-) -> torch.optim.SGD | torch.optim.AdamW:
-    """Return what takes the steps; AdamW has betas 0.9 and 0.999 and ε 1e-8, PyTorch's own."""
-    # One kernel over all parameters instead of one each; PyTorch has it on these devices.
-    fused = device.type in ("cpu", "cuda")
-    groups = _groups(model, settings)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov and settings.momentum > 0,
-        fused=fused,
-    )
-
-
-def _groups(model: nn.Module, settings: Settings) -> list[dict[str, object]]:
-    """Return the optimizer's parameter groups; BN has its own where it does not decay."""
-    every = list(model.parameters())
-    if settings.norm_decay:
-        return [{"params": every, "weight_decay": settings.weight_decay}]
-    norms = {id(p) for norm in modes.batch_norms(model) for p in norm.parameters()}
-    return [
-        {
-            "params": [p for p in every if id(p) not in norms],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [p for p in every if id(p) in norms], "weight_decay": 0.0},
-    ]
