@@ -2,7 +2,7 @@
 
 Batch normalisation is folded once for all passes (`advkit.formulas.folding` does it pass by
 pass, in nets whose weights change). The copy also overwrites what it rectifies, and averages by
-a mean, whose gradient keeps the channels-last layout.
+a sum, whose gradient leaves the layout to what comes before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def folded(model: nn.Module) -> nn.Module | None:
+def folded(model: nn.Module) -> fx.GraphModule | None:
     """Return the copy, in eval mode, without parameter gradients; the net stays as it is.
 
     None where there is nothing to fold, or the net's code cannot be traced because it depends on
@@ -125,10 +125,15 @@ def _own(net: nn.Module, node: fx.Node) -> bool:
 
 
 def _average(graph: fx.Graph, node: fx.Node) -> None:
-    """Average all positions by a mean: the gradient of the pooling is in another layout."""
+    """Average all positions by a sum: the gradients of pooling and mean are in another layout."""
     if node.target is not F.adaptive_avg_pool2d or node.args[1:] != (1,):
         return
     with graph.inserting_before(node):
-        mean = graph.call_function(torch.mean, (node.args[0], (2, 3), True))
+        mean = graph.call_function(_mean, (node.args[0],))
     node.replace_all_uses_with(mean)
     graph.erase_node(node)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, C, 1, 1); its gradient is one number a channel, not yet spread out."""
+    return x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
-from advkit.evaluation import folded
+from advkit.evaluation import folded, fused
 from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
 from advkit.registry import sources
 from advkit.runtime import seeding
@@ -225,10 +225,20 @@ def searched(
         return model
     # A copy with BN folded saves a pass over all activations in each of thousands of queries.
     copy = folded.folded(model)
-    if copy is None or folded.agree(model, copy, x, ROUNDING):
-        return copy or model
+    if copy is None:
+        return model
+    if folded.agree(model, copy, x, ROUNDING):
+        quick = fused.fused(copy)
+        return quick if quick is not None and _stands_in(copy, quick, x) else copy
     reporter.note("batch normalisation cannot be folded into this net: attacked as it is")
     return model
+
+
+def _stands_in(net: nn.Module, quick: nn.Module, x: Tensor) -> bool:
+    try:
+        return folded.agree(net, quick, x, ROUNDING)
+    except RuntimeError:  # shapes that the operators do not take
+        return False
 
 
 def _like_autoattack(name: str) -> bool:

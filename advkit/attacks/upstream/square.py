@@ -37,12 +37,16 @@ def walk(attack: SquareAttack) -> None:
 
 @dataclass(frozen=True)
 class _Proposals:
-    """Q windows: `top`, `left` and `size` (Q,) in pixels, `step` (Q, C)."""
+    """Q windows: `top`, `left` and `size` (Q,) in pixels, `step` (Q, C).
+
+    `windows` says the same in plain numbers, which a GPU need not be asked for.
+    """
 
     top: Tensor
     left: Tensor
     size: Tensor
     step: Tensor
+    windows: list[tuple[int, int, int]]
 
     @classmethod
     def drawn(cls, attack: SquareAttack, queries: range, shape: torch.Size) -> _Proposals:
@@ -52,19 +56,40 @@ class _Proposals:
         sides = [min(max(round(math.sqrt(area)), 1), height, width) for area in areas]
         size = torch.tensor(sides)
         draws = torch.rand(len(queries), 2 + channels)
+        top = ((height - size) * draws[:, 0]).long()
+        left = ((width - size) * draws[:, 1]).long()
         return cls(
-            top=((height - size) * draws[:, 0]).long().to(attack.device),
-            left=((width - size) * draws[:, 1]).long().to(attack.device),
+            top=top.to(attack.device),
+            left=left.to(attack.device),
             size=size.to(attack.device),
             step=(2.0 * attack.eps * torch.sign(2 * draws[:, 2:] - 1)).to(attack.device),
+            windows=list(zip(top.tolist(), left.tolist(), sides, strict=True)),
         )
 
-    def tried(self, queries: Tensor, best: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Return the images (P, C, H, W) that queries (P,) make of the best ones."""
+    def tried(
+        self, queries: Tensor, best: Tensor, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the images (P, C, H, W) that queries (P,) make of the best ones, and how far.
+
+        How far is the largest change of a pixel (P,).
+        """
         down = _between(self.top[queries], self.size[queries], best.shape[2])
         along = _between(self.left[queries], self.size[queries], best.shape[3])
         moved = (best + self.step[queries, :, None, None]).maximum(low).minimum(high)
-        return torch.where(down[:, None, :, None] & along[:, None, None, :], moved, best)
+        images = torch.where(down[:, None, :, None] & along[:, None, None, :], moved, best)
+        return images, _largest(images - best)
+
+    def tried_by_all(
+        self, query: int, best: Tensor, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Do it for one query of all images: nothing outside of its window is looked at."""
+        top, left, size = self.windows[query]
+        inside = (..., slice(top, top + size), slice(left, left + size))
+        window = best[inside] + self.step[query, :, None, None]
+        window = window.maximum(low[inside]).minimum(high[inside])
+        images = best.clone()
+        images[inside] = window
+        return images, _largest(window - best[inside])
 
 
 @lru_cache(maxsize=256)
@@ -81,6 +106,11 @@ def _ahead(live: int, rate: float) -> int:
         return sum((1 - rate) ** behind for behind in range(ahead)) / (PASS + live * ahead)
 
     return max(range(1, max(FULL // live, 1) + 1), key=gain)
+
+
+def _largest(change: Tensor) -> Tensor:
+    """Return (P,): the largest magnitude of each image's change."""
+    return change.abs().flatten(1).amax(1)
 
 
 def _between(begin: Tensor, count: Tensor, length: int) -> Tensor:
@@ -127,10 +157,13 @@ class _Search:
         total = len(proposals.size)
         at = torch.zeros(len(self.y), dtype=torch.int64, device=self.y.device)
         kept = behind = 0
+        together: int | None = 0  # the query that every image is at, as long as there is one
         while len(live := ((self.margin > 0) & (at < total)).nonzero().flatten()):
             ahead = _ahead(len(live), self.rate)
             queries = at[live, None] + torch.arange(ahead, device=at.device)
-            better, images, margins = self._asked(proposals, live, queries, total)
+            together = together if ahead == 1 else None
+            better, images, margins = self._asked(proposals, live, queries, total, together)
+            together = None if together is None else together + 1
             falls = better.any(1)
             first = better.int().argmax(1)
             steps = torch.where(falls, first + 1, (total - at[live]).clamp(max=ahead))
@@ -142,9 +175,14 @@ class _Search:
         self.rate = kept / max(behind, 1)
 
     def _asked(
-        self, proposals: _Proposals, live: Tensor, queries: Tensor, total: int
+        self,
+        proposals: _Proposals,
+        live: Tensor,
+        queries: Tensor,
+        total: int,
+        together: int | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ask queries (P, K) of the images `live` (P,).
+        """Ask queries (P, K) of the images `live` (P,); `together` is the one of all, if it is one.
 
         Returns:
             whether each lowers its image's margin (P, K), the images (P, K, C, H, W) and
@@ -152,9 +190,13 @@ class _Search:
         """
         rows = live.repeat_interleave(queries.shape[1])
         flat = queries.flatten()
-        before = self.best[rows]
-        images = proposals.tried(flat.clamp(max=total - 1), before, self.low[rows], self.high[rows])
-        open_ = (flat < total) & ((images - before).abs().flatten(1).amax(1) > self.still)
+        before = self.best[rows], self.low[rows], self.high[rows]
+        images, moved = (
+            proposals.tried(flat.clamp(max=total - 1), *before)
+            if together is None
+            else proposals.tried_by_all(together, *before)
+        )
+        open_ = (flat < total) & (moved > self.still)
         margins = torch.full_like(self.margin[rows], torch.inf)
         if bool(open_.all()):
             margins = self._margins(images, self.y[rows])
