@@ -7,6 +7,7 @@ finite) and judged by a forward pass of our own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -234,7 +235,7 @@ class Evaluation:
             # Of an imported net's training nothing is known.
             trained={} if self.info.get("imported") else dict(self.info.get("config", {})),
             data={"name": source["name"], "classes": list(self.info["data"]["classes"])},
-            parts=passes.parts(settings, self.classes, self.info),
+            parts=self._parts,
             **passes.implementation(settings, self.classes),
         )
         return Logits(
@@ -248,13 +249,17 @@ class Evaluation:
             info=cast(descriptions.Logits, info),  # checked as one when it was made
         )
 
+    @cached_property
+    def _parts(self) -> dict[str, str]:
+        return passes.parts(self.settings, self.classes, self.info)
+
     def _identity(self) -> dict[str, object]:
         return {
             "config": self.settings.described(),
             "checkpoint": self.info["digest"],
             "data": self.images.fingerprint,
             "environment": dict(self.environment),
-            "parts": passes.parts(self.settings, self.classes, self.info),
+            "parts": self._parts,
             **passes.implementation(self.settings, self.classes),
         }
 
