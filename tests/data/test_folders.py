@@ -22,7 +22,7 @@ from advkit.errors import InputError, UsageError
 from advkit.images.decode import decode
 from advkit.images.listing import spelt
 from advkit.runtime.reporting import Reporter
-from advkit.training.trainer import split_of
+from advkit.training.sources import split_of
 from tests.described import described
 
 RNG = np.random.default_rng(0)
