@@ -152,6 +152,8 @@ class Case:
             tempfile.TemporaryDirectory() as place,
             patch.object(passes, "searched", counted),
             patch.object(autoattack, "Judge", Judge),
+            # What ours does for examples without an iterate is a share of a share otherwise.
+            patch.object(passes, "FILL_STEPS", max(round(self.share * passes.FILL_STEPS), 1)),
         ):
             logits = Evaluation(
                 self.model, self.info, self.images, self.settings(seed), environment=environment
