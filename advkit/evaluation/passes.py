@@ -229,7 +229,10 @@ def searched(
         return model
     if folded.agree(model, copy, x, ROUNDING):
         quick = fused.fused(copy)
-        return quick if quick is not None and _stands_in(copy, quick, x) else copy
+        if quick is None or _stands_in(copy, quick, x):
+            return quick or copy
+        reporter.note("fused operators do not answer as this net does: attacked without them")
+        return copy
     reporter.note("batch normalisation cannot be folded into this net: attacked as it is")
     return model
 

@@ -189,7 +189,15 @@ def test_a_form_that_disagrees_or_fails_is_not_used(monkeypatch, fault):
         quick.form = Form()
         return quick
 
+    notes: list[str] = []
+
+    class Listening(Reporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
     monkeypatch.setattr(fused, "fused", faulty)
-    found = searched(net, settings, X, Reporter())
+    found = searched(net, settings, X, Listening())
+    assert len(notes) == 1
+    assert "fused operators" in notes[0]
     assert isinstance(found, fx.GraphModule)
     torch.testing.assert_close(found(X), net(X), rtol=1e-4, atol=1e-4)
