@@ -8,26 +8,32 @@ from torch import Tensor, is_grad_enabled, nn
 class Counting(nn.Module):
     """The same answers, with images counted as they pass.
 
-    `forward_only` pass without a gradient, `with_gradient` on the way to one.
+    `forward_only` pass without a gradient, `with_gradient` on the way to one, `in_windows` in the
+    part of the net that a window changes.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
-        self.forward_only = self.with_gradient = self.calls = 0
+        self.taken()
+        if hasattr(net, "near"):
+            self.near = net.near
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *near: object) -> Tensor:
         """Return the net's logits of (B, C, H, W)."""
         self.calls += 1
-        if is_grad_enabled() and x.requires_grad:
+        if near:
+            self.in_windows += len(x)
+        elif is_grad_enabled() and x.requires_grad:
             self.with_gradient += len(x)
         else:
             self.forward_only += len(x)
-        logits: Tensor = self.net(x)
+        logits: Tensor = self.net(x, *near)
         return logits
 
     def taken(self) -> dict[str, int]:
         """Return the counts, and begin anew."""
-        counts = {name: getattr(self, name) for name in ("forward_only", "with_gradient", "calls")}
-        self.forward_only = self.with_gradient = self.calls = 0
+        names = ("forward_only", "with_gradient", "in_windows", "calls")
+        counts = {name: getattr(self, name, 0) for name in names}
+        self.forward_only = self.with_gradient = self.in_windows = self.calls = 0
         return counts

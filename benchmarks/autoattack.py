@@ -41,7 +41,7 @@ from advkit import data, models
 from advkit.artifacts.hdf5 import ROBUST
 from advkit.attacks.upstream import autoattack
 from advkit.bench import measure
-from advkit.evaluation import passes
+from advkit.evaluation import passes, run, searched
 from advkit.evaluation.run import Evaluation
 from advkit.evaluation.settings import AttackSettings
 from advkit.images.image_set import Images, pixels
@@ -133,7 +133,7 @@ class Case:
 
     def ours(self, seed: int) -> torch.Tensor:
         environment = {"device": "cpu", "threads": 1}
-        search = passes.searched
+        search = searched.searched
 
         def counted(
             model: nn.Module, settings: AttackSettings, x: torch.Tensor, reporter: Reporter
@@ -150,7 +150,7 @@ class Case:
 
         with (
             tempfile.TemporaryDirectory() as place,
-            patch.object(passes, "searched", counted),
+            patch.object(run, "searched", counted),
             patch.object(autoattack, "Judge", Judge),
             # What ours does for examples without an iterate is a share of a share otherwise.
             patch.object(passes, "FILL_STEPS", max(round(self.share * passes.FILL_STEPS), 1)),

@@ -22,25 +22,8 @@ RECTIFIERS = {
 """What a node does, by its kind."""
 
 
-class Fused(nn.Module):
-    """A net whose passes without a gradient go to its fused form.
-
-    A single image goes to the net itself, where PyTorch has something quicker for it.
-    """
-
-    def __init__(self, net: nn.Module, form: nn.Module) -> None:
-        super().__init__()
-        self.net, self.form = net, form
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the net's logits (B, classes) of images (B, C, H, W)."""
-        quick = len(x) > 1 and not torch.is_grad_enabled()
-        logits: Tensor = self.form(x) if quick else self.net(x)
-        return logits
-
-
-def fused(net: fx.GraphModule) -> Fused | None:
-    """Return the net with its fused form, which has the weights of now; the net stays as it is.
+def fused(net: fx.GraphModule) -> fx.GraphModule | None:
+    """Return the fused form of a net, with the weights of now; the net stays as it is.
 
     None where there is nothing to fuse: on other devices, in other precisions, without oneDNN.
     """
@@ -63,10 +46,10 @@ def fused(net: fx.GraphModule) -> Fused | None:
     # Only now: a convolution has moved to its sum's place, and reads its images there.
     for node in made:
         part = parts[str(node.target)]
-        if isinstance(part, _Sum):
+        if isinstance(part, Sum):
             part.over = _last_of(graph, node, made)
     graph.lint()
-    return Fused(net, fx.GraphModule(parts, graph).eval())
+    return fx.GraphModule(parts, graph).eval()
 
 
 def _possible(net: nn.Module) -> bool:
@@ -100,7 +83,7 @@ def _replaced(graph: fx.Graph, node: fx.Node, parts: dict[str, nn.Module]) -> fx
     relu = behind is not None and _rectifies(behind, parts)
     if behind is not None and relu:
         gone.append(behind)
-    part = _Sum(conv, relu) if len(read) > 1 else _Convolution(conv, relu)
+    part = Sum(conv, relu) if len(read) > 1 else Convolution(conv, relu)
     name = f"fused_{len(parts)}"
     parts[name] = part
     with graph.inserting_before(gone[-1]):
@@ -141,7 +124,7 @@ def _last_of(graph: fx.Graph, node: fx.Node, made: list[fx.Node]) -> bool:
     return all(user in made and order[user] <= order[node] for user in other.users)
 
 
-class _Convolution(nn.Module):
+class Convolution(nn.Module):
     """A convolution, with a ReLU behind it or not."""
 
     def __init__(self, conv: nn.Conv2d, relu: bool) -> None:
@@ -149,22 +132,27 @@ class _Convolution(nn.Module):
         self.conv, self.then = conv, "relu" if relu else "none"
         self.packed: Tensor | None = None
 
-    def call(self, x: Tensor) -> tuple[object, ...]:
+    def call(self, x: Tensor, padded: bool) -> tuple[object, ...]:
         """Return what all operators take behind the images: weight, bias and geometry."""
         conv = self.conv
-        form = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+        form = list(conv.stride), list(conv.dilation), conv.groups
         if self.packed is None:
             order = torch.ops.mkldnn._reorder_convolution_weight
-            self.packed = order(conv.weight.contiguous(), *form, list(x.shape))
-        return self.packed, conv.bias, *form
+            self.packed = order(conv.weight.contiguous(), list(conv.padding), *form, list(x.shape))
+        return self.packed, conv.bias, [0, 0] if padded else list(conv.padding), *form
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H', W')."""
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *self.call(x), self.then, [], "")
+        return self.part(x, padded=False)
+
+    def part(self, x: Tensor, *, padded: bool = True) -> Tensor:
+        """Do it for a part of the images; `padded`: its surroundings come with it."""
+        call = *self.call(x, padded), self.then, [], ""
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *call)
         return y
 
 
-class _Sum(_Convolution):
+class Sum(Convolution):
     """A convolution that something is added to, with a ReLU behind the sum or not.
 
     `over`: the sum is written where the other summand was.
@@ -174,10 +162,18 @@ class _Sum(_Convolution):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
         """Map (B, inputs, H, W) and the summand (B, outputs, H', W') to the sum."""
-        call = *self.call(x), "add", 1.0, "relu" if self.then == "relu" else None, (), None
-        y: Tensor = (
-            torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *call)
-            if self.over
-            else torch.ops.mkldnn._convolution_pointwise.binary(x, other, *call)
-        )
+        if not self.over:
+            return self.part(x, other, padded=False)
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *self.add(x, False))
         return y
+
+    def part(self, x: Tensor, other: Tensor, *, padded: bool = True) -> Tensor:  # type: ignore[override]
+        """Do it for a part of both, without writing over the other."""
+        call = self.add(x, padded)
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *call)
+        return y
+
+    def add(self, x: Tensor, padded: bool) -> tuple[object, ...]:
+        """Return what both operators of a sum take behind the images."""
+        relu = "relu" if self.then == "relu" else None
+        return *self.call(x, padded), "add", 1.0, relu, (), None

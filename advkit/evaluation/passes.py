@@ -13,16 +13,12 @@ from torch import Tensor, nn
 from advkit import registry
 from advkit.artifacts.descriptions import Checkpoint
 from advkit.errors import MismatchError, UsageError
-from advkit.evaluation import folded, fused
 from advkit.evaluation.settings import AUTOATTACK, SUITES, AttackSettings
 from advkit.registry import sources
 from advkit.runtime import seeding
-from advkit.runtime.reporting import Reporter
 
 FILL_STEPS = 20
 """PGD's steps for the examples that get no iterate from the attack itself."""
-ROUNDING = 1e-3
-"""Share of the largest logit that a copy of a net may be off: a wrong copy is off by far more."""
 
 Run = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -211,37 +207,6 @@ def _suite(
         for targets in [judge.targets(name)]
         for target in targets
     ]
-
-
-def searched(
-    model: nn.Module, settings: AttackSettings, x: Tensor, reporter: Reporter
-) -> nn.Module:
-    """Return the net that a suite's attacks look at: a faster copy, the same to rounding.
-
-    Verdicts come from `model` itself. A copy that answers otherwise on images x is not used, nor
-    is any for `--version rand`, which is for nets that answer at random.
-    """
-    if settings.attack not in SUITES or settings.version == "rand":
-        return model
-    # A copy with BN folded saves a pass over all activations in each of thousands of queries.
-    copy = folded.folded(model)
-    if copy is None:
-        return model
-    if folded.agree(model, copy, x, ROUNDING):
-        quick = fused.fused(copy)
-        if quick is None or _stands_in(copy, quick, x):
-            return quick or copy
-        reporter.note("fused operators do not answer as this net does: attacked without them")
-        return copy
-    reporter.note("batch normalisation cannot be folded into this net: attacked as it is")
-    return model
-
-
-def _stands_in(net: nn.Module, quick: nn.Module, x: Tensor) -> bool:
-    try:
-        return folded.agree(net, quick, x, ROUNDING)
-    except RuntimeError:  # shapes that the operators do not take
-        return False
 
 
 def _like_autoattack(name: str) -> bool:

@@ -23,7 +23,8 @@ from advkit.evaluation import classes, partial, passes, remarks
 from advkit.evaluation.audit import audited
 from advkit.evaluation.outcomes import Outcomes
 from advkit.evaluation.partial import Partial
-from advkit.evaluation.passes import ROUNDING, Pass, Surrogate
+from advkit.evaluation.passes import Pass, Surrogate
+from advkit.evaluation.searched import ROUNDING, searched
 from advkit.evaluation.settings import SUITES, AttackSettings
 from advkit.formulas.losses import cross_entropy
 from advkit.images.image_set import ImageSet, fitted, pixels
@@ -113,7 +114,7 @@ class Evaluation:
     def _passes(self) -> list[Pass]:
         # Attacks search on a faster copy, where one answers as the model does.
         sample = self._x(torch.arange(min(FEW, len(self.labels))))
-        net = passes.searched(self.model, self.settings, sample, self.reporter)
+        net = searched(self.model, self.settings, sample, self.reporter)
         self.asked[0] = net
         return passes.passes(net, self.settings, self.classes, self.surrogate)
 

@@ -26,6 +26,34 @@ class Counting(nn.Module):
         return self.net(x.double())
 
 
+class Holding(Counting):
+    """Answers for windows in images that it holds, by whole passes; up to a size of windows."""
+
+    windows = 0
+
+    def near(self, images: torch.Tensor, side: int) -> Held | None:
+        return Held(images) if side < 5 else None
+
+    def forward(self, x: torch.Tensor, held: Held | None = None, top=0, left=0) -> torch.Tensor:
+        if held is None:
+            return super().forward(x)
+        self.windows += 1
+        held.tried = held.images.clone()
+        held.tried[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+        return super().forward(held.tried)
+
+
+class Held:
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = self.tried = images.clone()
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.images[rows] = self.tried[rows]
+
+    def only(self, rows: torch.Tensor) -> None:
+        self.images = self.images[rows]
+
+
 def attack(net: nn.Module, queries: int, eps: float, lean: bool) -> SquareAttack:
     made = SquareAttack(
         net, eps=eps, p_init=0.8, n_queries=queries, resc_schedule=False, seed=3, device="cpu"
@@ -35,12 +63,12 @@ def attack(net: nn.Module, queries: int, eps: float, lean: bool) -> SquareAttack
     return made
 
 
-def curved(size: tuple[int, int]) -> nn.Module:
+def curved(size: tuple[int, int], kind: type[Counting] = Counting) -> Counting:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         inner = 6 * size[0] * size[1]
         layers = [nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(inner, 4)]
-    return Counting(nn.Sequential(*layers))
+    return kind(nn.Sequential(*layers))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +91,24 @@ def test_each_image_ends_as_in_the_package(count, queries, size, eps):
     assert torch.equal(mine, asked)
     assert torch.allclose(found, images, rtol=0, atol=1e-6)
     assert torch.equal(net(found).argmax(1), net(images).argmax(1))
+
+
+@pytest.mark.parametrize(("count", "eps"), [(70, 0.05), (14, 0.02), (40, 0.1)])
+def test_images_end_the_same_in_a_net_that_answers_for_windows(count, eps):
+    """As long as they walk together, and as many as are worth it; the patches shrink below 5."""
+    ends = []
+    for kind in (Counting, Holding):
+        net = curved((7, 6), kind)
+        x = torch.rand(count, 2, 7, 6, generator=torch.Generator().manual_seed(count))
+        y = net(x).argmax(1)
+        one = attack(net, 500, eps, True)
+        one.init_hyperparam(x)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            ends.append(one.attack_single_run(x, y))
+    assert net.windows > 20
+    for mine, plain in zip(ends[1], ends[0], strict=True):
+        assert torch.equal(mine, plain)
 
 
 def test_few_images_are_asked_several_queries_at_once():

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from advkit import models
 from advkit.evaluation import folded, fused
-from advkit.evaluation.fused import Fused
-from advkit.evaluation.passes import searched
+from advkit.evaluation.searched import Searched, searched
 from advkit.evaluation.settings import AttackSettings
 from advkit.runtime.reporting import Reporter
 
@@ -53,11 +52,11 @@ def gradient(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def parts(quick: Fused) -> list[nn.Module]:
+def parts(form: fx.GraphModule) -> list[nn.Module]:
     """Return what is fused, in the order of the graph."""
     return [
-        quick.form.get_submodule(str(node.target))
-        for node in quick.form.graph.nodes
+        form.get_submodule(str(node.target))
+        for node in form.graph.nodes
         if node.op == "call_module" and str(node.target).startswith("fused")
     ]
 
@@ -74,14 +73,14 @@ def test_a_net_answers_as_before_and_keeps_its_images(name):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(x, X)
     assert not any(node.op == "call_module" and isinstance(
-        quick.form.get_submodule(str(node.target)), nn.ReLU) for node in quick.form.graph.nodes
+        quick.get_submodule(str(node.target)), nn.ReLU) for node in quick.graph.nodes
     )  # fmt: skip
     assert len(parts(quick)) >= 3
 
 
 def test_a_gradient_and_a_single_image_are_the_nets_own():
     net = folded.folded(built("resnet8"))
-    quick = fused.fused(net)
+    quick = Searched(net, fused.fused(net))
     assert torch.equal(gradient(quick, X), gradient(net, X))
     quick.form = nn.Identity()
     with torch.no_grad():
@@ -146,7 +145,7 @@ def test_what_is_read_later_is_not_written_over(wiring, over):
         x = X.clone()
         torch.testing.assert_close(quick(x), net(X), rtol=1e-5, atol=1e-5)
     assert torch.equal(x, X)
-    assert [part.over for part in parts(quick) if isinstance(part, fused._Sum)] == over
+    assert [part.over for part in parts(quick) if isinstance(part, fused.Sum)] == over
 
 
 def test_only_plain_convolutions_in_float32_on_cpus(monkeypatch):
@@ -180,14 +179,8 @@ def test_a_form_that_disagrees_or_fails_is_not_used(monkeypatch, fault):
                 raise RuntimeError("shapes")
             return torch.ones(len(x), 5)
 
-    made = fused.fused
     net, settings = built("resnet8"), AttackSettings("autoattack", "linf", "8/255", "digits", 0)
-    assert isinstance(searched(net, settings, X, Reporter()), Fused)
-
-    def faulty(copy):
-        quick = made(copy)
-        quick.form = Form()
-        return quick
+    assert isinstance(searched(net, settings, X, Reporter()), Searched)
 
     notes: list[str] = []
 
@@ -195,7 +188,7 @@ def test_a_form_that_disagrees_or_fails_is_not_used(monkeypatch, fault):
         def note(self, text: str) -> None:
             notes.append(text)
 
-    monkeypatch.setattr(fused, "fused", faulty)
+    monkeypatch.setattr(fused, "fused", lambda copy: Form())
     found = searched(net, settings, X, Listening())
     assert len(notes) == 1
     assert "fused operators" in notes[0]

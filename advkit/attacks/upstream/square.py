@@ -4,7 +4,8 @@ A query tries one window of one sign a channel, the same for every image, and ke
 margin falls: what an image does depends on no other. So each walks down the list by itself.
 Where few images are left, several queries of each are asked at once from where it stands; the
 first that is kept counts, and those behind it are asked again. A proposal that leaves an
-image as it is cannot lower its margin and is not asked.
+image as it is cannot lower its margin and is not asked. A net that can compute what a window
+changes alone (`Windowed`) is asked for no more, as long as its images walk together.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from types import EllipsisType
+from typing import Protocol, runtime_checkable
 
 import torch
 from pyautoattack.square import SquareAttack
@@ -27,6 +30,29 @@ ROUNDING = 1e-6
 Others move by ε or more, which may be less than this."""
 BLOCK = 100
 """Queries that all images finish before the next are drawn."""
+FEW = 12
+"""Images below which asking ahead costs less than asking a net for windows."""
+
+
+class Near(Protocol):
+    """What a net keeps of images (B, C, H, W) to answer for windows in them."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Leave the last window in the images that `rows` (B,) bool says."""
+
+    def only(self, rows: Tensor) -> None:
+        """Forget all images but those that `rows` (B,) bool says."""
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A net that answers for the same window in all images without a whole pass."""
+
+    def near(self, images: Tensor, side: int) -> Near | None:
+        """Keep images for windows of a size; None where it would not save time."""
+
+    def __call__(self, window: Tensor, near: Near, top: int, left: int, /) -> Tensor:
+        """Return the logits (B, classes) of the images with a window (B, C, h, w) in them."""
 
 
 def walk(attack: SquareAttack) -> None:
@@ -83,13 +109,28 @@ class _Proposals:
         self, query: int, best: Tensor, low: Tensor, high: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Do it for one query of all images: nothing outside of its window is looked at."""
-        top, left, size = self.windows[query]
-        inside = (..., slice(top, top + size), slice(left, left + size))
-        window = best[inside] + self.step[query, :, None, None]
-        window = window.maximum(low[inside]).minimum(high[inside])
+        inside = self.inside(query)
+        window, moved = self.window(query, best[inside], low[inside], high[inside])
         images = best.clone()
         images[inside] = window
-        return images, _largest(window - best[inside])
+        return images, moved
+
+    def inside(self, query: int) -> tuple[EllipsisType, slice, slice]:
+        """Return the place of a query's window in images (..., H, W)."""
+        top, left, size = self.windows[query]
+        return ..., slice(top, top + size), slice(left, left + size)
+
+    def window(self, query: int, best: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a query puts in the place of windows (P, C, h, w), and how far that is."""
+        window = (best + self.step[query, :, None, None]).maximum(low).minimum(high)
+        return window, _largest(window - best)
+
+
+def _margins(logits: Tensor, y: Tensor) -> Tensor:
+    """Return (P,): the logit of the class less the highest other, of logits (P, classes)."""
+    own = logits.gather(1, y[:, None])
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    return own[:, 0] - others
 
 
 @lru_cache(maxsize=256)
@@ -138,19 +179,14 @@ class _Search:
 
     def __init__(self, attack: SquareAttack, x: Tensor, y: Tensor, start: Tensor) -> None:
         self.net: Callable[[Tensor], Tensor] = attack.predict
+        self.windowed = attack.predict if isinstance(attack.predict, Windowed) else None
         self.y, self.best = y, start
         self.low, self.high = (x - attack.eps).clamp(min=0), (x + attack.eps).clamp(max=1)
-        self.margin = self._margins(start, y)
+        self.margin = _margins(self.net(start), y)
         self.asked = torch.ones(len(x), device=x.device)
         self.still = min(ROUNDING, attack.eps / 2)
         self.rate = 1.0  # of queries that are kept, in the block before
-
-    def _margins(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return (P,): the logit of the class less the highest other."""
-        logits = self.net(x)
-        own = logits.gather(1, y[:, None])
-        others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-        return own[:, 0] - others
+        self.held: tuple[int, Tensor, Near] | None = None  # for windows of a size, in some images
 
     def through(self, proposals: _Proposals) -> None:
         """Take every image that is still right through all these proposals."""
@@ -159,6 +195,13 @@ class _Search:
         kept = behind = 0
         together: int | None = 0  # the query that every image is at, as long as there is one
         while len(live := ((self.margin > 0) & (at < total)).nonzero().flatten()):
+            if together is not None and (near := self._near(live, proposals.windows[together][2])):
+                falls = self._asked_inside(proposals, together, live, near)
+                at[live] += 1
+                self.asked[live] += 1
+                kept, behind, together = kept + int(falls.sum()), behind + len(live), together + 1
+                continue
+            self.held = None
             ahead = _ahead(len(live), self.rate)
             queries = at[live, None] + torch.arange(ahead, device=at.device)
             together = together if ahead == 1 else None
@@ -173,6 +216,33 @@ class _Search:
             self.best[rows], self.margin[rows] = images[chosen], margins[chosen]
             kept, behind = kept + len(rows), behind + int(steps.sum())
         self.rate = kept / max(behind, 1)
+
+    def _near(self, live: Tensor, side: int) -> Near | None:
+        """Return what the net keeps of the images `live` (P,), if it keeps any."""
+        if self.windowed is None or len(live) < FEW:
+            return None
+        if self.held is None or self.held[0] != side:
+            near = self.windowed.near(self.best[live], side)
+        else:
+            _, rows, near = self.held
+            if len(live) < len(rows):
+                near.only(torch.isin(rows, live))
+        self.held = None if near is None else (side, live, near)
+        return near
+
+    def _asked_inside(self, proposals: _Proposals, query: int, live: Tensor, near: Near) -> Tensor:
+        """Ask one query of the images `live` (P,) and keep it where it lowers the margin (P,)."""
+        top, left, _ = proposals.windows[query]
+        inside = proposals.inside(query)
+        ball = self.best[inside][live], self.low[inside][live], self.high[inside][live]
+        window, moved = proposals.window(query, *ball)
+        assert self.windowed is not None
+        margins = _margins(self.windowed(window, near, top, left), self.y[live])
+        falls: Tensor = (margins < self.margin[live]) & (moved > self.still)
+        near.keep(falls)
+        self.best[inside][live[falls]] = window[falls]
+        self.margin[live[falls]] = margins[falls]
+        return falls
 
     def _asked(
         self,
@@ -199,9 +269,9 @@ class _Search:
         open_ = (flat < total) & (moved > self.still)
         margins = torch.full_like(self.margin[rows], torch.inf)
         if bool(open_.all()):
-            margins = self._margins(images, self.y[rows])
+            margins = _margins(self.net(images), self.y[rows])
         elif bool(open_.any()):
-            margins[open_] = self._margins(images[open_], self.y[rows[open_]])
+            margins[open_] = _margins(self.net(images[open_]), self.y[rows[open_]])
         better = margins < self.margin[rows]
         shape = queries.shape
         return better.view(shape), images.view(*shape, *images.shape[1:]), margins.view(shape)
