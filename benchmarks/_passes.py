@@ -15,25 +15,25 @@ class Counting(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
-        self.taken()
-        if hasattr(net, "near"):
-            self.near = net.near
+        self.forward_only = self.with_gradient = self.in_windows = self.calls = 0
+        if hasattr(net, "hold"):
+            self.hold = net.hold
 
-    def forward(self, x: Tensor, *near: object) -> Tensor:
+    def forward(self, x: Tensor, *held: object) -> Tensor:
         """Return the net's logits of (B, C, H, W)."""
         self.calls += 1
-        if near:
+        if held:
             self.in_windows += len(x)
         elif is_grad_enabled() and x.requires_grad:
             self.with_gradient += len(x)
         else:
             self.forward_only += len(x)
-        logits: Tensor = self.net(x, *near)
+        logits: Tensor = self.net(x, *held)
         return logits
 
     def taken(self) -> dict[str, int]:
         """Return the counts, and begin anew."""
         names = ("forward_only", "with_gradient", "in_windows", "calls")
-        counts = {name: getattr(self, name, 0) for name in names}
+        counts = {name: getattr(self, name) for name in names}
         self.forward_only = self.with_gradient = self.in_windows = self.calls = 0
         return counts

@@ -1,8 +1,8 @@
 """What a query of Square takes where a net computes its window alone, as JSON: CPU time, in turn.
 
 A round is five whole passes, the same again (`noise`) and five windows of each size. Ratios are
-of the passes over the others: above 1 windows are quicker. `square` is that of all queries. Nets
-are not trained, which changes no time.
+of the passes over the others: above 1 windows are quicker. `square` is that of all queries, but
+for holding images anew when their size changes. Nets are not trained, which changes no time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from advkit.runtime import memory
 QUERIES = 5
 SHARES = {16: 0.1, 32: 0.2, 64: 0.4, 128: 0.2}
 """Of AutoAttack's 5,000 queries, by the part of 0.8 of the image that a window covers; the others,
-at the begin, have wider ones and are taken for whole passes."""
+at the beginning, have wider ones and are taken for whole passes."""
 
 
 def queries(
@@ -45,17 +45,17 @@ def queries(
         for _ in range(QUERIES):
             form(x)
 
-    def inside(near: windows.Near, side: int) -> None:
+    def inside(held: windows.Held, side: int) -> None:
         for _ in range(QUERIES):
             top, left = torch.randint(size - side, (2,)).tolist()
-            near.logits(torch.rand(images, 3, side, side), top, left)
-            near.keep(kept)
+            held.logits(torch.rand(images, 3, side, side), top, left)
+            held.keep(kept)
 
     sides = {part: round((0.8 / part) ** 0.5 * size) for part in SHARES}
     plans = {side: windows.Plan(form, x.shape[1:], side) for side in sides.values()}
     runs: dict[str, Callable[[], None]] = {"whole": whole, "noise": whole}
     for side, plan in plans.items():
-        runs[str(side)] = partial(inside, windows.Near(plan, x), side)
+        runs[str(side)] = partial(inside, windows.Held(plan, x), side)
     return runs, {part: (side, plans[side].worth(images)) for part, side in sides.items()}
 
 

@@ -80,7 +80,7 @@ def _replaced(graph: fx.Graph, node: fx.Node, parts: dict[str, nn.Module]) -> fx
     if behind is not None and (other := _other(behind, node)) is not None:
         gone, read = [node, behind], (*read, other)
         behind = _reader(behind)
-    relu = behind is not None and _rectifies(behind, parts)
+    relu = behind is not None and rectifies(behind, parts.get(str(behind.target)))
     if behind is not None and relu:
         gone.append(behind)
     part = Sum(conv, relu) if len(read) > 1 else Convolution(conv, relu)
@@ -99,9 +99,10 @@ def _reader(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _rectifies(node: fx.Node, parts: dict[str, nn.Module]) -> bool:
+def rectifies(node: fx.Node, part: nn.Module | None) -> bool:
+    """Whether a node, which calls `part` if it calls a module, is a ReLU."""
     if node.op == "call_module":
-        return type(parts[str(node.target)]) is nn.ReLU
+        return type(part) is nn.ReLU
     return node.target in RECTIFIERS.get(node.op, ())
 
 

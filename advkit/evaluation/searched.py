@@ -22,29 +22,50 @@ class Searched(nn.Module):
     def __init__(self, net: nn.Module, form: fx.GraphModule) -> None:
         super().__init__()
         self.net, self.form = net, form
+        self.windowed = True
         self.plans: dict[tuple[torch.Size, int], windows.Plan] = {}
 
     def forward(
-        self, x: Tensor, near: windows.Near | None = None, top: int = 0, left: int = 0
+        self, x: Tensor, held: windows.Held | None = None, top: int = 0, left: int = 0
     ) -> Tensor:
         """Return the net's logits (B, classes) of images (B, C, H, W).
 
-        With `near`: of the images there, with windows x (B, C, h, w) in them at `top` and `left`.
+        With `held`: of the images there, with windows x (B, C, h, w) in them at `top` and `left`.
         """
-        if near is not None:
-            return near.logits(x, top, left)
+        if held is not None:
+            return held.logits(x, top, left)
         quick = len(x) > 1 and not torch.is_grad_enabled()
         logits: Tensor = self.form(x) if quick else self.net(x)
         return logits
 
-    @torch.no_grad()
-    def near(self, images: Tensor, side: int) -> windows.Near | None:
+    def hold(self, images: Tensor, side: int) -> windows.Held | None:
         """Hold images (B, C, H, W) for windows of a size; None where it would not save time."""
-        key = images.shape[1:], side
-        if key not in self.plans:
-            self.plans[key] = windows.Plan(self.form, *key)
-        plan = self.plans[key]
-        return windows.Near(plan, images) if plan.worth(len(images)) else None
+        if not self.windowed:
+            return None
+        plan = self._plan(images.shape[1:], side)
+        return windows.Held(plan, images) if plan.worth(len(images)) else None
+
+    @torch.no_grad()
+    def _plan(self, shape: torch.Size, side: int) -> windows.Plan:
+        if (shape, side) not in self.plans:
+            self.plans[shape, side] = windows.Plan(self.form, shape, side)
+        return self.plans[shape, side]
+
+    @torch.no_grad()
+    def answers_for_windows(self, x: Tensor) -> bool:
+        """Whether it does, in images x (B, C, H, W), as for whole ones."""
+        height, width = x.shape[2:]
+        side = max(min(height, width) // 8, 1)
+        held = windows.Held(self._plan(x.shape[1:], side), x)
+        gap = largest = 0.0
+        for top, left in ((0, width - side), (height // 2, width // 3), (height - side, 0)):
+            images = x.clone()
+            images[:, :, top : top + side, left : left + side] = 0.5
+            expected = self.form(images)
+            found = held.logits(images[:, :, top : top + side, left : left + side], top, left)
+            gap = max(gap, float((found - expected).abs().amax()))
+            largest = max(largest, float(expected.abs().amax()))
+        return gap <= ROUNDING * largest
 
 
 def searched(
@@ -66,10 +87,13 @@ def searched(
         if form is None:
             return copy
         quick = Searched(copy, form)
-        if _stands_in(copy, quick, x):
-            return quick
-        reporter.note("fused operators do not answer as this net does: attacked without them")
-        return copy
+        if not _stands_in(copy, quick, x):
+            reporter.note("fused operators do not answer as this net does: attacked without them")
+            return copy
+        quick.windowed = _answers_for_windows(quick, x)
+        if not quick.windowed:
+            reporter.note("parts of this net do not answer as the whole: attacked without them")
+        return quick
     reporter.note("batch normalisation cannot be folded into this net: attacked as it is")
     return model
 
@@ -78,4 +102,11 @@ def _stands_in(net: nn.Module, quick: nn.Module, x: Tensor) -> bool:
     try:
         return folded.agree(net, quick, x, ROUNDING)
     except RuntimeError:  # shapes that the operators do not take
+        return False
+
+
+def _answers_for_windows(quick: Searched, x: Tensor) -> bool:
+    try:
+        return quick.answers_for_windows(x)
+    except Exception:  # whatever a graph has that was not thought of: it is a saving of time
         return False

@@ -1,8 +1,8 @@
 """Logits of images that differ from known ones inside one window, the same for all of them.
 
-Every layer's output is kept. A window changes a part of it that grows from layer to layer; only
-that part is computed again, until it is most of a layer: from there on the net runs as usual.
-Known as incremental inference: Nakandala et al., SIGMOD 2019, who draw occlusion maps with it.
+The outputs of the first layers are held. A window changes a part of each that grows from layer to
+layer; only that part is computed again, until it is most of a layer: from there on the net runs as
+usual. Known as incremental inference: Nakandala et al., SIGMOD 2019, for occlusion maps.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from advkit.evaluation.fused import Convolution
+from advkit.evaluation.fused import Convolution, rectifies
 
 LEAST = 0.3
 """Share of a layer's positions to spare, or it is computed as a whole."""
@@ -33,19 +34,18 @@ Box = tuple[Span, Span]
 """A part of a layer: down and along."""
 
 
-class Near:
-    """Images (B, C, H, W), the layers' outputs for them, and the window that is being tried."""
+class Held:
+    """Images (B, C, H, W), the first layers' outputs for them, and the window that is tried."""
 
     def __init__(self, plan: Plan, images: Tensor) -> None:
         self.plan = plan
-        self.held = {
-            layer.node: torch.empty(len(images), *layer.shape, memory_format=torch.channels_last)
-            for layer in plan.layers
-            if layer.reader is None
-        }
+        self.outputs: dict[fx.Node, Tensor] = {}
         self.tried: dict[fx.Node, tuple[Box, Tensor]] = {}
-        self._try(images, 0, 0)
-        self.keep(torch.ones(len(images), dtype=torch.bool))
+        self._try(images.clone(memory_format=torch.channels_last), 0, 0)
+        self.outputs = {
+            layer.node: self.tried[layer.node][1] for layer in plan.layers if layer.reader is None
+        }
+        self.tried = {}
 
     def logits(self, window: Tensor, top: int, left: int) -> Tensor:
         """Return the logits (B, classes) of the images with this window (B, C, h, w) in them."""
@@ -56,13 +56,13 @@ class Near:
     def keep(self, rows: Tensor) -> None:
         """Leave the window in the images that `rows` (B,) bool says, for those to come."""
         places = rows.nonzero().flatten()
-        for node, held in self.held.items() if len(places) else ():
+        for node, output in self.outputs.items() if len(places) else ():
             box, made = self.tried[node]
-            _part(held, box)[places] = made[places]
+            _part(output, box)[places] = made[places]
 
-    def only(self, rows: Tensor) -> None:
+    def restrict(self, rows: Tensor) -> None:
         """Forget all images but those that `rows` (B,) bool says."""
-        self.held = {node: held[rows] for node, held in self.held.items()}
+        self.outputs = {node: output[rows] for node, output in self.outputs.items()}
 
     def _try(self, window: Tensor, top: int, left: int) -> None:
         """Compute what a window changes."""
@@ -77,19 +77,20 @@ class Near:
     def _value(self, node: fx.Node, box: Box) -> Tensor:
         """Return a part of a layer with what the window changed; zeros where it sticks out."""
         at, made = self.tried[node]
-        if at == box or node not in self.held:
-            return _part(made, _from(at, box))
-        value = _part(self.held[node], box)
+        if at == box or node not in self.outputs:
+            return _part(made, _seen_from(at, box))
+        value = _part(self.outputs[node], box)
         if value._is_view():
             value = value.clone(memory_format=torch.channels_last)
         down, along = map(_common, at, box)
         both = down, along
-        _part(value, _from(box, both)).copy_(_part(made, _from(at, both)))
+        if all(begin < end for begin, end in both):  # a stride may step over what changed
+            _part(value, _seen_from(box, both)).copy_(_part(made, _seen_from(at, both)))
         return value
 
     def _whole(self, node: fx.Node) -> Tensor:
         """Return a copy of a layer with what the window changed."""
-        whole = self.held[node].clone()
+        whole = self.outputs[node].clone()
         box, made = self.tried[node]
         _part(whole, box).copy_(made)
         return whole
@@ -104,7 +105,7 @@ def _part(layer: Tensor, box: Box) -> Tensor:
     return F.pad(inside, beyond) if any(beyond) else inside
 
 
-def _from(at: Box, box: Box) -> Box:
+def _seen_from(at: Box, box: Box) -> Box:
     """Return a box as seen from another."""
     down, along = ((a - begin, b - begin) for (begin, _), (a, b) in zip(at, box, strict=True))
     return down, along
@@ -135,16 +136,16 @@ class _Axis:
 class _Layer:
     """A node that is computed in part, from parts of `sources`; the first goes along `axes`.
 
-    `cost`: multiplications for one position. `shape`: (C, H, W) of an image. `reader`: the layer
-    that alone reads it and has all that it needs computed, so that the output is not held.
+    `shape`: (C, H, W) of an image. `cost`: multiplications for one position. `reader`: what alone
+    reads it; it is computed as far as that needs, and not held.
     """
 
     node: fx.Node
     sources: list[fx.Node]
+    shape: torch.Size
     compute: Callable[..., Tensor] = lambda x: x
     axes: tuple[_Axis, ...] = ()
     cost: int = 0
-    shape: torch.Size = torch.Size()
     reader: _Layer | None = None
 
     def changed(self, boxes: Sequence[Box]) -> Box:
@@ -196,33 +197,30 @@ class Plan:
         # What a window in the middle changes; one elsewhere may change a position more or less.
         down, along = (((length - side) // 2, (length + side) // 2) for length in shape[1:])
         boxes: dict[fx.Node, Box] = {}
-        near: dict[fx.Node, _Layer] = {}
+        local: dict[fx.Node, _Layer] = {}
         self.saved = self.all = 0
         for node in form.graph.nodes:
-            layer = _local(form, node)
+            layer = _local(form, node, shapes.found)
             if layer is None:
                 continue
-            layer.shape = shapes.found[node]
             positions = layer.shape[1:].numel()
             self.all += positions * layer.cost
-            if not all(source in near for source in layer.sources):
+            if not all(source in local for source in layer.sources):
                 continue
             sources = [boxes[source] for source in layer.sources]
             boxes[node] = layer.changed(sources) if sources else (down, along)
             spared = positions - math.prod(end - begin for begin, end in boxes[node])
             if spared >= LEAST * positions or not sources:  # the images always are
-                near[node] = layer
+                local[node] = layer
                 self.saved += spared * layer.cost
-        self.layers = [*near.values()]
+        self.layers = [*local.values()]
         for layer in self.layers:
-            layer.reader = _reader(layer, near)
-        self.read, self.rest = _rest(form, set(near))
-        self.known: dict[Box, dict[fx.Node, Box]] = {}
+            layer.reader = _reader(layer, local)
+        self.read, self.rest = _rest(form, set(local))
+        self.boxes = lru_cache(maxsize=1024)(self._boxes)
 
-    def boxes(self, window: Box) -> dict[fx.Node, Box]:
+    def _boxes(self, window: Box) -> dict[fx.Node, Box]:
         """Return the part of each layer that is computed for a window."""
-        if window in self.known:
-            return self.known[window]
         boxes: dict[fx.Node, Box] = {}
         for layer in self.layers:
             sources = [boxes[source] for source in layer.sources]
@@ -230,10 +228,8 @@ class Plan:
         for layer in reversed(self.layers):
             if layer.reader is not None:
                 parts = layer.reader.needed(boxes[layer.reader.node])
-                part = layer.inside(parts[layer.reader.sources.index(layer.node)])
-                down, along = map(_hull, part, boxes[layer.node])
-                boxes[layer.node] = down, along
-        self.known[window] = boxes
+                part = parts[layer.reader.sources.index(layer.node)]
+                boxes[layer.node] = layer.inside(part)
         return boxes
 
     def worth(self, images: int) -> bool:
@@ -257,33 +253,43 @@ class _Shapes(fx.Interpreter):
         return value
 
 
-def _local(form: fx.GraphModule, node: fx.Node) -> _Layer | None:
-    """Return a node as a layer, if each position is made of those around it."""
+def _local(
+    form: fx.GraphModule, node: fx.Node, shapes: Mapping[fx.Node, torch.Size]
+) -> _Layer | None:
+    """Return a node as a layer, if each position of it is made of those around it."""
     sources = [arg for arg in node.args if isinstance(arg, fx.Node) and arg.op != "get_attr"]
-    if node.op == "placeholder":
-        return _Layer(node, sources)
-    if node.op == "call_module":
-        part = form.get_submodule(str(node.target))
-        if isinstance(part, Convolution):
-            axes = _axes(part.conv)
-            layer = _Layer(node, sources, part.part, axes, part.conv.weight.numel())
-            # Where outputs see padding alone, no window reaches them.
-            return layer if all(axis.padding < axis.kernel for axis in axes) else None
-        return _Layer(node, sources, part) if isinstance(part, nn.BatchNorm2d) else None
-    if node.target is F.relu:  # as a copy: some are told to overwrite their input
-        return _Layer(node, sources, F.relu)
-    number = _number(form, node.args[1]) if len(node.args) == 2 else None
-    if node.target not in PIXELWISE or len(sources) != 1 or number is None:
+    if any(len(shapes.get(each, ())) != 3 for each in (node, *sources)):
         return None
+    shape = shapes[node]
+    if node.op == "placeholder":
+        return _Layer(node, [], shape)
+    part = form.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(part, Convolution):
+        axes = _axes(part.conv)
+        layer = _Layer(node, sources, shape, part.part, axes, part.conv.weight.numel())
+        # Where outputs see padding alone, no window reaches them.
+        return layer if all(axis.padding < axis.kernel for axis in axes) else None
+    if len(sources) != 1:
+        return None
+    if isinstance(part, nn.BatchNorm2d):
+        own = part.training or part.running_mean is None  # statistics of what it is given
+        return None if own else _Layer(node, sources, shape, part)
+    if rectifies(node, part):  # as a copy: some are told to overwrite their input
+        return _Layer(node, sources, shape, F.relu)
+    if node.target not in PIXELWISE:
+        return None
+    left, right = (None if arg is sources[0] else _number(form, arg) for arg in node.args)
     compute = cast(Callable[..., Tensor], node.target)
-    return _Layer(node, sources, lambda x: compute(x, number))
+    if right is not None:
+        return _Layer(node, sources, shape, lambda x: compute(x, right))
+    return None if left is None else _Layer(node, sources, shape, lambda x: compute(left, x))
 
 
 def _number(form: fx.GraphModule, arg: fx.node.Argument) -> Tensor | float | None:
     """Return what is the same at all positions: a number, or one for each channel."""
     if isinstance(arg, fx.Node) and arg.op == "get_attr":
         value: Tensor = operator.attrgetter(str(arg.target))(form)
-        return value if value.shape[-2:] == (1, 1) else None
+        return value if value.dim() == 0 or value.shape[-2:] == (1, 1) else None
     return arg if isinstance(arg, int | float) else None
 
 
@@ -293,24 +299,24 @@ def _axes(conv: nn.Conv2d) -> tuple[_Axis, ...]:
     return tuple(_Axis((size - 1) * gap + 1, stride, pad) for size, gap, stride, pad in sizes)
 
 
-def _reader(layer: _Layer, near: Mapping[fx.Node, _Layer]) -> _Layer | None:
-    """Return the layer that alone reads one, if what it needs more is better computed than held.
+def _reader(layer: _Layer, local: Mapping[fx.Node, _Layer]) -> _Layer | None:
+    """Return the layer for which all is computed that it reads, so that nothing is held.
 
-    It is, but for the images, and convolutions in a row: each would have the one before it
-    computed further out.
+    None where others read it too, for the images, and for a convolution behind another of this
+    kind: in a row each would have the one before it computed further out.
     """
-    user, *others = layer.node.users
-    stretched = layer.axes and any(near[source].reader for source in layer.sources)
-    return None if others or stretched or not layer.sources else near.get(user)
+    users = [*layer.node.users]
+    stretched = layer.axes and any(local[source].reader for source in layer.sources)
+    return None if len(users) != 1 or stretched or not layer.sources else local.get(users[0])
 
 
-def _rest(form: fx.GraphModule, near: set[fx.Node]) -> tuple[list[fx.Node], fx.GraphModule]:
+def _rest(form: fx.GraphModule, local: set[fx.Node]) -> tuple[list[fx.Node], fx.GraphModule]:
     """Return the layers that the rest of a net reads, and the rest as a net of its own."""
     graph = fx.Graph()
-    read = [node for node in form.graph.nodes if node in near and not near.issuperset(node.users)]
+    read = [node for node in form.graph.nodes if node in local and not local.issuperset(node.users)]
     copies = {node: graph.placeholder(node.name) for node in read}
     for node in form.graph.nodes:
-        if node not in near and not (node.op == "get_attr" and near.issuperset(node.users)):
+        if node not in local and not (node.op == "get_attr" and local.issuperset(node.users)):
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.lint()
     return read, fx.GraphModule(form, graph).eval()

@@ -31,27 +31,32 @@ class Holding(Counting):
 
     windows = 0
 
-    def near(self, images: torch.Tensor, side: int) -> Held | None:
-        return Held(images) if side < 5 else None
+    def hold(self, images: torch.Tensor, side: int) -> Held | None:
+        return Held(images, side) if side < 5 else None
 
     def forward(self, x: torch.Tensor, held: Held | None = None, top=0, left=0) -> torch.Tensor:
         if held is None:
             return super().forward(x)
         self.windows += 1
+        assert x.shape[2:] == (held.side, held.side)
         held.tried = held.images.clone()
         held.tried[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
         return super().forward(held.tried)
 
 
 class Held:
-    def __init__(self, images: torch.Tensor) -> None:
+    fallen = 0
+
+    def __init__(self, images: torch.Tensor, side: int) -> None:
         self.images = self.tried = images.clone()
+        self.side = side
 
     def keep(self, rows: torch.Tensor) -> None:
         self.images[rows] = self.tried[rows]
 
-    def only(self, rows: torch.Tensor) -> None:
+    def restrict(self, rows: torch.Tensor) -> None:
         self.images = self.images[rows]
+        Held.fallen += int((~rows).sum())
 
 
 def attack(net: nn.Module, queries: int, eps: float, lean: bool) -> SquareAttack:
@@ -97,6 +102,7 @@ def test_each_image_ends_as_in_the_package(count, queries, size, eps):
 def test_images_end_the_same_in_a_net_that_answers_for_windows(count, eps):
     """As long as they walk together, and as many as are worth it; the patches shrink below 5."""
     ends = []
+    Held.fallen = 0
     for kind in (Counting, Holding):
         net = curved((7, 6), kind)
         x = torch.rand(count, 2, 7, 6, generator=torch.Generator().manual_seed(count))
@@ -107,6 +113,7 @@ def test_images_end_the_same_in_a_net_that_answers_for_windows(count, eps):
             torch.manual_seed(3)
             ends.append(one.attack_single_run(x, y))
     assert net.windows > 20
+    assert Held.fallen > 0  # some reach the windows, and end there
     for mine, plain in zip(ends[1], ends[0], strict=True):
         assert torch.equal(mine, plain)
 

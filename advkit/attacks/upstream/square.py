@@ -4,8 +4,8 @@ A query tries one window of one sign a channel, the same for every image, and ke
 margin falls: what an image does depends on no other. So each walks down the list by itself.
 Where few images are left, several queries of each are asked at once from where it stands; the
 first that is kept counts, and those behind it are asked again. A proposal that leaves an
-image as it is cannot lower its margin and is not asked. A net that can compute what a window
-changes alone (`Windowed`) is asked for no more, as long as its images walk together.
+image as it is cannot lower its margin and is not asked. A net that can compute alone what a
+window changes (`Windowed`) is asked for that, as long as many images walk together.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Others move by ε or more, which may be less than this."""
 BLOCK = 100
 """Queries that all images finish before the next are drawn."""
 FEW = 12
-"""Images below which asking ahead costs less than asking a net for windows."""
+"""Fewer images are asked ahead: that costs less there than windows do, on ResNet-18 of width 16."""
 
 
-class Near(Protocol):
+class Held(Protocol):
     """What a net keeps of images (B, C, H, W) to answer for windows in them."""
 
     def keep(self, rows: Tensor) -> None:
         """Leave the last window in the images that `rows` (B,) bool says."""
 
-    def only(self, rows: Tensor) -> None:
+    def restrict(self, rows: Tensor) -> None:
         """Forget all images but those that `rows` (B,) bool says."""
 
 
@@ -48,10 +48,10 @@ class Near(Protocol):
 class Windowed(Protocol):
     """A net that answers for the same window in all images without a whole pass."""
 
-    def near(self, images: Tensor, side: int) -> Near | None:
+    def hold(self, images: Tensor, side: int) -> Held | None:
         """Keep images for windows of a size; None where it would not save time."""
 
-    def __call__(self, window: Tensor, near: Near, top: int, left: int, /) -> Tensor:
+    def __call__(self, window: Tensor, held: Held, top: int, left: int, /) -> Tensor:
         """Return the logits (B, classes) of the images with a window (B, C, h, w) in them."""
 
 
@@ -186,7 +186,8 @@ class _Search:
         self.asked = torch.ones(len(x), device=x.device)
         self.still = min(ROUNDING, attack.eps / 2)
         self.rate = 1.0  # of queries that are kept, in the block before
-        self.held: tuple[int, Tensor, Near] | None = None  # for windows of a size, in some images
+        self.held: tuple[int, Tensor, Held] | None = None  # for windows of a size, these images
+        self.refused = 0  # the size of windows for which the net holds no images
 
     def through(self, proposals: _Proposals) -> None:
         """Take every image that is still right through all these proposals."""
@@ -195,13 +196,12 @@ class _Search:
         kept = behind = 0
         together: int | None = 0  # the query that every image is at, as long as there is one
         while len(live := ((self.margin > 0) & (at < total)).nonzero().flatten()):
-            if together is not None and (near := self._near(live, proposals.windows[together][2])):
-                falls = self._asked_inside(proposals, together, live, near)
+            falls = None if together is None else self._asked_inside(proposals, together, live)
+            if together is not None and falls is not None:
                 at[live] += 1
                 self.asked[live] += 1
                 kept, behind, together = kept + int(falls.sum()), behind + len(live), together + 1
                 continue
-            self.held = None
             ahead = _ahead(len(live), self.rate)
             queries = at[live, None] + torch.arange(ahead, device=at.device)
             together = together if ahead == 1 else None
@@ -217,29 +217,40 @@ class _Search:
             kept, behind = kept + len(rows), behind + int(steps.sum())
         self.rate = kept / max(behind, 1)
 
-    def _near(self, live: Tensor, side: int) -> Near | None:
-        """Return what the net keeps of the images `live` (P,), if it keeps any."""
-        if self.windowed is None or len(live) < FEW:
+    def _hold(self, live: Tensor, side: int) -> Held | None:
+        """Return what the net holds of the images `live` (P,), if it does."""
+        if self.windowed is None or len(live) < FEW or side == self.refused:
             return None
-        if self.held is None or self.held[0] != side:
-            near = self.windowed.near(self.best[live], side)
-        else:
-            _, rows, near = self.held
+        if self.held is not None and self.held[0] == side:
+            _, rows, held = self.held
             if len(live) < len(rows):
-                near.only(torch.isin(rows, live))
-        self.held = None if near is None else (side, live, near)
-        return near
+                held.restrict(torch.isin(rows, live))
+            self.held = side, live, held
+            return held
+        self.held = None  # not two at a time
+        made = self.windowed.hold(self.best[live], side)
+        if made is None:
+            self.refused = side  # for fewer images too
+        else:
+            self.held = side, live, made
+        return made
 
-    def _asked_inside(self, proposals: _Proposals, query: int, live: Tensor, near: Near) -> Tensor:
-        """Ask one query of the images `live` (P,) and keep it where it lowers the margin (P,)."""
-        top, left, _ = proposals.windows[query]
+    def _asked_inside(self, proposals: _Proposals, query: int, live: Tensor) -> Tensor | None:
+        """Ask one query of the images `live` (P,) in its window, and keep it where it is better.
+
+        Returns:
+            where it lowers the margin (P,); None if the net holds no images for it.
+        """
+        top, left, side = proposals.windows[query]
+        held = self._hold(live, side)
+        if self.windowed is None or held is None:
+            return None
         inside = proposals.inside(query)
         ball = self.best[inside][live], self.low[inside][live], self.high[inside][live]
         window, moved = proposals.window(query, *ball)
-        assert self.windowed is not None
-        margins = _margins(self.windowed(window, near, top, left), self.y[live])
+        margins = _margins(self.windowed(window, held, top, left), self.y[live])
         falls: Tensor = (margins < self.margin[live]) & (moved > self.still)
-        near.keep(falls)
+        held.keep(falls)
         self.best[inside][live[falls]] = window[falls]
         self.margin[live[falls]] = margins[falls]
         return falls
