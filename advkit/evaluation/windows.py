@@ -24,7 +24,7 @@ LEAST = 0.3
 """Share of a layer's positions to spare, or it is computed as a whole."""
 WORTH = 1e7
 """Multiplications that each layer must save on average: what its slices and copies cost."""
-SHARE = 0.25
+SHARE = 0.3
 """Share of the net's multiplications that must be saved."""
 PIXELWISE = (operator.sub, operator.truediv, operator.add, operator.mul)
 
