@@ -26,6 +26,7 @@ from advkit.evaluation.settings import AttackSettings
 from advkit.evaluation.verdicts import figures
 from advkit.images.image_set import ImageSet
 from advkit.parallel import shards
+from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 
 
@@ -281,7 +282,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
         unfinished: Path,
     ) -> Logits:
         device, threads = self.options.torch_device(), self.options.threads_for(info["arch"])
-        with computing(device, threads):
+        with computing(device, threads), signals.resumable():
             evaluation = Evaluation(
                 model,
                 info,

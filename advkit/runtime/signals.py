@@ -121,6 +121,17 @@ def ended(signum: int) -> Stopped:
     return Stopped(signum, f"ended by {signal.Signals(signum).name}")
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say of a stop in here that the same command goes on with the work."""
+    try:
+        yield
+    except Stopped as stopped:
+        name = signal.Signals(stopped.code - 128).name
+        again = "the same command goes on from what was saved"
+        raise Stopped(stopped.code - 128, f"ended by {name}: {again}") from stopped
+
+
 def acted() -> int | None:
     """Return the number of the signal that was raised as an exception, if any.
 

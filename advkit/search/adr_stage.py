@@ -17,6 +17,7 @@ from advkit.config.machine import computing
 from advkit.config.resolve import Resolved
 from advkit.errors import UsageError
 from advkit.parallel import ranks
+from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.search import sampling, trials
 from advkit.search.adr import CHOSEN, AdrSearch, Choice, Plan
@@ -72,6 +73,7 @@ def search(
         own = defaults(out / FILES[1], machine.device.type)
         work = AdrSearch([own, *layers], Plan(options.trials, options.seconds), out, machine)
         stack.enter_context(locks.where_possible(out, files.exists(result_file)))
+        stack.enter_context(signals.resumable())
         lines = []
         for line in work.run():
             lines.append(line)

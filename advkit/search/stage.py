@@ -17,6 +17,7 @@ from advkit.errors import UsageError
 from advkit.images import extra
 from advkit.options import parse_temperatures
 from advkit.parallel import ranks
+from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.search.machine import Machine, defaults
 from advkit.search.options import SearchOptions
@@ -89,6 +90,7 @@ def search(
     with (
         computing(machine.device, machine.threads),
         locks.where_possible(out, files.exists(found[0])),
+        signals.resumable(),
     ):
         own = defaults(found[1], machine.device.type)
         work = TemperatureSearch([own, *layers], plan, out, machine)

@@ -15,6 +15,7 @@ from advkit.artifacts.record import Record
 from advkit.config.location import location
 from advkit.config.machine import computing
 from advkit.parallel import shards
+from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from advkit.softlabels import merge
 from advkit.softlabels.labelling import Labelling
@@ -176,7 +177,7 @@ class LabelsWork(sharing.ShardedWork[Labels]):
                 return info, True
             if whole is not None and whole.exists() and not self.overwrite:
                 return _described(whole), True
-            with computing(self.device, self.threads):
+            with computing(self.device, self.threads), signals.resumable():
                 return self.labelling.write(out, self._require_teacher), False
 
     def _require_teacher(self) -> None:

@@ -247,6 +247,7 @@ def test_an_interrupted_labelling_goes_on(cli, monkeypatch):
         patch.setattr(Writer, "add", add)
         outcome = cli(*line)
     assert (outcome.code, outcome.out) == (143, "")
+    assert "ended by SIGTERM: the same command goes on" in outcome.err
     assert sorted(os.listdir(f"{LABELS}.parts")) == [f"part-0000{n}.safetensors" for n in (0, 1)]
     assert cli(*line).code == 0
     assert Path(LABELS).read_bytes() == Path("whole.h5").read_bytes()

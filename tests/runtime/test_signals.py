@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from advkit.cli.common.failures import guarded
-from advkit.errors import UsageError
+from advkit.errors import Stopped, UsageError
 from advkit.runtime import signals
 
 
@@ -37,6 +37,23 @@ def test_a_signal_that_a_library_wraps_stays_one(installed, capsys, wrapped):
 
     assert guarded("bench", False, work) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "advkit bench: ended by SIGTERM\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_work_that_is_gone_on_with_by_the_same_command_says_so(installed, capsys, number):
+    """Whatever it was told inside, such as training's `--resume`, which the command lacks."""
+
+    def work() -> int:
+        with signals.resumable():
+            try:
+                os.kill(os.getpid(), number)
+            except Stopped as stopped:
+                raise Stopped(number, "state saved: go on with --resume") from stopped
+        return 0
+
+    assert guarded("search adr", False, work) == 128 + number
+    again = f"ended by {number.name}: the same command goes on from what was saved"
+    assert capsys.readouterr().err == f"advkit search adr: {again}\n"
 
 
 def test_a_failure_without_a_signal_keeps_its_code(installed, capsys):

@@ -108,7 +108,7 @@ def guarded(stage: str, debug: bool, work: Callable[[], int]) -> int:
     except AdvkitError as error:
         if debug:
             show(traceback.format_exc())
-        error = _ended() or error
+        error = error if isinstance(error, Stopped) else _ended() or error
         if isinstance(error, Stopped):
             signals.told()
         say(stage, ("" if isinstance(error, Stopped) else "error: ") + str(error))
