@@ -16,8 +16,8 @@ class Counting(nn.Module):
         super().__init__()
         self.net = net
         self.forward_only = self.with_gradient = self.in_windows = self.calls = 0
-        if hasattr(net, "hold"):
-            self.hold = net.hold
+        if hasattr(net, "hold_for_windows"):
+            self.hold_for_windows = net.hold_for_windows
 
     def forward(self, x: Tensor, *held: object) -> Tensor:
         """Return the net's logits of (B, C, H, W)."""

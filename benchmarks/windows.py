@@ -21,7 +21,7 @@ from advkit.bench import measure
 from advkit.evaluation import folded, fused, windows
 from advkit.runtime import memory
 
-QUERIES = 25
+QUERIES = 5
 SHARES = {16: 0.1, 32: 0.2, 64: 0.4, 128: 0.2}
 """Of AutoAttack's 5,000 queries, by the part of 0.8 of the image that a window covers; the others,
 at the beginning, have wider ones and are taken for whole passes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
+from advkit.errors import AdvkitError
 from advkit.evaluation import folded, fused, windows
 from advkit.evaluation.settings import SUITES, AttackSettings
 from advkit.runtime.reporting import Reporter
@@ -42,7 +43,7 @@ class Searched(nn.Module):
         logits: Tensor = self.form(x) if quick else self.net(x)
         return logits
 
-    def hold(self, images: Tensor, side: int) -> windows.Held | None:
+    def hold_for_windows(self, images: Tensor, side: int) -> windows.Held | None:
         """Hold images (B, C, H, W) for windows of a size; None where it would not save time."""
         if not self.windowed:
             return None
@@ -112,5 +113,7 @@ def _stands_in(net: nn.Module, quick: nn.Module, x: Tensor) -> bool:
 def _answers_for_windows(quick: Searched, x: Tensor) -> bool:
     try:
         return quick.answers_for_windows(x)
+    except AdvkitError:  # a signal
+        raise
     except Exception:  # whatever a graph has that was not thought of: it is a saving of time
         return False

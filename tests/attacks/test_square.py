@@ -31,7 +31,7 @@ class Holding(Counting):
 
     windows = 0
 
-    def hold(self, images: torch.Tensor, side: int) -> Held | None:
+    def hold_for_windows(self, images: torch.Tensor, side: int) -> Held | None:
         return Held(images, side) if side < 5 else None
 
     def forward(self, x: torch.Tensor, held: Held | None = None, top=0, left=0) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from pyautoattack.square import SquareAttack
@@ -9,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from advkit.attacks.upstream import square
+from advkit.errors import Stopped
 from advkit.evaluation import folded, fused, windows
 from advkit.evaluation.searched import Searched, searched
 from advkit.evaluation.settings import AttackSettings
+from advkit.runtime import signals
 from advkit.runtime.reporting import Reporter
 from tests.evaluation.test_fused import NETS, built, traced
 
@@ -202,17 +206,19 @@ def test_a_searched_net_answers_for_windows():
     net = folded.folded(built("resnet18"))
     quick = Searched(net, fused.fused(net))
     images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert quick.hold(images[:2], 2) is None
-    held = quick.hold(images, 2)
+    assert quick.hold_for_windows(images[:2], 2) is None
+    held = quick.hold_for_windows(images, 2)
     window = torch.zeros(40, 3, 2, 2)
     images[:, :, 5:7, 30:32] = 0
     torch.testing.assert_close(quick(window, held, 5, 30), net(images), rtol=1e-4, atol=1e-4)
-    other = quick.hold(torch.rand(40, 3, 48, 32), 2)  # the plan is for images of a shape
+    other = quick.hold_for_windows(
+        torch.rand(40, 3, 48, 32), 2
+    )  # the plan is for images of a shape
     assert other.plan is not held.plan
-    assert quick.hold(images, 2).plan is held.plan
+    assert quick.hold_for_windows(images, 2).plan is held.plan
 
 
-def test_an_input_that_nobody_gives(monkeypatch):
+def test_an_input_that_nobody_gives():
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -243,24 +249,32 @@ def test_windows_that_are_wrong_or_fail_are_not_asked_for(monkeypatch, fault):
     images = torch.rand(64, 3, 32, 32)
     net = built("resnet18")
     quick = searched(net, settings, images[:8], Listening())
-    assert quick.hold(images, 2) is not None
+    assert quick.hold_for_windows(images, 2) is not None
     assert notes == []
     monkeypatch.setattr(windows.Held, "logits", logits)
     quick = searched(net, settings, images[:8], Listening())
-    assert quick.hold(images, 2) is None
+    assert quick.hold_for_windows(images, 2) is None
     (note,) = notes
     assert "parts of this net" in note
     with torch.no_grad():
         torch.testing.assert_close(quick(images), net(images), rtol=1e-4, atol=1e-4)
 
 
+def test_a_signal_is_no_reason_to_go_on_without_windows(monkeypatch):
+    def logits(self, window, top, left):
+        raise signals.ended(signal.SIGTERM)
+
+    monkeypatch.setattr(windows.Held, "logits", logits)
+    settings = AttackSettings("autoattack", "linf", "8/255", "digits", 0)
+    with pytest.raises(Stopped):
+        searched(built("resnet8"), settings, torch.rand(4, 3, 16, 16), Reporter())
+
+
 @torch.no_grad()
 def test_square_knows_the_margins_of_the_images_that_it_stands_at():
     """Over blocks, sizes of windows and images that end, in a net that holds them."""
-    net, images = (
-        built("resnet18"),
-        torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1)),
-    )
+    net = built("resnet18")
+    images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     net.linear.bias -= net(images).mean(0)  # so that margins are small
     copy = folded.folded(net)
     quick = Searched(copy, fused.fused(copy))

@@ -48,7 +48,7 @@ class Held(Protocol):
 class Windowed(Protocol):
     """A net that answers for the same window in all images without a whole pass."""
 
-    def hold(self, images: Tensor, side: int) -> Held | None:
+    def hold_for_windows(self, images: Tensor, side: int) -> Held | None:
         """Keep images for windows of a size; None where it would not save time."""
 
     def __call__(self, window: Tensor, held: Held, top: int, left: int, /) -> Tensor:
@@ -228,7 +228,7 @@ class _Search:
             self.held = side, live, held
             return held
         self.held = None  # not two at a time
-        made = self.windowed.hold(self.best[live], side)
+        made = self.windowed.hold_for_windows(self.best[live], side)
         if made is None:
             self.refused = side  # for fewer images too
         else:
