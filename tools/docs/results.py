@@ -194,10 +194,12 @@ def held_out(study: Study) -> Iterator[str]:
         # Both see the same images, so that only seeds part them: Welch's t over seeds.
         gap = welch(first.seeds, second.seeds)
         inside = gap.interval[0] <= 0 <= gap.interval[1]
+        whole = two_way(study.effects(terms, "robust", [*seeds[0], *seeds[1]]))
         yield (
             f"ADR − AT at S, {point}: {interval(first)} points of seeds {seeds[0][0]} to "
             f"{seeds[0][-1]}, {interval(second)} of {seeds[1][0]} to {seeds[1][-1]}; they differ "
-            f"by {interval(gap)}: {'as chance would have it' if inside else 'more than by chance'}."
+            f"by {interval(gap)}: {'as chance would have it' if inside else 'more than by chance'}. "
+            f"Of all {sum(map(len, seeds))}: {interval(whole)}, which decides nothing."
         )
 
 
