@@ -198,8 +198,8 @@ def held_out(study: Study) -> Iterator[str]:
         yield (
             f"ADR − AT at S, {point}: {interval(first)} points of seeds {seeds[0][0]} to "
             f"{seeds[0][-1]}, {interval(second)} of {seeds[1][0]} to {seeds[1][-1]}; they differ "
-            f"by {interval(gap)}: {'as chance would have it' if inside else 'more than by chance'}. "
-            f"Of all {sum(map(len, seeds))}: {interval(whole)}, which decides nothing."
+            f"by {interval(gap)}: {'as chance would have it' if inside else 'more than by chance'}"
+            f". Of all {sum(map(len, seeds))}: {interval(whole)}, which decides nothing."
         )
 
 
