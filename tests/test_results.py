@@ -154,6 +154,30 @@ def test_differences_are_those_of_the_accuracies(study):
             assert found[seed][0] == pytest.approx(ends[0] - ends[1], abs=1e-9)
 
 
+def test_held_out_seeds_are_compared_over_seeds_and_added_up_beside(study):
+    """Welch's interval between both lots is scipy's; the effect of all is over all their seeds."""
+    draw = np.random.default_rng(0)
+    shares = {"at": 0.30, "adr": 0.36}
+    runs = {
+        ("S", row, seed): study.summaries.Run(
+            "", {point: {"robust": draw.random(200) < share} for point in ("best", "final")}, {}
+        )
+        for row, share in shares.items() for seed in (*range(8), 20, 21, 22, 23)
+    }  # fmt: skip
+    gains = [100 * (runs["S", "adr", seed].verdicts["best"]["robust"].mean()
+                    - runs["S", "at", seed].verdicts["best"]["robust"].mean())
+             for seed in (*range(8), 20, 21, 22, 23)]  # fmt: skip
+    best, _ = study.results.held_out(study.summaries.Study(runs))
+    wanted = ttest_ind(gains[8:], gains[:8], equal_var=False)
+    ends = [study.earlier.signed(end) for end in wanted.confidence_interval()]
+    gap = study.earlier.signed(np.mean(gains[8:]) - np.mean(gains[:8]))
+    assert f"they differ by {gap} [{', '.join(ends)}]" in best
+    assert f"Of all 12: {study.earlier.signed(np.mean(gains))} [" in best
+    few = {key: run for key, run in runs.items() if key[2] < 20}
+    assert [line.endswith("not run yet.") for line in
+            study.results.held_out(study.summaries.Study(few))] == [True, True]  # fmt: skip
+
+
 def test_summaries_are_small_and_name_no_place(study):
     files = [path for path in CPU.parent.rglob("*") if path.is_file() and path.suffix != ".in"]
     assert {path.suffix for path in files} <= {".csv", ".json", ".jsonl", ".md", ".toml"}
