@@ -95,9 +95,7 @@ def searched(
         if not _stands_in(copy, quick, x):
             reporter.note("fused operators do not answer as this net does: attacked without them")
             return copy
-        quick.windowed = _answers_for_windows(quick, x[:FEW])
-        if not quick.windowed:
-            reporter.note("parts of this net do not answer as the whole: attacked without them")
+        quick.windowed = _answers_for_windows(quick, x[:FEW], reporter)
         return quick
     reporter.note("batch normalisation cannot be folded into this net: attacked as it is")
     return model
@@ -110,10 +108,14 @@ def _stands_in(net: nn.Module, quick: nn.Module, x: Tensor) -> bool:
         return False
 
 
-def _answers_for_windows(quick: Searched, x: Tensor) -> bool:
+def _answers_for_windows(quick: Searched, x: Tensor, reporter: Reporter) -> bool:
+    why = "they do not answer as the whole"
     try:
-        return quick.answers_for_windows(x)
+        if quick.answers_for_windows(x):
+            return True
     except AdvkitError:  # a signal
         raise
-    except Exception:  # whatever a graph has that was not thought of: it is a saving of time
-        return False
+    except Exception as error:  # whatever a graph has that was not thought of
+        why = f"{type(error).__name__}: {error}"
+    reporter.note(f"parts of this net cannot be asked alone, which only saves time ({why})")
+    return False
