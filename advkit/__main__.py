@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import signal
@@ -10,6 +11,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 ELSEWHERE = f"advkit runs on Linux and macOS, not on {sys.platform}: on Windows use WSL"
+
+AT_THE_END = (signal.SIGINT, signal.SIGTERM)
+"""Signals that change nothing once the work is done."""
 
 
 def supported() -> bool:
@@ -26,12 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ours:
         # Python's own handler raises wherever it is, within imports too: a traceback.
         signal.signal(signal.SIGINT, _interrupted)
+        # Registered first, so that it runs last: Python then takes its handlers down, and a signal
+        # would end with its own code, and without a word, a command that has done its work.
+        for number in AT_THE_END:
+            atexit.register(signal.signal, number, signal.SIG_IGN)
     # Not before: on Windows the import itself would fail, with a traceback for a message.
     from advkit.cli.app import run
 
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     if ours:  # what was to be said has been said
-        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+        for number in AT_THE_END:
+            signal.signal(number, lambda *_: os._exit(code))
     return code
 
 

@@ -19,7 +19,7 @@ from advkit.artifacts import (
 )
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
-from advkit.errors import AdvkitError
+from advkit.errors import AdvkitError, MismatchError, brief
 
 Exchanged = (
     descriptions.Checkpoint | descriptions.Labels | descriptions.Logits | descriptions.Analysis
@@ -66,6 +66,23 @@ def read(path: Path | str, kinds: Sequence[str]) -> Logits | SoftLabels:
     return hdf5.read_logits(path, stay=True).by_index()
 
 
+def require_digest(path: Path, wanted: str) -> None:
+    """Check that a file carries a digest, by its header; whoever reads the file checks the rest.
+
+    Raises:
+        InputError: missing, or neither a checkpoint nor an HDF5 file of advkit's.
+        MismatchError: it carries another one.
+    """
+    inside = files.head(path, WANTED).startswith(hdf5.MAGIC)
+    text = _description(path) if inside else checkpoint.claimed(path)
+    carried = provenance.claimed(text, path).get("digest")
+    if carried != wanted:
+        raise MismatchError(
+            f"{path} is not the file that its record was printed for ({brief(wanted, 19)}; it is "
+            f"{brief(carried, 19)}): name the file itself to take it as it is now"
+        )
+
+
 def is_labels(path: Path | str) -> bool:
     """Whether a file claims to hold soft labels; what cannot be read does not."""
     path = Path(path)
@@ -78,9 +95,13 @@ def is_labels(path: Path | str) -> bool:
 
 def _kind(path: Path) -> str:
     """Return the kind that an HDF5 file claims to be."""
+    return str(provenance.claimed(_description(path), path)["kind"])
+
+
+def _description(path: Path) -> str | None:
+    """Return the text of an HDF5 file's description."""
     try:
         with h5py.File(path, "r") as file:
-            text = hdf5.get_text(file, "advkit")
+            return hdf5.get_text(file, "advkit")
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise hdf5.unreadable(path, error) from None
-    return str(provenance.claimed(text, path)["kind"])

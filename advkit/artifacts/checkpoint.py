@@ -170,6 +170,23 @@ def _metadata(raw: bytes) -> dict[str, str]:
     return metadata
 
 
+def claimed(path: Path) -> str | None:
+    """Return the text of a file's description as it stands there; the tensors are not read.
+
+    Raises:
+        InputError: missing, or not safetensors.
+    """
+    files.require(path, WANTED)
+    try:
+        with reading.opened(path) as file:
+            start = file.read(8)
+            return _metadata(start + file.read(_header_size(start))).get("advkit")
+    except BROKEN as error:
+        raise InputError(
+            f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
+        ) from None
+
+
 def read_info(path: Path | str) -> descriptions.Checkpoint:
     """Read the description of a checkpoint, checked like `read`."""
     return read(path)[1]

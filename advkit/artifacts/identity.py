@@ -104,11 +104,18 @@ def differences(before: Identity, now: Identity, *, brief: bool = False) -> list
 
     >>> differences({"eps": "0.1", "n": 3}, {"eps": "0.2", "n": 3})
     ['eps: 0.1 -> 0.2']
+    >>> differences({"model": {"arch": "wrn", "mean": 0.5}}, {"model": {"arch": "wrn"}})
+    ['model.mean: 0.5 -> None']
     """
-    return [
-        key
-        if brief and isinstance(before.get(key, now.get(key)), dict | list)
-        else f"{key}: {before.get(key)} -> {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old == new:
+            continue
+        if brief and isinstance(new if old is None else old, dict | list):
+            found.append(key)
+        elif isinstance(old, dict) and isinstance(new, dict):
+            found += [f"{key}.{inner}" for inner in differences(old, new)]
+        else:
+            found.append(f"{key}: {old} -> {new}")
+    return found

@@ -54,8 +54,10 @@ def parse(text: str) -> Record:
     except (ValueError, RecursionError):
         raise InputError(f"stdin holds a broken record: {shown(text)}") from None
     if not isinstance(record.get("path"), str):
-        kind = brief(record.get("kind", "nameless"))
-        raise InputError(f"a {kind} record on stdin has no path")
+        kind = record.get("kind")
+        if kind is None:
+            raise InputError(f"stdin holds no record of advkit's, but {shown(text)}")
+        raise InputError(f"a {brief(kind)} record on stdin has no path")
     return dict(record)
 
 

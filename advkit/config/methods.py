@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from advkit import registry
-from advkit.errors import UsageError, unknown
+from advkit.errors import UsageError, brief, near, unknown
 
 PRESETS = ("paper", "repo", "ltd")
 """What the papers say, what the original codes do, and LTD's settings for what it compares with."""
@@ -87,7 +87,11 @@ def parse(name: str) -> Choices:
     objective, plus, labels = base.partition("+")
     if not plus:
         if base not in BASES:
-            raise unknown("method", name, names())
+            meant = near(name, names())
+            if not meant:
+                known = f"{', '.join(sorted(BASES))}; each also with {', '.join(SUFFIXES[1:])}"
+                raise UsageError(f"unknown method {brief(name)!r} (known: {known})")
+            raise unknown("method", name, names(), meant)
         objective, labels = BASES[base]
     return Choices(objective, labels, wa, awp)
 

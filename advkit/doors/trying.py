@@ -85,7 +85,7 @@ class Trial:
             if plain > accuracy + 2 * math.sqrt(max(accuracy * (1 - accuracy), 1 / n) / n):
                 reporter.warn(
                     f"{self.path}: without normalisation its clean accuracy is {plain:.4f}: "
-                    "import it with --no-normalise?"
+                    "import it again with --no-normalise --overwrite?"
                 )
         if accuracy <= chance + SPREAD * math.sqrt(chance * (1 - chance) / n):
             reporter.warn(

@@ -184,6 +184,9 @@ class Evaluation:
         # The same rows in the same batches as before an interruption: an attack's noise is the
         # batch's.
         chunks = self._chunks(self.outcomes.visited(number, attack))
+        if not chunks:  # nor is there anything to tell
+            self.done = (number + 1, 0)
+            return
         batch = self.done[1] if number == self.done[0] else 0
         total = sum(len(rows) for rows in chunks)
         behind = sum(len(rows) for rows in chunks[:batch])

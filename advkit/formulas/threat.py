@@ -69,10 +69,13 @@ def parse_eps(text: str | float, norm: str | None = "linf") -> float:
     if eps < 0:
         raise UsageError(f"eps {text} is negative")
     if norm is not None and eps > LARGEST.get(norm, math.inf):
-        raise UsageError(
-            f"eps {text} ({norm}) is not in pixel space [0, 1]: did you mean {text}/255?"
-        )
+        raise UsageError(f"eps {text} ({norm}) is not in pixel space [0, 1]{_in_pixels(text)}")
     return eps
+
+
+def _in_pixels(text: str) -> str:
+    """Return the question whether a number was meant in 0..255; a fraction was not."""
+    return "" if "/" in text else f": did you mean {text}/255?"
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,6 @@ def require_step(text: str, eps: float) -> None:
     """
     if step_size(text, eps) > 2 * eps > 0 and "eps" not in text:
         raise UsageError(
-            f"step size {text} is wider than the ball of eps {eps:g} in pixel space [0, 1]: "
-            f"did you mean {text}/255?"
+            f"step size {text} is wider than the ball of eps {eps:g} in pixel space [0, 1]"
+            f"{_in_pixels(text)}"
         )

@@ -6,10 +6,12 @@ An architecture is named by its file; trailing numbers are its first options in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from advkit.artifacts import checkpoint, descriptions
 from advkit.errors import InputError, MismatchError, NumericalError, UsageError, brief
 from advkit.models import _zoos
 from advkit.models._blocks import Net, Statistics, SubsampledConv
+from advkit.models._normalised import normalised
 from advkit.models._zoos import arguments, given, published, require
 from advkit.registry import sources
 from advkit.runtime import seeding
@@ -91,13 +94,40 @@ def build(
             raise UsageError(f"{arch}: {error}") from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeding.derive(seed, "weights"))
-        make = getattr(module, part.place.function or "build")
-        net: nn.Module = make(
-            classes, channels=channels, statistics=statistics, **{**options, **numbers}
+        net = _made(
+            getattr(module, part.place.function or "build"),
+            classes,
+            {"channels": channels, "statistics": statistics},
+            {**options, **numbers},
+            str(part.path),
         )
     _require_sized(net, str(part.path))
     # The layout that convolutions are fastest in, on CPUs and GPUs.
     return net.to(memory_format=torch.channels_last)
+
+
+def _made(
+    make: Callable[..., object],
+    classes: int,
+    supplied: Mapping[str, Any],
+    options: Mapping[str, object],
+    where: str,
+) -> nn.Module:
+    """Call a part's function with what it asks for of what is supplied.
+
+    A net that is not told the statistics cannot normalise: it gets normalised images.
+
+    Raises:
+        UsageError: it makes no net.
+    """
+    asked = inspect.signature(make).parameters
+    told = {name: value for name, value in supplied.items() if name in asked}
+    net = make(classes, **told, **options)
+    if not isinstance(net, nn.Module):
+        raise UsageError(
+            f"{where}: what it builds is of type {type(net).__name__}, no torch.nn.Module"
+        )
+    return net if "statistics" in asked else normalised(net, supplied["statistics"], where)
 
 
 def _require_sized(net: nn.Module, where: str) -> None:

@@ -12,28 +12,16 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advkit.errors import UsageError, brief, unknown
 from advkit.models._blocks import Statistics
+from advkit.models._normalised import normalised
 from advkit.registry import OUTSIDE, is_outside
 
 ARGUMENTS = ("patch_size", "window_size", "depth", "embed_dim", "num_heads", "reg_tokens")
 """timm's arguments that a name may carry. No others: `pretrained` would download, and
 `checkpoint_path` unpickle."""
-
-
-class _Normalised:
-    """Put before a net's own class: pixels in [0, 1] are normalised first, by its buffers."""
-
-    mean: Tensor
-    std: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes) of pixels (B, C, H, W) in [0, 1]."""
-        logits: Tensor = super().forward((x - self.mean) / self.std)  # type: ignore[misc]
-        return logits
 
 
 def build(
@@ -64,14 +52,7 @@ def build(
             net = _timm(module, name, classes, channels, size, arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"{arch} cannot be built for this: {brief(error)}") from None
-    if any(hasattr(net, word) for word in ("mean", "std")):
-        raise UsageError(f"{arch} has a mean or std of its own")
-    for word, values in zip(("mean", "std"), statistics, strict=True):
-        net.register_buffer(word, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
-    # Its class and not a wrapper: key names stay the package's.
-    kind = type(net)
-    net.__class__ = type(kind.__name__, (_Normalised, kind), {})
-    return net
+    return normalised(net, statistics, arch)
 
 
 def split(arch: str) -> tuple[str, str, dict[str, int]]:

@@ -96,7 +96,8 @@ def require(recorded: Mapping[str, str], shelf: str, where: object) -> None:
         if name not in registry.parts(shelf):
             raise UsageError(
                 f"{where}: it needs the part {key} ({wanted[:19]}), which is not advkit's own: "
-                "say where it lies with --parts, or install the package that offers it"
+                "say where it lies with --parts (its FILE.py, or the folder that holds "
+                f"{folder}/), or install the package that offers it"
             )
         part = registry.part(shelf, name)
         if part.foreign and digest(shelf, name) != wanted:

@@ -62,10 +62,11 @@ def test_a_bare_line_is_a_path(text):
         ('{"path": "a"', "broken record"),
         ('{"kind": "logits"}', "a logits record on stdin has no path"),
         ('{"kind": "analysis", "path": null}', "a analysis record|an analysis record"),
-        ('{"path": 3}', "a nameless record on stdin has no path"),
+        ('{"path": 3}', r"stdin holds no record of advkit's, but '\{"),
+        ('{"name": "loss", "value": 3}', "stdin holds no record of advkit's, but"),
         ('{"a":' * 100_000, "broken record"),
     ],
-    ids=["brace", "cut", "no path", "null path", "number", "deep"],
+    ids=["brace", "cut", "no path", "null path", "number", "another tool's", "deep"],
 )
 def test_broken_records_are_input_errors(text, what):
     with pytest.raises(InputError, match=what):

@@ -4,6 +4,9 @@ import fcntl
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -471,3 +474,27 @@ def test_1_out_of_memory_hints_at_the_batch_size(cli, monkeypatch):
 
     monkeypatch.setattr("advkit.artifacts.artifact.read_info", broken)
     refused(cli("inspect", BEST), 1, "--batch-size")
+
+
+LATE = """
+import os, signal, sys
+from advkit.__main__ import main
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {number})
+
+late = Late()
+sys.argv = ["advkit", "--version"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_takes_itself_down_changes_nothing(number):
+    """Modules go after Python's own signal handlers, and what lives in them with them."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LATE.format(number=int(number))], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("advkit ")

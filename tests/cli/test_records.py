@@ -336,6 +336,23 @@ def test_the_suffix_decides_the_format_in_any_case(cli):
     assert Path("X.CSV").read_bytes() == Path("x.csv").read_bytes()
 
 
+def test_a_record_of_a_file_that_was_made_anew_is_refused(cli):
+    """What a pipe hands on is the file that was there when its record was printed."""
+    for kind, name, next_one in (
+        ("checkpoint", BEST, ["attack", *FGSM]),
+        ("logits", "a.h5", CALIBRATION),
+    ):
+        digest = cli("inspect", name).record["digest"]
+        whole = line(kind=kind, path=name, digest=digest)
+        assert cli(*next_one, stdin=whole).code == 0
+        outcome = cli(*next_one, stdin=line(kind=kind, path=name, digest="sha256:00"))
+        assert (outcome.code, outcome.out) == (4, "")
+        (only,) = outcome.err.splitlines()
+        assert f"{name} is not the file that its record was printed for (sha256:00; it is" in only
+        gone = cli(*next_one, stdin=line(kind=kind, path="gone", digest=digest))
+        assert (gone.code, len(gone.err.splitlines())) == (3, 1)
+
+
 def test_missing_folders_of_an_output_are_made(cli):
     assert cli("attack", BEST, *FGSM, "-o", "new/folder/b.h5").code == 0
     assert cli("analyze", "table", "a.h5", "-o", "newer/folder/x.json").code == 0

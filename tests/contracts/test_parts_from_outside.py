@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from advkit import registry
 from advkit.contracts import new
@@ -190,6 +191,36 @@ def test_a_model_file_by_its_path_and_function(cli, tmp_path, monkeypatch):
     assert "nets/my_net.py is not a proper part: line 1: it has no function build(classes" in line
     put(tmp_path / "file.toml", 'data = "digits"\narch = "nets/my_net.py:make"\nfilters = 3\n')
     assert "filters = 3" in cli("train", "--print-config", "--config", "file.toml").out
+
+
+def test_a_net_that_knows_nothing_of_advkit(tmp_path):
+    """No docstring, no statistics: it gets normalised images, its weights keep their names."""
+    from advkit import models
+
+    put(tmp_path / "body.py", "from torch import nn\n\nclass Body(nn.Sequential):\n    pass\n")
+    path = put(
+        tmp_path / "plain.py",
+        "from torch import nn\n\nfrom .body import Body\n\n\n"
+        "def build(classes, *, width: int = 5):\n"
+        "    return Body(nn.Flatten(), nn.Linear(8, width), nn.Linear(width, classes))\n",
+    )
+    with registry.using(str(path)):
+        net = models.build(
+            "plain", 3, channels=2, statistics=([0.5, 0.25], [0.5, 2.0]), seed=0, width=4
+        )
+    assert [*net.state_dict()] == ["mean", "std", "1.weight", "1.bias", "2.weight", "2.bias"]
+    x = torch.rand(6, 2, 2, 2)
+    normal = (x - torch.tensor([0.5, 0.25]).view(2, 1, 1)) / torch.tensor([0.5, 2.0]).view(2, 1, 1)
+    torch.testing.assert_close(net(x), net[2](net[1](normal.flatten(1))))
+
+
+def test_a_file_that_makes_no_net(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "odd.py", "def build(classes):\n    return classes\n")
+    line = error(
+        cli("train", "--data", "digits", "--arch", "odd.py", "--method", "at", "-o", "run"), 2
+    )
+    assert line.endswith("odd.py: what it builds is of type int, no torch.nn.Module")
 
 
 def test_a_file_in_a_folder_and_in_a_package_mean_the_same(tmp_path):

@@ -87,6 +87,12 @@ def test_radii_in_0_to_255_are_refused(norm, eps):
     assert parse_eps(eps, None) == float(eps)
 
 
+@pytest.mark.parametrize(("text", "norm"), [("300/255", "linf"), ("9000/255", "l2")])
+def test_nobody_is_asked_whether_a_number_was_meant_that_is_no_pixel_value(text, norm):
+    with pytest.raises(UsageError, match=r"is not in pixel space \[0, 1\]$"):
+        parse_eps(text, norm)
+
+
 @pytest.mark.parametrize("eps", [8 / 255, 0.5])
 def test_steps_in_0_to_255_are_refused(eps):
     with pytest.raises(UsageError, match=r"step size 2 is wider .* did you mean 2/255\?"):

@@ -200,7 +200,10 @@ def emit(stdout: TextIO, record: Record | str, as_json: bool, rows: bool = False
         stdout.flush()
     except BrokenPipeError:
         _abandon_stdout()
-        raise ReaderGone("the reader of stdout went away; files are in place") from None
+        if isinstance(record, str):  # text for a person, as of `advkit presets | head`
+            raise Reported(ReaderGone()) from None
+        kept = "; files are in place" if record.get("path") else ""
+        raise ReaderGone(f"the reader of stdout went away{kept}") from None
     except OSError as error:
         _abandon_stdout()
         reason = "no space" if error.errno == errno.ENOSPC else error.strerror

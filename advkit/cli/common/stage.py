@@ -6,6 +6,7 @@ import sys
 import traceback
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from advkit.artifacts import record as records
 from advkit.artifacts.record import Record
@@ -14,6 +15,8 @@ from advkit.cli.common.options import Call
 from advkit.errors import AdvkitError, InputError, Stopped, UsageError
 from advkit.runtime.progress import say, show
 
+CHECKED = ("checkpoint", "labels", "logits")
+"""Records whose digest stands in their file."""
 EMPTY = "\0"
 """Marks an empty stdin among the inputs; no path can start with it."""
 
@@ -55,11 +58,16 @@ def record_of(text: str, kinds: tuple[str, ...]) -> Record:
 
     Raises:
         InputError: stdin was empty, a broken record, or one of another kind.
+        MismatchError: the file is another one by now than its record says.
     """
     if text.startswith(EMPTY):
         raise InputError(f"no {text[len(EMPTY) :]} on stdin: the stage before gave nothing")
     record = records.parse(text)
-    records.wanted(record, kinds)
+    path = records.wanted(record, kinds)
+    if record.get("kind") in CHECKED and isinstance(record.get("digest"), str):
+        from advkit.artifacts import artifact  # whoever was given a path alone needs none of it
+
+        artifact.require_digest(Path(path), record["digest"])
     return record
 
 
