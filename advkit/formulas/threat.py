@@ -69,7 +69,7 @@ def parse_eps(text: str | float, norm: str | None = "linf") -> float:
     if eps < 0:
         raise UsageError(f"eps {text} is negative")
     if norm is not None and eps > LARGEST.get(norm, math.inf):
-        raise UsageError(f"eps {text} ({norm}) is not in pixel space [0, 1]{_in_pixels(text)}")
+        raise UsageError(f"eps {text} ({norm}) is not in pixel space [0, 1]{_in_pixels(str(text))}")
     return eps
 
 
