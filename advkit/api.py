@@ -508,6 +508,8 @@ def _plain(options: Mapping[str, object]) -> dict[str, object]:
 def _path(place: Place | Run) -> Path:
     if isinstance(place, Run):
         return place.best
+    if not isinstance(place, str | Path | InFile):
+        raise UsageError(f"a {type(place).__name__} is no file: give a path, or a stage's result")
     return Path(place.path if isinstance(place, InFile) else place)
 
 

@@ -225,10 +225,28 @@ def test_uint8_images_are_pixels_in_0_to_255():
     np.testing.assert_allclose(np.abs(found.images - 0.2), 0.1, atol=1e-6)
 
 
+class Blind(nn.Module):
+    """Logits without a gradient."""
+
+    @torch.no_grad()
+    def forward(self, x):
+        return linear(WEIGHTS)(x)
+
+
+def test_a_net_without_a_gradient_is_attacked_through_another():
+    x, y = images(2), np.array([0, 1])
+    given = {"attack": "transfer", "eps": 0.3, "surrogate": linear(WEIGHTS)}
+    moved, same = (advkit.attack(net, x, y, **given) for net in (Blind(), linear(WEIGHTS)))
+    np.testing.assert_array_equal(moved.images, same.images)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"x": images(2) + 1}, errors.InputError, r"outside \[0, 1\]"),
+        ({"x": images(2) + 1}, errors.InputError, r"not in \[0, 1\]"),
+        ({"x": images(2) * np.nan}, errors.InputError, r"not in \[0, 1\]"),
+        ({"model": len}, errors.UsageError, "is no torch.nn.Module"),
+        ({"model": Blind()}, errors.UsageError, "no gradient to its images"),
         ({"x": images(2)[:, 0]}, errors.InputError, "N, C, H, W"),
         ({"y": np.array([0])}, errors.InputError, "2 images but 1 labels"),
         ({"y": np.array([0, 2])}, errors.InputError, "label 2 of example 1"),
@@ -267,6 +285,10 @@ def test_what_cannot_be_attacked(change, error, words):
         (lambda run: advkit.analyze("calibration", run, bin=3), "did you mean 'bins'"),
         (lambda run: advkit.analyze("calibration", run, run), "one input"),
         (lambda _: advkit.analyze("calibration"), "needs logits"),
+        (lambda run: advkit.analyze("compare", [run, run]), "a list is no file"),
+        (lambda _: advkit.load(None), "a NoneType is no file"),
+        (lambda _: advkit.train(data="digits", out=""), "its name is empty"),
+        (lambda run: advkit.evaluate(run, attack="pgd", out="-"), "stdout has its record"),
     ],
 )  # fmt: skip
 def test_wrong_usage(run, call, words):

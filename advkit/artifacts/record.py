@@ -37,14 +37,18 @@ def line(record: Record) -> str:
     return json.dumps(record, allow_nan=False)
 
 
-def parse(text: str) -> Record:
+def parse(text: str, kinds: tuple[str, ...] = ()) -> Record:
     """Read one stdin line: a record, or a bare path.
+
+    Args:
+        text: the line.
+        kinds: that are usable, where that is known.
 
     >>> parse("runs/a/best.safetensors")
     {'path': 'runs/a/best.safetensors'}
 
     Raises:
-        InputError: JSON without a path.
+        InputError: JSON without a path, or of another kind.
     """
     text = text.strip()
     if not text.startswith("{"):
@@ -57,7 +61,9 @@ def parse(text: str) -> Record:
         kind = record.get("kind")
         if kind is None:
             raise InputError(f"stdin holds no record of advkit's, but {shown(text)}")
-        raise InputError(f"a {brief(kind)} record on stdin has no path")
+        if kinds:
+            _require_kind(kind, kinds)
+        raise InputError(f"{_a(kind)} record on stdin has no path")
     return dict(record)
 
 
@@ -67,11 +73,19 @@ def wanted(record: Record, kinds: tuple[str, ...]) -> str:
     Raises:
         InputError: another kind.
     """
-    kind = record.get("kind")
+    _require_kind(record.get("kind"), kinds)
+    return str(record["path"])
+
+
+def _a(kind: object) -> str:
+    word = brief(kind)
+    return f"{'an' if word[:1] in 'aeiou' else 'a'} {word}"
+
+
+def _require_kind(kind: object, kinds: tuple[str, ...]) -> None:
     if kind is not None and kind not in kinds:
         words = " or ".join(kinds)
-        raise InputError(f"got a {brief(kind)} record, wanted: {words}{files.maker(words)}")
-    return str(record["path"])
+        raise InputError(f"got {_a(kind)} record, wanted: {words}{files.maker(words)}")
 
 
 def shown(text: str, width: int = 60) -> str:

@@ -96,8 +96,12 @@ def require_name(flag: str, path: str | Path | None) -> None:
         UsageError: it is empty, or a part of it is longer than a file system takes, with what
             temporary files and locks add to it.
     """
-    if not path:
+    if path is None:
         return
+    if not str(path):
+        raise UsageError(f"{flag}: its name is empty, as of a variable that is not set")
+    if str(path) == "-":
+        raise UsageError(f"{flag} -: a result is a file; stdout has its record")
     parts = os.fsencode(os.path.abspath(path)).split(b"/")
     if not parts[-1]:
         raise UsageError(f"{flag} {path}: the root of the file system is no output")

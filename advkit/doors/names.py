@@ -153,7 +153,7 @@ def _problem(tensors: Mapping[str, Tensor], net: Mapping[str, Tensor]) -> str:
         ("missing", missing),
         ("unexpected", unexpected),
         ("of another shape", shapes),
-        ("of whole numbers", integers),
+        ("of no real numbers", integers),
     )
     told = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds if names]
     return ", ".join(told)

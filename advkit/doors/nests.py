@@ -80,11 +80,8 @@ def _nests(
 
 
 def _tensors(node: Mapping[object, object]) -> dict[str, Tensor]:
-    return {
-        name: tensor
-        for name, tensor in node.items()
-        if isinstance(name, str) and isinstance(tensor, Tensor)
-    }
+    # Whoever numbers tensors is told of those numbers, as of any name that the net lacks.
+    return {str(name): tensor for name, tensor in node.items() if isinstance(tensor, Tensor)}
 
 
 def _listed(nests: Mapping[str, object]) -> str:

@@ -115,7 +115,10 @@ def numbers(flag: str, text: str, channels: int) -> list[float]:
     values = values * channels if len(values) == 1 else values
     fine = all(math.isfinite(value) and abs(value) < 1e6 for value in values)
     if len(values) != channels or not fine or (flag == "--std" and min(values) <= 0):
-        raise UsageError(f"{flag} {text!r}: {channels} numbers apart by commas, or one for all")
+        above = " above 0" if flag == "--std" else ""
+        raise UsageError(
+            f"{flag} {text!r}: {channels} numbers{above} apart by commas, or one for all"
+        )
     return values
 
 

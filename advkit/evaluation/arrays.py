@@ -105,6 +105,8 @@ def attack(
     """
     if settings.attack == "none":
         raise UsageError("attack none changes nothing: ask the model itself")
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"a {type(model).__name__} is no torch.nn.Module: give one that calls it")
     _require_images(x)
     device = next((tensor.device for tensor in model.parameters()), x.device)
     net = model if next(model.parameters(), None) is not None else Placed(model, device)
@@ -135,7 +137,7 @@ def _require_images(x: Tensor) -> None:
     if x.dim() != 4 or 0 in x.shape:
         raise InputError(f"images are {tuple(x.shape)}, not (N, C, H, W)")
     if not bool(((x >= 0) & (x <= 1)).all()):
-        raise InputError("images have pixels outside [0, 1], where attacks and ε live")
+        raise InputError("images have pixels that are not in [0, 1], where attacks and ε live")
 
 
 def _classes(model: nn.Module, x: Tensor) -> int:

@@ -34,6 +34,8 @@ from advkit.runtime.reporting import Reporter
 
 FEW = 32
 """Images on which a copy of the model must answer as it does."""
+GRADIENT_FREE = "transfer"
+"""The attack that asks the model for no gradient; of Square's, a pass for the rest does."""
 
 
 class Evaluation:
@@ -146,9 +148,25 @@ class Evaluation:
             y = self.labels[rows].to(self.device)
             # The sum leaves each example its own gradient.
             with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(cross_entropy(self.model(x), y).sum(), x)
+                loss = cross_entropy(self.model(x), y).sum()
+                if not loss.requires_grad:
+                    self._require_gradient_free()
+                    return
+                (gradient,) = torch.autograd.grad(loss, x)
             self.flat += int((gradient.flatten(1) == 0).all(1).sum())
         remarks.flat(self.flat, len(self.labels), self.reporter)
+
+    def _require_gradient_free(self) -> None:
+        """Check that the attack asks for no gradient.
+
+        Raises:
+            UsageError: it does, and the net gives none.
+        """
+        if self.settings.attack != GRADIENT_FREE:
+            raise UsageError(
+                "the model gives no gradient to its images (is its forward pass under no_grad?): "
+                f"all attacks but {GRADIENT_FREE} need it"
+            )
 
     def _require_deterministic(self, x: Tensor, logits: Tensor) -> None:
         """Ask twice: of a random model one pass says little, and AutoAttack has a version for it.

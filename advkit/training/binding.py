@@ -112,8 +112,10 @@ def _inherited(named: Mapping[str, Any], path: str, info: Info, place: object) -
         Mapping[str, object],
         info["config"] if info["kind"] == "checkpoint" else info.get("split", {}),
     )
+    # A net that was imported without its data knows no place of them.
+    place = place if isinstance(place, str) else named.get("data")
     inherited = {
-        "data": location(Path(path), info, place if isinstance(place, str) else None),
+        "data": location(Path(path), info, place),
         "arch": info["arch"],
         # Teacher and student share the validation split.
         **{key: split.get(key) for key in SPLIT},

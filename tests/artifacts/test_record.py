@@ -61,7 +61,7 @@ def test_a_bare_line_is_a_path(text):
         ("{", "stdin holds a broken record: '{'"),
         ('{"path": "a"', "broken record"),
         ('{"kind": "logits"}', "a logits record on stdin has no path"),
-        ('{"kind": "analysis", "path": null}', "a analysis record|an analysis record"),
+        ('{"kind": "analysis", "path": null}', "^an analysis record on stdin has no path"),
         ('{"path": 3}', r"stdin holds no record of advkit's, but '\{"),
         ('{"name": "loss", "value": 3}', "stdin holds no record of advkit's, but"),
         ('{"a":' * 100_000, "broken record"),
@@ -71,6 +71,14 @@ def test_a_bare_line_is_a_path(text):
 def test_broken_records_are_input_errors(text, what):
     with pytest.raises(InputError, match=what):
         record.parse(text)
+
+
+def test_the_kind_is_told_where_there_is_no_path_either():
+    text = '{"kind": "analysis", "path": null}'
+    with pytest.raises(InputError, match=r"^got an analysis record, wanted: checkpoint"):
+        record.parse(text, ("checkpoint",))
+    with pytest.raises(InputError, match=r"^an analysis record on stdin has no path"):
+        record.parse(text, ("analysis",))
 
 
 def test_the_kind_is_checked():

@@ -254,6 +254,11 @@ def test_a_resnet18_of_imagenet_form_is_told_apart(cli):
     refused(outcome, 4, "not those of resnet18", "torchvision's own is --arch torchvision:resnet18")
 
 
+def test_tensors_under_numbers_are_unexpected_too(cli):
+    torch.save({**planted.bare(planted.net()), 7: torch.zeros(2)}, "a.pt")
+    refused(imported(cli, *DIGITS, *TOLD, name="a.pt"), 4, "1 unexpected (7)")
+
+
 def test_weights_that_are_no_numbers(cli):
     state = planted.bare(planted.net())
     state["linear.bias"][0] = float("nan")
@@ -318,6 +323,14 @@ def test_an_imported_net_teaches(cli):
                   "--limit", "60", "--epochs", "1", "--batch-size", "48", "--attack-steps", "1",
                   "-o", "run", "--threads", "1")  # fmt: skip
     assert outcome.code == 0, outcome.err
+    # One that was imported without data learns of them from the student.
+    told = ["--classes", "10", "--input-shape", "1x8x8", *TOLD, "-o", "c.safetensors"]
+    assert imported(cli, *told).code == 0
+    for method, more in (("ltd", ["--temperature", "2"]), ("adaad", [])):
+        outcome = cli("train", "--method", method, "--teacher", "c.safetensors", *more, "--data",
+                      *("digits", *planted.ARCH, "--limit", "60", "--epochs", "1", "-o", method),
+                      "--batch-size", "48", "--attack-steps", "1", "--threads", "1")  # fmt: skip
+        assert outcome.code == 0, outcome.err
     labels = cli("softlabels", "b.safetensors")
     assert labels.code == 0, labels.err
     assert labels.record["method"] == "imported"

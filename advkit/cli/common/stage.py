@@ -62,7 +62,7 @@ def record_of(text: str, kinds: tuple[str, ...]) -> Record:
     """
     if text.startswith(EMPTY):
         raise InputError(f"no {text[len(EMPTY) :]} on stdin: the stage before gave nothing")
-    record = records.parse(text)
+    record = records.parse(text, kinds)
     path = records.wanted(record, kinds)
     if record.get("kind") in CHECKED and isinstance(record.get("digest"), str):
         from advkit.artifacts import artifact  # whoever was given a path alone needs none of it
