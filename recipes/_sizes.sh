@@ -48,7 +48,7 @@ begin() {  # FOLDER: settings; all that follows happens in FOLDER
         echo "$from" > images.from
     fi
     rm -f summary/*.new late plan.new
-    [ -z "$elsewhere" ] || cp -n "$elsewhere"/*.json summary/ 2> /dev/null || true
+    [ -z "$elsewhere" ] || cp -n "$elsewhere"/*.json* summary/ 2> /dev/null || true
     export OMP_NUM_THREADS=1 pack python from oracle deadline shape robust average S M strong targets \
         few landscape limit trials
     export -f settle known timely step net one labels numbers autoattack
