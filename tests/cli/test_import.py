@@ -123,7 +123,7 @@ def test_it_is_found_done_and_other_options_are_refused(cli):
     assert {**first.record, "seconds": 0} == {**again.record, "seconds": 0}
     other = imported(cli, *DIGITS, "--no-normalise")
     assert (other.code, other.out) == (4, "")
-    assert "was made otherwise (model: " in other.err
+    assert "was made otherwise (model.mean: " in other.err
     assert imported(cli, *DIGITS, "--no-normalise", "--overwrite").code == 0
 
 
