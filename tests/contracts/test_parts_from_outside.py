@@ -217,9 +217,7 @@ def test_a_net_that_knows_nothing_of_advkit(tmp_path):
 def test_a_file_that_makes_no_net(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "odd.py", "def build(classes):\n    return classes\n")
-    line = error(
-        cli("train", "--data", "digits", "--arch", "odd.py", "--method", "at", "-o", "run"), 2
-    )
+    line = error(cli("train", "--data", "digits", "--arch", "odd.py", "--method", "at", "-q"), 2)
     assert line.endswith("odd.py: what it builds is of type int, no torch.nn.Module")
 
 

@@ -169,7 +169,7 @@ def test_whole_numbers_are_no_weights():
     state = net("wrn-10-1")
     there = foreign(state, "wrapped")
     there["module._orig_mod.model.fc.bias"] = torch.zeros(4, dtype=torch.int8)
-    assert names.fitted(there, state, 3).problem == "1 of whole numbers (fc.bias)"
+    assert names.fitted(there, state, 3).problem == "1 of no real numbers (fc.bias)"
 
 
 def test_early_files_lack_counters_and_half_precision_is_widened():
