@@ -100,10 +100,12 @@ def read(path: Path | str, kind: str = "checkpoint") -> tuple[dict[str, Tensor],
         tensors = load(raw)
         arrays = _arrays(tensors)
     except BROKEN as error:
-        raise InputError(
-            f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
-        ) from None
+        raise _broken(path, error) from None
     return tensors, provenance.check(text, arrays, path, kind)
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: truncated or corrupt, or not safetensors: {brief(error)}")
 
 
 def _content(path: Path) -> bytes:
@@ -182,9 +184,7 @@ def claimed(path: Path) -> str | None:
             start = file.read(8)
             return _metadata(start + file.read(_header_size(start))).get("advkit")
     except BROKEN as error:
-        raise InputError(
-            f"{path}: truncated or corrupt, or not safetensors: {brief(error)}"
-        ) from None
+        raise _broken(path, error) from None
 
 
 def read_info(path: Path | str) -> descriptions.Checkpoint:

@@ -211,9 +211,7 @@ def test_a_searched_net_answers_for_windows():
     window = torch.zeros(40, 3, 2, 2)
     images[:, :, 5:7, 30:32] = 0
     torch.testing.assert_close(quick(window, held, 5, 30), net(images), rtol=1e-4, atol=1e-4)
-    other = quick.hold_for_windows(
-        torch.rand(40, 3, 48, 32), 2
-    )  # the plan is for images of a shape
+    other = quick.hold_for_windows(torch.rand(40, 3, 48, 32), 2)  # a plan is for one shape
     assert other.plan is not held.plan
     assert quick.hold_for_windows(images, 2).plan is held.plan
 
