@@ -40,3 +40,25 @@ def location(path: Path, info: Mapping[str, object], named: str | None) -> str:
         if registry.split_path(place)[0] == name:
             return place
     return name
+
+
+def elsewhere(
+    path: Path, info: Mapping[str, object], text: str, root: str | Path | None
+) -> bool | None:
+    """Say whether a data set lies elsewhere than that of a checkpoint's run, None if nobody knows.
+
+    A set that was moved is not known to lie elsewhere: its old place is gone.
+
+    Args:
+        path: of the checkpoint.
+        info: its description.
+        text: NAME or NAME:PATH of a set of the same reader.
+        root: where data sets lie.
+    """
+    here = registry.split_path(text)[1] or root
+    there = registry.split_path(location(path, info, None))[1]
+    if here is None and there is None:
+        return False
+    if here is None or there is None or not Path(there).exists():
+        return None
+    return Path(here).resolve() != Path(there).resolve()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from advkit.artifacts.descriptions import Checkpoint
+from advkit.config.location import UNKNOWN
 from advkit.errors import MismatchError, brief, few
 from advkit.images.image_set import ImageSet
 from advkit.runtime.reporting import Reporter
@@ -25,27 +26,41 @@ def numbers(own: Sequence[str], trained: Sequence[str]) -> Tensor:
     return torch.tensor([places.get(name, -1) for name in own], dtype=torch.int64)
 
 
-def known(info: Checkpoint, images: ImageSet, *, attacked: bool, reporter: Reporter) -> Tensor:
+def mere_numbers(names: Sequence[str]) -> bool:
+    """Return whether classes are called by numbers, as those of many sets are.
+
+    >>> mere_numbers(["0", "1"]), mere_numbers(["0", "cat"])
+    (True, False)
+    """
+    return all(name.isdecimal() for name in names)
+
+
+def known(
+    info: Checkpoint, images: ImageSet, *, attacked: bool, other: bool, reporter: Reporter
+) -> Tensor:
     """Return for each class of the images the model's number of it, -1 where it has none.
 
     Another data set is out of distribution, but for classes that are called as the model's are:
     the user is told what that rests on. Classes that are mere numbers say too little of another
-    set: 0 to 9 are the classes of many. A split of the same set may lack classes.
+    set: 0 to 9 are the classes of many. A split of the same set may lack classes. Of a net that
+    was imported without its data any set may be the model's.
 
     Args:
         info: the checkpoint's description.
         images: the set.
         attacked: whether every example needs a label.
+        other: whether the images are of another set than the model was trained on.
         reporter: hears what is not as it seems.
 
     Raises:
         MismatchError: an attack is wanted, and a class is none of the model's.
     """
     trained, own = info["data"]["classes"], images.classes
-    other = images.name != info["data"]["name"]
+    unknown = info["data"]["name"] == UNKNOWN
+    other = other and not unknown
     mapped = numbers(own, trained)
     same = list(own) == list(trained)
-    if other and all(name.isdecimal() for name in own) and not (same and attacked):
+    if other and mere_numbers(own) and not (same and attacked):
         mapped = torch.full_like(mapped, -1)
     missing = [name for name, number in zip(own, mapped.tolist(), strict=True) if number < 0]
     if missing and attacked:
@@ -64,10 +79,11 @@ def known(info: Checkpoint, images: ImageSet, *, attacked: bool, reporter: Repor
             f"{images.name}: {_classes(missing)} of which the model has none: these examples get "
             "no label, and there is no accuracy of the whole"
         )
-    elif other:
+    elif images.name != info["data"]["name"]:
+        what = "not known as the model's data" if unknown else f"not {info['data']['name']}"
         reporter.warn(
-            f"{images.name} is not {info['data']['name']}; its classes are taken for the model's "
-            "because they have the same names"
+            f"{images.name} is {what}; its classes are taken for the model's because they have "
+            "the same names"
         )
     absent = [name for name in trained if name not in set(own)]
     if absent:

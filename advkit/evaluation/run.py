@@ -51,7 +51,20 @@ class Evaluation:
         environment: Mapping[str, object],
         reporter: Reporter | None = None,
         surrogate: Surrogate | None = None,
+        other: bool | None = None,
     ) -> None:
+        """Match the labels with the model's classes, and see that the attacks can be run.
+
+        Args:
+            model: what is attacked, in [0, 1] space.
+            info: its description.
+            images: what it is attacked on.
+            settings: the attacks.
+            environment: what rounding depends on, for the description.
+            reporter: hears what is not as it seems.
+            surrogate: the model whose adversarial images are shown to this one.
+            other: whether the images are of another set than the model's; by its name if None.
+        """
         passes.require_surrogate(settings, info, surrogate)
         self.model, self.info, self.settings = model, info, settings
         self.surrogate = surrogate
@@ -61,7 +74,11 @@ class Evaluation:
         self.device = next(model.parameters()).device
         # Labels of other classes mean nothing to the model: such examples get -1.
         own = classes.known(
-            info, images, attacked=settings.attack != "none", reporter=self.reporter
+            info,
+            images,
+            attacked=settings.attack != "none",
+            other=images.name != info["data"]["name"] if other is None else other,
+            reporter=self.reporter,
         )
         self.positions = self._examples()
         self.labels = own[images.labels[self.positions]]

@@ -16,9 +16,10 @@ from advkit.artifacts import record as records
 from advkit.artifacts.descriptions import Checkpoint, Settings
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.record import Record
-from advkit.config.location import location
+from advkit.config.location import elsewhere, location
 from advkit.config.machine import computing
-from advkit.evaluation import merge, partial, passes, remarks
+from advkit.errors import InputError
+from advkit.evaluation import classes, merge, partial, passes, remarks
 from advkit.evaluation.options import AttackOptions
 from advkit.evaluation.passes import Surrogate
 from advkit.evaluation.run import Evaluation
@@ -155,8 +156,9 @@ def _threat(options: AttackOptions, trained: Settings) -> tuple[str, str]:
 def _place(path: Path, settings: AttackSettings, info: Checkpoint, options: AttackOptions) -> Path:
     """Return where the logits go: beside the checkpoint, under a name that says what they are."""
     name, where = registry.split_path(settings.data)
-    # Data sets of one kind differ by their folder: `folder:a` and `folder:b` are both `folder`.
-    other = "" if name == info["data"]["name"] else f"-on-{name}"
+    # Data sets of one reader differ by their place: `folder:a` and `folder:b` are both `folder`.
+    same = name == info["data"]["name"] and not elsewhere(path, info, settings.data, options.root)
+    other = "" if same else f"-on-{name}"
     if other and where:
         other += f"-{Path(where).resolve().name}"
     if options.image_list:
@@ -291,8 +293,28 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
                 environment={"device": device.type, "threads": threads},
                 reporter=self.reporter,
                 surrogate=surrogate,
+                other=self._another(info, images),
             )
             return evaluation.run(unfinished)
+
+    def _another(self, info: Checkpoint, images: ImageSet) -> bool:
+        """Say whether the images are of another set than the model was trained on.
+
+        Two sets of one reader differ by their training splits. A test set alone has none; it is
+        taken for the model's.
+        """
+        if images.name != info["data"]["name"]:
+            return True
+        matters = self.settings.attack == "none" and classes.mere_numbers(images.classes)
+        place, root = self.settings.data, self.options.root
+        if not matters or elsewhere(self.path, info, place, root) is False:
+            return False
+        own = {parent["digest"] for parent in info["parents"] if parent["kind"] == "data"}
+        try:
+            training = data.load_for(info, place, "train", root=root).fingerprint
+        except InputError:
+            return False
+        return bool(own) and training not in own  # an imported net has no parents
 
     def _require_same(self, out: Path, info: Checkpoint, images: str) -> Logits:
         """Return the file that lies there, if the same work made it.

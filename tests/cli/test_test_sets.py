@@ -79,3 +79,33 @@ def test_nothing_is_told_where_every_class_has_an_image(cli, tmp_path):
     assert outcome.code == 0, outcome.err
     assert "no training image" not in outcome.err
     assert json.loads(outcome.out)["kind"] == "checkpoint"
+
+
+def test_two_sets_of_one_reader_are_told_apart(cli, tmp_path):
+    """By their training splits: the numbers that their classes are called say nothing."""
+    labels = list(range(12)) * 2
+    own, other, test = (
+        write(write(tmp_path / name, "npz", "train", labels), "npz", "test", labels[:12])
+        for name in ("own", "other", "test")
+    )
+    (test / "train.npz").unlink()
+    run = tmp_path / "run"
+    assert cli("train", "--data", f"npz:{own}", *SMALL, "-o", run).code == 0
+    best = run / "best.safetensors"
+
+    def clean(place: Path, *words: str | Path) -> tuple[str, float | None]:
+        made = cli("attack", best, "--attack", "none", "--data", f"npz:{place}", *words, "-q")
+        assert made.code == 0, made.err
+        return Path(made.record["path"]).name, made.record["clean_accuracy"]
+
+    inside, accuracy = clean(own)
+    assert accuracy is not None
+    outside, unknown = clean(other)
+    assert unknown is None
+    assert outside != inside
+    assert clean(test)[1] is not None  # it has no training split that could differ
+    pair = cli("analyze", "ood", run / inside, run / outside, "-q")
+    assert pair.code == 0, pair.err
+    moved = own.rename(tmp_path / "moved")
+    assert clean(moved) == (inside, accuracy)  # already done
+    assert clean(moved, "-o", tmp_path / "again.h5")[1] == accuracy

@@ -23,13 +23,15 @@ class Heard(Reporter):
     warn = note
 
 
-def known(trained, own, *, attacked=False, name="folder"):
-    info = {"data": {"name": "folder", "classes": list(trained)}}
+def known(trained, own, *, attacked=False, name="folder", data="folder"):
+    info = {"data": {"name": data, "classes": list(trained)}}
     labels = torch.arange(len(own))
     pixels = torch.zeros(len(own), 1, 2, 2, dtype=torch.uint8)
     images = Images(name, "test", pixels, labels, tuple(own), 0, False)
     heard = Heard()
-    return classes.known(info, images, attacked=attacked, reporter=heard).tolist(), heard.said
+    other = name != "folder"
+    found = classes.known(info, images, attacked=attacked, other=other, reporter=heard)
+    return found.tolist(), heard.said
 
 
 @pytest.mark.parametrize("attacked", [False, True])
@@ -78,3 +80,10 @@ def test_another_set_with_the_models_names_is_taken_and_said_so():
     numbers, said = known("abc", "abc", name="photos", attacked=True)
     assert numbers == [0, 1, 2]
     assert "photos is not folder; its classes are taken for the model's" in said[0]
+
+
+def test_any_set_may_be_that_of_a_net_imported_without_its_data():
+    numbers, said = known("0123", "0123", name="npz", data="unknown")
+    assert numbers == [0, 1, 2, 3]
+    assert said[0].startswith("npz is not known as the model's data; its classes are taken")
+    assert known("0123", "abcd", name="npz", data="unknown")[0] == [-1] * 4
