@@ -21,6 +21,7 @@ from advkit.artifacts.descriptions import Description
 from advkit.artifacts.provenance import Array
 from advkit.errors import InputError, MismatchError, brief, storage
 from advkit.runtime import reading
+from advkit.runtime.reporting import Reporter
 
 WANTED = "a checkpoint (.safetensors)"
 BROKEN = (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AssertionError)
@@ -190,6 +191,12 @@ def claimed(path: Path) -> str | None:
 def read_info(path: Path | str) -> descriptions.Checkpoint:
     """Read the description of a checkpoint, checked like `read`."""
     return read(path)[1]
+
+
+def tell_unfinished(path: Path, reporter: Reporter) -> None:
+    """Say that the run beside a checkpoint has not ended, if it has not."""
+    if path.with_name(files.STATE).exists():
+        reporter.note(f"{path}: its run has not ended (train --resume goes on), and may replace it")
 
 
 def require_unchanged(path: Path | str, digest: str) -> None:

@@ -32,6 +32,8 @@ MAKERS = {"checkpoint": "train", "labels": "softlabels", "logits": "attack"}
 """Kind of a file → the command that makes one."""
 INSIDE = ("best.safetensors", "final.safetensors", "*.safetensors")
 """Names of a checkpoint in a folder, the likeliest first."""
+STATE = "state.safetensors"
+"""What an unfinished run goes on from, beside its checkpoints; gone when the run is done."""
 SHOWN = 640
 """Characters of a name that an error shows: bytes that are no text take six each."""
 PROBE = re.compile(r"\.probe\.(\d+)")

@@ -225,6 +225,7 @@ class EvaluationWork(sharing.ShardedWork[Logits]):
             if whole is not None and whole.exists() and not self.overwrite:
                 return hdf5.read_logits(whole), 0.0
             surrogate = self._surrogate()
+            checkpoint.tell_unfinished(self.path, self.reporter)
             started = time.monotonic()
             result = self._run(model, info, images, surrogate, unfinished)
             checkpoint.require_unchanged(self.path, self.digest)

@@ -177,6 +177,7 @@ class LabelsWork(sharing.ShardedWork[Labels]):
                 return info, True
             if whole is not None and whole.exists() and not self.overwrite:
                 return _described(whole), True
+            checkpoint.tell_unfinished(self.path, self.reporter)
             with computing(self.device, self.threads), signals.resumable():
                 return self.labelling.write(out, self._require_teacher), False
 

@@ -40,7 +40,7 @@ class RunFolder:
     @property
     def state_file(self) -> Path:
         """What `--resume` goes on from; gone when the run is done."""
-        return self.path / "state.safetensors"
+        return self.path / files.STATE
 
     def checkpoint(self, role: str) -> Path:
         """`best`, `final`, `best-ema` or `final-ema`."""

@@ -53,6 +53,15 @@ def test_row_33_all_differences_are_listed(cli, stopped):
     refused(outcome, 4, "lr: 0.1 -> 0.05", "eps: 0.15 -> 0.1", "momentum: 0.9 -> 0.8")
 
 
+@pytest.mark.parametrize("stage", [("attack", "--attack", "none"), ("softlabels",)])
+def test_a_checkpoint_of_an_unfinished_run_is_told_of(cli, stopped, tmp_path, stage):
+    words = (*stage, stopped / "run" / "best.safetensors", "-o", tmp_path / "a.h5")
+    outcome = cli(*words)
+    assert outcome.code == 0, outcome.err
+    assert "its run has not ended (train --resume goes on)" in outcome.err
+    assert "has not ended" not in cli(*words).err  # already done
+
+
 def rewritten(stopped, folder, change):
     """Copy the run with another description of its state, and a right digest."""
     import shutil
