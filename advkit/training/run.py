@@ -52,12 +52,18 @@ def train(
     torch.set_num_threads(threads)
     stack = ExitStack()  # holds the folder, in the process that leads
 
+    def mirrored() -> Mirrors:
+        return Mirrors(loggers, folder, settings.flat(), reporter)
+
     # Rank 0 alone looks at the folder, and the others hear what it decided.
     def opened() -> bool:
         if folder.done and not overwrite:  # to find a run done a look is enough: no lock
             folder.require_same(resolved)
             manifest.require(folder)
             folder.tidy()
+            if loggers:  # a form that was not asked before is written now
+                with folder.held():
+                    mirrored().close()
             return False
         stack.enter_context(folder.held())
         folder.require_fit(resolved, resume=resume, overwrite=overwrite)
@@ -99,7 +105,7 @@ def train(
         if world.led(begun):
             trainer.restore(folder, elastic)
         if world.leads:
-            trainer.mirrors = Mirrors(loggers, folder, settings.flat(), reporter)
+            trainer.mirrors = mirrored()
         # Also of a run that is stopped: what it told is to be on disk.
         stack.callback(trainer.mirrors.close)
         trainer.fit(folder, until)

@@ -93,6 +93,14 @@ def test_a_stopped_run_goes_on_as_one_curve(tmp_path, monkeypatch):
     assert [float(row["loss"]) for row in rows] == [row["loss"] for row in metrics(tmp_path / "a")]
 
 
+def test_a_finished_run_is_written_in_a_form_asked_for_later(tmp_path):
+    assert go(tmp_path / "a", epochs=2)
+    assert not go(tmp_path / "a", "csv", epochs=2)
+    assert [float(row["loss"]) for row in sheet(tmp_path / "a")] == [
+        row["loss"] for row in metrics(tmp_path / "a")
+    ]
+
+
 def test_a_mirror_changes_no_byte_of_the_run(tmp_path):
     for name, loggers in (("a", ["csv"]), ("b", [])):
         go(tmp_path / name, *loggers, epochs=1)
