@@ -31,6 +31,7 @@ def run(call: Call, name: str = "train", **fixed: str) -> Iterator[Record | str]
     # Later: stdin is read only where no option names the labels, and may be a terminal.
     resolved = binding.configuration(wanted, partial(labels_or_teacher, call))
     if wanted.print_config:
+        wanted.loggers  # noqa: B018  (refuses an unknown one: it is no part of what is printed)
         yield plain.escaped(resolved.toml(), sys.stdout.encoding if sys.stdout else None)
         return
     from advkit.training.stage import train  # imports torch, which --help does without

@@ -42,7 +42,7 @@ def number(text: str | float, what: str = "") -> float:
         what: is read, for the message.
 
     Raises:
-        UsageError: not a number.
+        UsageError: not a number, or one so near to 0 that it would be taken for it.
     """
     try:
         value = float(text)
@@ -52,6 +52,8 @@ def number(text: str | float, what: str = "") -> float:
     if not math.isfinite(value):
         named = f"{what} {brief(repr(text))}".lstrip()
         raise UsageError(f"{named} is not a number: write 0.031 or 8/255")
+    if value == 0 and re.match(r"[-+\s]*[0.]*[1-9]", str(text)):
+        raise UsageError(f"{f'{what} {brief(str(text))}'.lstrip()} is too near to 0")
     return value
 
 

@@ -66,3 +66,10 @@ def test_a_mistyped_key_of_a_file_is_answered_with_the_key(cli, tmp_path, key, m
     outcome = cli("train", "--config", file, "--data", "digits", "--print-config")
     assert outcome.code == 2
     assert f"unknown option '{key}': did you mean '{meant}'? (from {file.name})" in outcome.err
+
+
+def test_print_config_refuses_what_the_run_would(cli):
+    for words in (["--log", "foo"], ["--eps", "1e-400"]):
+        outcome = cli("train", "--data", "digits", *words, "--print-config")
+        assert (outcome.code, outcome.out) == (2, ""), outcome.err
+        assert words[1] in outcome.err

@@ -48,6 +48,12 @@ def test_what_is_no_number_is_refused(text):
         number(text)
 
 
+def test_a_number_that_would_be_taken_for_0_is_refused():
+    with pytest.raises(UsageError, match="eps 1e-400 is too near to 0"):
+        number("1e-400", "eps")
+    assert [number(text) for text in ("0", "0.00", "0e9", "-0", "0/255")] == [0] * 5
+
+
 def test_eps_in_255ths_is_recognised():
     with pytest.raises(UsageError, match=r"did you mean 8/255\?"):
         parse_eps("8", "linf")
