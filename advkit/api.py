@@ -38,7 +38,7 @@ from advkit.errors import InputError, UsageError, unknown
 from advkit.evaluation import arrays
 from advkit.evaluation import stage as evaluation
 from advkit.evaluation.options import AttackOptions, named
-from advkit.evaluation.settings import SUITES, AttackSettings, part_options
+from advkit.evaluation.settings import AUTOATTACK, AttackSettings
 from advkit.evaluation.verdicts import figures
 from advkit.options import Option, StageOptions, options_of
 from advkit.parallel import ranks
@@ -309,20 +309,29 @@ def attack(
     images, labels = _pixels(x), _labels(y)
     if len(labels) != len(images):
         raise InputError(f"{len(images)} images but {len(labels)} labels")
-    own = _plain(options)
-    if attack in SUITES and own:
-        raise UsageError(f"{', '.join(own)}: no option of {attack}")
+    if attack == "none":
+        raise UsageError("attack none changes nothing: ask the model itself")
+    values, every = _plain(options), registry.shared_options("attacks")
+    parts = _taken(values, every)
+    for name in values:
+        raise unknown("option", name, [option.name for option in every])
+    values = {"norm": norm, "eps": str(eps), "seed": seed, "batch_size": batch_size}
+    if attack == AUTOATTACK or version != "standard":
+        values["version"] = version
+    if surrogate is not None:
+        values["surrogate"] = arrays.HERE
+    given = _built(AttackOptions, {**values, **named(attack)}, parts=parts)
     wanted = AttackSettings(
-        attack=attack,
+        attack=given.name,
         norm=norm,
         eps=str(eps),
         data="arrays",
-        seed=seed,
-        batch_size=batch_size,
+        seed=given.seed,
+        batch_size=given.batch_size,
         version=version,
         save_images=True,
-        options={} if attack in SUITES else part_options(attack, own),
-        surrogate=None if surrogate is None else arrays.HERE,
+        options=given.own(),
+        surrogate=given.surrogate,
     )
     wanted.threat  # noqa: B018  (refuses an impossible ε before any work)
     reporter = _reporter("attack", progress)

@@ -258,7 +258,17 @@ def test_a_net_without_a_gradient_is_attacked_through_another():
         ({"attack": "none"}, errors.UsageError, "ask the model"),
         ({"attack": "transfer"}, errors.UsageError, "surrogate"),
         ({"attack": "fast", "steps": 3}, errors.UsageError, "steps"),
-        ({"restart": 3}, errors.UsageError, "restart"),
+        ({"restart": 3}, errors.UsageError, "did you mean 'restarts'"),
+        ({"limit": 3}, errors.UsageError, "unknown option 'limit'"),
+        ({"steps": 1.5}, errors.UsageError, "steps 1.5 is not a whole number"),
+        ({"restarts": "x"}, errors.UsageError, "restarts 'x' is not a whole number"),
+        ({"seed": "a"}, errors.UsageError, "seed 'a' is not a whole number"),
+        ({"seed": -1}, errors.UsageError, "seed -1 is not in"),
+        ({"batch_size": 0}, errors.UsageError, "batch-size 0 is not in"),
+        ({"version": "plus"}, errors.UsageError, "version belongs to"),
+        ({"attack": 3}, errors.UsageError, "3 names no attack"),
+        ({"attack": "transfer", "surrogate": 3}, errors.UsageError, "is no torch.nn.Module"),
+        ({"surrogate": nn.Flatten()}, errors.UsageError, "surrogate belongs to"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_attacked(change, error, words):

@@ -14,7 +14,7 @@ from advkit.analyses.drawing.style import ORANGE
 from advkit.analyses.probing.landscape import grid
 from advkit.analyses.probing.probe import Probe
 from advkit.artifacts.result import Curve, Number, Panel, Result
-from advkit.errors import NumericalError, UsageError
+from advkit.errors import NumericalError, UsageError, brief
 from advkit.formulas.losses import cross_entropy
 from advkit.formulas.threat import number
 
@@ -125,7 +125,9 @@ def _picked(text: str, probe: Probe) -> Tensor:
     try:
         positions = [int(word) for word in text.split(",")]
     except ValueError:
-        raise UsageError(f"--pick {text!r}: positions apart by commas, as in 12,77") from None
+        raise UsageError(
+            f"--pick {brief(repr(text))}: positions apart by commas, as in 12,77"
+        ) from None
     count = len(probe.images.labels)
     for position in positions:
         if not 0 <= position < count:

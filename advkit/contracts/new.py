@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advkit import registry
 from advkit.artifacts import files
-from advkit.errors import MismatchError, UsageError, unknown
+from advkit.errors import MismatchError, UsageError, brief, unknown
 
 TEMPLATES = Path(__file__).parent / "templates"
 STANDARD, OTHERS = ("math", "Path", "SimpleNamespace"), ("pytest", "torch")
@@ -46,7 +46,9 @@ def begin(shelf: str, name: str, root: Path) -> tuple[Path, Path]:
     if shelf not in shelves:
         raise unknown("shelf", shelf, shelves)
     if not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise UsageError(f"{name!r} is no name of a part: small letters, digits and single dashes")
+        raise UsageError(
+            f"{brief(repr(name))} is no name of a part: small letters, digits and single dashes"
+        )
     if name in registry.parts(shelf):
         there = registry.parts(shelf)[name]
         raise UsageError(f"{shelf}/{name} is there already: {there.path} ({there.place})")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advkit.config.machine import Machine, Output
-from advkit.errors import UsageError, unknown
+from advkit.errors import UsageError, brief, unknown
 from advkit.options import COUNTS, SIDES, declared
 
 MODEL = "Model"
@@ -82,7 +82,9 @@ def names(text: str) -> list[str]:
     else:
         classes = [word.strip() for word in text.split(",")]
     if len(classes) < 2 or not all(classes) or len(set(classes)) < len(classes):
-        raise UsageError(f"--classes {text!r}: a number from 2 on, or two or more names a,b,c")
+        raise UsageError(
+            f"--classes {brief(repr(text))}: a number from 2 on, or two or more names a,b,c"
+        )
     return classes
 
 
@@ -98,7 +100,9 @@ def shape(text: str) -> list[int]:
     words = text.lower().split("x")
     sides = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) < 6]
     if len(words) != 3 or len(sides) != 3 or not all(1 <= side <= SIDE for side in sides):
-        raise UsageError(f"--input-shape {text!r}: channels, height and width, such as 3x32x32")
+        raise UsageError(
+            f"--input-shape {brief(repr(text))}: channels, height and width, such as 3x32x32"
+        )
     return sides
 
 
@@ -117,7 +121,7 @@ def numbers(flag: str, text: str, channels: int) -> list[float]:
     if len(values) != channels or not fine or (flag == "--std" and min(values) <= 0):
         above = " above 0" if flag == "--std" else ""
         raise UsageError(
-            f"{flag} {text!r}: {channels} numbers{above} apart by commas, or one for all"
+            f"{flag} {brief(repr(text))}: {channels} numbers{above} apart by commas, or one for all"
         )
     return values
 

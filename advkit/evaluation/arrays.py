@@ -105,8 +105,11 @@ def attack(
     """
     if settings.attack == "none":
         raise UsageError("attack none changes nothing: ask the model itself")
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"a {type(model).__name__} is no torch.nn.Module: give one that calls it")
+    for net in (model, *([] if surrogate is None else [surrogate])):
+        if not isinstance(net, nn.Module):
+            raise UsageError(
+                f"a {type(net).__name__} is no torch.nn.Module: give one that calls it"
+            )
     _require_images(x)
     device = next((tensor.device for tensor in model.parameters()), x.device)
     net = model if next(model.parameters(), None) is not None else Placed(model, device)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from advkit import registry
 from advkit.config.machine import Machine, Output, Sharded
-from advkit.errors import UsageError
+from advkit.errors import UsageError, brief
 from advkit.evaluation.settings import AUTOATTACK, BATCH_SIZE, FAST, SUITES, part_options
 from advkit.formulas.threat import NORMS, parse_eps
 from advkit.options import BATCHES, COUNTS, SEEDS, SIDES, StageOptions, declared
@@ -147,5 +147,10 @@ def named(attack: str) -> dict[str, bool | str]:
 
     >>> named("fast"), named("pgd")
     ({'fast': True}, {'attack': 'pgd'})
+
+    Raises:
+        UsageError: no text.
     """
+    if not isinstance(attack, str):
+        raise UsageError(f"{brief(repr(attack))} names no attack")
     return {attack: True} if attack in SUITES else {"attack": attack}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from advkit.errors import UsageError, unknown
+from advkit.errors import UsageError, brief, unknown
 
 SHAPES = ("cosine", "linear", "step", "constant")
 LR_SCHEDULES = ("multistep", "cosine", "cyclic", "triangular", "onecycle")
@@ -35,7 +35,9 @@ def parse_span(text: str) -> tuple[float, float]:
     except ValueError:
         values = []
     if len(values) not in (1, 2) or not all(math.isfinite(value) for value in values):
-        raise UsageError(f"{text!r} is not a range: write START:END, for example 2.5:2.0")
+        raise UsageError(
+            f"{brief(repr(text))} is not a range: write START:END, for example 2.5:2.0"
+        )
     return values[0], values[-1]
 
 

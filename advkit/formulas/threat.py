@@ -220,7 +220,7 @@ def step_size(text: str, eps: float) -> float:
         divisor = number(share[2] or "1")
         size = number(share[1] or "1") * eps / divisor if divisor else 0.0
     if not size > 0 and eps > 0:
-        raise UsageError(f"step size {text!r} is not above 0")
+        raise UsageError(f"step size {brief(repr(text))} is not above 0")
     return size
 
 
