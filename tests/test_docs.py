@@ -121,6 +121,13 @@ def test_the_picture_of_the_floors_is_the_rule_that_is_tested():
     assert tuple(floors) == FLOORS
 
 
+def test_the_page_of_analyses_has_each_of_them_in_its_table():
+    text = (DOCS / "analyses.md").read_text(encoding="utf-8")
+    table = text[: text.index("\n## ")]
+    named = re.findall(r"^\| [^|]+ \| \[`([a-z-]+)`\]", table, re.MULTILINE)
+    assert sorted(named) == sorted(registry.parts("analyses"))
+
+
 def test_the_changelog_begins_with_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## (\S+)", text, re.MULTILINE)[1] == __version__
