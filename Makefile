@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(READY)  ## make .venv with everything in it (about 6 GB, minutes)
+install: $(READY)  ## make .venv with everything but the extras (about 6 GB, minutes)
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed")'

@@ -165,7 +165,7 @@ numbers() {  # SIZE adr-searched SEED: search τ, λ and γ on the images of tha
     [ ! -e "$file" ] || return 0
     timely "$size-numbers" || return 0
     if ! "$python" -c 'import optuna' 2> /dev/null; then
-        echo "$size: no search for ADR's numbers: $python lacks the extra advkit[search]" >&2
+        echo "$size: no search for ADR's numbers: $python lacks optuna" >&2
         return 0
     fi
     # shellcheck disable=SC2086

@@ -5,6 +5,7 @@
 #
 #   DATA=digits  ARCH=small-cnn; METHODS="at adr rslad", all of them by default; EPOCHS=30 on digits,
 #   TEMPERATURE=5 of LTD's teacher; SEEDS="0 1 2", JOBS, LIMIT, ATTACK, TRAIN, SMOKE as in _table.sh
+#   A method of your own is OBJECTIVE+LABELS of parts that ADVKIT_PARTS names: METHODS="at adr at+mine"
 #
 # No method has the numbers of its own paper, which were found under other protocols: each has the
 # defaults of `advkit train`, and what begins late in a run begins at the same share of this one. The
@@ -21,10 +22,12 @@ arch=${ARCH:-resnet18}
 if [ -n "$smoke" ]; then epochs=4; else
     case $DATA in digits) epochs=${EPOCHS:-30} ;; *) epochs=${EPOCHS:-200} ;; esac
 fi
+own=''
 for method in $METHODS; do
     case " $known " in *" $method "*) ;; *)
-        echo "compare.sh: $method is none of: $known" >&2
-        exit 2 ;;
+        # Another one has what its own options say by default; advkit tells whether there is such.
+        advkit train --data "$DATA" --arch "$arch" --method "$method" --print-config > /dev/null
+        own+=" $method" ;;
     esac
 done
 asked() {  # METHOD...: whether one of them is to be trained
@@ -51,6 +54,7 @@ if asked ltd hat kd; then teach "$DATA" "$arch"; fi
 natural=${teacher:-}
 
 for method in at trades mart ls adr trades-adr score ikl; do compared $method; done
+for method in $own; do compared "$method"; done
 compared ltd --teacher "$natural" --temperature "${TEMPERATURE:-5}"
 for method in rslad ard adaad igdm saad; do compared $method --teacher "$robust"; done
 compared iad --teacher "$robust" --introspect-from "$(at 30)"

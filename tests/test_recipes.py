@@ -118,6 +118,22 @@ def test_a_recipe_goes_on_where_it_was(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
+def test_methods_of_ones_own_are_compared(cli, tmp_path):
+    assert cli("parts", "new", "labels", "halved", tmp_path / "mine").code == 0
+    more = {"METHODS": "at at+halved", "ADVKIT_PARTS": str(tmp_path / "mine")}
+    done = go("compare", tmp_path / "run", **more)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "table.jsonl").read_text())
+    assert [group["method"] for group in record["groups"]] == ["at", "at+halved"]
+
+
+def test_an_unknown_method_is_no_row_of_a_comparison(tmp_path):
+    done = go("compare", tmp_path / "run", METHODS="at nope")
+    assert done.returncode == 2
+    assert "unknown method 'nope'" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["ltd-table2", "ltd-table3", "ltd-table6"])
 def test_what_the_paper_leaves_open_must_be_given(name, tmp_path):
     done = go(name, tmp_path / "run", SMOKE="")

@@ -262,7 +262,7 @@ def test_no_run_is_begun_when_time_is_up(bench):
 
 def test_without_optuna_the_search_is_left_out_and_said(bench):
     done = bench.start(ROWS="adr-searched")
-    assert "lacks the extra advkit[search]" in done.stderr
+    assert "lacks optuna" in done.stderr
     assert bench.done("train") == []
     bench.start(ROWS="adr-searched", OPTUNA="1")
     assert len(bench.done("search adr")) == 2

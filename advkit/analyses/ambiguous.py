@@ -22,6 +22,7 @@ from advkit.formulas.information import entropy
 from advkit.labels.soft import soften
 
 KINDS = ("labels", "logits")
+EXAMPLE = "runs/*/best.labels-*.h5 --plot flattest.png"
 LIMITS = {
     "count": "[1, 1000]",
     "top": "[1, 1000]",

@@ -22,6 +22,7 @@ from advkit.formulas.stats import examples_needed, holm, mcnemar, paired_interva
 
 LIMITS = {"seed": "[0, 4294967295]"}
 KINDS = ("logits",)
+EXAMPLE = "runs/at/best.autoattack-*.h5 runs/adr/best.autoattack-*.h5"
 COMPARES = True
 _FEW = 25
 """Discordant examples below which the bootstrap's interval is too narrow."""

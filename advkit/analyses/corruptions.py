@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KINDS = ("logits",)
+EXAMPLE = "runs/adr/best.none*-on-cifar10c-*.h5"
 COMPARES = True
 _SETS = ("cifar10c-", "cifar100c-")
 _INCHES, _LINE = 1.4, 0.22

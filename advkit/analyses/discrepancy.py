@@ -28,6 +28,7 @@ from advkit.options import parse_temperatures
 from advkit.runtime import reading
 
 KINDS = ("labels", "logits")
+EXAMPLE = "runs/*/best.labels-*.h5"
 OVERLAY = True
 ALONE = "simulate"
 LIMITS = {

@@ -23,6 +23,7 @@ from advkit.options import parse_temperatures
 
 LIMITS = {"lambda": "[0, 1]", "temperatures": "[1e-6, 1e6]"}
 KINDS = ("labels", "logits")
+EXAMPLE = "runs/*/best.labels-*.h5"
 OVERLAY = True
 
 

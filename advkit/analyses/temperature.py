@@ -19,6 +19,7 @@ from advkit.artifacts.rows import argmax
 from advkit.errors import InputError
 
 KINDS = ("logits",)
+EXAMPLE = "runs/*-ltd-*/best.*.h5"
 COMPARES = True
 _AVERAGED = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
 """What is averaged, and how the picture calls it."""

@@ -21,6 +21,7 @@ from advkit.errors import InputError, MismatchError, UsageError
 from advkit.formulas.stats import paired_interval, wilson
 
 KINDS = ("logits",)
+EXAMPLE = "runs/adr/best.autoattack-*.h5"
 COMPARES = True
 
 

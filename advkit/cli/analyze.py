@@ -175,14 +175,15 @@ def _command(part: Part) -> Command:
     shared: tuple[Option, ...] = (*shown(AnalyzeOptions), out, options.OVERWRITE)
     if part.constants.get("PROBES"):
         shared = (*_probe_options(part), *shared)
-    files = "best.safetensors" if part.constants.get("KINDS") == ("checkpoint",) else "best.*.h5"
+    checkpoints = part.constants.get("KINDS") == ("checkpoint",)
+    usual = "runs/*/best.safetensors" if checkpoints else "runs/*/best.*.h5"
     return Command(
         part.name,
         part.help,
         (*part.options, *shared),
         _runner(part),
         argument="[FILE]...",
-        example=f"advkit analyze {part.name} runs/*/{files}",
+        example=f"advkit analyze {part.name} {part.constants.get('EXAMPLE', usual)}",
     )
 
 

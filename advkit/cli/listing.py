@@ -50,7 +50,7 @@ COMMANDS: dict[str, Listed] = {
     ),
 }
 GROUPS: dict[str, Listed] = {
-    "analyze": Listed("Numbers and pictures from logits files.", "advkit.cli.analyze"),
+    "analyze": Listed("Numbers and pictures of outputs, labels and nets.", "advkit.cli.analyze"),
     "search": Listed("Searches for the numbers that a method needs.", "advkit.cli.search"),
     "data": Listed(
         "Data sets: what there is, what one holds, and fetching one.", "advkit.cli.data"

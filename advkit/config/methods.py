@@ -87,6 +87,10 @@ def parse(name: str) -> Choices:
     objective, plus, labels = base.partition("+")
     if not plus:
         if base not in BASES:
+            if base in registry.parts("objectives"):
+                raise UsageError(f"{base} is an objective: as a method write {base}+onehot")
+            if base in registry.parts("labels"):
+                raise UsageError(f"{base} is a label source: as a method write at+{base}")
             meant = near(name, names())
             if not meant:
                 known = f"{', '.join(sorted(BASES))}; each also with {', '.join(SUFFIXES[1:])}"

@@ -35,7 +35,7 @@ def require_onnx() -> ModuleType:
             last = importlib.import_module(name)
         except ImportError:
             raise UsageError(
-                f"--to onnx needs the package {name}: python -m pip install 'advkit[onnx]'"
+                f"--to onnx needs the package {name}: python -m pip install {' '.join(NEEDED)}"
             ) from None
     return last
 

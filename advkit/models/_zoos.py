@@ -17,7 +17,7 @@ from torch import nn
 from advkit.errors import UsageError, brief, unknown
 from advkit.models._blocks import Statistics
 from advkit.models._normalised import normalised
-from advkit.registry import OUTSIDE, is_outside
+from advkit.registry import is_outside
 
 ARGUMENTS = ("patch_size", "window_size", "depth", "embed_dim", "num_heads", "reg_tokens")
 """timm's arguments that a name may carry. No others: `pretrained` would download, and
@@ -127,8 +127,7 @@ def _module(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError:
         raise UsageError(
-            f"--arch {package}:NAME needs the package {package}: "
-            f"python -m pip install '{OUTSIDE[package]}'"
+            f"--arch {package}:NAME needs the package {package}: python -m pip install {package}"
         ) from None
 
 

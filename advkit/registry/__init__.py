@@ -85,8 +85,8 @@ NOUNS = {
 }
 
 
-OUTSIDE = {"torchvision": "torchvision", "timm": "advkit[timm]"}
-"""Packages whose nets are architectures too, as PACKAGE:NAME, and what installs them."""
+OUTSIDE = ("torchvision", "timm")
+"""Packages whose nets are architectures too, as PACKAGE:NAME."""
 
 
 _named: list[Place] = []
@@ -303,7 +303,10 @@ def shared_options(folder: str) -> tuple[Option, ...]:
             raise clash(option.name, f"another kind: {kinds}", [folder])
         # With several defaults none may be shown as the option's: each part keeps its own.
         agreed = all(other.default == option.default for _, other in shared)
-        names = [name if agreed else f"{name}: {other.default}" for name, other in shared]
+        names = [
+            name if agreed or other.default is None else f"{name}: {other.default}"
+            for name, other in shared
+        ]
         text = f"{option.help} ({', '.join(names)})"
         default = option.default if agreed else None
         words = [other.choices for _, other in shared]

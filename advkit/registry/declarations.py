@@ -65,6 +65,7 @@ def _limits(value: object, options: Options) -> bool:
 # `type(value) is int` below, not isinstance: True would be a count of 1.
 _SIZES = {"train", "test", "classes", "channels", "size"}
 _FLAG = Rule("True or False", lambda value, _: isinstance(value, bool))
+_TEXT = Rule("a line of text", lambda value, _: isinstance(value, str) and value.isprintable())
 _COUNT = Rule("a number of 1 or more", lambda value, _: type(value) is int and value >= 1)
 _COUNTS = Rule(
     "a tuple of numbers of 1 or more",
@@ -119,6 +120,7 @@ _DECLARATIONS: dict[str, dict[str, Rule]] = {
         "LIMIT": _COUNT,
         "CHECKPOINTS": _OPTION_NAMES,
         "PLACES": _OPTION_NAMES,
+        "EXAMPLE": _TEXT,
     },
 }
 DECLARATIONS = {folder: rules | {"LIMITS": _LIMITS} for folder, rules in _DECLARATIONS.items()}

@@ -56,8 +56,7 @@ def require() -> None:
     """
     if find_spec("optuna") is None:
         raise UsageError(
-            "search adr: the package optuna is not installed: python -m pip install "
-            "'advkit[search]'"
+            "search adr: the package optuna is not installed: python -m pip install optuna"
         )
 
 

@@ -60,7 +60,7 @@ def names(text: str | None) -> tuple[str, ...]:
         if name in PACKAGES and find_spec(PACKAGES[name]) is None:
             raise UsageError(
                 f"--log {name}: the package {PACKAGES[name]} is not installed: "
-                f"python -m pip install 'advkit[{name}]'"
+                f"python -m pip install {PACKAGES[name]}"
             )
     return wanted
 

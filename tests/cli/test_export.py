@@ -145,7 +145,7 @@ def test_a_missing_package_is_named_with_its_extra(cli, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     outcome = cli("export", "a.safetensors", "--to", "onnx")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "the package onnx: python -m pip install 'advkit[onnx]'" in outcome.err
+    assert "the package onnx: python -m pip install onnx onnxscript" in outcome.err
     assert not Path("a.onnx").exists()
 
 

@@ -109,7 +109,7 @@ def test_without_optuna(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sampling, "find_spec", lambda name: None)
     outcome = cli("search", "adr", "--data", "digits", "--trials", "2")
-    refused(outcome, 2, "optuna is not installed", "python -m pip install 'advkit[search]'")
+    refused(outcome, 2, "optuna is not installed", "python -m pip install optuna")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from advkit import registry
 from advkit.cli.app import commands, groups
 from advkit.cli.common.markers import marked
-from advkit.cli.common.options import SHORT, Command
+from advkit.cli.common.options import Command, flags, value
 from advkit.cli.common.shorter import MOST
 from advkit.config import methods
 from advkit.options import Option
@@ -68,10 +68,11 @@ def _command(name: str, command: Command, level: str = "##") -> Iterator[str]:
 
 
 def _row(option: Option) -> str:
-    flags = f"`{option.flag}`" + (f" `{SHORT[option.name]}`" if option.name in SHORT else "")
-    kind = ", ".join(f"`{each}`" for each in option.choices) or option.kind
+    words = [word for flag in flags(option) for word in flag.split("/")]
+    typed = " ".join(f"`{word}`" for word in words)
+    kind = "" if option.kind == "bool" else f" {value(option)}"
     default = "" if option.default in (None, "") else f"`{_word(option.default)}`"
-    return f"| {flags} {_safe(kind)} | {_safe(option.help)} | {default} |"
+    return f"| {typed}{_safe(kind)} | {_safe(option.help)} | {default} |"
 
 
 def _word(value: object) -> str:

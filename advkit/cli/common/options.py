@@ -38,6 +38,9 @@ NAMED = {
     **dict.fromkeys(("device", "name", "corruption"), "NAME"),
     "data": "NAME[:PATH]",
     "log": "NAMES",
+    **dict.fromkeys(("plot", "oracle"), "FILE"),
+    "size": "column|page|WxH",
+    "against": "NAME",
     "data_root": "DIR",
     "out": "PATH",
     "eps": "EPS",
@@ -127,8 +130,12 @@ def shown(declaring: type) -> tuple[Option, ...]:
 
 
 def _with_default(option: Option) -> str:
-    no_default = option.default is None or option.default is False or option.default == ""
-    return option.help if no_default else f"{option.help} ({option.default})"
+    return option.help if _silent(option) else f"{option.help} ({option.default})"
+
+
+def _silent(option: Option) -> bool:
+    """Return whether a default says nothing that has to be shown."""
+    return option.default is None or option.default is False or option.default in ("", ())
 
 
 PARTS = Option(
@@ -259,22 +266,14 @@ def _argument(command: Command) -> inspect.Parameter:
 
 def _parameter(option: Option) -> inspect.Parameter:
     text = option.help
-    silent = option.default is None or option.default is False or option.default in ("", ())
-    if not silent:
+    if not _silent(option):
         shown = str(option.default).lower() if option.kind == "bool" else option.default
         text += f" ({shown})"
-    # What turns something on for one call has no off form; a setting may be on in a file.
-    flags = [option.flag]
-    if option.kind == "bool" and option.panel not in (DIALOGUE, "Actions"):
-        flags = [f"{option.flag}/--no-{option.flag[2:]}"]
-    if option.name in SHORT:
-        flags.append(SHORT[option.name])
-    metavar = "|".join(option.choices) or NAMED.get(option.name) or VALUES.get(option.kind, "TEXT")
     typed: Any = list[str] if option.kind in MANY else TYPES.get(option.kind, str)
     info = typer.Option(
-        *flags,
+        *flags(option),
         help=text,
-        metavar=metavar,
+        metavar=value(option),
         show_default=False,
         rich_help_panel=option.panel or None,
         autocompletion=_completer(option),
@@ -282,6 +281,19 @@ def _parameter(option: Option) -> inspect.Parameter:
         show_envvar=False,
     )
     return _keyword(_safe(option), Annotated[typed | None, info])
+
+
+def flags(option: Option) -> list[str]:
+    """Return how an option is typed: `--amp/--no-amp`, or `--out` and `-o`."""
+    # What turns something on for one call has no off form; a setting may be on in a file.
+    off = option.kind == "bool" and option.panel not in (DIALOGUE, "Actions")
+    first = f"{option.flag}/--no-{option.flag[2:]}" if off else option.flag
+    return [first, *([SHORT[option.name]] if option.name in SHORT else [])]
+
+
+def value(option: Option) -> str:
+    """Return what the help calls an option's value."""
+    return "|".join(option.choices) or NAMED.get(option.name) or VALUES.get(option.kind, "TEXT")
 
 
 def _safe(option: Option) -> str:
