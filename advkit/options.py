@@ -96,6 +96,9 @@ class Option:
                 return [fraction(word) for word in value.split(",")]
             return parse_span(value)
         except UsageError as error:
+            if "," in str(self.default):
+                meant = f"numbers apart by commas, for example {self.default}"
+                raise UsageError(f"{self.flag} {brief(repr(value))}: {meant}") from None
             raise UsageError(f"{self.flag}: {error}") from None
 
 

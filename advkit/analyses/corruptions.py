@@ -6,7 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from advkit.analyses.gathering import naming
+import torch
+
+from advkit.analyses.gathering import naming, protocol
+from advkit.analyses.gathering.entries import entries_of
 from advkit.analyses.gathering.pairing import model_of
 from advkit.analyses.gathering.rows import require_labels, right
 from advkit.artifacts.document import aligned
@@ -48,11 +51,12 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     `mean_accuracy` is the mean over all corruptions and severities that are there, each counting
     alike, and `mean_corruption_error` is 1 less it: not divided by another net's errors, as the
     mCE of ImageNet-C is. `severity_N` are means over corruptions, `complete` says whether every
-    corruption has all the severities that any has.
+    corruption has all the severities that any has. Robust accuracies have a mean only where the
+    files were attacked alike; what differs is named (`differs`).
 
     Raises:
         InputError: a file of another data set, without labels, or a cell that is there twice.
-        MismatchError: another checkpoint, or other counts of examples.
+        MismatchError: another checkpoint, or other examples.
 
     Source: Hendrycks and Dietterich, ICLR 2019; the unnormalised mean as RobustBench reports it.
     """
@@ -70,6 +74,8 @@ def analyze(inputs: Sequence[Logits]) -> Result:
                 f"{first.path} and {logits.path}: {len(first.labels)} and {len(logits.labels)} "
                 "examples: take as many of each (the same --limit)"
             )
+        if not torch.equal(logits.index, first.index):
+            raise MismatchError(f"{first.path} and {logits.path}: other examples")
         if key in cells:
             raise InputError(
                 f"{seen[key]} and {logits.path}: both are {key[0]} at severity {key[1]}: give one"
@@ -78,14 +84,29 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     rows = [cells[key] for key in sorted(cells)]
     names = sorted({row.corruption for row in rows})
     levels = sorted({row.severity for row in rows})
+    attacked = [logits for logits in inputs if logits.broken_by is not None]
+    differs = _differences(attacked)
+    numbers = _numbers(rows, names, levels)
+    robust = [row.robust_accuracy for row in rows if row.robust_accuracy is not None]
+    if len(robust) == len(rows) and not differs:
+        numbers["mean_robust_accuracy"] = statistics.fmean(robust)
+    told = protocol.words(differs, [logits.info["data"]["name"] for logits in attacked])
+    note = f"\nnote: attacked otherwise: {told}" if told else ""
     return Result(
-        _numbers(rows, names, levels),
+        numbers,
         _Row._fields,
         tuple(rows),
         tuple(_panels(cells, names, levels)),
-        text=_text(cells, names, levels),
+        text=_text(cells, names, levels) + note,
         heading=naming.name(inputs[0]),
+        more={"differs": protocol.plain(differs)},
     )
+
+
+def _differences(attacked: Sequence[Logits]) -> dict[str, list[object]]:
+    """Return the settings in which attacked files differ, the corruptions aside."""
+    protocols = [protocol.evaluated(entry) for entry in entries_of(attacked)]
+    return protocol.differences([{k: v for k, v in x.items() if k != "data"} for x in protocols])
 
 
 def _cell(logits: Logits) -> tuple[str, int]:
@@ -127,9 +148,6 @@ def _numbers(
     for level in levels:
         own = [row.accuracy for row in rows if row.severity == level]
         numbers[f"severity_{level}"] = statistics.fmean(own)
-    robust = [row.robust_accuracy for row in rows if row.robust_accuracy is not None]
-    if len(robust) == len(rows):
-        numbers["mean_robust_accuracy"] = statistics.fmean(robust)
     return numbers
 
 

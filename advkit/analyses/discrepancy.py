@@ -16,6 +16,7 @@ from torch import Tensor
 from advkit import registry
 from advkit.analyses.drawing.panels import curve, layer
 from advkit.analyses.gathering.rows import require_labels, rows_of
+from advkit.analyses.statistics.scores import median
 from advkit.analyses.statistics.simulate import simulate as simulated
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import Logits
@@ -278,5 +279,5 @@ def _step(low: Tensor, high: Tensor, mass: Tensor, people: bool) -> list[float |
     rhs = condition_of_logs(*low[:, assumed], *high[:, assumed])
     least = 1 / (1 + rhs)
     holds = float((1 - mass[assumed] >= least).double().mean()) if people else None
-    medians = [float(values.median()) for values in (rhs, least)]
+    medians = [median(values) for values in (rhs, least)]
     return [*(value if math.isfinite(value) else None for value in medians), holds]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from advkit.analyses.drawing.histograms import BINS, bin_rows, counted, edges, histogram, outline
 from advkit.analyses.gathering.rows import conditions, entropies
-from advkit.analyses.statistics.scores import auroc, averaged, told_apart
+from advkit.analyses.statistics.scores import auroc, averaged, median, told_apart
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import argmax
@@ -46,7 +44,7 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     for name, values in conditions(logits).items():
         entropy_of = entropies(values)
         numbers |= averaged(f"{name}_entropy", entropy_of, top)
-        numbers[f"{name}_entropy_median"] = _median(entropy_of)
+        numbers[f"{name}_entropy_median"] = median(entropy_of)
         counts[name] = counted(entropy_of, bins, top)
         if bool((logits.labels >= 0).all()):
             right = argmax(values) == logits.labels
@@ -72,9 +70,3 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     panels = tuple(histogram(figure, "entropy (nats)") for figure in figures)
     layers = tuple(outline(figures[0], name, "entropy (nats)", name) for name in both)
     return Result(numbers, BINS, bin_rows(bounds, counts), panels, figures, overlay=layers)
-
-
-def _median(values: Tensor) -> float:
-    """Return the median; of an even count the mean of the middle two, unlike torch's."""
-    ranked = values.sort().values
-    return float((ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2)

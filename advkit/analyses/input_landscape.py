@@ -93,6 +93,8 @@ def analyze(
     Qin et al., "Adversarial robustness through local linearization", NeurIPS 2019, on the grid.
     """
     (probe,) = inputs
+    if reach is None and probe.threat.eps == 0:
+        raise UsageError("--eps 0 reaches nowhere: give --reach")
     places = grid(_reach(probe, reach), points)
     chosen = probe if pick is None else replace(probe, positions=_picked(pick, probe))
     probe.reporter.begin("input landscape, images", len(chosen.positions))

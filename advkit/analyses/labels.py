@@ -45,11 +45,16 @@ class Sums:
     values: Tensor
     count: int = 0
 
-    def add(self, p: Tensor, y: Tensor) -> None:
-        """Add targets (B, C) with true classes (B,)."""
-        true = p.gather(1, y[:, None])
-        rank = 1 + (p > true).sum(1).double()
-        columns = (entropy(p), p.amax(1), true.squeeze(1), rank, (rank == 1).double())
+    def add(self, p: Tensor, y: Tensor, order: Tensor) -> None:
+        """Add targets (B, C) with true classes (B,), and what orders the classes as they do.
+
+        Equal classes share the mean of their ranks.
+        """
+        true = order.gather(1, y[:, None])
+        rank = 1 + (order > true).sum(1) + ((order == true).sum(1) - 1).double() / 2
+        on_top = order.argmax(1) == y
+        mass = p.gather(1, y[:, None]).squeeze(1)
+        columns = (entropy(p), p.amax(1), mass, rank, on_top)
         self.values += torch.stack([column.double().sum() for column in columns])
         self.count += len(y)
 
@@ -80,7 +85,8 @@ def analyze(
     for logits, y, _ in rows_of(artifact):
         for t in grid:
             p = soften(logits, t) if lambda_ is None else rectify(logits, y, t, lambda_)
-            sums[t].add(p, y)
+            # softmax(z/T) keeps the order of z, but for what its smallest values round to.
+            sums[t].add(p, y, logits if lambda_ is None else p)
     rows = tuple(Row(t, *(sums[t].values / sums[t].count).tolist()) for t in grid)
     classes = len(artifact.info["data"]["classes"])
     numbers = {"n": len(artifact.labels), "targets": sums[grid[0]].count, "classes": classes}

@@ -5,24 +5,25 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advkit.analyses.drawing.panels import curve
 from advkit.analyses.gathering import protocol
 from advkit.analyses.gathering.cells import seed_noise, spread
-from advkit.analyses.gathering.entries import Entry, entries_of
+from advkit.analyses.gathering.entries import Entry, attack_options, differing
+from advkit.analyses.gathering.groups import Group, grouped
 from advkit.analyses.gathering.rows import require_labels
 from advkit.artifacts.document import aligned
-from advkit.artifacts.hdf5 import ROBUST, Logits
+from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.result import Panel, Result
-from advkit.artifacts.rows import argmax
-from advkit.errors import InputError
+from advkit.errors import InputError, MismatchError
 
 KINDS = ("logits",)
 EXAMPLE = "runs/*-ltd-*/best.*.h5"
 COMPARES = True
 _AVERAGED = {"clean": "clean", "pgd": "PGD", "autoattack": "AutoAttack"}
 """What is averaged, and how the picture calls it."""
+Placed = Sequence[tuple[Entry, Group]]
 
 
 class Row(NamedTuple):
@@ -37,39 +38,48 @@ class Row(NamedTuple):
     n: int
 
 
-def analyze(inputs: Sequence[Logits]) -> Result:
+def analyze(inputs: Sequence[Logits], *, point: Literal["best", "final"] = "best") -> Result:
     """Average logits files of LTD runs over seeds, a row a temperature.
 
     `pgd_overstates` is PGD's robust accuracy less AutoAttack's: what a PGD evaluation would have
-    claimed too much. Means over the runs of a temperature. The settings in which files of one
-    attack differ, the method's own aside, are named (`differs`): across them no temperature is
+    claimed too much. Means over the seeds of a temperature. The settings in which files of one
+    attack differ, the temperature aside, are named (`differs`): across them no temperature is
     the best one.
 
+    Args:
+        point: checkpoints to compare, of the best epoch or of the last.
+
     Raises:
-        InputError: a file without labels, or whose checkpoint was not trained at a temperature.
+        InputError: a file without labels, or whose checkpoint was not trained at a temperature; a
+            seed twice; or no file of that point.
+        MismatchError: two recipes at one temperature, or two attacks of one name.
 
     Source: LTD, Table 4.
     """
-    runs: dict[float, dict[str, dict[str | int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for logits in inputs:
+        require_labels(logits, "accuracy")
+    placed = [(entry, group) for entry, group in grouped(inputs) if entry.point == point]
+    if not placed:
+        raise InputError(f"--point {point}: no file is of such a checkpoint")
+    runs: dict[float, dict[str, dict[int | None, float]]] = defaultdict(lambda: defaultdict(dict))
     sizes: dict[float, int] = {}
-    for place, logits in enumerate(inputs):
-        t = _temperature(logits)
-        y = require_labels(logits, "accuracy")
-        sizes[t] = min(len(y), sizes.get(t, len(y)))
-        clean = float((argmax(logits.clean) == y).double().mean())
-        # The files of one checkpoint's attacks hold the same clean logits: they count once.
-        runs[t]["clean"][logits.info["parents"][0].get("digest", place)] = clean
-        if logits.broken_by is not None:
-            robust = float((logits.broken_by == ROBUST).double().mean())
-            runs[t][logits.info["config"]["attack"]][place] = robust
+    # The files of one checkpoint's attacks hold the same clean logits, which count once: of the
+    # file with most examples.
+    by_size = sorted(zip(_temperatures(placed), placed, strict=True), key=lambda pair: pair[1][0].n)
+    for t, (entry, _) in by_size:
+        sizes[t] = min(entry.n, sizes.get(t, entry.n))
+        for what, name in (("clean", "clean"), ("robust", entry.attack["attack"])):
+            count = entry.hits[what]
+            if count is not None:
+                runs[t][name][entry.seed] = count / entry.n
     shares = {t: {name: list(runs[t][name].values()) for name in _AVERAGED} for t in sorted(runs)}
     rows = tuple(_row(t, shares[t], sizes[t]) for t in shares)
     judged = {row.temperature: row.autoattack for row in rows if row.autoattack is not None}
-    differing = _differing(entries_of(inputs))
-    # Of equals the lowest; none across a difference that makes no method.
-    best = None if differing else max(judged, key=judged.__getitem__, default=None)
+    differs = _differing(placed)
+    # Of equals the lowest; none across a difference.
+    best = None if differs else max(judged, key=judged.__getitem__, default=None)
     numbers = {
-        "files": len(inputs),
+        "files": len(placed),
         "best_temperature": best,
         "best_autoattack": None if best is None else judged[best],
     }
@@ -78,23 +88,62 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         Row._fields,
         rows,
         (_panel(shares, sizes),),
-        text="\n".join([aligned([Row._fields, *rows]), *_remarks(differing)]),
-        more={"differs": differing},
+        text="\n".join([aligned([Row._fields, *rows]), *_remarks(differs)]),
+        more={"differs": differs},
     )
 
 
-def _differing(entries: Sequence[Entry]) -> dict[str, list[object]]:
-    """Return the settings in which files differ, those of an attack among its own files alone."""
-    attacks = {entry.attack["attack"] for entry in entries}
-    alike = [[x for x in entries if x.attack["attack"] == name] for name in sorted(attacks)]
-    compared = [[protocol.evaluated(entry) for entry in files] for files in alike]
+def _temperatures(placed: Placed) -> list[float]:
+    """Return each file's temperature, having seen that the files of one are seeds of one recipe.
+
+    Raises:
+        InputError: a checkpoint was not trained at a temperature.
+        MismatchError: two recipes at one temperature, or two attacks of one name.
+    """
+    temperatures = [_temperature(entry.logits) for entry, _ in placed]
+    first: dict[tuple[float, str], tuple[str, Mapping[str, object]]] = {}
+    for t, (entry, group) in zip(temperatures, placed, strict=True):
+        attack = {**attack_options(entry.attack), "examples": entry.fingerprint}
+        for what, own in (
+            ("recipes", _recipe(group)),
+            (f"attacks by {entry.attack['attack']}", attack),
+        ):
+            path, known = first.setdefault((t, what), (entry.path, own))
+            told = ", ".join(differing([own, known]))
+            if told:
+                raise MismatchError(
+                    f"{path} and {entry.path}: two {what} at temperature {t:g} ({told}): give one "
+                    "of them"
+                )
+    return temperatures
+
+
+def _recipe(group: Group) -> dict[str, object]:
+    """Return what makes files of a group another recipe: method, weights, settings."""
+    names = group.labels
+    return {**names.settings, "method": names.method, "weights": names.weights, "arch": names.arch}
+
+
+def _differing(placed: Placed) -> dict[str, list[object]]:
+    """Return the settings in which files differ, those of an attack among its own files alone.
+
+    Of the method too, but for the temperature; a substitute that was not attacked may have another.
+    """
+    own = (protocol.of_method() - {"temperature"}) | {"weights"}
+    files: dict[str, list[protocol.Protocol]] = defaultdict(list)
+    for entry, group in placed:
+        name = entry.attack["attack"]
+        recipe = {key: value for key, value in _recipe(group).items() if key in own}
+        told = protocol.plainly({} if name == "none" else recipe)
+        files[name].append({**protocol.evaluated(entry), **told})
     # Clean accuracies are means over the files of every attack.
-    compared.append([protocol.answered(entry) for entry in entries])
-    return protocol.together([protocol.differences(files) for files in compared])
+    clean = [protocol.answered(entry) for entry, _ in placed]
+    every: list[Sequence[protocol.Protocol]] = [*files.values(), clean]
+    return protocol.together([protocol.differences(each) for each in every])
 
 
-def _remarks(differing: Mapping[str, Sequence[object]]) -> list[str]:
-    values = [f"{name} {', '.join(map(protocol.spelt, own))}" for name, own in differing.items()]
+def _remarks(differs: Mapping[str, Sequence[object]]) -> list[str]:
+    values = [f"{name} {', '.join(map(protocol.spelt, own))}" for name, own in differs.items()]
     told = "; ".join(values)
     words = f"note: not the same in all files: {told}; no temperature is the best across it"
     return [words] if told else []

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from advkit.analyses.drawing.differences import differences
 from advkit.analyses.drawing.panels import forest
-from advkit.analyses.gathering import naming
-from advkit.analyses.gathering.entries import radius
+from advkit.analyses.gathering import naming, protocol
+from advkit.analyses.gathering.entries import entries_of, radius
 from advkit.analyses.gathering.pairing import model_of, paired
 from advkit.analyses.gathering.rows import require_labels
 from advkit.artifacts.document import aligned
 from advkit.artifacts.hdf5 import ROBUST, WRONG, Logits
+from advkit.artifacts.provenance import canonical
 from advkit.artifacts.result import Number, Panel, Result
 from advkit.errors import InputError, MismatchError, UsageError
 from advkit.formulas.stats import paired_interval, wilson
@@ -23,6 +24,8 @@ from advkit.formulas.stats import paired_interval, wilson
 KINDS = ("logits",)
 EXAMPLE = "runs/adr/best.autoattack-*.h5"
 COMPARES = True
+_THREAT = ("norm", "eps", "examples")
+"""What may differ: the threat model, and the order of the same examples."""
 
 
 class _Threat(NamedTuple):
@@ -60,7 +63,7 @@ def analyze(inputs: Sequence[Logits]) -> Result:
     and in the union where it is right under every one. Accuracies have Wilson's 95 % interval;
     `NAME_less_union` is what the union loses against one threat model on the same examples, with
     the adjusted Wald interval of paired shares. Files of one norm and ε are one threat model under
-    several attacks.
+    several attacks. In what else threat models were attacked otherwise is named (`differs`).
 
     Raises:
         UsageError: a single file.
@@ -93,8 +96,41 @@ def analyze(inputs: Sequence[Logits]) -> Result:
         "weakest_over_union": weakest.over_union,
         "weakest_over_union_ci95": [weakest.over_union_low or 0.0, weakest.over_union_high or 0.0],
     }
-    panels, net = _panels(rows), naming.name(first)
-    return Result(numbers, _Row._fields, tuple(rows), panels, text=_text(rows), heading=net)
+    differs = _differing(inputs)
+    told = protocol.words(differs, [_threat_of(logits) for logits in inputs])
+    note = f"\nnote: attacked otherwise than in norm and eps: {told}" if told else ""
+    return Result(
+        numbers,
+        _Row._fields,
+        tuple(rows),
+        _panels(rows),
+        text=_text(rows) + note,
+        heading=naming.name(first),
+        more={"differs": protocol.plain(differs)},
+    )
+
+
+def _threat_of(logits: Logits) -> str:
+    config = logits.info["config"]
+    return f"{config.get('norm')} {config.get('eps')}"
+
+
+def _differing(inputs: Sequence[Logits]) -> dict[str, list[object]]:
+    """Return the settings in which files differ, but for norm and ε; {} for threats attacked alike.
+
+    Several attacks of one threat model are no difference where every threat model has the same.
+    """
+    own = [
+        {name: each for name, each in protocol.evaluated(entry).items() if name not in _THREAT}
+        for entry in entries_of(inputs)
+    ]
+    attacks: dict[tuple[str | None, float | None], set[str]] = {}
+    for logits, settings in zip(inputs, own, strict=True):
+        config = logits.info["config"]
+        keys = canonical({name: each.key for name, each in settings.items() if each.key})
+        attacks.setdefault((config.get("norm"), radius(config)), set()).add(keys)
+    alike = len({frozenset(keys) for keys in attacks.values()}) == 1
+    return {} if alike else protocol.differences(own)
 
 
 def _verdicts(first: Logits, logits: Logits, *, wrong: bool = False) -> Tensor:
@@ -133,9 +169,8 @@ def _threats(first: Logits, verdicts: Sequence[Tensor], inputs: Sequence[Logits]
         places.setdefault((config.get("norm"), radius(config)), []).append(place)
     threats = []
     for own in places.values():
-        config = inputs[own[0]].info["config"]
         attacks = dict.fromkeys(str(inputs[place].info["config"]["attack"]) for place in own)
-        name = f"{config.get('norm')} {config.get('eps')}"
+        name = _threat_of(inputs[own[0]])
         robust = torch.stack([verdicts[place] for place in own]).all(0)
         threats.append(_Threat(name, ", ".join(attacks), robust))
     return threats

@@ -132,7 +132,8 @@ class AdrSearch:
                 f"a whole trial takes about {whole:.0f} s and the budget has "
                 f"{max(0, left + whole):.0f} s left: one is run all the same"
             )
-        each = trained * halving.EPOCHS + judged * halving.JUDGED
+        epochs, times = halving.expected(self.rungs)
+        each = trained * epochs + judged * times
         number = 1 + max(0, min(int(left / each), MOST - 1))
         self.machine.reporter.note(f"the budget is reckoned to take {number} trials")
         return number

@@ -18,9 +18,6 @@ from collections.abc import Sequence
 
 SHARES = (4, 2, 1)
 """A rung lies after one of so many parts of the epochs."""
-EPOCHS, JUDGED = 1 / 4 + 1 / 2 * 1 / 4 + 1 / 4 * 1 / 2, 1 + 1 / 2 + 1 / 4
-"""Share of the epochs that a trial takes where half go on at each rung, and how often it is
-judged."""
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
@@ -30,6 +27,20 @@ def rungs(epochs: int) -> tuple[int, ...]:
     ((50, 100, 200), (1, 2, 3), (1,))
     """
     return tuple(sorted({-(-epochs // share) for share in SHARES}))
+
+
+def expected(rungs: Sequence[int]) -> tuple[float, float]:
+    """Return the share of the epochs that a trial takes where half go on at each rung.
+
+    And how often it is judged.
+
+    >>> expected((50, 100, 200)), expected((1,))
+    ((0.5, 1.75), (1.0, 1.0))
+    """
+    steps = [end - begin for begin, end in zip((0, *rungs), rungs, strict=False)]
+    shares = [0.5**place for place in range(len(rungs))]
+    taken = sum(share * step for share, step in zip(shares, steps, strict=True))
+    return taken / rungs[-1], sum(shares)
 
 
 def goes_on(score: float, earlier: Sequence[float]) -> bool:

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from advkit.analyses.corruptions import analyze
 from advkit.errors import InputError, MismatchError
-from tests.analyses._files import certain, file_of
+from tests.analyses._files import PGD, certain, file_of
 
 Y = torch.arange(10) % 3
 
@@ -57,6 +57,21 @@ def test_attacked_files_have_robust_accuracy_too():
     result = analyze([cell("fog", 1, 9, robust=robust), cell("fog", 2, 8, robust=robust)])
     assert result.numbers["mean_robust_accuracy"] == pytest.approx(0.3)
     assert len(result.panels) == 2
+    assert result.more == {"differs": {}}
+
+
+def test_attacks_that_differ_have_no_mean():
+    robust = torch.arange(10) < 3
+    other = {**PGD, "steps": 50, "eps": "4/255"}
+    given = [cell("fog", 1, 9, robust=robust), cell("fog", 2, 8, robust=robust, config=other)]
+    result = analyze(given)
+    assert "mean_robust_accuracy" not in result.numbers
+    assert result.more["differs"].keys() == {"steps", "eps"}
+    assert "note: attacked otherwise: " in result.text
+    assert result.numbers["mean_accuracy"] == pytest.approx(0.85)
+    elsewhere = cell("fog", 3, 9, index=torch.arange(10) + 1)
+    with pytest.raises(MismatchError, match="other examples"):
+        analyze([given[0], elsewhere])
 
 
 @pytest.mark.parametrize(

@@ -472,3 +472,15 @@ def test_out_of_distribution(logits):
     other = Logits(logits.index, torch.full((9,), -1), logits.clean, info(), path="x.h5")
     with pytest.raises(InputError, match="needs labels"):
         analyze([other])
+
+
+@pytest.mark.parametrize(
+    "given", [{"share": 0.0}, {"share": 0.0, "gamma": "uniform"}, {"epsilon": 0.05}]
+)
+def test_a_one_hot_model_that_is_the_oracle_leaves_a_gap(given):
+    """Its discrepancy is 0, and no ratio to it is drawn."""
+    found = analyze([], simulate="binary", **given)
+    columns = found.columns
+    assert any(
+        dict(zip(columns, row, strict=True))["one_hot_discrepancy"] == 0 for row in found.rows
+    )

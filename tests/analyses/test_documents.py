@@ -414,6 +414,13 @@ def test_spreads_worked_by_hand():
     assert "60.00 (50.00 to 70.00)" in cells["range"]
 
 
+def test_a_column_of_zeros_is_a_column():
+    """Natural nets under attack: 0 is a figure, not the lack of one."""
+    nets = [logits_of("natural", robust=0, seed=k) for k in (1, 2)]
+    _, sheet = table.analyze(nets, spread="variance").document.sheets
+    assert "Robust best" in sheet.head
+
+
 def test_reruns_as_in_table_7():
     """Final robust 0.4, 0.6, 0.3: mean 13/30, variance 7/300."""
     _, sheet = table.analyze(three_seeds(), spread="variance").document.sheets

@@ -38,9 +38,9 @@ def case():
 def expected(p, y):
     """Return the columns for targets (M, C)."""
     true = p[np.arange(len(y)), y]
-    rank = np.array([scipy.stats.rankdata(-row, "min")[k] for row, k in zip(p, y, strict=True)])
+    rank = np.array([scipy.stats.rankdata(-row)[k] for row, k in zip(p, y, strict=True)])
     entropy = scipy.stats.entropy(p, axis=1)
-    return [each.mean() for each in (entropy, p.max(1), true, rank, rank == 1)]
+    return [each.mean() for each in (entropy, p.max(1), true, rank, p.argmax(1) == y)]
 
 
 @pytest.mark.parametrize("kind", ["labels", "logits"])
@@ -68,12 +68,21 @@ def test_pieces_do_not_show(case, monkeypatch):
     np.testing.assert_allclose(analyze([labels_of(*case)]).rows, whole, atol=1e-12)
 
 
-def test_a_tie_shares_the_better_rank():
+def test_equal_classes_share_the_mean_of_their_ranks():
     z = np.array([[[2.0, 2.0, 1.0]], [[2.0, 2.0, 3.0]]], np.float32)
     info = {"kind": "labels", "data": {"classes": list("abc")}}
     source = SoftLabels(torch.arange(2), torch.tensor([1, 1]), torch.tensor(z), None, info)
     ((_, *_, rank, top),) = analyze([source], temperatures="1").rows
-    assert (rank, top) == (1.5, 0.5)
+    assert (rank, top) == (2.0, 0.0)  # (1.5 + 2.5) / 2; the first of equals is on top
+
+
+def test_the_rank_is_that_of_the_logits_at_every_temperature():
+    """softmax(z/T) in float32 rounds all but the largest to 0 at a low T: they are no equals."""
+    z = np.array([[[12.0, 3.0, 2.0, 1.0, 0.0]]], np.float32)
+    info = {"kind": "labels", "data": {"classes": list("abcde")}}
+    source = SoftLabels(torch.arange(1), torch.tensor([4]), torch.tensor(z), None, info)
+    rows = analyze([source], temperatures="1e-6,0.1,1").rows
+    assert [row[4] for row in rows] == [5.0, 5.0, 5.0]
 
 
 def test_the_limits(case):

@@ -123,6 +123,14 @@ def test_files_without_a_partner(files, error, message):
         analyze(files)
 
 
+def test_a_set_that_shares_classes_with_the_models_is_not_out_of_distribution():
+    """Taken for outside, its labelled examples would draw the AUROC to a half."""
+    mixed = outside()
+    mixed.labels[:2] = 0
+    with pytest.raises(InputError, match=r"2 of \d+ examples are of the model's own classes"):
+        analyze([inside(), mixed])
+
+
 def test_needs_a_bin():
     with pytest.raises(UsageError, match="--bins"):
         analyze([inside(), outside()], bins=0)

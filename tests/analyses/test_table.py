@@ -334,3 +334,17 @@ def test_alarms_of_training_are_told_below_the_table():
     silent = table.analyze([quiet])
     assert "alarm" not in silent.text
     assert "alarms" not in silent.more
+
+
+def test_imported_nets_have_no_seed_and_are_lines_of_their_own():
+    nets = [logits_of("imported", robust=k, seed=None, role="imported") for k in (5, 6)]
+    for net, digest in zip(nets, ("sha256:aaaaaaaa1", "sha256:bbbbbbbb2"), strict=True):
+        net.info["parents"][0]["digest"] = digest
+        del net.info["trained"]
+    made = groups(*nets)
+    assert [group["settings"]["checkpoint"][:15] for group in made] == [
+        "sha256:aaaaaaaa",
+        "sha256:bbbbbbbb",
+    ]
+    with pytest.raises(InputError, match="both are the best one of seed None"):
+        groups(nets[0], nets[0])

@@ -6,18 +6,18 @@ import torch
 
 from advkit.analyses.temperature import Row, analyze
 from advkit.artifacts.hdf5 import Logits
-from advkit.errors import InputError
+from advkit.errors import InputError, MismatchError
 
 
-def run(t, attack, clean, robust, n=20, trained=True, recipe=None):
+def run(t, attack, clean, robust, n=20, trained=True, recipe=None, seed=0, role="best"):
     """Return a logits file of `n` examples: `clean` right, `robust` of them unbroken."""
     broken = torch.full((n,), -2, dtype=torch.int8)
     broken[:clean], broken[:robust] = 0, -1
     z = torch.zeros(n, 3)
     z[:clean, 1], z[clean:, 2] = 5, 5
-    parent = {"kind": "checkpoint", **({"temperature": t} if trained else {})}
+    parent = {"kind": "checkpoint", "seed": seed, **({"temperature": t} if trained else {})}
     info = {
-        "config": {"attack": attack}, "parents": [parent], "attacks": [attack], "role": "best",
+        "config": {"attack": attack}, "parents": [parent], "attacks": [attack], "role": role,
         "method": "ltd", "arch": "net", "data": {"name": "digits"},
     }  # fmt: skip
     if recipe is not None:
@@ -27,8 +27,8 @@ def run(t, attack, clean, robust, n=20, trained=True, recipe=None):
 
 
 CASE = [
-    run(5.0, "pgd", 18, 12), run(5.0, "pgd", 16, 10), run(5.0, "autoattack", 18, 9),
-    run(5.0, "autoattack", 16, 8), run(15.0, "pgd", 19, 19), run(15.0, "autoattack", 19, 0),
+    run(5.0, "pgd", 18, 12), run(5.0, "pgd", 16, 10, seed=1), run(5.0, "autoattack", 18, 9),
+    run(5.0, "autoattack", 16, 8, seed=1), run(15.0, "pgd", 19, 19), run(15.0, "autoattack", 19, 0),
     run(1.0, "pgd", 20, 11), run(2.0, "none", 10, 0),
 ]  # fmt: skip
 
@@ -69,10 +69,39 @@ def test_needs_a_temperature():
 def test_a_checkpoint_s_clean_accuracy_counts_once():
     """Under PGD, AutoAttack and FGSM it is the same: one run of 0.9 and one of 0.5 make 0.7."""
     files = [run(5.0, attack, 18, 1) for attack in ("pgd", "autoattack", "fgsm")]
-    for each in files:
-        each.info["parents"][0]["digest"] = "sha256:a"
-    (row,) = analyze([*files, run(5.0, "pgd", 10, 1)]).rows
+    (row,) = analyze([*files, run(5.0, "pgd", 10, 1, seed=1)]).rows
     assert row[2] == pytest.approx(0.7)
+
+
+def test_only_seeds_are_averaged():
+    """Best and final checkpoints, and averages of weights, are no further seeds."""
+    best, final = run(5.0, "autoattack", 18, 12), run(5.0, "autoattack", 18, 4, role="final")
+    for point, share in (("best", 0.6), ("final", 0.2)):
+        (row,) = analyze([best, final], point=point).rows
+        assert (row[1], row[4]) == (1, pytest.approx(share))
+    with pytest.raises(InputError, match="both are the best one of seed 0"):
+        analyze([best, run(5.0, "autoattack", 18, 10)])
+    with pytest.raises(InputError, match="--point final: no file"):
+        analyze([best], point="final")
+    with pytest.raises(MismatchError, match=r"two recipes at temperature 5 \(weights\)"):
+        analyze([best, run(5.0, "autoattack", 18, 9, role="best-ema")])
+
+
+def test_two_recipes_or_attacks_at_one_temperature_are_refused():
+    recipes = [run(5.0, "pgd", 18, k, recipe={"beta": float(k)}, seed=k) for k in (1, 6)]
+    with pytest.raises(MismatchError, match=r"two recipes at temperature 5 \(beta\)"):
+        analyze(recipes)
+    attacks = [run(5.0, "pgd", 18, 9), run(5.0, "pgd", 18, 8, seed=1)]
+    attacks[1].info["config"]["steps"] = 50
+    with pytest.raises(MismatchError, match=r"two attacks by pgd at temperature 5 \(steps\)"):
+        analyze(attacks)
+
+
+def test_another_method_at_another_temperature_is_a_difference():
+    files = [run(t, "autoattack", 18, 9, recipe={"beta": beta}) for t, beta in ((1, 6.0), (5, 1.0))]
+    found = analyze(files)
+    assert found.more == {"differs": {"beta": [6.0, 1.0]}}
+    assert found.numbers["best_temperature"] is None
 
 
 def test_intervals_are_drawn():

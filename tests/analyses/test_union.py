@@ -58,8 +58,21 @@ def test_two_attacks_of_one_threat_model_count_as_one():
     result = analyze([attacked(LINF), attacked(L2, "linf", spelt, attack="square")])
     assert column(result, "threat") == ["clean", "linf 8/255", "union"]
     assert column(result, "attacks")[1] == "pgd, square"
+    assert result.more == {"differs": {}}
     assert column(result, "right") == [7, 3, 3]
     assert column(result, "only")[1] == 4
+
+
+def test_threat_models_attacked_otherwise_are_told_of():
+    longer = {**PGD, "attack": "pgd", "norm": "l2", "eps": "0.5", "steps": 100}
+    other = file_of(CLEAN, Y, robust=torch.tensor(L2).bool(), config=longer, model="m")
+    result = analyze([attacked(LINF), other])
+    assert result.more["differs"] == {"steps": [PGD["steps"], 100]}
+    assert "note: attacked otherwise than in norm and eps: steps" in result.text
+    both = [attacked(x, *threat, attack=name)
+            for x, threat in ((LINF, ("linf", "8/255")), (L2, ("l2", "0.5")))
+            for name in ("pgd", "square")]  # fmt: skip
+    assert analyze(both).more == {"differs": {}}
 
 
 def test_the_order_of_rows_and_files_changes_no_figure():

@@ -71,6 +71,7 @@ def test_what_is_no_number_is_told_in_our_words(cli, where):
         ("analyze sweep x --eps-grid a,b", "--eps-grid: eps 'a' is not a number"),
         ("analyze sweep x --eps-grid eps/b", "--eps-grid: 'eps/b' is no share"),
         ("analyze input-landscape x --reach a", "--reach: 'a' is not a range"),
+        ("analyze labels x --temperatures 1;2", "--temperatures '1;2': numbers apart by commas"),
     ],
 )
 def test_a_number_typed_as_text_is_named_with_what_it_is(

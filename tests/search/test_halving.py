@@ -127,3 +127,16 @@ def test_what_makes_no_search(cli, tmp_path, monkeypatch, words, said):
     monkeypatch.setattr(sampling, "find_spec", lambda name: True)
     refused(cli("search", "adr", *words.split()), 2, said)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7, 200])
+def test_what_a_trial_is_expected_to_take(epochs):
+    """Beside a sum over the rungs: half of the trials go on at each."""
+    rungs = halving.rungs(epochs)
+    taken = sum(
+        0.5**place * (rungs[place] - (rungs[place - 1] if place else 0)) / epochs
+        for place in range(len(rungs))
+    )
+    judged = sum(0.5**place for place in range(len(rungs)))
+    assert halving.expected(rungs) == pytest.approx((taken, judged))
+    assert halving.expected((epochs,)) == (1.0, 1.0)

@@ -37,6 +37,7 @@ class Entry:
     path: str
     role: str
     seed: int | None
+    checkpoint: str | None
     method: str
     arch: str
     data: str
@@ -77,6 +78,7 @@ def entry_of(logits: Logits) -> Entry:
         path=logits.path,
         role=info["role"],
         seed=checkpoint.get("seed"),
+        checkpoint=checkpoint.get("digest"),
         method=info["method"],
         arch=info["arch"],
         data=info["data"]["name"],

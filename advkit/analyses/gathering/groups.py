@@ -210,7 +210,8 @@ def _labels(entries: Sequence[Entry]) -> Iterator[Labels]:
 def _settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """Return for each file the training settings in which its family differs.
 
-    What taught a student is such a setting too, where `taught.parting` says so.
+    What taught a student is such a setting too, where `taught.parting` says so; so is the
+    checkpoint of imported nets, which have no seed to tell them apart.
     """
     families = [(e.data, e.arch, e.method, e.recorded) for e in entries]
     settings = _differences(families, [e.trained for e in entries])
@@ -219,8 +220,14 @@ def _settings(entries: Sequence[Entry]) -> list[dict[str, object]]:
     for key, entry in zip(keys, entries, strict=True):
         alike[key].append(entry)
     roles = {key: parting([(e.seed, e.taught_by) for e in own]) for key, own in alike.items()}
+    seedless = {
+        key: len({entry.checkpoint for entry in own if entry.seed is None}) > 1
+        for key, own in alike.items()
+    }
     for key, entry, own in zip(keys, entries, settings, strict=True):
         own |= {role: entry.taught_by[role] for role in roles[key]}
+        if seedless[key] and entry.seed is None:
+            own["checkpoint"] = entry.checkpoint
     return settings
 
 

@@ -115,7 +115,11 @@ def names_of(inputs: Sequence[Logits]) -> list[str]:
 
     That is role, attack, norm, ε, steps, data, architecture; then the run's folder; else a number.
     """
-    parts = [[f"{logits.info['method']} s{model_of(logits).get('seed')}"] for logits in inputs]
+    seeds = [model_of(logits).get("seed") for logits in inputs]
+    parts = [
+        [logits.info["method"], *([] if seed is None else [f"s{seed}"])]  # imported nets have none
+        for logits, seed in zip(inputs, seeds, strict=True)
+    ]
     # Files down, details along: those are added, one by one, in which the files differ.
     for values in zip(*map(_details, inputs), strict=True):
         if len({" ".join(words) for words in parts}) == len(parts):

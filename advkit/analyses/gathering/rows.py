@@ -43,19 +43,36 @@ def conditions(logits: Logits) -> dict[str, Rows]:
     return logits_of
 
 
+def unlabelled(logits: Logits) -> int:
+    """Return how many examples have no label: their classes are none of the model's."""
+    return int((logits.labels < 0).sum())
+
+
 def is_outside(logits: Logits) -> bool:
-    """Whether a file is of out-of-distribution data, which has no labels."""
-    return bool((logits.labels < 0).any())
+    """Whether a file is of out-of-distribution data, none of whose classes is the model's.
+
+    Raises:
+        InputError: some of its examples are of the model's classes.
+    """
+    count, n = unlabelled(logits), len(logits.labels)
+    if 0 < count < n:
+        raise InputError(
+            f"{logits.path}: {n - count} of {n} examples are of the model's own classes, and are "
+            "not out of distribution: give a set of other classes alone"
+        )
+    return count > 0
 
 
 def require_labels(logits: Logits, what: str) -> Tensor:
     """Return the labels (N,).
 
     Raises:
-        InputError: the file holds out-of-distribution data, which has none.
+        InputError: an example is of none of the model's classes.
     """
-    if is_outside(logits):
-        raise InputError(f"{logits.path}: {what} needs labels; this file is out-of-distribution")
+    count, n = unlabelled(logits), len(logits.labels)
+    if count:
+        whose = "this file is" if count == n else f"{count} of {n} examples are"
+        raise InputError(f"{logits.path}: {what} needs labels; {whose} out-of-distribution")
     return logits.labels
 
 
@@ -64,7 +81,7 @@ def right(logits: Logits, what: str) -> Tensor | None:
 
     None where it is unknown: without labels, or without an attack.
     """
-    if is_outside(logits):
+    if unlabelled(logits):
         return None
     if what == "clean":
         return argmax(logits.clean) == logits.labels

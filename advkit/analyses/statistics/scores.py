@@ -116,3 +116,13 @@ def told_apart(name: str, low: Tensor, high: Tensor) -> dict[str, Number]:
     """Return AUROC and interval as NAME and NAME_ci95."""
     area = auroc(low, high)
     return {name: area, f"{name}_ci95": auroc_interval(area, len(low), len(high))}
+
+
+def median(values: Tensor) -> float:
+    """Return the median; of an even count the mean of the middle two, unlike torch's.
+
+    >>> median(torch.tensor([4.0, 1.0, 3.0, 2.0]))
+    2.5
+    """
+    ranked = values.sort().values
+    return float((ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2)

@@ -121,7 +121,10 @@ def binary(options: Binary) -> Result:
     low = [row for row in rows if row[1] == LOW]
     shown = gammas if uniform else (0.05, 0.1, 0.3)
     series = {
-        f"γ {'of mean ' if uniform else '= '}{g:g}": [r[4] / r[3] for r in rows if r[0] == g]
+        # Where s = ε is the oracle itself, one-hot labels have no discrepancy: no ratio.
+        f"γ {'of mean ' if uniform else '= '}{g:g}": [
+            r[4] / r[3] if r[3] > 0 else None for r in rows if r[0] == g
+        ]
         for g in shown
     }
     picture = curve(

@@ -250,7 +250,7 @@ def reruns(groups: Sequence[Group], spread: str) -> Sheet | None:
     Source: the layout of ADR, Table 7.
     """
     several = [group for group in groups if group.seeds > 1]
-    used = [pair for pair in ACCURACIES if any(group.column(*pair).mean for group in several)]
+    used = [pair for pair in ACCURACIES if any(group.column(*pair).shares for group in several)]
     if not several or not used:
         return None
     blocks = [_reruns_of(group, used, spread) for group in several]
