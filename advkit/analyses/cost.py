@@ -15,6 +15,7 @@ from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.tables import published as _published
 from advkit.analyses.tables.published import Published
 from advkit.analyses.tables.sheets import source_of
+from advkit.artifacts import provenance
 from advkit.artifacts.document import NOTHING, Cell, Document, Sheet, aligned
 from advkit.artifacts.provenance import canonical
 from advkit.artifacts.result import Number, Result
@@ -144,8 +145,7 @@ def _protocols(runs: Sequence[Trained], rows: Sequence[_Row]) -> list[Protocol]:
 
 def _digest(run: Trained) -> str | None:
     """Return the digest of a run's data."""
-    parents = run.info.get("parents", [])
-    return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
+    return provenance.data_digest(run.info.get("parents", []))
 
 
 def _settings(values: Mapping[str, object]) -> dict[str, Setting]:

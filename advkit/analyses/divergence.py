@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 
 from advkit.analyses.drawing.histograms import BINS, bin_rows, counted, edges, histogram, outline
+from advkit.analyses.statistics import outputs
 from advkit.analyses.statistics.scores import averaged
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.result import Histogram, Number, Result
 from advkit.artifacts.rows import Rows, argmax, piecewise
-from advkit.errors import InputError, UsageError
-from advkit.formulas.information import TOP, moved
+from advkit.errors import UsageError
+from advkit.formulas.information import TOP
 from advkit.formulas.information import jensen_shannon as jensen_shannon  # stays importable
 from advkit.formulas.losses import kl_divergence
 from advkit.formulas.stats import wilson
@@ -45,9 +46,8 @@ def analyze(inputs: Sequence[Logits], *, bins: int = 30) -> Result:
     if bins < 1:
         raise UsageError("--bins must be at least 1")
     (logits,) = inputs
-    if logits.adversarial is None:
-        raise InputError(f"{logits.path}: divergence needs adversarial logits: attack it first")
-    divergences = piecewise(moved, logits.clean, logits.adversarial)
+    divergences = outputs.divergences(logits)
+    assert logits.adversarial is not None  # else there were none
     quantiles = torch.quantile(divergences, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
     numbers: dict[str, Number] = {
         "n": len(divergences),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advkit import __version__
 from advkit.artifacts import describing, descriptions, files
@@ -103,6 +103,11 @@ def data_parent(
 ) -> dict[str, object]:
     """Return a data set as the first link of a chain, with what decided which images it has."""
     return {"kind": "data", "name": name, "split": split, "digest": fingerprint, **(how or {})}
+
+
+def data_digest(parents: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the digest of the first data set among parents; None where there is none."""
+    return next((parent.get("digest") for parent in parents if parent["kind"] == "data"), None)
 
 
 def check(

@@ -61,13 +61,6 @@ def of_mean(
     return ends(means(values, generator, draws))
 
 
-def of_difference(
-    first: ArrayLike, second: ArrayLike, generator: np.random.Generator, draws: int = DRAWS
-) -> tuple[float, float]:
-    """Return the 95 % interval of mean(second) − mean(first), two independent samples."""
-    return ends(means(second, generator, draws) - means(first, generator, draws))
-
-
 def _cells(values: Values) -> tuple[Values, NDArray[np.int64]]:
     """Return the values that are kept apart and how often each is there."""
     if values.size == 0:

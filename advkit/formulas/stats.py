@@ -71,6 +71,23 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * largest * total)
 
 
+def tail(count: int, n: int, p: float) -> float:
+    """Return P(X ≥ count) of a binomial X of n draws with probability p in (0, 1).
+
+    >>> round(tail(9, 10, 0.5) * 1024, 6)
+    11.0
+    """
+    if count <= 0:
+        return 1.0
+    # In logarithms: binomial coefficients of some thousand draws overflow a float.
+    odds, start = math.log(p) - math.log1p(-p), n * math.log1p(-p)
+    terms = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + start + k * odds
+        for k in range(count, n + 1)
+    )
+    return min(1.0, math.fsum(math.exp(term) for term in terms))
+
+
 def paired_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
     """Return the adjusted Wald interval (95 %) of the second share less the first, in [−1, 1].
 

@@ -16,6 +16,7 @@ from advkit.analyses.probing import checks as _checks
 from advkit.analyses.probing.battery import Measured, Plan
 from advkit.analyses.probing.probe import Probe
 from advkit.errors import MismatchError, UsageError
+from advkit.formulas.stats import tail
 from advkit.formulas.threat import Threat
 from advkit.runtime.reporting import Reporter
 from tests.analyses import _planted, probing
@@ -187,7 +188,7 @@ def test_a_surrogate_is_a_second_black_box(robust, monkeypatch):
     [(0, 5, 0.1), (1, 5, 0.1), (7, 355, 0.01), (60, 500, 0.1), (500, 500, 0.5), (90, 10000, 0.01)],
 )
 def test_the_tail_is_the_binomial_distributions(count, n, p):
-    assert _checks.tail(count, n, p) == pytest.approx(scipy.stats.binom.sf(count - 1, n, p))
+    assert tail(count, n, p) == pytest.approx(scipy.stats.binom.sf(count - 1, n, p))
 
 
 def test_a_figure_on_its_threshold_is_no_alarm():

@@ -35,7 +35,9 @@ def test_intervals_are_scipys_percentile_ones():
         (x,), np.mean, n_resamples=20_000, method="percentile", rng=1
     ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.006)
-    ours = resampling.of_difference(x, y, stream(), 20_000)
+    generator = stream()
+    drawn = resampling.means(y, generator, 20_000) - resampling.means(x, generator, 20_000)
+    ours = resampling.ends(drawn)
     theirs = reference.bootstrap(
         (y, x), lambda a, b, axis: a.mean(axis) - b.mean(axis),
         n_resamples=20_000, method="percentile", rng=1,

@@ -8,7 +8,7 @@ from typing import cast
 
 from advkit.analyses.gathering.rows import data_digest, hits
 from advkit.analyses.gathering.taught import TAUGHT_BY, Digests, taught_by, teachers
-from advkit.artifacts import descriptions
+from advkit.artifacts import descriptions, provenance
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.identity import as_meant
 from advkit.artifacts.provenance import canonical
@@ -89,7 +89,7 @@ def entry_of(logits: Logits) -> Entry:
         taught_by=taught_by(recipe),
         attack=cast(descriptions.Attack, as_meant(info["config"])),
         hits={what: hits(logits, what) for what in WHATS},
-        training_digest=_training_data(checkpoint.get("parents", [])),
+        training_digest=provenance.data_digest(checkpoint.get("parents", [])),
         shown_data=info["data"]["name"],
     )
 
@@ -118,11 +118,6 @@ def told_apart(named: Sequence[tuple[object, str | None]]) -> list[object]:
         name if name is None or len(digests[name]) == 1 else f"{name} {short(digest or '')}".strip()
         for name, digest in named
     ]
-
-
-def _training_data(parents: Sequence[descriptions.Parent]) -> str | None:
-    """Return the digest of the data that a checkpoint was trained on, the first of its kind."""
-    return next((parent.get("digest") for parent in parents if parent["kind"] == "data"), None)
 
 
 def radius(attack: descriptions.Attack) -> float | None:

@@ -13,6 +13,7 @@ from advkit.analyses.gathering.protocol import Setting
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.trained import Trained
 from advkit.analyses.probing.probe import Probe
+from advkit.artifacts import provenance
 from advkit.artifacts.hdf5 import Logits
 from advkit.artifacts.soft_labels import SoftLabels
 
@@ -50,10 +51,7 @@ def _name(source: Source) -> str:
 
 def _data(*sources: Source) -> list[object]:
     """Return the data sets' names, with a digest where one name stands for two."""
-    digests = [
-        next((parent.get("digest") for parent in x.info["parents"] if parent["kind"] == "data"), "")
-        for x in sources
-    ]
+    digests = [provenance.data_digest(x.info["parents"]) for x in sources]
     return told_apart([(x.info["data"]["name"], d) for x, d in zip(sources, digests, strict=True)])
 
 

@@ -15,6 +15,7 @@ from advkit.analyses.gathering.protocol import Protocol, Setting
 from advkit.analyses.gathering.rows import run_name
 from advkit.analyses.gathering.taught import TAUGHT_BY, parting, taught_by, teachers
 from advkit.analyses.gathering.trained import Trained
+from advkit.artifacts import provenance
 from advkit.artifacts.descriptions import ALARMS
 from advkit.artifacts.provenance import canonical
 from advkit.config.idle import idle
@@ -195,8 +196,7 @@ def _key(run: Run) -> str:
 
 
 def _data_digest(run: Run) -> str | None:
-    parents = run.trained.info.get("parents", [])
-    return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
+    return provenance.data_digest(run.trained.info.get("parents", []))
 
 
 def _names(firsts: Sequence[tuple[Run, Mapping[str, object]]]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from advkit.artifacts import provenance
 from advkit.artifacts.hdf5 import ROBUST, Logits
 from advkit.artifacts.rows import Rows, argmax, height, piecewise
 from advkit.artifacts.soft_labels import SoftLabels
@@ -96,8 +97,7 @@ def hits(logits: Logits, what: str) -> int | None:
 
 def data_digest(logits: Logits) -> str | None:
     """Return the digest of the data that a file judges; None if it names none."""
-    parents = logits.info["parents"]
-    return next((parent["digest"] for parent in parents if parent["kind"] == "data"), None)
+    return provenance.data_digest(logits.info["parents"])
 
 
 def run_name(path: str) -> str:

@@ -8,13 +8,13 @@ comparisons then raise a false alarm in about 1 % of runs.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from advkit.analyses.probing.battery import BLACK_BOX, GROWING, WHITE_BOX, Measured, Plan
+from advkit.formulas.stats import tail
 
 ALPHA = 0.001
 FORWARD_CHANGE = 1e-4
@@ -49,23 +49,6 @@ class Check:
     figure: float | None
     threshold: float
     reason: str
-
-
-def tail(count: int, n: int, p: float) -> float:
-    """Return P(X ≥ count) of a binomial X of n draws with probability p in (0, 1).
-
-    >>> round(tail(9, 10, 0.5) * 1024, 6)
-    11.0
-    """
-    if count <= 0:
-        return 1.0
-    # In logarithms: binomial coefficients of some thousand draws overflow a float.
-    odds, start = math.log(p) - math.log1p(-p), n * math.log1p(-p)
-    terms = (
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + start + k * odds
-        for k in range(count, n + 1)
-    )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
 
 
 def beyond(count: int, n: int, threshold: float) -> bool:

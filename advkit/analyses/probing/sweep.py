@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advkit.errors import UsageError, brief
-from advkit.formulas.stats import wilson
+from advkit.formulas.stats import tail, wilson
 from advkit.formulas.threat import Threat, parse_eps
 from advkit.formulas.threat import step_size as parse_step
 
@@ -81,9 +81,7 @@ def by_chance(freed: int, broken: int) -> float:
     >>> by_chance(3, 0)
     0.125
     """
-    total = freed + broken
-    tail = sum(math.comb(total, k) for k in range(freed, total + 1))
-    return float(tail / 2**total)
+    return tail(freed, freed + broken, 0.5)
 
 
 def half(radii: Sequence[float], accuracy: Sequence[float], clean: float) -> float | None:
