@@ -373,3 +373,42 @@ def test_artifacts_hold_no_place_and_no_time(cli, place):
         text = json.dumps(cli("inspect", name).record["description"])
         assert str(place) not in text
         assert "seconds" not in text
+
+
+def documented() -> dict[str, str]:
+    """Return field → the kinds of record that docs/stages.md says it is of, as words."""
+    page = (Path(__file__).parents[2] / "docs" / "stages.md").read_text(encoding="utf-8")
+    table = page[page.index("| field | of |") : page.index("Accuracies and intervals")]
+    found: dict[str, str] = {}
+    for fields, of in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", table, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", fields):
+            found[name] = f"{found.get(name, '')} {of}"
+    return found
+
+
+def test_every_field_of_a_record_is_documented(cli):
+    """As docs/stages.md has them, of the kinds that it says."""
+    known = documented()
+    assert "robust_accuracy" in known
+    net = cli("export", BEST, "--to", "state-dict", "-o", "out").record
+    brought = ["import", "out/state_dict.pt", "--arch", "small-cnn", "--width", "8"]
+    calls = [
+        [*ADR, "--emit", "all", "-o", "run"],
+        ["train", "--method", "adr-wa", *TINY, "-o", "wa", "--select", "margin"],
+        ["pretrain-teacher", *TINY, "-o", "natural"],
+        [*brought, "--data", "digits", "-o", "brought.safetensors"],
+        ["softlabels", BEST, "-o", "labels.h5"],
+        ["attack", BEST, *FGSM],
+        ["attack", BEST, "--attack", "none", "--limit", "20"],
+        ["attack", BEST, "--fast", "--limit", "20", "--shard", "1/2"],
+    ]
+    records = [net]
+    for call in calls:
+        done = cli(*call, "-q")
+        assert done.code == 0, done.err
+        records += done.records
+    assert {record["kind"] for record in records} == {"checkpoint", "labels", "logits", "export"}
+    for record in records:
+        own = {"to", "folder", "arch", "method", "data"} if record["kind"] == "export" else set()
+        for name in record.keys() - own:
+            assert re.search(rf"\b(all|{record['kind']})\b", known.get(name, "")), (record, name)
