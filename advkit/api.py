@@ -214,6 +214,8 @@ def train(*, progress: bool = False, **options: object) -> Run:
     wanted = _built(TrainOptions, values, {option.name for option in every}, settings=chosen)
     if wanted.print_config:
         raise UsageError("print_config is for the command line: it prints and trains nothing")
+    if "emit" in values:
+        raise UsageError("emit is for the command line: a Run has its folder, with all checkpoints")
     reporter = _reporter("train", progress)
     with _guest():
         resolved = binding.configuration(wanted)

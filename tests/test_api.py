@@ -286,6 +286,7 @@ def test_what_cannot_be_attacked(change, error, words):
         (lambda _: advkit.train(data="digits", method="adrr"), "did you mean 'adr'"),
         (lambda _: advkit.train(data="digits", print_config=True), "print_config"),
         (lambda _: advkit.train(data="digits", method="ltd"), "soft-labels"),
+        (lambda _: advkit.train(data="digits", emit="all"), "emit is for the command line"),
         (lambda run: advkit.evaluate(run, attack="pgd", stepz=3), "did you mean 'steps'"),
         (lambda run: advkit.evaluate(run, attack="pgd", batch_size=0), "batch-size 0 is not in"),
         (lambda run: advkit.evaluate(run, attack="pgd", limit="few"), "few. is not a whole number"),

@@ -161,7 +161,8 @@ def _row(run: Trained, first: float | None) -> _Row:
     """Return the figures of a run; `first` are the seconds per epoch that its ratio is to."""
     info, machine = run.info, run.info["environment"]
     seconds, n = _seconds(run)
-    typical = seconds_per_epoch(seconds)
+    whole = [spent for spent, row in zip(seconds, run.rows(), strict=True) if _whole(row)]
+    typical = seconds_per_epoch(whole or seconds)
     return _Row(
         run=run_name(run.path),
         data=info["data"]["name"],
@@ -178,6 +179,17 @@ def _row(run: Trained, first: float | None) -> _Row:
         hours=sum(seconds) / 3600,
         ratio=typical / (typical if first is None else first),
     )
+
+
+def _whole(row: Mapping[str, float]) -> bool:
+    """Whether an epoch was timed from its first step: one that was gone on with was not.
+
+    Its images per second are those of the part that was timed.
+    """
+    if "images_per_second" not in row:
+        return True
+    timed = row["images_per_second"] * row["seconds"]
+    return timed > 0.9 * row["n"] - row["seconds"]  # both are rounded
 
 
 def _seconds(run: Trained) -> tuple[list[float], int]:

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from advkit import models
 from advkit.bench.images import Answers, Facts, synthetic
 from advkit.config.settings import Settings
+from advkit.errors import UsageError
 from advkit.formulas import folding, losses
 from advkit.images.batches import Batch, Batches
 from advkit.images.image_set import Images
@@ -86,6 +87,11 @@ class Bench:
 
     def __init__(self, settings: Settings, facts: Facts, device: torch.device) -> None:
         self.settings, self.facts, self.device = settings, facts, device
+        if self.steps_per_epoch == 0:
+            raise UsageError(
+                f"--batch-size {settings.batch_size}: there are {self._kept - self.validated} "
+                "training examples: give that or less"
+            )
         self.images = synthetic(settings, facts)
         self.learner, self.batches = self._learner(settings, device)
 
@@ -124,7 +130,7 @@ class Bench:
     def steps_per_epoch(self) -> int:
         """Steps of an epoch of the whole data set."""
         full, rest = divmod(self._kept - self.validated, self.settings.batch_size)
-        return max(1, full + int(rest > 0 and self.settings.last_batch == "keep"))
+        return full + int(rest > 0 and self.settings.last_batch == "keep")
 
     def step(self, number: int) -> float:
         """Train on a batch and return the wall seconds."""

@@ -319,7 +319,8 @@ class Settings:
         """Epochs at whose start the learning rate falls."""
         if self.lr_drops is not None:
             return tuple(self.lr_drops)
-        return self.epochs // 2, self.epochs * 3 // 4
+        # Of a single epoch no half is to be trained at a hundredth of the rate.
+        return max(1, self.epochs // 2), max(1, self.epochs * 3 // 4)
 
     @property
     def warmup(self) -> float:

@@ -200,7 +200,23 @@ def load_for(
         test_fraction=test_fraction,
         skip_broken=skip_broken or None,
     )
+    _tell_unlike(text, images, info, reporter if same else None)
+    trained = info["config"].get("test_fraction")
+    if same and reporter is not None and test_fraction and trained and test_fraction > trained:
+        reporter.warn(
+            f"{text}: --test-fraction {test_fraction:g} takes more images than the {trained:g} "
+            "that were left out of training: of the folder that the model was trained on it "
+            "judges training images"
+        )
     return with_classes(images, info["data"]["classes"])
+
+
+def _tell_unlike(text: str, images: ImageSet, info: Checkpoint, reporter: Reporter | None) -> None:
+    """Warn where images of the model's own kind have to be resized or converted for it."""
+    wanted = tuple(info["model"]["input_shape"])
+    if reporter is not None and images.shape != wanted:
+        sides = ["×".join(map(str, shape)) for shape in (images.shape, wanted)]
+        reporter.warn(f"{text}: its images are {sides[0]}, and are made {sides[1]} for the model")
 
 
 def with_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from advkit.errors import InputError, brief
+from advkit.errors import InputError, brief, few
 from advkit.images.files import Files, is_file, require_files
 from advkit.images.image_set import require_text
 from advkit.images.listing import spelt
@@ -46,7 +46,9 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
         raise InputError(f"{image_list}: class {brief(unknown)} has no folder in {root / 'train'}")
     labels = torch.tensor([place[wnid] for _, wnid in paths], dtype=torch.int64)
     files = tuple(path for path, _ in paths)
-    return Files("imagenet", split, root, files, labels, names, image_size, _STATISTICS)
+    images = Files("imagenet", split, root, files, labels, names, image_size, _STATISTICS)
+    images.remarks = () if image_list is not None else _passed_over(root / _FOLDER[split], names)
+    return images
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -79,6 +81,15 @@ def _found(root: Path, folder: str, names: tuple[str, ...]) -> list[tuple[str, s
             raise InputError(f"{inside}: holds no .JPEG image")
         pairs += [(f"{folder}/{name}/{file}", name) for file in files]
     return pairs
+
+
+def _passed_over(top: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a remark on class folders of a split that are none of the training split's."""
+    others = sorted(path.name for path in top.iterdir() if path.is_dir() and path.name not in names)
+    if not others:
+        return ()
+    what = f"{len(others)} class folders without one in train/"
+    return (f"{top}: {what} are left out ({few(others)})",)
 
 
 def _listed(root: Path, path: Path) -> list[tuple[str, str]]:

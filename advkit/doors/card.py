@@ -11,7 +11,10 @@ from advkit.artifacts.descriptions import Checkpoint
 from advkit.artifacts.record import Record
 from advkit.errors import MismatchError
 from advkit.evaluation.verdicts import figures
+from advkit.formulas.threat import parse_eps
 
+_TOLD = ("version", "steps", "restarts", "loss")
+"""Settings of an attack that a card shows."""
 BOARDS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 """RobustBench's words for norms."""
 
@@ -21,20 +24,35 @@ def results(info: Checkpoint, paths: Sequence[Path], where: object) -> list[Reco
 
     Raises:
         InputError: a file is missing, corrupt or of another kind.
-        MismatchError: it is of another checkpoint.
+        MismatchError: it is of another checkpoint, or a shard.
     """
     rows = []
     for path in paths:
         logits = hdf5.read_logits(path)
+        config = logits.info["config"]
         if logits.info["parents"][0]["digest"] != info["digest"]:
             raise MismatchError(f"{path}: logits of another checkpoint than {where}")
-        data = logits.info["data"]["name"]
-        rows.append({**figures(logits), "data": data, "digest": logits.info["digest"]})
+        if config.get("shard"):
+            raise MismatchError(f"{path}: a shard: give the whole (advkit attack --merge)")
+        own = {key: value for key, value in config.items() if key in _TOLD and value is not None}
+        data, digest = logits.info["data"]["name"], logits.info["digest"]
+        rows.append({**figures(logits), "data": data, "digest": digest, "settings": own})
     return rows
 
 
-def card(info: Checkpoint, rows: Sequence[Record]) -> str:
-    """Return the model card as Markdown."""
+def card(info: Checkpoint, rows: Sequence[Record], *, normalises: bool = True) -> str:
+    """Return the model card as Markdown.
+
+    Args:
+        info: of the checkpoint.
+        rows: accuracies, see `results`.
+        normalises: whether the net that goes out does so itself, as timm's do not.
+    """
+    normalised = "the normalisation is part of the net"
+    if not normalises:
+        pair = (info["model"][name] for name in ("mean", "std"))
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in pair)
+        normalised = f"it takes them normalised: less the mean {mean}, over the deviation {std}"
     model, data = info["model"], info["data"]
     classes = data["classes"]
     lines = [
@@ -46,7 +64,7 @@ def card(info: Checkpoint, rows: Sequence[Record]) -> str:
         f"# {model['arch']}, {info['method']}, {data['name']}",
         "",
         f"Takes pixels in [0, 1] of shape {'×'.join(map(str, model['input_shape']))}, gives "
-        f"logits of {len(classes)} classes; the normalisation is part of the net.",
+        f"logits of {len(classes)} classes; {normalised}.",
         "",
         "## Results",
         "",
@@ -71,13 +89,15 @@ def _results(rows: Sequence[Record]) -> Iterator[str]:
     if not rows:
         yield "None were given."
         return
-    yield "| data | attack | norm | ε | examples | clean % | robust % |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| data | attack | settings | norm | ε | examples | clean % | robust % |"
+    yield "|---|---|---|---|---|---|---|---|"
     for row in rows:
         clean = _percent(row["clean_accuracy"], row["clean_ci95"])
         robust = _percent(row["robust_accuracy"], row["ci95"])
         ball = f"{row.get('norm', '')} | {row.get('eps_text', '')}"
-        yield f"| {row['data']} | {row['attack']} | {ball} | {row['n']} | {clean} | {robust} |"
+        own = ", ".join(f"{name} {value}" for name, value in row["settings"].items())
+        cells = (row["data"], row["attack"], own, ball, row["n"], clean, robust)
+        yield f"| {' | '.join(map(str, cells))} |"
 
 
 def _percent(share: float | None, interval: Sequence[float] | None) -> str:
@@ -107,19 +127,36 @@ def board(info: Checkpoint) -> tuple[str, str]:
     return info["data"]["name"], BOARDS.get(str(info["config"]["norm"]), "unknown")
 
 
+def on_board(info: Checkpoint, row: Record) -> bool:
+    """Whether accuracies may stand in RobustBench's entry.
+
+    They are AutoAttack's standard version's, on the checkpoint's data, under the norm and ε that
+    the entry names.
+    """
+    config = info["config"]
+    if row["attack"] != "autoattack" or row["settings"].get("version") != "standard":
+        return False
+    ball = config["norm"], parse_eps(config["eps"], None) if config["eps"] else None
+    return row["data"] == info["data"]["name"] and ball == (row["norm"], row["eps"])
+
+
 def model_info(info: Checkpoint, rows: Sequence[Record], name: str) -> dict[str, object]:
     """Return RobustBench's entry; what only people know is empty, to be filled in.
 
     Accuracies are percent with two decimals, as text; `autoattack_acc` is there only where a
-    file of the whole AutoAttack's standard version was given.
+    file of the whole AutoAttack's standard version was given, see `on_board`.
     """
-    judged = [row for row in rows if row["attack"] == "autoattack"]
-    clean = next((row["clean_accuracy"] for row in rows if row["clean_accuracy"] is not None), None)
+    judged = [row for row in rows if on_board(info, row)]
+    own = [row for row in rows if row["data"] == info["data"]["name"]]
+    known = [row["clean_accuracy"] for row in (*judged, *own)]
+    clean = next((share for share in known if share is not None), None)
     entry: dict[str, object] = {
         "link": "",
         "name": name,
         "authors": "",
-        "additional_data": info["config"].get("extra_digest") is not None,
+        "additional_data": ""
+        if info.get("imported")
+        else info["config"].get("extra_digest") is not None,
         "number_forward_passes": 1,
         "dataset": info["data"]["name"],
         "venue": "",

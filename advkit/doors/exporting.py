@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from advkit import models
@@ -18,7 +18,7 @@ from advkit.artifacts.record import Record
 from advkit.doors import card, graphs
 from advkit.doors.formats import WRITERS, Outgoing
 from advkit.doors.options import ExportOptions
-from advkit.errors import InputError, MismatchError, brief, storage
+from advkit.errors import InputError, MismatchError, UsageError, brief, storage
 from advkit.runtime import reading, signals
 from advkit.runtime.reporting import Reporter
 
@@ -41,10 +41,17 @@ def carry_out(path: Path, options: ExportOptions, reporter: Reporter) -> Record:
     else:
         place = files.named(path).with_name(f"{path.stem}.{options.to}")
     files.require_apart([place], (path, *options.logits))
+    _require_outside(place, (path, *options.logits))
     if options.to == "onnx":
         graphs.require_onnx()
     net, info = models.load_finite(path)
     rows = card.results(info, options.logits, path)
+    for path_of, row in zip(options.logits, rows, strict=True):
+        if options.to == "robustbench" and not card.on_board(info, row):
+            reporter.warn(
+                f"{path_of}: not in the entry's robust accuracy, which is of AutoAttack's standard "
+                "version on the checkpoint's data, norm and eps"
+            )
     work = {"checkpoint": info["digest"], "to": options.to,
             "results": [row["digest"] for row in rows]}  # fmt: skip
     with locks.lock(place):
@@ -69,16 +76,33 @@ def carry_out(path: Path, options: ExportOptions, reporter: Reporter) -> Record:
     )
 
 
+def _require_outside(place: Path, inputs: Sequence[Path]) -> None:
+    """Check that the folder to be written, and with --overwrite replaced, holds nothing in use.
+
+    Raises:
+        UsageError: an input lies in it, or the working directory.
+    """
+    whole = place.resolve()
+    for path in (*inputs, Path.cwd()):
+        if whole in (path.resolve(), *path.resolve().parents):
+            raise UsageError(f"-o {place}: {path} lies in it: choose a folder of its own")
+
+
 def _there(place: Path, work: Mapping[str, object], overwrite: bool) -> bool:
     """Whether the same export lies there.
 
     Raises:
-        MismatchError: something else does, and it is not to be replaced.
+        MismatchError: something else does, and it is not to be replaced: what is no export is
+            never removed, whatever the options.
     """
-    if not place.exists() or overwrite:
+    if not place.exists():
         return False
     if not (place / BOOK).is_file():
-        raise MismatchError(f"{place} is there and no export: choose another -o, or --overwrite")
+        if place.is_dir() and not any(place.iterdir()):
+            return False
+        raise MismatchError(f"{place} is there and no export: choose another -o")
+    if overwrite:
+        return False
     before = _book(place)
     identity.require_same({key: before.get(key) for key in work}, work, place)
     return True

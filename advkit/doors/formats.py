@@ -86,7 +86,8 @@ def _hugging_face(out: Outgoing, folder: Path) -> Path:
     }  # fmt: skip
     (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     (folder / "config.json").write_text(_json(config), encoding="utf-8")
-    (folder / "README.md").write_text(card.card(info, out.rows), encoding="utf-8")
+    page = card.card(info, out.rows, normalises=not theirs)
+    (folder / "README.md").write_text(page, encoding="utf-8")
     return folder
 
 

@@ -25,7 +25,8 @@ from advkit.doors.options import ImportOptions, numbers, shape
 from advkit.doors.options import names as class_names
 from advkit.doors.reading import Foreign
 from advkit.doors.trying import Setting, Trial
-from advkit.errors import MismatchError, UsageError
+from advkit.errors import MismatchError, UsageError, few
+from advkit.images.image_set import ImageSet
 from advkit.registry import sources
 from advkit.runtime.reporting import Reporter
 
@@ -111,6 +112,11 @@ def _completed(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> 
 
 def _setting(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> Setting:
     if options.data:
+        part = registry.part("data", registry.split_path(options.data)[0])
+        if "corruption" in {option.name for option in part.options}:
+            raise UsageError(
+                f"--data {options.data}: name the set itself: its corruptions are for attack --data"
+            )
         images = data.load(
             options.data,
             "test",
@@ -120,6 +126,7 @@ def _setting(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> Se
             test_fraction=options.test_fraction,
             skip_broken=options.skip_broken or None,
         )
+        _require_same_classes(foreign, images, reporter)
         return Setting(options.data, images.classes, images.shape, images)
     classes = class_names(options.classes) if options.classes else list(foreign.classes)
     known = models.published(options.arch)
@@ -128,6 +135,29 @@ def _setting(options: ImportOptions, foreign: Foreign, reporter: Reporter) -> Se
     if not classes or not sides:
         raise UsageError("give --data NAME[:PATH], or --classes and --input-shape CxHxW")
     return Setting("", classes, sides, None)
+
+
+def _require_same_classes(foreign: Foreign, images: ImageSet, reporter: Reporter) -> None:
+    """Hold the classes and sides that a configuration names to the data's.
+
+    Raises:
+        MismatchError: the same classes in another order: each logit would be taken for another's.
+    """
+    theirs, ours = list(foreign.classes), list(images.classes)
+    if theirs != ours and sorted(theirs) == sorted(ours):
+        raise MismatchError(
+            f"{foreign.path}: its classes are in another order ({few(theirs)}) than the data's "
+            f"({few(ours)})"
+        )
+    named = not all(name.isdecimal() for name in theirs)  # mere numbers are a count
+    if theirs and theirs != ours and (named or len(theirs) != len(ours)):
+        reporter.warn(
+            f"{foreign.path}: its classes ({few(theirs)}) are not called as the data's "
+            f"({few(ours)}): they are taken for them in this order"
+        )
+    if foreign.input_shape and list(foreign.input_shape) != list(images.shape):
+        sides = ["×".join(map(str, shape)) for shape in (foreign.input_shape, images.shape)]
+        reporter.note(f"{foreign.path}: made for images of {sides[0]}, used for {sides[1]}")
 
 
 def _fitted(
@@ -331,5 +361,5 @@ def _written(
         return checkpoint.write(place, tensors, description)
 
 
-_SAME = ("arch", "data", "imported", "method", "model", "parts", "source")
+_SAME = ("arch", "config", "data", "imported", "method", "model", "parts", "source")
 """What makes two imports the same work."""

@@ -28,10 +28,16 @@ def choose(loaded: object, key: str | None) -> tuple[str, dict[str, Tensor]]:
     if key is not None:
         return key, _at(loaded, key)
     nests = _nests(loaded, USUAL)
-    if len(nests) > 1:
-        raise UsageError(f"holds several state dicts: --key {' or '.join(nests)}")
     for place, nest in nests.items():
-        return place, nest
+        # `state_dict_ema` beside `state_dict`: another net of the same tensors.
+        named = [name for name in loaded if isinstance(name, str)]
+        alike = {
+            name: own for name, own in _nests(loaded, named).items() if own.keys() == nest.keys()
+        }
+        several = {**nests, **alike}
+        if len(several) > 1:
+            raise UsageError(f"holds several state dicts: --key {_listed(several)}")
+        return place, {**_normalisation(loaded), **nest}
     top = _tensors(loaded)
     if top:
         return "", top
@@ -39,6 +45,13 @@ def choose(loaded: object, key: str | None) -> tuple[str, dict[str, Tensor]]:
     if others:
         raise UsageError(f"its state dict has no usual name: --key {_listed(others)}")
     raise InputError("holds no tensors")
+
+
+def _normalisation(loaded: Mapping[object, object]) -> dict[str, Tensor]:
+    """Return the mean and deviation that lie beside a nest, if both do."""
+    known = _tensors(loaded)
+    pair = {name: each for name, each in known.items() if name in ("mean", "std")}
+    return pair if len(pair) == 2 and all(each.numel() in (1, 3) for each in pair.values()) else {}
 
 
 def _at(loaded: Mapping[object, object], key: str) -> dict[str, Tensor]:

@@ -222,6 +222,10 @@ def bound_init(known: list[resolve.Layer]) -> list[resolve.Layer]:
     inherited: dict[str, Any] = {"arch": info["arch"]}
     if named.get("arch", info["arch"]) == info["arch"]:
         inherited |= info["model"]["options"]
+    data = registry.split_path(str(named.get("data", "")))[0]
+    if data == info["data"]["name"] and not info.get("imported"):
+        # What the net has seen is not to choose the best epoch.
+        inherited |= {key: info["config"].get(key) for key in ("split_seed", "val_size")}
     return [
         (inherited, "the net's of --init"),
         *known,

@@ -13,6 +13,8 @@ from advkit.artifacts.descriptions import Checkpoint
 from advkit.config.settings import Settings
 from advkit.errors import MismatchError
 from advkit.images.image_set import ImageSet, Statistics, identity
+from advkit.runtime.reporting import Reporter
+from advkit.softlabels.labelling import SPLIT
 from advkit.training.binding import require_digest
 
 USE = "init"
@@ -67,6 +69,25 @@ def load(settings: Settings, images: ImageSet) -> Initial | None:
     if not settings.normalise and initial.statistics != plain:
         raise MismatchError(f"{settings.init}: its net normalises: leave out --no-normalise")
     return initial
+
+
+def tell_split(initial: Initial, settings: Settings, reporter: Reporter) -> None:
+    """Warn where the net has seen images that are to choose the best epoch.
+
+    That is so on the data that it was trained on, where another part of them was set aside.
+    """
+    info = initial.info
+    if info.get("imported") or info["data"]["name"] != settings.data_name:
+        return
+    config = info["config"]
+    own = {name: config.get(name) for name in SPLIT}
+    other = [name for name in SPLIT if own[name] != getattr(settings, name)]
+    if other:
+        told = ", ".join(f"--{name.replace('_', '-')} {own[name]}" for name in other)
+        reporter.warn(
+            f"--init: its net set other images aside ({told}): it may have seen those that choose "
+            "the best epoch"
+        )
 
 
 def _brief(value: object) -> str:

@@ -88,5 +88,10 @@ def extra_images(settings: Settings, images: ImageSet) -> tuple[Extra | None, Pa
     digest = extra_data.digest(settings.extra_data)
     require_digest(settings.extra_digest, "extra data", digest, settings.extra_data)
     count = round(settings.batch_size * settings.extra_fraction)
+    if count == 0:
+        raise UsageError(
+            f"--extra-fraction {settings.extra_fraction:g} of --batch-size {settings.batch_size} "
+            "is no image"
+        )
     stream = Extra(extra_data.read(settings.extra_data, images), count, settings.seed)
     return stream, [provenance.data_parent("extra", "train", digest)]

@@ -71,6 +71,8 @@ class Trainer:
         more = [*more, *(teacher.parent(role) for role, teacher in teachers.items())]
         initial = start.load(settings, images)
         begun = [] if initial is None else [initial.parent]
+        if initial is not None:
+            start.tell_split(initial, settings, reporter)
         self.files = RunFiles(
             settings,
             images,
@@ -124,12 +126,7 @@ class Trainer:
         self.progress = Progress()
         self.mirrors = Mirrors()
         _tell_late(settings, reporter)
-        drops = settings.drops
-        if settings.lr_schedule == "multistep" and drops and min(drops) >= settings.epochs:
-            reporter.warn(
-                f"--lr-drops {','.join(map(str, drops))} come after --epochs {settings.epochs}: "
-                "the learning rate never falls"
-            )
+        _tell_drops(settings, reporter)
 
     def step(self, batch: Batch, epoch: int, step: int) -> None:
         """Train on one batch and count what it gave."""
@@ -164,10 +161,10 @@ class Trainer:
                     progress.step = step + 1
                     self.reporter.advance()
                     self._stop_if_asked(folder)
-                self._finish_epoch(folder, started)
+                self._finish_epoch(folder, started, begin)
         self.reporter.end()
 
-    def _finish_epoch(self, folder: RunFolder, started: float) -> None:
+    def _finish_epoch(self, folder: RunFolder, started: float, begin: int) -> None:
         progress = self.progress
         # On a GPU the last looks at the loss may be some steps old: nothing is selected before.
         self.learner.guard.agree()
@@ -198,7 +195,9 @@ class Trainer:
             if better(figures, progress.best.get(role)):
                 chosen[role] = model, self._metrics(progress.epoch + 1, row, suffix)
         seconds = time.monotonic() - started
-        row.update(seconds=round(seconds, 3), images_per_second=round(row["n"] / seconds, 1))
+        # Of an epoch that was gone on with, both are of what came since.
+        images = row["n"] * (1 - begin / len(self.batches))
+        row.update(seconds=round(seconds, 3), images_per_second=round(images / seconds, 1))
         self._write_epoch(folder, row, chosen)
         # Last: a mirror shows what is safely there.
         self.mirrors.add({"epoch": progress.epoch, **row})
@@ -337,6 +336,21 @@ class Trainer:
         self.progress = self.files.restore(folder, self.learner, self.reporter, elastic)
 
 
+def _tell_drops(settings: Settings, reporter: Reporter) -> None:
+    """Warn of falls of the learning rate that come after the last epoch."""
+    drops, epochs = settings.drops, settings.epochs
+    if settings.lr_schedule != "multistep" or not settings.lr_drops:
+        return
+    if min(drops) >= epochs:
+        end = "the learning rate never falls"
+    elif max(drops) > epochs:
+        end = f"it does not fall there (by default it would at {epochs // 2},{epochs * 3 // 4})"
+    else:
+        return
+    late = ",".join(str(drop) for drop in drops if drop >= epochs)
+    reporter.warn(f"--lr-drops {late} come after --epochs {epochs}: {end}")
+
+
 def _tell_late(settings: Settings, reporter: Reporter) -> None:
     """Warn of a part of the objective that begins only after the last epoch."""
     options = settings.options_of("objectives")
@@ -348,3 +362,8 @@ def _tell_late(settings: Settings, reporter: Reporter) -> None:
                 f"--{name.replace('_', '-')} {options[name]} begins after --epochs "
                 f"{settings.epochs}: what makes {settings.objective} is never used"
             )
+    if settings.awp and settings.awp_warmup > settings.epochs:
+        reporter.warn(
+            f"--awp-warmup {settings.awp_warmup} ends after --epochs {settings.epochs}: weights "
+            "are never perturbed"
+        )

@@ -54,6 +54,16 @@ def test_the_first_epoch_is_left_out_where_there_are_three(tmp_path, seconds, ex
     assert row["hours"] == pytest.approx(sum(seconds) / 3600)
 
 
+def test_an_epoch_that_was_gone_on_with_is_no_typical_one(tmp_path):
+    run = run_of(tmp_path, seconds=[4.0, 1.0, 4.0])
+    lines = [{"epoch": k, "n": 100, "seconds": s, "images_per_second": rate}
+             for k, s, rate in ((1, 4.0, 25.0), (2, 1.0, 25.0), (3, 4.0, 25.0))]  # fmt: skip
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = rows(run)
+    assert row["seconds_per_epoch"] == 4.0
+    assert row["hours"] == pytest.approx(9 / 3600)
+
+
 def test_the_ratio_is_to_the_first_input(tmp_path):
     inputs = [run_of(tmp_path, name, [s] * 3) for name, s in (("b", 4.0), ("a", 2.0), ("c", 6.0))]
     assert [(row["run"], row["ratio"]) for row in rows(*inputs)] == [

@@ -130,6 +130,11 @@ def test_mixed_images_of_a_method_with_a_memory_are_refused():
         Bench(settings("te", augment="cutmix"), FACTS, CPU)
 
 
+def test_a_batch_larger_than_the_training_split_is_refused():
+    with pytest.raises(UsageError, match="--batch-size 32: there are 16 training examples"):
+        Bench(settings("at", limit=24, val_size=8, batch_size=32), FACTS, CPU)
+
+
 def test_an_epoch_is_that_of_the_data_set():
     made = Bench(settings("at"), FACTS, CPU)
     assert (made.validated, made.steps_per_epoch) == (200, 50)

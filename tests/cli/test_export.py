@@ -52,10 +52,27 @@ def test_equal_exports_are_equal_bytes_and_found_done(cli):
     assert (wrong.code, wrong.out) == (4, "")
     assert "to: state-dict -> hf" in wrong.err
     Path("c").mkdir()
+    Path("c/notes.txt").write_text("mine")
     Path(".b.1.tmp").mkdir()  # of an export that was killed
     assert cli("export", "a.safetensors", "--to", "hf", "-o", "c").code == 4
     assert cli("export", "a.safetensors", "--to", "hf", "-o", "b", "--overwrite").code == 0
     assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("where", ["run", ".", "run/../run"])
+def test_a_folder_that_holds_more_than_an_export_is_never_removed(cli, where):
+    """`-o` of the run itself, of what it lies in, and of any folder of somebody's."""
+    Path("run").mkdir()
+    planted.written(Path("run/best.safetensors"))
+    export = ["export", "run/best.safetensors", "--to", "state-dict", "--overwrite"]
+    done = cli(*export, "-o", where)
+    assert done.code == 2, done.err
+    assert "lies in it" in done.err
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    assert cli(*export, "-o", "mine").code == 4
+    assert Path("mine/notes.txt").read_text() == "mine"
+    assert Path("run/best.safetensors").exists()
 
 
 def test_a_hugging_face_folder_goes_out_and_comes_back(cli):
@@ -68,7 +85,7 @@ def test_a_hugging_face_folder_goes_out_and_comes_back(cli):
     assert config["pretrained_cfg"]["mean"] == [0.3]
     text = Path("a.hf/README.md").read_text()
     robust = attacked.record["robust_accuracy"]
-    assert "| digits | fgsm | linf | 8/255 | 20 | " in text
+    assert "| digits | fgsm | loss scaled-ce | linf | 8/255 | 20 | " in text
     assert f"{100 * robust:.2f} [" in text
     back = cli("import", "a.hf", *planted.ARCH, "--data", "digits", "-o", "b.safetensors")
     assert back.code == 0, back.err
@@ -101,11 +118,22 @@ def test_robustbench_has_its_entry_and_its_names(cli):
 
 
 def test_an_entry_tells_accuracies_in_percent_with_two_decimals():
-    rows = [{"attack": "autoattack", "clean_accuracy": 0.8492, "robust_accuracy": 0.5, "n": 7}]
+    row = {"attack": "autoattack", "clean_accuracy": 0.8492, "robust_accuracy": 0.5, "n": 7,
+           "data": "cifar10", "norm": "linf", "eps": 8 / 255,
+           "settings": {"version": "standard"}}  # fmt: skip
+    others = [
+        {**row, "eps": 0.01},
+        {**row, "norm": "l2"},
+        {**row, "data": "npz"},
+        {**row, "settings": {"version": "rand"}},
+        {**row, "attack": "fast", "settings": {}},
+    ]
+    rows = [*({**each, "clean_accuracy": 0.1, "robust_accuracy": 0.9} for each in others), row]
     info = {"config": {"norm": "linf", "eps": "8/255"}, "data": {"name": "cifar10", "classes": []},
             "model": {"arch": "wrn-34-10"}}  # fmt: skip
     entry = card.model_info(info, rows, "x")
     assert (entry["clean_acc"], entry["autoattack_acc"]) == ("84.92", "50.00")
+    assert "autoattack_acc" not in card.model_info(info, others, "x")
 
 
 def test_torch_export_gives_the_nets_logits(cli):

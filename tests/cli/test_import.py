@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import zipfile
@@ -93,6 +94,41 @@ def test_a_folder_says_classes_shape_and_normalisation(cli):
     model, info = models.load("b.safetensors")
     assert info["model"]["input_shape"] == [1, 8, 8]
     assert torch.equal(planted.logits(model), planted.logits(net))
+
+
+def test_classes_in_another_order_than_the_datas_are_refused(cli):
+    """Each logit would be taken for another class's, and no figure would tell."""
+    planted.written(Path("a.safetensors"))
+    assert cli("export", "a.safetensors", "--to", "hf").code == 0
+    place = Path("a.hf/config.json")
+    config = json.loads(place.read_text())
+    for names, code, word in (
+        (["1", "0", *map(str, range(2, 10))], 4, "in another order"),
+        ([f"class {k}" for k in range(10)], 0, "are not called as the data's"),
+    ):
+        place.write_text(json.dumps({**config, "label_names": names}))
+        done = cli("import", "a.hf", *planted.ARCH, "--data", "digits", "-o", f"{code}.safetensors")
+        assert done.code == code, done.err
+        assert word in done.err
+
+
+def test_another_way_of_reading_the_data_is_another_import(cli):
+    save_file(planted.bare(planted.net()), "a.safetensors")
+    assert imported(cli, *DIGITS, *TOLD, "--data", "digits", "-o", "b.safetensors").code == 0
+    info = checkpoint.read_info("b.safetensors")
+    changed = {**info, "config": {**info["config"], "test_fraction": 0.5}}
+    tensors = checkpoint.read("b.safetensors")[0]
+    checkpoint.write(Path("b.safetensors"), tensors, changed)
+    again = imported(cli, *DIGITS, *TOLD, "--data", "digits", "-o", "b.safetensors")
+    assert again.code == 4
+    assert "test_fraction" in again.err
+
+
+def test_a_set_of_corruptions_is_no_data_to_import_with(cli):
+    save_file(planted.bare(planted.net()), "a.safetensors")
+    done = imported(cli, *planted.ARCH, "--data", "cifar10c:x", "-o", "b.safetensors")
+    assert done.code == 2
+    assert "name the set itself" in done.err
 
 
 def test_attacks_need_norm_and_eps(cli):

@@ -39,12 +39,14 @@ def test_the_state_dict_is_found(loaded, key, place):
         ({"model": NET, "ema": OTHER}, None, UsageError, "several state dicts: --key model or ema"),
         ({"student": NET, "teacher": OTHER}, None, UsageError, "--key student or teacher"),
         ({"model": NET}, "emma", UsageError, "no state dict at --key emma; there is: model"),
+        ({"state_dict": NET, "state_dict_ema": OTHER}, None, UsageError,
+         "--key state_dict or state_dict_ema"),
         ({"epoch": 3}, None, InputError, "holds no tensors"),
         ({}, None, InputError, "holds no tensors"),
         ([NET], None, InputError, "holds a list"),
         (NET["fc.weight"], None, InputError, "holds a Tensor"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_chosen_is_told(loaded, key, error, message):
     with pytest.raises(error, match=message):
         choose(loaded, key)
@@ -55,3 +57,9 @@ def test_a_file_that_holds_itself_ends():
     loaded["model"] = loaded
     with pytest.raises(InputError, match="holds no tensors"):
         choose(loaded, None)
+
+
+def test_a_normalisation_beside_the_nest_is_the_nets():
+    pair = {"mean": torch.full((1, 3, 1, 1), 0.5), "std": torch.full((1, 3, 1, 1), 0.25)}
+    assert choose({"state_dict": NET, **pair}, None)[1].keys() == {"fc.weight", "mean", "std"}
+    assert choose({"state_dict": NET, "mean": pair["mean"]}, None)[1].keys() == {"fc.weight"}

@@ -34,6 +34,52 @@ def test_what_begins_after_the_last_epoch_is_told(cli, tmp_path, method, option)
     assert f"{option} begins after --epochs 1" in done.err
 
 
+def test_a_perturbation_that_never_begins_is_told(cli, tmp_path):
+    words = ["train", "--method", "at-awp", "--awp-warmup", "3", "--epochs", "2", *NET]
+    done = cli(*words, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "--awp-warmup 3 ends after --epochs 2: weights are never perturbed" in done.err
+
+
+@pytest.mark.parametrize(("drops", "told"), [("1,5", "--lr-drops 5 come after"), ("1,2", "")])
+def test_a_fall_of_the_rate_after_the_end_is_told(cli, tmp_path, drops, told):
+    words = ["train", "--method", "natural", "--lr-drops", drops, "--epochs", "2", *NET[:8]]
+    done = cli(*words, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert (told in done.err) if told else ("come after" not in done.err)
+
+
+def test_a_single_epoch_has_the_whole_rate(cli, tmp_path):
+    words = ["train", "--method", "natural", "--lr", "0.1", "--epochs", "1", *NET[:8], "-q"]
+    assert cli(*words, "-o", tmp_path / "run").code == 0
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["lr"] == 0.1
+
+
+def test_a_run_shares_the_split_of_the_net_that_it_begins_from(cli, tmp_path):
+    """Else the best epoch would be chosen on images that the net has seen."""
+    words = ["train", "--method", "natural", "--epochs", "1", *NET[:8]]
+    first = [*words, "--split-seed", "3", "--val-size", "12", "-q", "-o", tmp_path / "a"]
+    assert cli(*first).code == 0
+    begun = [*words, "--init", tmp_path / "a" / "best.safetensors"]
+    done = cli(*begun, "-o", tmp_path / "b")
+    assert done.code == 0, done.err
+    config = checkpoint.read_info(tmp_path / "b" / "best.safetensors")["config"]
+    assert (config["split_seed"], config["val_size"]) == (3, 12)
+    assert "set other images aside" not in done.err
+    other = cli(*begun, "--split-seed", "0", "-o", tmp_path / "c")
+    assert "its net set other images aside (--split-seed 3)" in other.err
+
+
+@pytest.mark.parametrize("share", ["0", "0.001"])
+def test_extra_images_of_which_a_batch_has_none(cli, tmp_path, share):
+    pixels = np.zeros((8, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "x.npz", image=pixels, label=np.arange(8))
+    words = ["train", "--method", "at", "--epochs", "1", *NET, "--extra-data", tmp_path / "x.npz"]
+    done = cli(*words, "--extra-fraction", share, "-o", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert "is no image" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "asked"),
     [(["hat", "--teacher"], "natural-teacher"), (["kd", "--natural-teacher"], "teacher")],
