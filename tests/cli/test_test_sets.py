@@ -109,3 +109,36 @@ def test_two_sets_of_one_reader_are_told_apart(cli, tmp_path):
     moved = own.rename(tmp_path / "moved")
     assert clean(moved) == (inside, accuracy)  # already done
     assert clean(moved, "-o", tmp_path / "again.h5")[1] == accuracy
+
+
+def test_images_that_are_resized_for_their_own_model_are_told_of(cli, tmp_path):
+    top = write(tmp_path / "d", "idx", "train", list(range(12)) * 2)
+    write(top, "idx", "test", list(range(12)))
+    run = tmp_path / "run"
+    assert cli("train", "--data", f"idx:{top}", *SMALL, "-o", run).code == 0
+    attack = ["attack", run / "best.safetensors", "--attack", "none", "--overwrite"]
+    assert "are made" not in cli(*attack).err
+    images = RNG.integers(0, 256, (12, 10, 6), dtype=np.uint8)
+    head = struct.pack(">IIII", 0x803, *images.shape)
+    (top / "t10k-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    done = cli(*attack)
+    assert done.code == 0, done.err
+    assert "its images are 1×10×6, and are made 1×8×8 for the model" in done.err
+
+
+def test_a_larger_share_than_was_left_out_of_training_is_told_of(cli, tmp_path):
+    from PIL import Image
+
+    for name in ("ant", "bee"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "d" / name / f"{number}.png")
+    run = tmp_path / "run"
+    words = ["train", "--data", f"folder:{tmp_path / 'd'}", "--test-fraction", "0.3", *SMALL]
+    assert cli(*words, "-o", run).code == 0
+    attack = ["attack", run / "best.safetensors", "--attack", "none", "--overwrite"]
+    for share, told in (("0.2", False), ("0.3", False), ("0.5", True)):
+        done = cli(*attack, "--test-fraction", share)
+        assert done.code == 0, done.err
+        assert ("it judges training images" in done.err) == told
