@@ -240,7 +240,9 @@ class _Table:
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
         masked = any(check.passed is False for check in self.checks)
-        axes.set_title(f"gradients {'' if masked else 'not '}masked: figure (threshold)")
+        unknown = sum(check.passed is None for check in self.checks)
+        left = f", {unknown} of {len(names)} not judged" if unknown and not masked else ""
+        axes.set_title(f"gradients {'' if masked else 'not '}masked{left}: figure (threshold)")
         handles = [_mark(axes, None, own) for own in _STATES.values()]
         words = [own.words for own in _STATES.values()]
         axes.legend(handles, words, loc="upper center", bbox_to_anchor=(0.2, 0.0), fontsize=7.5)
