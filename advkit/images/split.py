@@ -43,6 +43,8 @@ def validation(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: the part would be empty or leave nothing to train on.
     """
+    if size == 0 < len(labels):  # a share of them that rounds to none
+        raise UsageError(f"{len(labels)} training examples are too few to set some aside")
     if not 0 < size < len(labels):
         raise UsageError(f"--val-size {size}: the training split has {len(labels)} examples")
     generator = seeding.generator(seed, "validation split")

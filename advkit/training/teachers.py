@@ -14,6 +14,7 @@ from advkit.artifacts.descriptions import Checkpoint
 from advkit.config.settings import Settings
 from advkit.errors import MismatchError
 from advkit.images.image_set import ImageSet
+from advkit.runtime.reporting import Reporter
 from advkit.training.binding import lacking, require_digest
 
 
@@ -56,6 +57,13 @@ def load(settings: Settings, images: ImageSet, device: torch.device) -> Mapping[
         _require_fit(info, images, role, path)
         teachers[role] = Teacher(net.eval().requires_grad_(False), info)
     return teachers
+
+
+def tell_robust(teachers: Mapping[str, Teacher], reporter: Reporter) -> None:
+    """Warn of a natural teacher that was trained with an attack."""
+    for role, teacher in teachers.items():
+        if role.startswith("natural") and teacher.natural is False:
+            reporter.warn(f"--{role}: it was trained with an attack ({teacher.info['method']})")
 
 
 def _require_fit(info: Checkpoint, images: ImageSet, role: str, path: str) -> None:

@@ -69,6 +69,7 @@ class Trainer:
         extra, more = sources.extra_images(settings, images)
         teachers = asked.load(settings, images, device)
         more = [*more, *(teacher.parent(role) for role, teacher in teachers.items())]
+        asked.tell_robust(teachers, reporter)
         initial = start.load(settings, images)
         begun = [] if initial is None else [initial.parent]
         if initial is not None:
@@ -362,6 +363,11 @@ def _tell_late(settings: Settings, reporter: Reporter) -> None:
                 f"--{name.replace('_', '-')} {options[name]} begins after --epochs "
                 f"{settings.epochs}: what makes {settings.objective} is never used"
             )
+    if settings.warmup > settings.epochs:
+        reporter.warn(
+            f"--warmup-epochs {settings.warmup:g} is more than --epochs {settings.epochs}: the "
+            "learning rate never reaches --lr"
+        )
     if settings.awp and settings.awp_warmup > settings.epochs:
         reporter.warn(
             f"--awp-warmup {settings.awp_warmup} ends after --epochs {settings.epochs}: weights "

@@ -205,7 +205,7 @@ FEW = {
     "no example": (0, [0], 3, ["holds no image"]),
     "one class": (N, [0], 3, ["one class"]),
     "fewer than a batch": (6, [0, 1], 2, ["--batch-size 8", "training examples"]),
-    "nothing to select on": (4, [0, 1], 2, ["--val-size 0"]),
+    "nothing to select on": (4, [0, 1], 2, ["4 training examples are too few to set some aside"]),
 }
 
 

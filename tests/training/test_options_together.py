@@ -129,3 +129,22 @@ def test_extra_data_of_several_files_in_python(tmp_path):
         extra_data=[tmp_path / "a.npz", tmp_path / "b.npz"], out=tmp_path / "run", threads=1,
     )  # fmt: skip
     assert run.best.exists()
+
+
+def test_a_natural_teacher_that_was_trained_with_an_attack_is_told(cli, tmp_path):
+    words = ["train", "--epochs", "1", *NET]
+    assert cli(*words, "--method", "at", "-q", "-o", tmp_path / "at").code == 0
+    best = tmp_path / "at" / "best.safetensors"
+    done = cli(*words, "--method", "hat", "--natural-teacher", best, "-o", tmp_path / "hat")
+    assert done.code == 0, done.err
+    assert "--natural-teacher: it was trained with an attack (at)" in done.err
+
+
+def test_a_warm_up_longer_than_the_run_is_told(cli, tmp_path):
+    words = ["train", "--method", "natural", "--epochs", "1", *NET[:8], "--warmup-epochs", "5"]
+    done = cli(*words, "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "--warmup-epochs 5 is more than --epochs 1" in done.err
+    few = cli(*words, "--limit", "3", "-o", tmp_path / "few")
+    assert (few.code, few.out) == (2, "")
+    assert "3 training examples are too few to set some aside" in few.err
