@@ -177,13 +177,14 @@ def _command(part: Part) -> Command:
         shared = (*_probe_options(part), *shared)
     checkpoints = part.constants.get("KINDS") == ("checkpoint",)
     usual = "runs/*/best.safetensors" if checkpoints else "runs/*/best.*.h5"
+    files = part.constants.get("EXAMPLE", usual)
     return Command(
         part.name,
         part.help,
         (*part.options, *shared),
         _runner(part),
         argument="[FILE]...",
-        example=f"advkit analyze {part.name} {part.constants.get('EXAMPLE', usual)}",
+        example=f"advkit analyze {part.name} {files}",
     )
 
 

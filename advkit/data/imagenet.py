@@ -46,9 +46,10 @@ def load(root: Path, split: str, *, image_size: int = 224, image_list: str | Non
         raise InputError(f"{image_list}: class {brief(unknown)} has no folder in {root / 'train'}")
     labels = torch.tensor([place[wnid] for _, wnid in paths], dtype=torch.int64)
     files = tuple(path for path, _ in paths)
-    images = Files("imagenet", split, root, files, labels, names, image_size, _STATISTICS)
-    images.remarks = () if image_list is not None else _passed_over(root / _FOLDER[split], names)
-    return images
+    remarks = () if image_list is not None else _passed_over(root / _FOLDER[split], names)
+    return Files(
+        "imagenet", split, root, files, labels, names, image_size, _STATISTICS, remarks=remarks
+    )
 
 
 def _classes(root: Path) -> tuple[str, ...]:

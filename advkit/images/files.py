@@ -41,6 +41,7 @@ class Files(ImageSet):
     statistics: Statistics | None = None
     pad: int = 0
     flip: bool = True
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse labels that do not fit.

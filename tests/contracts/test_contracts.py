@@ -139,6 +139,8 @@ def inputs_of(part: registry.Part) -> list[Logits]:
         return [first, dataclasses.replace(first, info={**first.info, "config": config})]
     if part.name == "corruptions":
         return [corrupted(files.logits(0), name) for name in ("cifar10c-fog-1", "cifar10c-fog-3")]
+    if part.name == "temperature":  # seeds of one recipe
+        return [files.logits(0), files.logits(10)]
     return files.inputs(part)
 
 

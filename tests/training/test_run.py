@@ -52,7 +52,8 @@ def contents(path):
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         assert row.pop("seconds") >= 0
-        assert row.pop("images_per_second") > 0
+        # None of an epoch that was stopped behind its last step and gone on with.
+        assert row.pop("images_per_second") >= 0
     found = {each.name: each.read_bytes() for each in path.glob("*.safetensors")}
     return {**found, "config.toml": (path / "config.toml").read_text(), "metrics": rows}
 

@@ -78,7 +78,7 @@ def by_chance(freed: int, broken: int) -> float:
     Σ_{k ≥ freed} C(freed + broken, k) / 2^(freed + broken): the sign test. An honest model's
     examples are no likelier to be freed than to be broken.
 
-    >>> by_chance(3, 0)
+    >>> round(by_chance(3, 0), 9)
     0.125
     """
     return tail(freed, freed + broken, 0.5)
