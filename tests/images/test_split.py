@@ -66,10 +66,15 @@ def test_the_validation_split_is_not_simply_the_first_examples():
     assert 300 < held.double().mean() < 700
 
 
-@pytest.mark.parametrize("size", [0, -1, 4, 5])
+@pytest.mark.parametrize("size", [-1, 4, 5])
 def test_a_split_that_leaves_nothing_is_a_usage_error(size):
     with pytest.raises(UsageError, match=rf"--val-size {size}: the training split has 4 examples"):
         validation(torch.tensor([0, 1, 0, 1]), size, seed=0)
+
+
+def test_a_share_that_rounds_to_nothing_is_no_option_of_anybody():
+    with pytest.raises(UsageError, match="^4 training examples are too few to set some aside"):
+        validation(torch.tensor([0, 1, 0, 1]), 0, seed=0)
 
 
 @given(LABELS, st.integers(1, 80))
