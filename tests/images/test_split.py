@@ -73,7 +73,7 @@ def test_a_split_that_leaves_nothing_is_a_usage_error(size):
 
 
 def test_a_share_that_rounds_to_nothing_is_no_option_of_anybody():
-    with pytest.raises(UsageError, match="^4 training examples are too few to set some aside"):
+    with pytest.raises(UsageError, match=r"^4 training examples are too few to set some aside"):
         validation(torch.tensor([0, 1, 0, 1]), 0, seed=0)
 
 
