@@ -89,8 +89,7 @@ def _passed_over(top: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     others = sorted(path.name for path in top.iterdir() if path.is_dir() and path.name not in names)
     if not others:
         return ()
-    what = f"{len(others)} class folders without one in train/"
-    return (f"{top}: {what} are left out ({few(others)})",)
+    return (f"{top}: class folders without one in train/ are left out: {few(others)}",)
 
 
 def _listed(root: Path, path: Path) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,17 @@ def test_classes_and_order(root):
     assert images.shape == (3, 32, 32)
     assert load(root, "test").labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert images.normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_classes_that_training_lacks_are_left_out_with_a_word(root, tmp_path):
+    """As where a training split of few classes lies beside the whole validation split."""
+    shutil.copytree(root, tmp_path / "in")
+    shutil.rmtree(tmp_path / "in" / "train" / WNIDS[-1])
+    images = data.load(f"imagenet:{tmp_path / 'in'}", "test")
+    assert len(images.labels) == 2 * (len(WNIDS) - 1)
+    (remark,) = images.remarks
+    assert f"class folders without one in train/ are left out: {WNIDS[-1]}" in remark
+    assert data.load(f"imagenet:{root}", "test").remarks == ()
 
 
 def test_default_size_is_224(root):
