@@ -188,8 +188,10 @@ def _whole(row: Mapping[str, float]) -> bool:
     """
     if "images_per_second" not in row:
         return True
-    timed = row["images_per_second"] * row["seconds"]
-    return timed > 0.9 * row["n"] - row["seconds"]  # both are rounded
+    seconds = row["seconds"]
+    # Rounded to a tenth of an image and to a millisecond.
+    least = 0.9 * row["n"] * seconds / (seconds + 0.001) - 0.05 * seconds
+    return row["images_per_second"] * seconds > least
 
 
 def _seconds(run: Trained) -> tuple[list[float], int]:

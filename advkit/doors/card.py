@@ -122,9 +122,10 @@ def _parent(parent: Mapping[str, object]) -> str:
     return f"{' '.join(words)} `{parent['digest']}`"
 
 
-def board(info: Checkpoint) -> tuple[str, str]:
+def board(info: Checkpoint, rows: Sequence[Record]) -> tuple[str, str]:
     """Return data set and threat model, as RobustBench's folders are called."""
-    return info["data"]["name"], BOARDS.get(str(info["config"]["norm"]), "unknown")
+    norms = [info["config"]["norm"], *(row["norm"] for row in rows if on_board(info, row))]
+    return info["data"]["name"], BOARDS.get(next((x for x in norms if x), ""), "unknown")
 
 
 def on_board(info: Checkpoint, row: Record) -> bool:
@@ -133,11 +134,12 @@ def on_board(info: Checkpoint, row: Record) -> bool:
     They are AutoAttack's standard version's, on the checkpoint's data, under the norm and ε that
     the entry names.
     """
-    config = info["config"]
+    norm, eps = info["config"]["norm"], info["config"]["eps"]
     if row["attack"] != "autoattack" or row["settings"].get("version") != "standard":
         return False
-    ball = config["norm"], parse_eps(config["eps"], None) if config["eps"] else None
-    return row["data"] == info["data"]["name"] and ball == (row["norm"], row["eps"])
+    # An imported net may not say what it was trained against: then the entry has the attack's.
+    same = norm in (None, row["norm"]) and (eps is None or parse_eps(eps, None) == row["eps"])
+    return row["data"] == info["data"]["name"] and same
 
 
 def model_info(info: Checkpoint, rows: Sequence[Record], name: str) -> dict[str, object]:
@@ -161,7 +163,7 @@ def model_info(info: Checkpoint, rows: Sequence[Record], name: str) -> dict[str,
         "dataset": info["data"]["name"],
         "venue": "",
         "architecture": info["model"]["arch"],
-        "eps": info["config"]["eps"] or "",
+        "eps": info["config"]["eps"] or (judged[0]["eps_text"] if judged else ""),
     }
     if clean is not None:
         entry["clean_acc"] = f"{100 * clean:.2f}"

@@ -96,7 +96,7 @@ def _robustbench(out: Outgoing, folder: Path) -> Path:
 
     A net that normalises is saved as its `normalize_model` wraps one.
     """
-    model, (data, threat) = out.info["model"], card.board(out.info)
+    model, (data, threat) = out.info["model"], card.board(out.info, out.rows)
     entry = folder / "model_info" / data / threat / f"{out.name}.json"
     weights = folder / "models" / data / threat / f"{out.name}.pt"
     for path in (entry, weights):

@@ -83,7 +83,9 @@ def tell_split(initial: Initial, settings: Settings, reporter: Reporter) -> None
     own = {name: config.get(name) for name in SPLIT}
     other = [name for name in SPLIT if own[name] != getattr(settings, name)]
     if other:
-        told = ", ".join(f"--{name.replace('_', '-')} {own[name]}" for name in other)
+        flags = {name: f"--{name.replace('_', '-')}" for name in other}
+        words = [f"no {flags[x]}" if own[x] is None else f"{flags[x]} {own[x]}" for x in other]
+        told = ", ".join(words)
         reporter.warn(
             f"--init: its net set other images aside ({told}): it may have seen those that choose "
             "the best epoch"

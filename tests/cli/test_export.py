@@ -136,6 +136,19 @@ def test_an_entry_tells_accuracies_in_percent_with_two_decimals():
     assert "autoattack_acc" not in card.model_info(info, others, "x")
 
 
+def test_an_imported_net_is_entered_under_the_attacks_threat():
+    """It does not say what it was trained against; the attack says what it stood."""
+    row = {"attack": "autoattack", "clean_accuracy": 0.8, "robust_accuracy": 0.5, "n": 7,
+           "data": "cifar10", "norm": "l2", "eps": 0.5, "eps_text": "1/2",
+           "settings": {"version": "standard"}}  # fmt: skip
+    info = {"config": {"norm": None, "eps": None}, "data": {"name": "cifar10", "classes": []},
+            "model": {"arch": "resnet18"}, "imported": True}  # fmt: skip
+    entry = card.model_info(info, [row], "x")
+    assert (entry["eps"], entry["autoattack_acc"], entry["additional_data"]) == ("1/2", "50.00", "")
+    assert card.board(info, [row]) == ("cifar10", "L2")
+    assert card.board(info, []) == ("cifar10", "unknown")
+
+
 def test_torch_export_gives_the_nets_logits(cli):
     net, outcome = exported(cli, "torch-export")
     module = torch.export.load(outcome.record["path"]).module()
